@@ -1,0 +1,1 @@
+//! The process that somebody started: signals, orphans, the keeper's spare.

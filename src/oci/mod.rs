@@ -1,0 +1,1 @@
+//! The OCI runtime spec compiled to a script of steps. Pure.

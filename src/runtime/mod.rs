@@ -1,0 +1,1 @@
+//! Running a script: create, start, state, kill, delete, exec; cgroups.

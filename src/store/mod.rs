@@ -1,0 +1,1 @@
+//! What must survive: atomic writes, checksums, one writer.

@@ -1,0 +1,1 @@
+//! The mailbox loop: facts in, reconcile, apply.

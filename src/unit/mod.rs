@@ -1,0 +1,250 @@
+//! Unit files: TOML text to [`Unit`], and [`Unit`] to an OCI spec.
+//!
+//! Pure: text and facts in, values or a list of errors out. Every error of a file is reported at once, each with
+//! file:line:column, what was found, what was expected and a suggestion.
+
+pub mod name;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use name::{ContainerId, UnitName};
+
+/// One unit, merged, validated, with every default filled in and every path absolute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unit {
+    /// The file's stem.
+    pub name: UnitName,
+    /// Free text for people.
+    pub description: Option<String>,
+    /// `None` with a bundle leaves config.json's; otherwise filled with the unit's name.
+    pub hostname: Option<String>,
+    /// A unit that is not enabled runs only when started by hand.
+    pub enabled: bool,
+    /// Whether the unit is to stay up or to complete.
+    pub kind: Kind,
+    /// What the container is made of.
+    pub source: Source,
+    /// What runs inside.
+    pub process: Process,
+    /// What happens after an exit.
+    pub restart: Restart,
+    /// How it is stopped.
+    pub stop: Stop,
+    /// How it is told to reload; `None` when the unit does not say (then SIGHUP on request).
+    pub reload: Option<Reload>,
+    /// Limits.
+    pub resources: Resources,
+    /// The network namespace; `None` with a bundle leaves config.json's.
+    pub network: Option<Network>,
+    /// Mounts on top of those that every container has.
+    pub mounts: Vec<Mount>,
+    /// Device nodes of the host's that are made and allowed inside.
+    pub devices: Vec<Device>,
+    /// Log caps.
+    pub log: Log,
+    /// Hardening; with a bundle only what the file says is applied.
+    pub security: Security,
+    /// `[oci]`: merged into config.json as it is.
+    pub oci: serde_json::Map<String, serde_json::Value>,
+}
+
+/// `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Stays up.
+    Service,
+    /// Runs to completion.
+    Oneshot,
+}
+
+/// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory holding config.json.
+    Bundle(PathBuf),
+    /// A directory that becomes the root.
+    Rootfs(PathBuf),
+    /// One static executable; the root is a tmpfs that holds it alone.
+    Executable(PathBuf),
+}
+
+/// `[process]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Overrides config.json's args.
+    pub args: Option<Vec<String>>,
+    /// Added to (and overriding) the environment.
+    pub env: BTreeMap<String, String>,
+    /// `user`: numbers or names, `user[:group]`; names are looked up in the root's own files at start.
+    pub user: Option<String>,
+    /// Working directory inside.
+    pub cwd: Option<String>,
+    /// Puts a tiny reaping, forwarding init in front.
+    pub init: bool,
+}
+
+/// `[restart]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// After which exits.
+    pub policy: RestartPolicy,
+    /// The second restart in a row waits this long, then doubled.
+    pub delay: Duration,
+    /// Up to this.
+    pub max_delay: Duration,
+    /// A run of at least this long is a success: the next restart is immediate and the count begins anew.
+    pub reset_after: Duration,
+    /// `None` tries for ever.
+    pub limit: Option<RestartLimit>,
+    /// What happens when the limit is hit.
+    pub on_limit: OnLimit,
+}
+
+/// `restart.policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Whatever the exit was.
+    Always,
+    /// Exit code 0 only.
+    OnSuccess,
+    /// Any other code, a signal, an unknown exit, a failed start.
+    OnFailure,
+    /// A signal, OOM, an unknown exit (systemd's on-abnormal, without its timeouts).
+    OnAbnormal,
+    /// Not at all.
+    Never,
+}
+
+/// `restart.limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartLimit {
+    /// At most this many starts …
+    pub burst: u32,
+    /// … within this time.
+    pub interval: Duration,
+}
+
+/// `restart.on_limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLimit {
+    /// Stay down until somebody acts or the file changes.
+    StayFailed,
+    /// Reboot the host.
+    Reboot,
+}
+
+/// `[stop]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Sent to pid 1 of the container first; with a bundle default SIGTERM too.
+    pub signal: Signal,
+    /// Then the whole cgroup is killed.
+    pub timeout: Duration,
+}
+
+/// `[reload]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// Send this to pid 1 of the container.
+    Signal(Signal),
+    /// Run this inside.
+    Exec(Vec<String>),
+}
+
+/// A signal number, 1 to 64, written as in signal(7) ("SIGTERM", "TERM", "SIGRTMIN+3") or as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal(pub u8);
+
+/// `[resources]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Bytes; `None` is no limit (with a bundle: config.json's).
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a CPU.
+    pub cpus_milli: Option<u64>,
+    /// Number of tasks; default 2048 for rootfs and executable.
+    pub pids: Option<u64>,
+    /// Size of /dev/shm; default 64M for rootfs and executable.
+    pub shm_bytes: Option<u64>,
+}
+
+/// `network.mode`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// Own namespace, loopback up.
+    None,
+    /// The host's.
+    Host,
+    /// Shared with another unit's container.
+    Unit(UnitName),
+}
+
+/// `[[mount]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where from and what.
+    pub kind: MountKind,
+    /// Absolute path inside.
+    pub target: String,
+    /// Default true.
+    pub read_only: bool,
+}
+
+/// `mount.type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// A file or directory of the host's.
+    Bind {
+        /// Absolute path outside.
+        source: PathBuf,
+    },
+    /// An empty memory file system.
+    Tmpfs {
+        /// Bytes; `None` is the sized default.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// `[[device]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Path on the host and inside.
+    pub path: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A file is rotated when it reaches this many bytes.
+    pub max_size_bytes: u64,
+    /// How many files are kept, the current one included.
+    pub max_files: u32,
+}
+
+/// `[security]`: `None` means "not written": the hardened default for rootfs and executable, config.json's for a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Security {
+    /// Capability names (`CAP_…`), Docker's set already expanded.
+    pub capabilities: Option<Vec<String>>,
+    /// no_new_privs.
+    pub no_new_privileges: Option<bool>,
+    /// Which filter.
+    pub seccomp: Option<Seccomp>,
+    /// Read-only root.
+    pub read_only: Option<bool>,
+}
+
+/// `security.seccomp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// The project's allow-list.
+    Default,
+    /// No filter.
+    Unconfined,
+}

@@ -1,0 +1,1 @@
+//! Directories to settled texts.
