@@ -1,0 +1,273 @@
+//! What is said on the control socket, and what `--json` prints.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Grows when an old client or server could misunderstand the other; both refuse another version by name.
+pub const VERSION: u32 = 1;
+
+/// The first line of a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What a client can ask. Unit names arrive as typed; the supervisor answers with an error that names close ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Request {
+    /// All units, or these: one [`Response::Units`].
+    Ps {
+        /// Empty: all.
+        units: Vec<String>,
+    },
+    /// One unit in full ([`Response::Status`]), or the supervisor itself ([`Response::Supervisor`]).
+    Status {
+        /// `None`: the supervisor.
+        unit: Option<String>,
+    },
+    /// Past events, then with `follow` what happens: [`Response::Event`] each.
+    Events {
+        /// Go on.
+        follow: bool,
+        /// Only events at or after this many ms since 1970.
+        since_ms: Option<u64>,
+        /// Empty: all units.
+        units: Vec<String>,
+    },
+    /// Clear holds and marks, and run.
+    Start {
+        /// Which.
+        units: Vec<String>,
+    },
+    /// Stop, and stay stopped until `start`, the time, or the file's removal.
+    Stop {
+        /// Which.
+        units: Vec<String>,
+        /// Why, for people.
+        reason: Option<String>,
+        /// For this long.
+        for_ms: Option<u64>,
+    },
+    /// Stop, then start, without backoff.
+    Restart {
+        /// Which.
+        units: Vec<String>,
+    },
+    /// Do what `[reload]` says, SIGHUP if it says nothing.
+    Reload {
+        /// Which.
+        units: Vec<String>,
+    },
+    /// Send a signal to pid 1 of the container, or to everything in it.
+    Kill {
+        /// Which.
+        units: Vec<String>,
+        /// Signal number.
+        signal: u8,
+        /// The whole cgroup (SIGKILL only) instead of its pid 1.
+        all: bool,
+    },
+    /// Wait until what is on disk now is read and converged: [`Response::Synced`].
+    Sync {
+        /// Empty: all.
+        units: Vec<String>,
+        /// Give up after this long.
+        timeout_ms: Option<u64>,
+    },
+    /// What would change: [`Response::Plan`].
+    Plan {
+        /// Compare with this directory instead of those in force.
+        dir: Option<PathBuf>,
+    },
+    /// Read what is on disk now and put it in force, past the quiet time.
+    Apply {
+        /// Also the removals that the mass-removal brake holds back.
+        confirm_removals: bool,
+    },
+    /// Stop everything in order and end. Answers [`Response::Done`] when all is stopped.
+    Down,
+    /// Run a process inside. Descriptors beside the request: stdin, stdout, stderr; with `tty` instead one end of a socket pair, on which
+    /// the master of the new terminal arrives by SCM_RIGHTS. Answers [`Response::ExecStarted`], then [`Response::ExecEnded`].
+    Exec {
+        /// Where.
+        unit: String,
+        /// What.
+        args: Vec<String>,
+        /// `NAME=value`, over the container's own.
+        env: Vec<String>,
+        /// Working directory; `None`: the container's own.
+        cwd: Option<String>,
+        /// `user[:group]`; `None`: the container's own.
+        user: Option<String>,
+        /// With a terminal of the container's.
+        tty: bool,
+        /// Rows and columns at the start.
+        size: Option<(u16, u16)>,
+    },
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Response {
+    /// For `ps`.
+    Units {
+        /// In name order.
+        units: Vec<UnitReport>,
+        /// What concerns no single unit: directories missing or braked, files that are no units.
+        notes: Vec<String>,
+    },
+    /// For `status UNIT`.
+    Status(Box<UnitStatus>),
+    /// For `status`.
+    Supervisor(Box<SupervisorReport>),
+    /// For `events`.
+    Event(Event),
+    /// For `sync`.
+    Synced {
+        /// 0 converged, 1 a text is invalid, 2 a unit failed, 3 timeout.
+        code: u8,
+        /// One line per unit that is not as it should be.
+        lines: Vec<String>,
+    },
+    /// For `plan`.
+    Plan {
+        /// In name order; units that stay as they are are left out.
+        changes: Vec<Change>,
+        /// Errors of the texts compared.
+        errors: Vec<String>,
+    },
+    /// An action was accepted or has ended; one line per unit.
+    Done {
+        /// For people.
+        lines: Vec<String>,
+    },
+    /// The process runs.
+    ExecStarted {
+        /// As the host sees it.
+        pid: i32,
+    },
+    /// The process ended: its code, or 128 + signal.
+    ExecEnded {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// Nothing was done.
+    Error {
+        /// What was wrong, what was expected, the cure.
+        message: String,
+        /// What the client exits with.
+        code: u8,
+    },
+}
+
+/// One row of `ps`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct UnitReport {
+    /// Its name.
+    pub unit: String,
+    /// waiting, starting, running, ready, stopping, backoff, completed, failed, stopped, stuck.
+    pub phase: String,
+    /// Of the live generation's first process, as the host sees it.
+    pub pid: Option<i32>,
+    /// When the phase began, ms since 1970.
+    pub since: Option<u64>,
+    /// Starts after the first one.
+    pub restarts: u64,
+    /// The last exit: `code 1`, `signal SIGKILL (out of memory)`, `unknown`.
+    pub exit: Option<String>,
+    /// Why it is in this phase, in words.
+    pub reason: String,
+    /// `None` without a health check.
+    pub health: Option<String>,
+    /// Why disk and running differ, if they do.
+    pub drift: Option<String>,
+    /// The live container.
+    pub id: Option<String>,
+}
+
+/// `status UNIT`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// The row of `ps`.
+    #[serde(flatten)]
+    pub report: UnitReport,
+    /// Free text of the unit.
+    pub description: Option<String>,
+    /// The unit file.
+    pub file: Option<PathBuf>,
+    /// Errors of the text on disk, when it is not the one in force.
+    pub errors: Vec<String>,
+    /// What it is made of: `bundle /srv/web`.
+    pub source: String,
+    /// The exit before the last one.
+    pub previous_exit: Option<String>,
+    /// Its cgroup, below the v2 root.
+    pub cgroup: Option<String>,
+    /// Bytes in use now, if the kernel says.
+    pub memory_bytes: Option<u64>,
+    /// Bytes allowed.
+    pub memory_limit_bytes: Option<u64>,
+    /// Tasks now.
+    pub tasks: Option<u64>,
+    /// CPU time used, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// Security settings looser than the defaults, and best-effort settings that this host refused.
+    pub looser: Vec<String>,
+    /// The last log lines.
+    pub log: Vec<String>,
+}
+
+/// `status` without a unit.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SupervisorReport {
+    /// `None`: killed; the keeper goes on without a spare.
+    pub anchor: Option<i32>,
+    /// The containers' parent.
+    pub keeper: Option<i32>,
+    /// This process.
+    pub supervisor: i32,
+    /// "no spare", "oom_score_adj refused", braked directories …
+    pub notes: Vec<String>,
+    /// Watched directories.
+    pub units_dirs: Vec<PathBuf>,
+    /// How many units are in force.
+    pub units: usize,
+    /// How many containers live.
+    pub containers: usize,
+    /// Bytes that the logs of all units take.
+    pub log_bytes: u64,
+    /// Cgroups under our root that nobody knows.
+    pub unknown_cgroups: Vec<String>,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Event {
+    /// ms since 1970.
+    pub time: u64,
+    /// Which unit, if one.
+    pub unit: Option<String>,
+    /// started, exited, stopping, … one word.
+    pub what: String,
+    /// In words.
+    pub text: String,
+    /// Who caused it: `file`, `policy`, `uid 0 (pid 12)`.
+    pub by: Option<String>,
+}
+
+/// One line of `plan`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which unit.
+    pub unit: String,
+    /// add, replace, remove.
+    pub how: String,
+    /// In words.
+    pub why: String,
+}
