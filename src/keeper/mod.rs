@@ -1,1 +1,105 @@
 //! The parent of every container: wire format, the keeper's loop, the client side.
+//!
+//! One process, one thread, no decisions. It forks what the supervisor describes, keeps what a crash of the supervisor
+//! must not lose (exit codes, descriptors, tags), and starts the supervisor again when it dies. The same [`Keeper`] runs
+//! in the anchor once the keeper itself has died; only its start differs (`adopting`).
+//!
+//! # What a container can be, seen from here
+//!
+//! | state | how it is entered | what ends it |
+//! |---|---|---|
+//! | running | `Spawn` worked, or `Adopt` of a living child | its exit |
+//! | failed | `Spawn` found no way to fork | `Ack` |
+//! | exited | the kernel says so | `Ack` |
+//!
+//! Until `Ack` the child stays a zombie: the kernel's own record of the exit. So a keeper killed between an exit and its
+//! `Ack` loses nothing (the zombie goes to the anchor with its code), no pid or id of a record can be used twice, and the
+//! pid of a record needs no pidfd to be unambiguous. `Ack` reaps, closes the held descriptors and forgets the id.
+//! `Spawn` or `Adopt` for an id that is not forgotten is refused with EEXIST.
+//!
+//! # Rules
+//!
+//! - **Nothing is queued.** What the supervisor is to be told is one bit per container, held name, orphan and fact. A
+//!   supervisor that does not read costs nothing and blocks nobody; one that does gets the newest state. So an exit may
+//!   be the first it hears of a container.
+//! - **Connecting says everything again.** After `Hello` come `Welcome`, every container with its tag and descriptors,
+//!   every held name and orphan, then `Synced`. A new supervisor, and an old one at a new keeper, go the same way.
+//! - **The supervisor is the child the keeper started**, by `SO_PEERCRED` against the pid of a child not yet reaped.
+//!   When it dies its last requests are executed first, then it is reaped, then the next one is started.
+//! - **An ordered stop is a state, not a signal.** TERM, Ctrl-C and hang-up set `stopping` in the anchor and in the
+//!   keeper; whoever is or becomes the supervisor is told (`Stop`, or `Welcome.stats.stopping`), as often as it asks and
+//!   with one meaning. A supervisor killed in the middle of the stop is therefore started again to finish it: without
+//!   that, one crash would leave a half-stopped host and a `moored up` that never returns. The supervisor itself
+//!   inherits TERM, INT, HUP and QUIT ignored, so a signal to the whole group is still one stop.
+//! - **Reaping waits for adoption.** A keeper that took over tells the supervisor its unknown children as orphans and
+//!   reaps none before `AdoptionDone`.
+//! - Everything is bounded by the constants below; a message beyond them ends its connection, a request beyond them is
+//!   refused by name.
+
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod client;
+pub mod wire;
+
+pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect};
+pub use wire::{ChildState, Exit, Kind, Orphan, Refusal, Stats};
+
+/// The protocol's version; both sides must be of the same.
+pub const VERSION: u16 = 1;
+/// The socket's name in the run-dir.
+pub const SOCKET_NAME: &str = "keeper.sock";
+/// Longest message, in bytes: a tag, an id and the rest with room to spare.
+pub const MESSAGE_BYTES_MAX: usize = 8192;
+/// Most descriptors in one message (the kernel allows 253).
+pub const MESSAGE_FDS_MAX: usize = 48;
+/// Longest container or exec id, in bytes.
+pub const ID_BYTES_MAX: usize = 160;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 4096;
+/// Longest error text and cgroup path, in bytes; longer ones are cut.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Most descriptors held for one container.
+pub const CHILD_HELD_MAX: usize = 8;
+/// Longest payload, in bytes: a script with a large seccomp filter is some 100 KiB.
+pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Most containers and execs known at a time.
+pub const CHILDREN_MAX: usize = 16_384;
+/// Most descriptors held by name.
+pub const HELD_MAX: usize = 1024;
+
+/// What forks. The real one runs a script; the keeper does not look into payloads.
+pub trait Spawner {
+    /// Forks one child of this process and returns its pid without waiting for its exec. In the child, `base` is to be
+    /// restored before the payload's program runs. `payload` is sealed; `slots` are closed in the keeper afterwards.
+    fn spawn(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        slots: Vec<std::os::fd::OwnedFd>,
+        base: &crate::sys::base::Base,
+    ) -> Result<i32, SpawnError>;
+}
+
+/// Why nothing was forked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}: {}", std::io::Error::from_raw_os_error(*errno))]
+pub struct SpawnError {
+    /// The system's error number.
+    pub errno: i32,
+    /// Which step failed.
+    pub text: String,
+}
+
+/// The keeper process, started by the anchor with its listening socket and settings on descriptors. The code is for the
+/// anchor.
+pub fn main(spawner: &mut dyn Spawner) -> std::process::ExitCode {
+    let _ = spawner;
+    unimplemented!()
+}
