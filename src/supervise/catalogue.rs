@@ -1,0 +1,464 @@
+//! The catalogue: for each unit the text in force, and why it is not the one on disk.
+//!
+//! | what is on disk | how it is entered | what is in force |
+//! |---|---|---|
+//! | nothing read yet | remembered from an earlier run | the last good text |
+//! | a text whose source is being looked at | it parsed | what was before |
+//! | a good text | text, source and config.json are valid together | this text |
+//! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
+//! | nothing | the file was removed, from a directory that is the one it always was | nothing |
+//!
+//! A text in force is left only for another valid one or for the removal of its file. A directory that is missing or unreadable removes
+//! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
+//! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
+//!
+//! Pure: what is read comes in, what is in force comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::plan::{Desired, Want, WallTime};
+use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName};
+
+/// Every unit that is in force or on disk.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    entries: BTreeMap<UnitName, Entry>,
+    sources: BTreeMap<PathBuf, SourceView>,
+    strays: BTreeMap<PathBuf, String>,
+    directories: BTreeMap<PathBuf, DirectoryView>,
+    /// Units whose text in force changed since [`Catalogue::take_changes`].
+    changes: BTreeSet<UnitName>,
+}
+
+/// One unit.
+#[derive(Debug, Default)]
+struct Entry {
+    /// What was read, by the rank of the directory: the last one counts.
+    texts: BTreeMap<usize, OnDisk>,
+    in_force: Option<Arc<InForce>>,
+    /// Why the newest text is not in force.
+    errors: Vec<String>,
+    /// The newest text waits for its source to be looked at.
+    looking: bool,
+    /// Somebody has the file open for writing.
+    busy: Option<String>,
+}
+
+/// One file as it was last read.
+#[derive(Debug)]
+struct OnDisk {
+    path: PathBuf,
+    text: Result<Text, Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Text {
+    unit: Arc<Unit>,
+    bytes: Arc<[u8]>,
+    warnings: Vec<String>,
+}
+
+/// A text that was valid together with its source: what runs, and what survives in the state-dir.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InForce {
+    /// The unit file.
+    pub file: PathBuf,
+    /// Device and inode of its directory.
+    pub directory: DirectoryId,
+    /// Its text.
+    pub text: Arc<[u8]>,
+    /// The text, parsed.
+    pub unit: Arc<Unit>,
+    /// What was read of the source.
+    pub facts: Arc<SourceFacts>,
+    /// The identity of the whole.
+    pub fingerprint: Fingerprint,
+    /// Since when it is in force.
+    pub since: WallTime,
+    /// What is odd but no error.
+    pub warnings: Vec<String>,
+}
+
+/// What a look at a source found: `Err` in words, with the cure.
+pub type SourceView = Result<Arc<SourceFacts>, String>;
+
+/// Which directory it is; both 0 if unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DirectoryId {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Mount id; 0 if unknown, as across a reboot.
+    pub mount: u64,
+}
+
+/// A watched directory.
+#[derive(Debug, Default)]
+struct DirectoryView {
+    rank: usize,
+    id: Option<DirectoryId>,
+    /// Why it cannot be read, if so.
+    trouble: Option<String>,
+    /// Units that the brake holds.
+    braked: BTreeSet<UnitName>,
+}
+
+/// The look that a source needs: what is looked at, and by which path it is found again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// Read `config.json` of this bundle.
+    Bundle(PathBuf),
+    /// See that this is a directory.
+    Rootfs(PathBuf),
+    /// Read the head of this program.
+    Executable(PathBuf),
+}
+
+impl Look {
+    fn of(source: &Source) -> Look {
+        match source {
+            Source::Bundle(path) => Look::Bundle(path.clone()),
+            Source::Rootfs(path) => Look::Rootfs(path.clone()),
+            Source::Executable(path) => Look::Executable(path.clone()),
+        }
+    }
+
+    /// What is looked at.
+    pub fn path(&self) -> &Path {
+        match self {
+            Look::Bundle(path) | Look::Rootfs(path) | Look::Executable(path) => path,
+        }
+    }
+}
+
+/// Checks text and source together, down to the last system call; the core's part of a start without its effects.
+pub type Validate = fn(&Unit, &SourceFacts) -> Result<Vec<String>, Vec<String>>;
+
+impl Catalogue {
+    /// Watches these directories, later ones winning.
+    pub fn new(directories: &[PathBuf]) -> Catalogue {
+        let view = |(rank, path): (usize, &PathBuf)| (path.clone(), DirectoryView { rank, ..DirectoryView::default() });
+        Catalogue { directories: directories.iter().enumerate().map(view).collect(), ..Catalogue::default() }
+    }
+
+    /// Puts a text in force that was in force in an earlier run; what is on disk decides later.
+    pub fn remember(&mut self, good: InForce) {
+        let name = good.unit.name.clone();
+        self.entries.entry(name.clone()).or_default().in_force = Some(Arc::new(good));
+        self.changes.insert(name);
+    }
+
+    /// A file's settled text.
+    pub fn read(&mut self, path: &Path, name: UnitName, bytes: Vec<u8>, validate: Validate, now: WallTime) {
+        let text = parse(path, &name, bytes);
+        self.set_text(path, name, text, validate, now);
+    }
+
+    /// A file that may not or cannot be read.
+    pub fn refuse(&mut self, path: &Path, name: UnitName, why: String, validate: Validate, now: WallTime) {
+        self.set_text(path, name, Err(vec![why]), validate, now);
+    }
+
+    fn set_text(&mut self, path: &Path, name: UnitName, text: Result<Text, Vec<String>>, validate: Validate, now: WallTime) {
+        let rank = self.rank_of(path);
+        if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
+            view.braked.remove(&name);
+        }
+        let entry = self.entries.entry(name.clone()).or_default();
+        entry.busy = None;
+        entry.texts.insert(rank, OnDisk { path: path.to_owned(), text });
+        self.evaluate(&name, validate, now);
+    }
+
+    fn rank_of(&self, path: &Path) -> usize {
+        path.parent().and_then(|dir| self.directories.get(dir)).map_or(0, |view| view.rank)
+    }
+
+    /// An entry of a watched directory that is no unit and should not look like one.
+    pub fn stray(&mut self, path: &Path, why: Option<String>) {
+        match why {
+            Some(why) => self.strays.insert(path.to_owned(), why),
+            None => self.strays.remove(path),
+        };
+    }
+
+    /// Somebody writes the file; nothing of it is read before they close it.
+    pub fn busy(&mut self, name: UnitName, who: String) {
+        self.entries.entry(name).or_default().busy = Some(who);
+    }
+
+    /// A file is gone for good.
+    pub fn gone(&mut self, path: &Path, name: &UnitName, validate: Validate, now: WallTime) {
+        let rank = self.rank_of(path);
+        let braked = path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.texts.remove(&rank);
+        entry.busy = None;
+        if braked {
+            return;
+        }
+        match entry.texts.is_empty() {
+            true => self.remove(name),
+            false => self.evaluate(name, validate, now),
+        }
+    }
+
+    fn remove(&mut self, name: &UnitName) {
+        if let Some(Entry { in_force: Some(_), .. }) = self.entries.remove(name) {
+            self.changes.insert(name.clone());
+        }
+    }
+
+    /// A directory cannot be read: what it declared stays.
+    pub fn directory_lost(&mut self, dir: &Path, why: String) {
+        if let Some(view) = self.directories.get_mut(dir) {
+            view.trouble = Some(why);
+        }
+    }
+
+    /// A directory is there, whole: `names` are all its unit files. Brakes a mass removal if it is not the one it was; else removes
+    /// what an earlier run remembered and is not there any more. Returns how many units are braked.
+    pub fn directory_listed(&mut self, dir: &Path, id: DirectoryId, names: &BTreeSet<UnitName>) -> usize {
+        let declared: Vec<UnitName> = self.declared_in(dir);
+        let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !names.contains(name)).cloned().collect();
+        let earlier = self.earlier_id(dir);
+        let Some(view) = self.directories.get_mut(dir) else { return 0 };
+        let replaced = earlier.is_some_and(|earlier| !earlier.is_same(id));
+        (view.id, view.trouble) = (Some(id), None);
+        if replaced && missing.len() * 2 > declared.len() {
+            view.braked = missing;
+            return view.braked.len();
+        }
+        view.braked.clear();
+        let unseen = |name: &UnitName| self.entries.get(name).is_some_and(|entry| entry.texts.is_empty());
+        let remembered: Vec<UnitName> = missing.into_iter().filter(unseen).collect();
+        remembered.iter().for_each(|name| self.remove(name));
+        0
+    }
+
+    fn declared_in(&self, dir: &Path) -> Vec<UnitName> {
+        let in_dir = |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir));
+        self.entries.iter().filter(|(_, entry)| in_dir(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn earlier_id(&self, dir: &Path) -> Option<DirectoryId> {
+        let of_view = self.directories.get(dir).and_then(|view| view.id);
+        let remembered = || {
+            let mut goods = self.entries.values().filter_map(|entry| entry.in_force.as_ref());
+            goods.find(|good| good.file.parent() == Some(dir)).map(|good| good.directory)
+        };
+        of_view.or_else(remembered)
+    }
+
+    /// The removals that the brake holds are meant. Returns what goes.
+    pub fn confirm_removals(&mut self) -> Vec<UnitName> {
+        let braked: BTreeSet<UnitName> =
+            self.directories.values_mut().flat_map(|view| std::mem::take(&mut view.braked)).collect();
+        let gone = |name: &UnitName| self.entries.get(name).is_some_and(|entry| entry.texts.is_empty());
+        let gone: Vec<UnitName> = braked.into_iter().filter(gone).collect();
+        gone.iter().for_each(|name| self.remove(name));
+        gone
+    }
+
+    /// What a look at a source found.
+    pub fn looked(&mut self, path: &Path, view: SourceView, validate: Validate, now: WallTime) {
+        if self.sources.get(path) == Some(&view) {
+            return;
+        }
+        self.sources.insert(path.to_owned(), view);
+        let concerned: Vec<UnitName> =
+            self.entries.iter().filter(|(_, entry)| entry.source() == Some(path)).map(|(name, _)| name.clone()).collect();
+        concerned.iter().for_each(|name| self.evaluate(name, validate, now));
+    }
+
+    /// Every source that a text on disk names.
+    pub fn looks(&self) -> BTreeSet<Look> {
+        self.entries.values().filter_map(Entry::newest).filter_map(|on_disk| on_disk.text.as_ref().ok()).map(|text| Look::of(&text.unit.source)).collect()
+    }
+
+    /// Forgets what was seen of sources that no text names any more.
+    pub fn retain_sources(&mut self, looks: &BTreeSet<Look>) {
+        let named: BTreeSet<&Path> = looks.iter().map(Look::path).collect();
+        self.sources.retain(|path, _| named.contains(path.as_path()));
+    }
+
+    /// Whether a look at this source was ever answered.
+    pub fn has_seen(&self, path: &Path) -> bool {
+        self.sources.contains_key(path)
+    }
+
+    fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let Some(on_disk) = entry.newest() else { return };
+        let verdict = match &on_disk.text {
+            Err(errors) => Verdict::Bad(errors.clone()),
+            Ok(text) => match self.sources.get(Look::of(&text.unit.source).path()) {
+                None => Verdict::Looking,
+                Some(Err(why)) => Verdict::Bad(vec![format!("{}: {why}", on_disk.path.display())]),
+                Some(Ok(facts)) => judge(on_disk, text, facts, validate),
+            },
+        };
+        let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);
+        let path = on_disk.path.clone();
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.settle(verdict, path, directory.unwrap_or_default(), now) {
+            self.changes.insert(name.clone());
+        }
+    }
+
+    /// Units whose text in force changed, came or went since the last call.
+    pub fn take_changes(&mut self) -> BTreeSet<UnitName> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Brings `desired` up to date for these units.
+    pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) {
+        for name in changes {
+            match self.in_force(name) {
+                Some(good) => {
+                    let want = Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint };
+                    desired.units.insert(name.clone(), want);
+                }
+                None => drop(desired.units.remove(name)),
+            }
+        }
+    }
+
+    /// The text in force.
+    pub fn in_force(&self, name: &UnitName) -> Option<&Arc<InForce>> {
+        self.entries.get(name)?.in_force.as_ref()
+    }
+
+    /// Every unit in force or on disk.
+    pub fn names(&self) -> impl Iterator<Item = &UnitName> {
+        self.entries.keys()
+    }
+
+    /// Why what is on disk is not in force, one line each; empty if it is.
+    pub fn errors(&self, name: &UnitName) -> &[String] {
+        self.entries.get(name).map_or(&[], |entry| &entry.errors)
+    }
+
+    /// The file on disk that counts.
+    pub fn file(&self, name: &UnitName) -> Option<&Path> {
+        let entry = self.entries.get(name)?;
+        entry.newest().map(|on_disk| on_disk.path.as_path()).or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
+    }
+
+    /// What disk and running have not in common, in words.
+    pub fn drift(&self, name: &UnitName) -> Option<String> {
+        let entry = self.entries.get(name)?;
+        if let Some(who) = &entry.busy {
+            return Some(format!("the file is being written{who}"));
+        }
+        if entry.looking {
+            return Some("the source of the new text is being looked at".to_owned());
+        }
+        if !entry.errors.is_empty() {
+            return Some("the text on disk is not valid".to_owned());
+        }
+        let braked = self.directories.values().any(|view| view.braked.contains(name));
+        let missing = || entry.texts.is_empty().then(|| "its directory is missing or unreadable".to_owned());
+        if braked { Some("its file went with its directory; removal waits for `moored apply --confirm-removals`".to_owned()) } else { missing() }
+    }
+
+    /// Whether a text waits for a look at its source, or a file for its writer.
+    pub fn is_unsettled(&self, name: &UnitName) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())
+    }
+
+    /// What concerns no single unit.
+    pub fn notes(&self) -> Vec<String> {
+        let of_directory = |(path, view): (&PathBuf, &DirectoryView)| {
+            let trouble = view.trouble.as_ref().map(|why| format!("{}: {why}", path.display()));
+            let braked = (!view.braked.is_empty()).then(|| {
+                format!(
+                    "{}: became another directory and {} of its units would go: they run on until the files return or `moored apply --confirm-removals`",
+                    path.display(),
+                    view.braked.len()
+                )
+            });
+            [trouble, braked]
+        };
+        let directories = self.directories.iter().flat_map(of_directory).flatten();
+        directories.chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display()))).collect()
+    }
+}
+
+enum Verdict {
+    Looking,
+    Bad(Vec<String>),
+    Good { text: Arc<[u8]>, unit: Arc<Unit>, facts: Arc<SourceFacts>, fingerprint: Fingerprint, warnings: Vec<String> },
+}
+
+fn parse(path: &Path, name: &UnitName, bytes: Vec<u8>) -> Result<Text, Vec<String>> {
+    let not_text = |_| vec![format!("{}:1:1 is not UTF-8 text, expected TOML", path.display())];
+    let text = std::str::from_utf8(&bytes).map_err(not_text)?;
+    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let parsed = crate::unit::parse(name, path, text).map_err(lines)?;
+    Ok(Text { unit: Arc::new(parsed.unit), warnings: lines(parsed.warnings), bytes: bytes.into() })
+}
+
+fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
+    match validate(&text.unit, facts) {
+        Err(errors) => Verdict::Bad(errors.into_iter().map(|error| format!("{}: {error}", on_disk.path.display())).collect()),
+        Ok(more) => Verdict::Good {
+            text: Arc::clone(&text.bytes),
+            unit: Arc::clone(&text.unit),
+            facts: Arc::clone(facts),
+            fingerprint: crate::unit::fingerprint(&text.unit, facts),
+            warnings: text.warnings.iter().cloned().chain(more).collect(),
+        },
+    }
+}
+
+impl Entry {
+    /// What counts of what is on disk.
+    fn newest(&self) -> Option<&OnDisk> {
+        self.texts.values().next_back()
+    }
+
+    fn source(&self) -> Option<&Path> {
+        let unit = &self.newest()?.text.as_ref().ok()?.unit;
+        Some(match &unit.source {
+            Source::Bundle(path) | Source::Rootfs(path) | Source::Executable(path) => path,
+        })
+    }
+
+    /// Takes a verdict; says whether what is in force changed.
+    fn settle(&mut self, verdict: Verdict, file: PathBuf, directory: DirectoryId, now: WallTime) -> bool {
+        self.looking = matches!(verdict, Verdict::Looking);
+        match verdict {
+            Verdict::Looking => false,
+            Verdict::Bad(errors) => {
+                let changed = self.errors != errors;
+                self.errors = errors;
+                changed
+            }
+            Verdict::Good { text, unit, facts, fingerprint, warnings } => {
+                let had_errors = !std::mem::take(&mut self.errors).is_empty();
+                let since = match &self.in_force {
+                    Some(old) if old.fingerprint == fingerprint => old.since,
+                    _ => now,
+                };
+                let new = InForce { file, directory, text, unit, facts, fingerprint, since, warnings };
+                let changed = self.in_force.as_deref() != Some(&new);
+                if changed {
+                    self.in_force = Some(Arc::new(new));
+                }
+                changed || had_errors
+            }
+        }
+    }
+}
+
+impl DirectoryId {
+    /// Whether both may be the same directory: what one of them does not know cannot tell them apart.
+    fn is_same(self, other: DirectoryId) -> bool {
+        let same = |a: u64, b: u64| a == b || a == 0 || b == 0;
+        same(self.device, other.device) && same(self.inode, other.inode) && same(self.mount, other.mount)
+    }
+}
