@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::exit::ExitRecord;
-use super::observed::{Asked, Live, Observed, Run, Seen, State, Stopping, Why};
+use super::observed::{Asked, Backoff, Live, Observed, Run, Seen, State, Stopping, Why};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
 
@@ -126,10 +126,11 @@ impl Observed {
     fn begin_forget(&mut self, unit: &UnitName) -> bool {
         let Some(seen) = self.units.get_mut(unit) else { return false };
         self.floor = self.floor.max(seen.high_water);
-        let kept = Seen { live: seen.live.take(), high_water: seen.high_water, ..Seen::default() };
-        match kept.live {
-            Some(_) => *seen = kept,
-            None => drop(self.units.remove(unit)),
+        if seen.live.is_none() {
+            self.units.remove(unit);
+        } else {
+            // Its exit record is still to be journalled, so what tells of its runs stays until nothing is live.
+            (seen.hold, seen.manual, seen.start_now, seen.backoff) = (None, false, false, Backoff::default());
         }
         true
     }
