@@ -1,1 +1,55 @@
 //! What is to be done: desired state, observed state, and the pure function between them.
+//!
+//! The supervisor's round: record facts into [`Observed`], ask [`reconcile`], and for each action of the plan call
+//! [`Observed::begin`], write the unit's [`Seen`], and let the action have its effect. What comes of it is a fact.
+//!
+//! # One generation
+//!
+//! ```text
+//!            Started              stop wanted                    exit known
+//! Starting ──────────▶ Running ───────────────▶ Stopping ──────────────────────▶ Ended ──▶ cleared
+//!    │  │                 │                        ▲    after kill_at: kill, and     cgroup empty,
+//!    │  └─── stop wanted ─┼────────────────────────┘    again, ever more rarely      log drained:
+//!    └─ StartFailed ──────┴── exit known ──────────────────────────────────────────▶ Clear
+//! ```
+//!
+//! - It never goes back. A stop is never taken back; a start that is wanted meanwhile follows it.
+//! - It is written down before its cgroup is made, and gone only when cgroup, log and exit record are dealt with: so there is
+//!   at most one, whatever is killed when.
+//! - Its exit record is made at the first word of its end. Later words change nothing.
+//!
+//! # Who wins
+//!
+//! A running generation stops for the first of: shutdown, its file removed, a hold, not enabled (unless by hand), the
+//! network it shares gone, a client's restart, a changed text. A unit without one starts unless, first of: shutdown, removed, held, not
+//! enabled, a ring of shared networks; then a client's wish beats its end, its policy, its limit and its backoff; a run
+//! that we stopped ourselves, or one of another text, is not held against it; and the unit whose network it shares must
+//! run. A unit whose network is shared stops after those that share it (not waiting for one that is stuck).
+//!
+//! # Why so
+//!
+//! Nothing is remembered that follows from something else: completed, failed, given up, backing off are all computed from the
+//! last exit and the text it belongs to. A text that changes, a supervisor that crashes, a clock that steps have no flag
+//! to leave behind.
+
+mod action;
+mod backoff;
+mod decide;
+mod desired;
+mod exit;
+mod fact;
+mod observed;
+mod reconcile;
+mod status;
+mod time;
+
+pub use action::Action;
+pub use desired::{Desired, Want};
+pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
+pub use fact::{Deed, Fact};
+pub use observed::{
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until, Why,
+};
+pub use reconcile::{Plan, reconcile};
+pub use status::{Phase, Reason, Remains, Status, status, statuses};
+pub use time::{BootTime, Now, WallTime};

@@ -3,6 +3,7 @@
 //! Pure: text and facts in, values or a list of errors out. Every error of a file is reported at once, each with
 //! file:line:column, what was found, what was expected and a suggestion.
 
+pub mod fingerprint;
 pub mod name;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use fingerprint::Fingerprint;
 pub use name::{ContainerId, UnitName};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.

@@ -1,0 +1,210 @@
+//! What is to be done, and the mark that is made before it is done.
+//!
+//! The supervisor calls [`Observed::begin`], writes the unit's [`Seen`] under `/run`, and only then lets the action have its
+//! effect. What must be on disk first, and what a crash in between costs:
+//!
+//! | action | written before its effect | after a crash in between |
+//! |---|---|---|
+//! | `Start` | the generation, before its cgroup is made | keeper does not know it: `NeverStarted`, started again |
+//! | `Stop` | that it is stopping, why, and its deadline | the signal is sent (again) |
+//! | `Kill` | the count of kills | the kill is sent (again) |
+//! | `Signal` | nothing: a client waits for it | lost; the client sees its connection break |
+//! | `Reload` | the request | asked again until `Reloaded` |
+//! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
+//! | `Forget` | the floor of generations | asked again |
+//! | `Reboot` | nothing | asked again |
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::exit::ExitRecord;
+use super::observed::{Asked, Backoff, Live, Observed, Run, Seen, State, Stopping, Why};
+use super::time::{BootTime, Now};
+use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
+
+/// One thing for the supervisor to do. Each is harmless when done twice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make the cgroup and the pipes, spawn. Answer: `Started`, `StartFailed` or `Exited`.
+    Start {
+        /// The new generation.
+        id: ContainerId,
+        /// What to run.
+        unit: Arc<Unit>,
+        /// Which text that is.
+        fingerprint: Fingerprint,
+        /// Whose network namespace to join.
+        join: Option<ContainerId>,
+    },
+    /// Send the stop signal, if pid 1 of the container handles or blocks it. Answer: `StopSent` or `StopUnhandled`.
+    Stop {
+        /// Which.
+        id: ContainerId,
+        /// The stop signal; `None` while nothing runs that could get it: then the mark is all there is to do.
+        signal: Option<Signal>,
+        /// Why.
+        why: Why,
+    },
+    /// Kill the whole cgroup. Answer: `Exited` and `CgroupEmpty`, or `Lingering`.
+    Kill {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Send a client's signal to pid 1 of the container. No answer.
+    Signal {
+        /// Which.
+        id: ContainerId,
+        /// Which signal.
+        signal: Signal,
+    },
+    /// Tell it to reload. Answer: `Reloaded`.
+    Reload {
+        /// Which.
+        id: ContainerId,
+        /// By which means.
+        how: Reload,
+    },
+    /// Journal the exit, acknowledge it to the keeper, remove the cgroup and the pipes. Answer: `Cleared`.
+    Clear {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Remove the marks of a unit whose file is gone: its hold, and if nothing of it is live its whole record.
+    Forget {
+        /// Which.
+        unit: UnitName,
+    },
+    /// Reboot the host, because this unit gave up.
+    Reboot {
+        /// Which.
+        unit: UnitName,
+    },
+}
+
+/// Where a unit that does not say how it reloads gets SIGHUP.
+const SIGHUP: Signal = Signal(1);
+
+/// How `unit` is told to reload.
+pub(super) fn reload_of(unit: &Unit) -> Reload {
+    unit.reload.clone().unwrap_or(Reload::Signal(SIGHUP))
+}
+
+impl Action {
+    /// The unit that it concerns, whose [`Seen`] is to be written first.
+    pub fn unit(&self) -> &UnitName {
+        match self {
+            Action::Start { id, .. }
+            | Action::Stop { id, .. }
+            | Action::Kill { id }
+            | Action::Signal { id, .. }
+            | Action::Reload { id, .. }
+            | Action::Clear { id } => &id.unit,
+            Action::Forget { unit } | Action::Reboot { unit } => unit,
+        }
+    }
+}
+
+impl Observed {
+    /// Marks `action` as begun. `false` says that it no longer fits what is known: do not do it.
+    #[must_use]
+    pub fn begin(&mut self, action: &Action, now: Now) -> bool {
+        match action {
+            Action::Start { id, unit, fingerprint, join } => {
+                let run = Run::new(unit, *fingerprint, join.clone(), now.boot);
+                self.seen_mut(&id.unit).begin_start(id, run, unit.enabled)
+            }
+            Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
+            Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
+            Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
+            Action::Reload { id, .. } => self.live_mut(id).is_some_and(Live::begin_reload),
+            Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
+            Action::Forget { unit } => self.begin_forget(unit),
+            Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
+        }
+    }
+
+    fn begin_forget(&mut self, unit: &UnitName) -> bool {
+        let Some(seen) = self.units.get_mut(unit) else { return false };
+        self.floor = self.floor.max(seen.high_water);
+        if seen.live.is_none() {
+            self.units.remove(unit);
+        } else {
+            // Its exit record is still to be journalled, so what tells of its runs stays until nothing is live.
+            (seen.hold, seen.manual, seen.start_now, seen.backoff) = (None, false, false, Backoff::default());
+        }
+        true
+    }
+}
+
+impl Seen {
+    fn begin_start(&mut self, id: &ContainerId, run: Run, enabled: bool) -> bool {
+        if self.live.is_some() || id.generation <= self.high_water {
+            return false;
+        }
+        self.restarts += u64::from(self.is_automatic_restart(run.fingerprint));
+        self.high_water = id.generation;
+        self.hold = None;
+        self.manual &= !enabled;
+        self.start_now = false;
+        self.trouble = None;
+        self.live = Some(Live::new(id.clone(), run));
+        true
+    }
+
+    fn is_automatic_restart(&self, fingerprint: Fingerprint) -> bool {
+        let by_policy = |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none();
+        !self.start_now && self.last.as_ref().is_some_and(by_policy)
+    }
+}
+
+impl Live {
+    fn begin_stop(&mut self, why: &Why, now: BootTime) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } => {
+                self.state = State::Stopping(Stopping::new(why.clone(), &self.run, self.pid.is_some(), now));
+                true
+            }
+            State::Stopping(stopping) => stopping.signal.begin(),
+            State::Ended(_) => false,
+        }
+    }
+
+    fn begin_kill(&mut self, now: BootTime) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } => false,
+            State::Stopping(stopping) => stopping.killing.begin(now),
+            State::Ended(ended) => ended.killing.begin(now),
+        }
+    }
+
+    fn begin_signal(&mut self, signal: Signal) -> bool {
+        let found = self.signals.iter().position(|pending| *pending == signal);
+        found.map(|at| self.signals.remove(at)).is_some()
+    }
+
+    fn begin_reload(&mut self) -> bool {
+        self.reload.as_mut().is_some_and(Asked::begin)
+    }
+
+    fn begin_clear(&mut self) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } | State::Stopping(_) => false,
+            State::Ended(ended) => !std::mem::replace(&mut ended.clearing, true),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Start { id, .. } => write!(f, "start {id}"),
+            Action::Stop { id, why, .. } => write!(f, "stop {id}: {why}"),
+            Action::Kill { id } => write!(f, "kill {id}"),
+            Action::Signal { id, signal } => write!(f, "signal {id} with {}", signal.0),
+            Action::Reload { id, .. } => write!(f, "reload {id}"),
+            Action::Clear { id } => write!(f, "clear {id}"),
+            Action::Forget { unit } => write!(f, "forget {unit}"),
+            Action::Reboot { unit } => write!(f, "reboot, because {unit} gave up"),
+        }
+    }
+}

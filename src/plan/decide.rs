@@ -1,0 +1,246 @@
+//! The two questions that everything else follows from: why must a live generation stop, and what keeps a unit without one
+//! from starting. The plan and the words for people both come from these answers, so they cannot disagree.
+
+use std::collections::BTreeMap;
+
+use super::desired::{Desired, Want};
+use super::exit::ExitRecord;
+use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
+use super::time::BootTime;
+use crate::unit::{ContainerId, Fingerprint, Network, UnitName};
+
+/// Everything there is to look at, at one moment.
+pub(super) struct World<'a> {
+    pub desired: &'a Desired,
+    pub observed: &'a Observed,
+    pub now: BootTime,
+    /// By the generation whose network they share.
+    joiners: BTreeMap<&'a ContainerId, Vec<&'a Live>>,
+}
+
+/// One unit in it: declared, known, or both.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub name: &'a UnitName,
+    pub want: Option<&'a Want>,
+    pub seen: &'a Seen,
+}
+
+/// What a unit without a live generation is doing, the strongest reason first.
+pub(super) enum Rest<'a> {
+    /// Everything stops.
+    Down,
+    /// Its file is gone.
+    Removed,
+    /// `moored stop`.
+    Held(&'a Hold),
+    /// `enabled = false`, and nobody started it by hand.
+    Disabled,
+    /// It would share its own network, through these.
+    Cycle(Vec<&'a UnitName>),
+    /// Ended well, and the policy wants no other start.
+    Completed,
+    /// Ended badly, and the policy wants no other start.
+    Failed(&'a ExitRecord),
+    /// The policy wants another start, the limit does not.
+    GaveUp(&'a ExitRecord),
+    /// The policy's next start is not due yet.
+    Backoff(&'a ExitRecord, BootTime),
+    /// The unit whose network it is to share does not run.
+    WaitsFor(&'a UnitName),
+    /// To be started now, in the network of that generation.
+    Due(Option<&'a ContainerId>),
+}
+
+/// How many links from one unit's network to the next are followed. A longer ring is not named, it only waits.
+const NETWORK_CHAIN_MAX: usize = 32;
+
+/// What is known of a unit that nothing is known of.
+static UNSEEN: Seen = Seen {
+    live: None,
+    high_water: 0,
+    last: None,
+    previous: None,
+    backoff: Backoff { fingerprint: Fingerprint([0; 16]), short_runs: 0, window_starts: 0, window_since: BootTime(0) },
+    hold: None,
+    manual: false,
+    start_now: false,
+    restarts: 0,
+    trouble: None,
+};
+
+impl<'a> World<'a> {
+    pub fn new(desired: &'a Desired, observed: &'a Observed, now: BootTime) -> World<'a> {
+        let mut joiners: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for live in observed.units.values().filter_map(|seen| seen.live.as_ref()) {
+            if let Some(owner) = &live.run.joined {
+                joiners.entry(owner).or_default().push(live);
+            }
+        }
+        World { desired, observed, now, joiners }
+    }
+
+    pub fn view(&self, name: &'a UnitName) -> View<'a> {
+        let seen = self.observed.units.get(name).unwrap_or(&UNSEEN);
+        View { name, want: self.desired.units.get(name), seen }
+    }
+
+    /// Every unit once, in name order: the union of two sorted maps.
+    pub fn views(&self) -> impl Iterator<Item = View<'a>> + use<'a> {
+        let mut wants = self.desired.units.iter().peekable();
+        let mut seens = self.observed.units.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = match (wants.peek(), seens.peek()) {
+                (Some((want, _)), Some((seen, _))) => (*want).min(*seen),
+                (Some((name, _)), None) | (None, Some((name, _))) => *name,
+                (None, None) => return None,
+            };
+            let want = wants.next_if(|(name, _)| *name == first).map(|(_, want)| want);
+            let seen = seens.next_if(|(name, _)| *name == first).map(|(_, seen)| seen);
+            Some(View { name: first, want, seen: seen.unwrap_or(&UNSEEN) })
+        })
+    }
+
+    /// Why the generation that is up must stop; `None` lets it run.
+    pub fn stop_reason(&self, view: View<'a>, live: &Live) -> Option<Why> {
+        self.stop_reason_within(view, live, NETWORK_CHAIN_MAX)
+    }
+
+    fn stop_reason_within(&self, view: View<'a>, live: &Live, chain: usize) -> Option<Why> {
+        if self.observed.shutdown.is_some() {
+            return Some(Why::Shutdown);
+        }
+        let Some(want) = view.want else { return Some(Why::Removed) };
+        if view.seen.hold_at(self.now).is_some() {
+            return Some(Why::Held);
+        }
+        if !want.unit.enabled && !view.seen.manual {
+            return Some(Why::Disabled);
+        }
+        if let Some(owner) = live.run.joined.as_ref().filter(|owner| !self.stands(owner, chain)) {
+            return Some(Why::Network(owner.unit.clone()));
+        }
+        let replace = match (live.restart, live.run.fingerprint == want.fingerprint) {
+            (true, _) => Why::Restart,
+            (false, false) => Why::Changed,
+            (false, true) => return None,
+        };
+        // What could not start again is not stopped for the sake of a start.
+        self.network_cycle(view.name, want).is_none().then_some(replace)
+    }
+
+    /// Whether this very generation runs and may go on.
+    fn stands(&self, id: &'a ContainerId, chain: usize) -> bool {
+        let Some(chain) = chain.checked_sub(1) else { return false };
+        let view = self.view(&id.unit);
+        view.seen.running().is_some_and(|live| live.id == *id && self.stop_reason_within(view, live, chain).is_none())
+    }
+
+    /// A generation that shares the network of `id` and is yet to stop; one that is stuck is not waited for.
+    pub fn joiner_in_the_way(&self, id: &ContainerId) -> Option<&'a UnitName> {
+        let joiners = self.joiners.get(id)?;
+        joiners.iter().find(|live| live.is_alive() && live.stuck_since(self.now).is_none()).map(|live| &live.id.unit)
+    }
+
+    /// What a unit without a live generation is doing.
+    pub fn rest(&self, view: View<'a>) -> Rest<'a> {
+        let seen = view.seen;
+        if self.observed.shutdown.is_some() {
+            return Rest::Down;
+        }
+        let Some(want) = view.want else { return Rest::Removed };
+        if let Some(hold) = seen.hold_at(self.now) {
+            return Rest::Held(hold);
+        }
+        if !want.unit.enabled && !seen.manual {
+            return Rest::Disabled;
+        }
+        if let Some(cycle) = self.network_cycle(view.name, want) {
+            return Rest::Cycle(cycle);
+        }
+        match &seen.last {
+            Some(last) if !seen.start_now && last.stopped.is_none() => self.after_end(want, seen, last),
+            Some(_) | None => self.due(want),
+        }
+    }
+
+    /// After a run that ended by itself: another text starts anew, the same one as its policy says.
+    fn after_end(&self, want: &'a Want, seen: &Seen, last: &'a ExitRecord) -> Rest<'a> {
+        let restart = &want.unit.restart;
+        let next_at = seen.backoff.next_at(restart, last);
+        if last.fingerprint != want.fingerprint {
+            // Started by hand, ended, then edited: a unit that is not enabled does not rise by itself.
+            if want.unit.enabled { self.due(want) } else { Rest::Disabled }
+        } else if !last.outcome.is_restarted_by(restart.policy) {
+            if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) }
+        } else if seen.backoff.is_spent(restart, next_at) {
+            Rest::GaveUp(last)
+        } else if next_at > self.now {
+            Rest::Backoff(last, next_at)
+        } else {
+            self.due(want)
+        }
+    }
+
+    fn due(&self, want: &'a Want) -> Rest<'a> {
+        let Some(owner) = network_owner(want) else { return Rest::Due(None) };
+        let running = self.view(owner).seen.running().map(|live| &live.id);
+        match running.filter(|id| self.stands(id, NETWORK_CHAIN_MAX)) {
+            Some(id) => Rest::Due(Some(id)),
+            None => Rest::WaitsFor(owner),
+        }
+    }
+
+    /// The ring of units through which `name` would share its own network, beginning and ending with it.
+    fn network_cycle(&self, name: &'a UnitName, want: &'a Want) -> Option<Vec<&'a UnitName>> {
+        let mut owner = network_owner(want)?;
+        let mut ring = vec![name];
+        while ring.len() <= NETWORK_CHAIN_MAX {
+            ring.push(owner);
+            if owner == name {
+                return Some(ring);
+            }
+            owner = network_owner(self.desired.units.get(owner)?)?;
+        }
+        None
+    }
+}
+
+/// The unit whose network this one shares.
+fn network_owner(want: &Want) -> Option<&UnitName> {
+    match &want.unit.network {
+        Some(Network::Unit(owner)) => Some(owner),
+        Some(Network::None | Network::Host) | None => None,
+    }
+}
+
+impl Seen {
+    /// The hold, unless its time is over.
+    pub fn hold_at(&self, now: BootTime) -> Option<&Hold> {
+        self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
+    }
+
+    fn running(&self) -> Option<&Live> {
+        self.live.as_ref().filter(|live| matches!(live.state, State::Running { .. }))
+    }
+}
+
+impl Live {
+    /// Something of its program may still run.
+    fn is_alive(&self) -> bool {
+        match self.state {
+            State::Starting | State::Running { .. } | State::Stopping(_) => true,
+            State::Ended(_) => false,
+        }
+    }
+
+    /// Since when it does not die although it was killed.
+    pub fn stuck_since(&self, now: BootTime) -> Option<BootTime> {
+        match &self.state {
+            State::Starting | State::Running { .. } => None,
+            State::Stopping(stopping) => stopping.killing.stuck_since(now),
+            State::Ended(ended) if ended.empty => None,
+            State::Ended(ended) => ended.killing.stuck_since(now),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How a run ended, and which ends are followed by another start.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::observed::Why;
+use super::time::{BootTime, WallTime};
+use crate::unit::{ContainerId, Fingerprint, RestartPolicy};
+
+/// What waitid(2) said, or that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// exit(2) with this code.
+    Code(u8),
+    /// Killed by this signal.
+    Signal(u8),
+    /// Nobody who could know it survived. Never guessed.
+    Unknown,
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It ran and ended.
+    Exited {
+        /// Code or signal of its pid 1.
+        exit: Exit,
+        /// The kernel killed something in its cgroup for lack of memory.
+        oom: bool,
+    },
+    /// A step before exec failed: the text says which, at most [`TEXT_MAX`] bytes.
+    StartFailed {
+        /// For people.
+        text: String,
+    },
+}
+
+/// Longest text of a failure that is kept, in bytes.
+pub const TEXT_MAX: usize = 512;
+
+/// The one record that each generation gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Which generation.
+    pub id: ContainerId,
+    /// Of which text.
+    pub fingerprint: Fingerprint,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When.
+    pub at: BootTime,
+    /// When, for people.
+    pub wall: WallTime,
+    /// From its start to its end.
+    pub ran_for: Duration,
+    /// Set if it ended after we had begun to stop it: then the restart policy has no say.
+    pub stopped: Option<Why>,
+}
+
+impl Outcome {
+    /// Exit code 0 and no OOM kill on the way.
+    pub fn is_success(&self) -> bool {
+        match self {
+            Outcome::Exited { exit: Exit::Code(0), oom } => !oom,
+            Outcome::Exited { exit: Exit::Code(_) | Exit::Signal(_) | Exit::Unknown, .. } => false,
+            Outcome::StartFailed { .. } => false,
+        }
+    }
+
+    /// Ended by something other than its own decision: a signal, OOM, or nobody knows (systemd's on-abnormal).
+    pub fn is_abnormal(&self) -> bool {
+        match self {
+            Outcome::Exited { exit: Exit::Code(_), oom } => *oom,
+            Outcome::Exited { exit: Exit::Signal(_) | Exit::Unknown, .. } => true,
+            Outcome::StartFailed { .. } => false,
+        }
+    }
+
+    /// Whether `policy` wants another start after this end.
+    pub fn is_restarted_by(&self, policy: RestartPolicy) -> bool {
+        match policy {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnSuccess => self.is_success(),
+            RestartPolicy::OnFailure => !self.is_success(),
+            RestartPolicy::OnAbnormal => self.is_abnormal(),
+            RestartPolicy::Never => false,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "code {code}"),
+            Exit::Signal(number) => write!(f, "signal {number}"),
+            Exit::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Exited { exit, oom: false } => write!(f, "{exit}"),
+            Outcome::Exited { exit, oom: true } => write!(f, "{exit}, out of memory"),
+            Outcome::StartFailed { text } => write!(f, "start failed: {text}"),
+        }
+    }
+}

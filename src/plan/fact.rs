@@ -1,0 +1,423 @@
+//! What happened, and how it changes what is known.
+//!
+//! `record` is total: a fact may come late, twice, out of order, or about a generation that nobody remembers. Each names
+//! its generation, so one that no longer fits changes nothing. The supervisor may lose any fact in a crash, if after the
+//! next start it looks again: at the keeper's list for each live generation (`Adopted`, `Exited`, `NeverStarted`, `Lost`), at the
+//! cgroup and the log of each ended one (`CgroupEmpty`, `Drained`). Only a client's wishes must be on disk before its answer.
+
+use std::time::Duration;
+
+use super::backoff::doubled;
+use super::exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
+use super::observed::{Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State};
+use super::time::{BootTime, Now};
+use crate::unit::{ContainerId, Signal, UnitName};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// The program runs (exec succeeded).
+    Started {
+        /// Which.
+        id: ContainerId,
+        /// Its pid 1 as the host numbers it.
+        pid: HostPid,
+    },
+    /// A step before exec failed; nothing of the program ran.
+    StartFailed {
+        /// Which.
+        id: ContainerId,
+        /// Which step, why, and the cure.
+        text: String,
+    },
+    /// After a crash: begun, but a keeper that lived all the while never saw its spawn. Not an end: there was no start.
+    NeverStarted {
+        /// Which.
+        id: ContainerId,
+    },
+    /// After a crash: the keeper has it alive.
+    Adopted {
+        /// Which.
+        id: ContainerId,
+        /// Its pid 1 as the host numbers it.
+        pid: HostPid,
+        /// From the keeper's tag.
+        run: Box<Run>,
+    },
+    /// The keeper has reaped its pid 1.
+    Exited {
+        /// Which.
+        id: ContainerId,
+        /// Code or signal.
+        exit: Exit,
+        /// The kernel killed something in its cgroup for lack of memory.
+        oom: bool,
+        /// When the keeper reaped it.
+        at: BootTime,
+    },
+    /// Nobody knows it any more: ended, and nobody can say how.
+    Lost {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Its cgroup was looked at *after* its end was recorded, and nothing was in it. Ignored before the end.
+    CgroupEmpty {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Some time after a kill, so many processes are still in its cgroup.
+    Lingering {
+        /// Which.
+        id: ContainerId,
+        /// How many.
+        processes: u32,
+    },
+    /// Its log was read to the end *after* its end was recorded. Ignored before the end.
+    Drained {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Acknowledged, cgroup and pipes removed: nothing is left of it.
+    Cleared {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The stop signal was sent.
+    StopSent {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Pid 1 of the container neither handles nor blocks the stop signal, or it could not be sent.
+    StopUnhandled {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It was told to reload.
+    Reloaded {
+        /// Which.
+        id: ContainerId,
+    },
+    /// An action other than `Start` did not succeed.
+    ActionFailed {
+        /// Which.
+        id: ContainerId,
+        /// Which action.
+        deed: Deed,
+        /// What failed and why.
+        text: String,
+    },
+    /// `moored start`.
+    ClientStart {
+        /// Which.
+        unit: UnitName,
+    },
+    /// `moored stop`; also how a hold that was stored is told after a reboot.
+    ClientStop {
+        /// Which.
+        unit: UnitName,
+        /// The mark.
+        hold: Hold,
+    },
+    /// `moored restart`.
+    ClientRestart {
+        /// Which.
+        unit: UnitName,
+    },
+    /// `moored reload`.
+    ClientReload {
+        /// Which.
+        unit: UnitName,
+    },
+    /// `moored kill`: just a signal.
+    ClientKill {
+        /// Which.
+        unit: UnitName,
+        /// Which signal.
+        signal: Signal,
+    },
+    /// Everything is to stop, for good.
+    Shutdown {
+        /// By whom.
+        by: String,
+    },
+}
+
+/// An action that can fail without ending its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// The stop signal could not be sent.
+    Stop,
+    /// The cgroup could not be killed.
+    Kill,
+    /// A client's signal could not be sent.
+    Signal,
+    /// The reload failed.
+    Reload,
+    /// Something of it could not be cleared away.
+    Clear,
+}
+
+/// How many signals of clients wait for one container; more are refused by being forgotten.
+const SIGNALS_MAX: usize = 16;
+
+/// The pause before clearing is tried again, doubled up to [`CLEAR_RETRY_MAX`].
+const CLEAR_RETRY: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+const CLEAR_RETRY_MAX: Duration = Duration::from_secs(600);
+
+impl Observed {
+    /// Takes `fact` in; says whether it changed anything (then the unit's [`Seen`] is to be written before the next effect).
+    pub fn record(&mut self, fact: &Fact, now: Now) -> bool {
+        match fact {
+            Fact::Started { id, pid } => self.on_live(id, |live| live.started(*pid, now.boot)),
+            Fact::StartFailed { id, text } => {
+                let text = text.chars().take(TEXT_MAX / 4).collect();
+                self.on_seen(id, |seen| seen.end(Outcome::StartFailed { text }, now.boot, now))
+            }
+            Fact::NeverStarted { id } => self.on_seen(id, |seen| seen.never_started(now)),
+            Fact::Adopted { id, pid, run } => self.adopted(id, *pid, run, now.boot),
+            Fact::Exited { id, exit, oom, at } => {
+                self.on_seen(id, |seen| seen.end(Outcome::Exited { exit: *exit, oom: *oom }, *at, now))
+            }
+            Fact::Lost { id } => self.on_seen(id, |seen| seen.end(LOST, now.boot, now)),
+            Fact::CgroupEmpty { id } => self.on_ended(id, |ended| !std::mem::replace(&mut ended.empty, true)),
+            Fact::Lingering { id, processes } => self.on_live(id, |live| live.lingering(*processes)),
+            Fact::Drained { id } => self.on_ended(id, |ended| !std::mem::replace(&mut ended.drained, true)),
+            Fact::Cleared { id } => self.on_seen(id, Seen::cleared),
+            Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
+            Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
+            Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
+            Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
+            Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
+            Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
+            Fact::ClientRestart { unit } => self.seen_mut(unit).client_restart(),
+            Fact::ClientReload { unit } => self.seen_mut(unit).client_reload(),
+            Fact::ClientKill { unit, signal } => self.seen_mut(unit).client_kill(*signal),
+            Fact::Shutdown { by } => self.begin_shutdown(by, now.boot),
+        }
+    }
+
+    /// What is known of `unit`, made if nothing is.
+    pub(super) fn seen_mut(&mut self, unit: &UnitName) -> &mut Seen {
+        let floor = self.floor;
+        self.units.entry(unit.clone()).or_insert_with(|| Seen { high_water: floor, ..Seen::default() })
+    }
+
+    /// The generation `id`, if it is live.
+    pub(super) fn live_mut(&mut self, id: &ContainerId) -> Option<&mut Live> {
+        self.units.get_mut(&id.unit)?.live.as_mut().filter(|live| live.id == *id)
+    }
+
+    fn on_live(&mut self, id: &ContainerId, change: impl FnOnce(&mut Live) -> bool) -> bool {
+        self.live_mut(id).is_some_and(change)
+    }
+
+    fn on_ended(&mut self, id: &ContainerId, change: impl FnOnce(&mut Ended) -> bool) -> bool {
+        self.on_live(id, |live| match &mut live.state {
+            State::Starting | State::Running { .. } | State::Stopping(_) => false,
+            State::Ended(ended) => change(ended),
+        })
+    }
+
+    fn on_seen(&mut self, id: &ContainerId, change: impl FnOnce(&mut Seen) -> bool) -> bool {
+        match self.units.get_mut(&id.unit) {
+            Some(seen) if seen.live.as_ref().is_some_and(|live| live.id == *id) => change(seen),
+            Some(_) | None => false,
+        }
+    }
+
+    /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end.
+    fn adopted(&mut self, id: &ContainerId, pid: HostPid, run: &Run, now: BootTime) -> bool {
+        let seen = self.seen_mut(&id.unit);
+        match &mut seen.live {
+            Some(live) if live.id == *id => live.started(pid, now),
+            Some(_) => false,
+            None if id.generation <= seen.high_water => false,
+            None => {
+                seen.high_water = id.generation;
+                let live = seen.live.insert(Live::new(id.clone(), run.clone()));
+                live.started(pid, run.begun)
+            }
+        }
+    }
+
+    fn begin_shutdown(&mut self, by: &str, since: BootTime) -> bool {
+        let first = self.shutdown.is_none();
+        self.shutdown.get_or_insert_with(|| Shutdown { since, by: by.to_owned() });
+        first
+    }
+}
+
+const LOST: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
+
+impl Seen {
+    /// The one place where an exit record is made: at the first word of the end of the live generation, never again.
+    fn end(&mut self, outcome: Outcome, at: BootTime, now: Now) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let (stopped, killing) = match &live.state {
+            State::Starting | State::Running { .. } => (None, Killing::default()),
+            State::Stopping(stopping) => (Some(stopping.why.clone()), stopping.killing.clone()),
+            State::Ended(_) => return false,
+        };
+        let at = at.min(now.boot).max(live.run.begun);
+        let ran_for = match outcome {
+            Outcome::Exited { .. } => at.since(live.run.begun),
+            Outcome::StartFailed { .. } => Duration::ZERO,
+        };
+        if stopped.is_none() {
+            self.backoff.count(&live.run, ran_for);
+        }
+        let (id, fingerprint) = (live.id.clone(), live.run.fingerprint);
+        live.state = State::Ended(Ended::new(now.boot, killing));
+        let record = ExitRecord { id, fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
+        self.previous = self.last.replace(record);
+        self.wishes_after_end();
+        true
+    }
+
+    /// There was no start, hence no end and no record; the decision to start stands.
+    fn never_started(&mut self, now: Now) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let killing = match &live.state {
+            State::Starting => Killing::default(),
+            State::Stopping(stopping) if live.pid.is_none() => stopping.killing.clone(),
+            State::Running { .. } | State::Stopping(_) => return self.end(LOST, now.boot, now),
+            State::Ended(_) => return false,
+        };
+        self.start_now |= matches!(live.state, State::Starting);
+        live.state = State::Ended(Ended::new(now.boot, killing));
+        self.wishes_after_end();
+        true
+    }
+
+    /// A wish to restart outlives the generation; signals and reloads do not.
+    fn wishes_after_end(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        let restart = std::mem::take(&mut live.restart);
+        self.start_now |= restart;
+        self.manual |= restart;
+        live.reload = None;
+        live.signals.clear();
+    }
+
+    fn cleared(&mut self) -> bool {
+        let ended = self.live.as_ref().is_some_and(|live| matches!(live.state, State::Ended(_)));
+        if ended {
+            self.live = None;
+            self.trouble = None;
+        }
+        ended
+    }
+
+    fn action_failed(&mut self, deed: Deed, text: &str, now: BootTime) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        match deed {
+            Deed::Stop => drop(live.stop_answered(true)),
+            Deed::Reload => drop(live.reloaded()),
+            Deed::Clear => drop(live.clear_failed(now)),
+            Deed::Kill | Deed::Signal => {}
+        }
+        self.trouble = Some(text.chars().take(TEXT_MAX / 4).collect());
+        true
+    }
+
+    fn client_start(&mut self) -> bool {
+        self.hold = None;
+        self.backoff = Backoff::default();
+        let idle = !self.is_up();
+        self.start_now |= idle;
+        self.manual |= idle;
+        true
+    }
+
+    fn client_stop(&mut self, hold: &Hold) -> bool {
+        self.hold = Some(hold.clone());
+        self.backoff = Backoff::default();
+        self.manual = false;
+        self.start_now = false;
+        if let Some(live) = &mut self.live {
+            live.restart = false;
+        }
+        true
+    }
+
+    fn client_restart(&mut self) -> bool {
+        self.client_start();
+        if let Some(live) = self.up_mut() {
+            live.restart = true;
+        }
+        true
+    }
+
+    fn client_reload(&mut self) -> bool {
+        self.up_mut().map(|live| live.reload = Some(Asked::No)).is_some()
+    }
+
+    fn client_kill(&mut self, signal: Signal) -> bool {
+        let Some(live) = self.live.as_mut().filter(|live| live.signals.len() < SIGNALS_MAX) else { return false };
+        let has_end = matches!(live.state, State::Ended(_));
+        if !has_end {
+            live.signals.push(signal);
+        }
+        !has_end
+    }
+
+    /// Starting or running, with no stop begun.
+    fn is_up(&self) -> bool {
+        self.live.as_ref().is_some_and(Live::is_up)
+    }
+
+    fn up_mut(&mut self) -> Option<&mut Live> {
+        self.live.as_mut().filter(|live| live.is_up())
+    }
+}
+
+impl Live {
+    fn started(&mut self, pid: HostPid, now: BootTime) -> bool {
+        match &mut self.state {
+            State::Starting => self.state = State::Running { since: now },
+            State::Stopping(stopping) if self.pid.is_none() => stopping.started(&self.run, now),
+            State::Running { .. } | State::Stopping(_) | State::Ended(_) => return false,
+        }
+        self.pid = Some(pid);
+        true
+    }
+
+    fn stop_answered(&mut self, unhandled: bool) -> bool {
+        match &mut self.state {
+            State::Stopping(stopping) => {
+                stopping.signal = Asked::Done;
+                stopping.unhandled |= unhandled;
+                true
+            }
+            State::Starting | State::Running { .. } | State::Ended(_) => false,
+        }
+    }
+
+    fn lingering(&mut self, processes: u32) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } => return false,
+            State::Stopping(stopping) => stopping.killing.left = Some(processes),
+            State::Ended(ended) => ended.killing.left = Some(processes),
+        }
+        true
+    }
+
+    fn reloaded(&mut self) -> bool {
+        self.reload.take_if(|reload| *reload == Asked::InFlight).is_some()
+    }
+
+    fn clear_failed(&mut self, now: BootTime) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } | State::Stopping(_) => false,
+            State::Ended(ended) => {
+                let wait = doubled(CLEAR_RETRY, ended.clear_failures, CLEAR_RETRY_MAX);
+                ended.clear_failures = ended.clear_failures.saturating_add(1);
+                ended.clear_at = Some(now.after(wait));
+                ended.clearing = false;
+                true
+            }
+        }
+    }
+}

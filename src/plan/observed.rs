@@ -1,0 +1,369 @@
+//! What is known to be: per unit at most one live generation, its last two ends, and the marks that people left.
+//!
+//! A [`Seen`] is a value that the supervisor writes under `/run` (per unit, before an action's effect) and reads back
+//! after a crash. Fields that are skipped in serialisation mean "asked in this life of the supervisor": they are gone after
+//! a crash, so that whatever was asked and not confirmed is asked again. All of that is harmless when repeated.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::backoff::doubled;
+use super::exit::ExitRecord;
+use super::time::{BootTime, WallTime};
+use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
+
+/// The world as the facts so far tell it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// By name; a declared unit that was never touched may be absent.
+    pub units: BTreeMap<UnitName, Seen>,
+    /// No forgotten unit had a generation above this one, so no generation repeats when its file returns.
+    pub floor: u64,
+    /// Everything is to stop, for good.
+    pub shutdown: Option<Shutdown>,
+    /// A reboot was asked for in this life.
+    #[serde(skip)]
+    pub rebooting: bool,
+}
+
+/// The order to stop everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// Since when.
+    pub since: BootTime,
+    /// By whom ("SIGTERM", "root").
+    pub by: String,
+}
+
+/// All that is remembered of one unit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The generation that has a cgroup, or may have one. A start waits until this is `None`.
+    pub live: Option<Live>,
+    /// The highest generation that was ever begun.
+    pub high_water: u64,
+    /// The last end.
+    pub last: Option<ExitRecord>,
+    /// The one before.
+    pub previous: Option<ExitRecord>,
+    /// What the backoff and the limit count.
+    pub backoff: Backoff,
+    /// `moored stop`.
+    pub hold: Option<Hold>,
+    /// Started by hand though not enabled.
+    pub manual: bool,
+    /// Somebody wants a start now, whatever policy and backoff say.
+    pub start_now: bool,
+    /// Restarts that the policy made.
+    pub restarts: u64,
+    /// The last action that failed, for people.
+    pub trouble: Option<String>,
+}
+
+/// One generation from before its cgroup is made until it is cleared away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// Which.
+    pub id: ContainerId,
+    /// What it was started with.
+    pub run: Run,
+    /// The host's pid of its pid 1, once started.
+    pub pid: Option<HostPid>,
+    /// How far it is.
+    pub state: State,
+    /// A client wants it replaced.
+    pub restart: bool,
+    /// A client wants it to reload.
+    pub reload: Option<Asked>,
+    /// Signals that clients want sent, oldest first; they die with the supervisor, as the client's connection does.
+    #[serde(skip)]
+    pub signals: Vec<Signal>,
+}
+
+/// What a generation was started with, fixed at its start: it fits the keeper's tag, so adoption needs no file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Of which text.
+    pub fingerprint: Fingerprint,
+    /// When the start was begun.
+    pub begun: BootTime,
+    /// Whose network namespace it is in.
+    pub joined: Option<ContainerId>,
+    /// The stop signal.
+    pub stop_signal: Signal,
+    /// From the stop signal to the kill.
+    pub stop_timeout: Duration,
+    /// `restart.reset_after`.
+    pub reset_after: Duration,
+    /// `restart.limit.interval`.
+    pub limit_interval: Option<Duration>,
+}
+
+/// The host's number of a process. It is shown, never signalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HostPid(pub u32);
+
+/// How far a generation is. It only ever moves downwards in this list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum State {
+    /// Begun; no word from the keeper yet.
+    Starting,
+    /// Its program runs.
+    Running {
+        /// Since when.
+        since: BootTime,
+    },
+    /// A stop was begun. It is never taken back.
+    Stopping(Stopping),
+    /// It has its exit record (or never started); its remains are not cleared yet.
+    Ended(Ended),
+}
+
+/// A stop under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// Since when.
+    pub since: BootTime,
+    /// When the cgroup is killed.
+    pub kill_at: BootTime,
+    /// Why.
+    pub why: Why,
+    /// The stop signal.
+    pub signal: Asked,
+    /// The program would have ignored the stop signal, so it is killed at once.
+    pub unhandled: bool,
+    /// The kills so far.
+    pub killing: Killing,
+}
+
+/// What is left of a generation after its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Since when.
+    pub since: BootTime,
+    /// Nothing is left in its cgroup.
+    pub empty: bool,
+    /// Its log is read to the end.
+    pub drained: bool,
+    /// The kills of what stayed behind.
+    pub killing: Killing,
+    /// Clearing was asked for in this life.
+    #[serde(skip)]
+    pub clearing: bool,
+    /// Clearing failed so many times in a row.
+    pub clear_failures: u32,
+    /// And is tried again then.
+    pub clear_at: Option<BootTime>,
+}
+
+/// Kills of a whole cgroup, repeated with growing pauses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Killing {
+    /// How many were sent.
+    pub count: u32,
+    /// The first.
+    pub first_at: Option<BootTime>,
+    /// The last.
+    pub last_at: Option<BootTime>,
+    /// One was sent in this life.
+    #[serde(skip)]
+    pub asked: bool,
+    /// How many processes were left when last counted.
+    pub left: Option<u32>,
+}
+
+/// Something to be done once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum Asked {
+    /// Not yet.
+    #[default]
+    No,
+    /// Asked; no word yet. Read back as `No` after a crash: it is asked again.
+    InFlight,
+    /// Done.
+    Done,
+}
+
+impl From<bool> for Asked {
+    fn from(done: bool) -> Asked {
+        if done { Asked::Done } else { Asked::No }
+    }
+}
+
+impl From<Asked> for bool {
+    fn from(asked: Asked) -> bool {
+        asked == Asked::Done
+    }
+}
+
+/// Why a generation is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Everything stops.
+    Shutdown,
+    /// Its file is gone.
+    Removed,
+    /// `moored stop`.
+    Held,
+    /// `moored restart`.
+    Restart,
+    /// `enabled = false`.
+    Disabled,
+    /// Its text changed.
+    Changed,
+    /// The unit whose network it shares stops or has another generation.
+    Network(UnitName),
+}
+
+/// A stop mark: stays until a start, its time, or the removal of the file; survives restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who.
+    pub by: String,
+    /// In their words.
+    pub reason: Option<String>,
+    /// When.
+    pub since: WallTime,
+    /// `None` is for ever.
+    pub until: Option<Until>,
+}
+
+/// The end of a hold on both clocks; after a reboot the supervisor computes `boot` anew from `wall`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Until {
+    /// What counts.
+    pub boot: BootTime,
+    /// For people, and across a reboot.
+    pub wall: WallTime,
+}
+
+/// What the backoff and the limit count, for the runs of one text that ended by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// Of which text. Another text begins anew.
+    pub fingerprint: Fingerprint,
+    /// Runs in a row that were shorter than `reset_after`.
+    pub short_runs: u32,
+    /// Starts in the current interval of the limit.
+    pub window_starts: u32,
+    /// When that interval began: at the first of these starts.
+    pub window_since: BootTime,
+}
+
+impl Run {
+    /// What is fixed when `unit` is started now.
+    pub fn new(unit: &Unit, fingerprint: Fingerprint, joined: Option<ContainerId>, begun: BootTime) -> Run {
+        Run {
+            fingerprint,
+            begun,
+            joined,
+            stop_signal: unit.stop.signal,
+            stop_timeout: unit.stop.timeout,
+            reset_after: unit.restart.reset_after,
+            limit_interval: unit.restart.limit.map(|limit| limit.interval),
+        }
+    }
+}
+
+/// A generation that is stopped before its program runs has this long to say so, then it is killed: what runs is only our setup.
+const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
+
+impl Live {
+    /// A generation that was just begun.
+    pub(super) fn new(id: ContainerId, run: Run) -> Live {
+        Live { id, run, pid: None, state: State::Starting, restart: false, reload: None, signals: Vec::new() }
+    }
+
+    /// Starting or running, with no stop begun.
+    pub fn is_up(&self) -> bool {
+        match self.state {
+            State::Starting | State::Running { .. } => true,
+            State::Stopping(_) | State::Ended(_) => false,
+        }
+    }
+}
+
+impl Stopping {
+    /// A stop that begins now.
+    pub(super) fn new(why: Why, run: &Run, started: bool, now: BootTime) -> Stopping {
+        let (signal, grace) = match started {
+            true => (Asked::InFlight, run.stop_timeout),
+            false => (Asked::No, run.stop_timeout.min(UNSTARTED_GRACE)),
+        };
+        let (kill_at, killing) = (now.after(grace), Killing::default());
+        Stopping { since: now, kill_at, why, signal, unhandled: false, killing }
+    }
+
+    /// It runs after all: it has its whole timeout from here.
+    pub(super) fn started(&mut self, run: &Run, now: BootTime) {
+        self.signal = Asked::No;
+        self.kill_at = now.after(run.stop_timeout);
+    }
+}
+
+impl Ended {
+    /// An end that was recorded just now.
+    pub(super) fn new(since: BootTime, killing: Killing) -> Ended {
+        Ended { since, empty: false, drained: false, killing, clearing: false, clear_failures: 0, clear_at: None }
+    }
+}
+
+impl Asked {
+    /// Marks it as asked; says whether it still was to be.
+    pub(super) fn begin(&mut self) -> bool {
+        let first = *self == Asked::No;
+        if first {
+            *self = Asked::InFlight;
+        }
+        first
+    }
+}
+
+/// The pause after the first kill; then the generation is stuck. Doubled for each further kill up to [`KILL_RETRY_MAX`].
+const KILL_RETRY: Duration = Duration::from_secs(5);
+
+/// The longest pause between two kills: a process in D state may take hours, and each try is a wake-up.
+const KILL_RETRY_MAX: Duration = Duration::from_secs(600);
+
+impl Killing {
+    /// Counts a kill that is sent now.
+    pub(super) fn begin(&mut self, now: BootTime) -> bool {
+        self.count = self.count.saturating_add(1);
+        self.first_at.get_or_insert(now);
+        self.last_at = Some(now);
+        self.asked = true;
+        true
+    }
+
+    /// When the next kill is due, if the first one is due at `first_at`.
+    pub(super) fn next_at(&self, first_at: BootTime) -> BootTime {
+        match self.last_at {
+            None => first_at,
+            Some(last_at) if !self.asked => last_at,
+            Some(last_at) => last_at.after(doubled(KILL_RETRY, self.count.saturating_sub(1), KILL_RETRY_MAX)),
+        }
+    }
+
+    /// Since when it does not die although it was killed.
+    pub fn stuck_since(&self, now: BootTime) -> Option<BootTime> {
+        self.first_at.map(|first_at| first_at.after(KILL_RETRY)).filter(|since| *since <= now)
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::Shutdown => f.write_str("everything stops"),
+            Why::Removed => f.write_str("its file is gone"),
+            Why::Held => f.write_str("stopped by hand"),
+            Why::Restart => f.write_str("restart asked for"),
+            Why::Disabled => f.write_str("not enabled"),
+            Why::Changed => f.write_str("its file changed"),
+            Why::Network(unit) => write!(f, "it shares the network of {unit}, which stops or changed"),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `reconcile`: what is to be done now, and when to look again.
+//!
+//! It looks at everything each time and compares what is with what should be. In-flight marks that
+//! [`Observed::begin`] made keep it from asking twice.
+
+use std::time::Duration;
+
+use super::action::{Action, reload_of};
+use super::decide::{Rest, View, World};
+use super::desired::{Desired, Want};
+use super::observed::{Asked, Ended, Live, Observed, Seen, State, Stopping};
+use super::time::BootTime;
+use crate::unit::{ContainerId, OnLimit};
+
+/// What to do now, and when to ask again if nothing happens before.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// In this order; each through [`Observed::begin`].
+    pub actions: Vec<Action>,
+    /// The earliest deadline; `None` sleeps until something happens.
+    pub wake_at: Option<BootTime>,
+}
+
+/// After the end of pid 1 the kernel ends the rest of its namespace in far less; what is left then is killed.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Compares `desired` with `observed`. Level-triggered: the whole state, each time; in a quiet world the plan is empty.
+pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
+    let world = World::new(desired, observed, now);
+    let mut plan = Plan::default();
+    for view in world.views() {
+        match &view.seen.live {
+            Some(live) => plan_live(&world, view, live, &mut plan),
+            None => plan_rest(&world, view, &mut plan),
+        }
+        if view.want.is_none() && view.seen.has_marks() {
+            plan.actions.push(Action::Forget { unit: view.name.clone() });
+        }
+    }
+    plan
+}
+
+fn plan_live(world: &World, view: View, live: &Live, plan: &mut Plan) {
+    match &live.state {
+        State::Starting | State::Running { .. } => match world.stop_reason(view, live) {
+            None => plan_wishes(view.want, live, plan),
+            Some(_) if world.joiner_in_the_way(&live.id).is_some() => {}
+            Some(why) => {
+                let signal = live.pid.map(|_| live.run.stop_signal);
+                plan.actions.push(Action::Stop { id: live.id.clone(), signal, why });
+            }
+        },
+        State::Stopping(stopping) => plan_stopping(live, stopping, world.now, plan),
+        State::Ended(ended) => plan_ended(live, ended, world.now, plan),
+    }
+}
+
+/// What clients want of a generation that goes on running.
+fn plan_wishes(want: Option<&Want>, live: &Live, plan: &mut Plan) {
+    if live.pid.is_none() {
+        return;
+    }
+    plan_signals(live, plan);
+    if let (Some(want), Some(Asked::No)) = (want, live.reload) {
+        plan.actions.push(Action::Reload { id: live.id.clone(), how: reload_of(&want.unit) });
+    }
+}
+
+fn plan_signals(live: &Live, plan: &mut Plan) {
+    let signals = live.signals.iter().map(|signal| Action::Signal { id: live.id.clone(), signal: *signal });
+    plan.actions.extend(signals);
+}
+
+fn plan_stopping(live: &Live, stopping: &Stopping, now: BootTime, plan: &mut Plan) {
+    let id = &live.id;
+    if live.pid.is_some() {
+        plan_signals(live, plan);
+        if stopping.signal == Asked::No {
+            let (signal, why) = (Some(live.run.stop_signal), stopping.why.clone());
+            plan.actions.push(Action::Stop { id: id.clone(), signal, why });
+        }
+    }
+    let kill_at = if stopping.unhandled { stopping.since } else { stopping.kill_at };
+    plan.at(stopping.killing.next_at(kill_at), now, || Action::Kill { id: id.clone() });
+}
+
+fn plan_ended(live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
+    let id = &live.id;
+    if !ended.empty {
+        let kill_at = ended.killing.next_at(ended.since.after(LINGER));
+        plan.at(kill_at, now, || Action::Kill { id: id.clone() });
+    } else if ended.drained && !ended.clearing {
+        let clear_at = ended.clear_at.unwrap_or(ended.since);
+        plan.at(clear_at, now, || Action::Clear { id: id.clone() });
+    }
+}
+
+fn plan_rest(world: &World, view: View, plan: &mut Plan) {
+    match world.rest(view) {
+        Rest::Due(join) => plan.actions.extend(start(world, view, join)),
+        Rest::Backoff(_, next_at) => plan.wake(next_at),
+        Rest::Held(hold) => hold.until.iter().for_each(|until| plan.wake(until.boot)),
+        Rest::GaveUp(_) => plan.actions.extend(reboot(world, view)),
+        Rest::Down | Rest::Removed | Rest::Disabled | Rest::Cycle(_) => {}
+        Rest::Completed | Rest::Failed(_) | Rest::WaitsFor(_) => {}
+    }
+}
+
+fn start(world: &World, view: View, join: Option<&ContainerId>) -> Option<Action> {
+    let want = view.want?;
+    let used = world.observed.units.get(view.name).map_or(world.observed.floor, |seen| seen.high_water);
+    let id = ContainerId { unit: view.name.clone(), generation: used.checked_add(1)? };
+    Some(Action::Start { id, unit: want.unit.clone(), fingerprint: want.fingerprint, join: join.cloned() })
+}
+
+fn reboot(world: &World, view: View) -> Option<Action> {
+    match view.want?.unit.restart.on_limit {
+        OnLimit::StayFailed => None,
+        OnLimit::Reboot => (!world.observed.rebooting).then(|| Action::Reboot { unit: view.name.clone() }),
+    }
+}
+
+impl Plan {
+    /// Do it if it is due, else look again when it is.
+    fn at(&mut self, due: BootTime, now: BootTime, action: impl FnOnce() -> Action) {
+        if due <= now {
+            self.actions.push(action());
+        } else {
+            self.wake(due);
+        }
+    }
+
+    fn wake(&mut self, at: BootTime) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+impl Seen {
+    /// Something that is to go when the file goes: all if nothing is live, else what would outlive the generation.
+    fn has_marks(&self) -> bool {
+        self.live.is_none()
+            || self.hold.is_some()
+            || self.manual
+            || self.start_now
+            || self.backoff != Default::default()
+    }
+}

@@ -1,0 +1,337 @@
+//! What a unit is doing, in one word and in a sentence.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::decide::{Rest, View, World};
+use super::desired::Desired;
+use super::exit::{ExitRecord, Outcome};
+use super::observed::{Ended, Hold, Live, Observed, State, Stopping, Why};
+use super::time::{BootTime, WallTime};
+use crate::unit::UnitName;
+
+/// The one word. (`ready` comes with readiness probes.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It will start when something else has happened.
+    Waiting,
+    /// Its container is being made.
+    Starting,
+    /// Its program runs.
+    Running,
+    /// Being stopped, or cleared away after its end.
+    Stopping,
+    /// Ended; it starts again at a known time.
+    Backoff,
+    /// Ended well, and that is that.
+    Completed,
+    /// Ended badly, or cannot start, and that is that until somebody acts.
+    Failed,
+    /// Not to run.
+    Stopped,
+    /// Killed, and it does not die.
+    Stuck,
+}
+
+/// The phase, the reason for it, and since when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// The one word.
+    pub phase: Phase,
+    /// The sentence.
+    pub reason: Reason,
+    /// Since when it is so, if it ever was otherwise.
+    pub since: Option<BootTime>,
+}
+
+/// Why a unit is in its phase; [`Reason::words`] says it to people.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// Everything stops.
+    Shutdown,
+    /// Its file is gone.
+    Removed,
+    /// `moored stop`.
+    Held(Hold),
+    /// `enabled = false`.
+    Disabled,
+    /// It would share its own network, through these.
+    Cycle(Vec<UnitName>),
+    /// The unit whose network it is to share does not run.
+    WaitsFor(UnitName),
+    /// It starts in this very round.
+    Due,
+    /// Ended.
+    Backoff {
+        /// When the next start is due.
+        until: BootTime,
+        /// Which start in a row that will be.
+        attempt: u32,
+        /// How the last one ended.
+        last: Outcome,
+    },
+    /// Ended well.
+    Completed,
+    /// Ended badly.
+    Failed {
+        /// How.
+        last: Outcome,
+    },
+    /// The limit is reached.
+    GaveUp {
+        /// So many starts …
+        starts: u32,
+        /// … within this time.
+        interval: Duration,
+        /// How the last one ended.
+        last: Outcome,
+    },
+    /// Its container is being made.
+    Starting,
+    /// Its program runs.
+    Running,
+    /// It is to stop, but this unit, which shares its network, stops first.
+    StopsAfter {
+        /// Why it is to stop.
+        why: Why,
+        /// Who stops first.
+        joiner: UnitName,
+    },
+    /// The stop signal was sent.
+    Stopping {
+        /// Why.
+        why: Why,
+        /// When it is killed.
+        kill_at: BootTime,
+    },
+    /// Killed; not gone yet.
+    Killed {
+        /// Why it is stopped.
+        why: Why,
+        /// It would have ignored the stop signal.
+        unhandled: bool,
+    },
+    /// Ended; its remains are being cleared away.
+    Clearing {
+        /// How it ended; `None` if it never started.
+        last: Option<Outcome>,
+        /// What is waited for.
+        left: Remains,
+        /// What went wrong with it.
+        trouble: Option<String>,
+    },
+    /// Killed, and it does not die.
+    Stuck {
+        /// How many processes are left, if counted.
+        processes: Option<u32>,
+    },
+}
+
+/// What an ended generation still has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// Processes in its cgroup.
+    Processes,
+    /// Log that is not written yet.
+    Log,
+    /// A cgroup and pipes.
+    Cgroup,
+}
+
+/// What `unit` is doing. One that is neither declared nor known is `Stopped` because it is removed.
+pub fn status(desired: &Desired, observed: &Observed, unit: &UnitName, now: BootTime) -> Status {
+    let world = World::new(desired, observed, now);
+    status_of(&world, world.view(unit))
+}
+
+/// What every unit is doing, declared or not, in name order.
+pub fn statuses(desired: &Desired, observed: &Observed, now: BootTime) -> Vec<(UnitName, Status)> {
+    let world = World::new(desired, observed, now);
+    world.views().map(|view| (view.name.clone(), status_of(&world, view))).collect()
+}
+
+fn status_of(world: &World, view: View) -> Status {
+    match &view.seen.live {
+        Some(live) => live_status(world, view, live),
+        None => rest_status(view, world.rest(view)),
+    }
+}
+
+fn live_status(world: &World, view: View, live: &Live) -> Status {
+    if let Some(since) = live.stuck_since(world.now) {
+        return Status { phase: Phase::Stuck, reason: Reason::Stuck { processes: live.left() }, since: Some(since) };
+    }
+    let (phase, reason, since) = match &live.state {
+        State::Starting => (Phase::Starting, Reason::Starting, live.run.begun),
+        State::Running { since } => (Phase::Running, running_reason(world, view, live), *since),
+        State::Stopping(stopping) => (Phase::Stopping, stopping_reason(stopping), stopping.since),
+        State::Ended(ended) => (Phase::Stopping, ended_reason(view, live, ended), ended.since),
+    };
+    Status { phase, reason, since: Some(since) }
+}
+
+fn running_reason(world: &World, view: View, live: &Live) -> Reason {
+    let why = world.stop_reason(view, live);
+    match why.zip(world.joiner_in_the_way(&live.id)) {
+        Some((why, joiner)) => Reason::StopsAfter { why, joiner: joiner.clone() },
+        None => Reason::Running,
+    }
+}
+
+fn stopping_reason(stopping: &Stopping) -> Reason {
+    let why = stopping.why.clone();
+    match stopping.killing.count {
+        0 => Reason::Stopping { why, kill_at: stopping.kill_at },
+        _ => Reason::Killed { why, unhandled: stopping.unhandled },
+    }
+}
+
+fn ended_reason(view: View, live: &Live, ended: &Ended) -> Reason {
+    let last = view.seen.last.as_ref().filter(|last| last.id == live.id).map(|last| last.outcome.clone());
+    let left = match (ended.empty, ended.drained) {
+        (false, _) => Remains::Processes,
+        (true, false) => Remains::Log,
+        (true, true) => Remains::Cgroup,
+    };
+    Reason::Clearing { last, left, trouble: view.seen.trouble.clone() }
+}
+
+fn rest_status(view: View, rest: Rest) -> Status {
+    let since = view.seen.last.as_ref().map(|last| last.at);
+    let (phase, reason) = match rest {
+        Rest::Down => (Phase::Stopped, Reason::Shutdown),
+        Rest::Removed => (Phase::Stopped, Reason::Removed),
+        Rest::Held(hold) => (Phase::Stopped, Reason::Held(hold.clone())),
+        Rest::Disabled => (Phase::Stopped, Reason::Disabled),
+        Rest::Cycle(ring) => (Phase::Failed, Reason::Cycle(ring.into_iter().cloned().collect())),
+        Rest::Completed => (Phase::Completed, Reason::Completed),
+        Rest::Failed(last) => (Phase::Failed, Reason::Failed { last: last.outcome.clone() }),
+        Rest::GaveUp(last) => (Phase::Failed, gave_up(view, last)),
+        Rest::Backoff(last, until) => (Phase::Backoff, backing_off(view, last, until)),
+        Rest::WaitsFor(owner) => (Phase::Waiting, Reason::WaitsFor(owner.clone())),
+        Rest::Due(_) => (Phase::Waiting, Reason::Due),
+    };
+    Status { phase, reason, since }
+}
+
+fn gave_up(view: View, last: &ExitRecord) -> Reason {
+    let limit = view.want.and_then(|want| want.unit.restart.limit);
+    let interval = limit.map_or(Duration::ZERO, |limit| limit.interval);
+    Reason::GaveUp { starts: view.seen.backoff.window_starts, interval, last: last.outcome.clone() }
+}
+
+fn backing_off(view: View, last: &ExitRecord, until: BootTime) -> Reason {
+    let attempt = view.seen.backoff.short_runs.saturating_add(1);
+    Reason::Backoff { until, attempt, last: last.outcome.clone() }
+}
+
+impl Live {
+    fn left(&self) -> Option<u32> {
+        match &self.state {
+            State::Starting | State::Running { .. } => None,
+            State::Stopping(stopping) => stopping.killing.left,
+            State::Ended(ended) => ended.killing.left,
+        }
+    }
+}
+
+impl Reason {
+    /// The sentence, as it is at `now`; `clock` writes a time of day in the reader's zone. Pure, hence the argument.
+    pub fn words(&self, now: BootTime, clock: &dyn Fn(WallTime) -> String) -> String {
+        match self {
+            Reason::Shutdown => "everything stops".to_owned(),
+            Reason::Removed => "its file is gone".to_owned(),
+            Reason::Held(hold) => held_words(hold, clock),
+            Reason::Disabled => "not enabled".to_owned(),
+            Reason::Cycle(ring) => format!("shares its own network: {}", joined(ring)),
+            Reason::WaitsFor(owner) => format!("waiting for {owner} to run"),
+            Reason::Due => "about to start".to_owned(),
+            Reason::Backoff { until, attempt, last } => {
+                let (wait, nth) = (Spell(until.since(now)), Nth(*attempt));
+                format!("backing off, next start in {wait} ({nth} attempt), last exit: {last}")
+            }
+            Reason::Completed => "completed".to_owned(),
+            Reason::Failed { last } => format!("last exit: {last}"),
+            Reason::GaveUp { starts, interval, last } => {
+                format!("gave up: {starts} starts in {}, last exit: {last}", Spell(*interval))
+            }
+            Reason::Starting => "starting".to_owned(),
+            Reason::Running => String::new(),
+            Reason::StopsAfter { why, joiner } => format!("{why}; stops after {joiner}, which shares its network"),
+            Reason::Stopping { why, kill_at } => format!("{why}; killed in {}", Spell(kill_at.since(now))),
+            Reason::Killed { why, unhandled: false } => format!("{why}; killed"),
+            Reason::Killed { why, unhandled: true } => {
+                format!("{why}; killed at once, since it does not handle the stop signal")
+            }
+            Reason::Clearing { last, left, trouble } => clearing_words(last.as_ref(), *left, trouble.as_deref()),
+            Reason::Stuck { processes } => stuck_words(*processes),
+        }
+    }
+}
+
+fn held_words(hold: &Hold, clock: &dyn Fn(WallTime) -> String) -> String {
+    let reason = hold.reason.as_ref().map(|reason| format!(": {reason}"));
+    let until = hold.until.map(|until| format!(", until {}", clock(until.wall)));
+    format!("stopped by {}{}{}", hold.by, reason.unwrap_or_default(), until.unwrap_or_default())
+}
+
+fn clearing_words(last: Option<&Outcome>, left: Remains, trouble: Option<&str>) -> String {
+    let end = last.map_or("never started".to_owned(), |last| format!("ended: {last}"));
+    let left = match left {
+        Remains::Processes => "waiting for its last processes",
+        Remains::Log => "waiting for its log",
+        Remains::Cgroup => "clearing it away",
+    };
+    let trouble = trouble.map(|text| format!(" ({text})")).unwrap_or_default();
+    format!("{end}; {left}{trouble}")
+}
+
+fn stuck_words(processes: Option<u32>) -> String {
+    match processes {
+        None => "killed, but it does not die (D state?)".to_owned(),
+        Some(1) => "1 process does not die (D state?)".to_owned(),
+        Some(count) => format!("{count} processes do not die (D state?)"),
+    }
+}
+
+fn joined(ring: &[UnitName]) -> String {
+    ring.iter().map(UnitName::as_str).collect::<Vec<_>>().join(" -> ")
+}
+
+/// A duration as people say it, in at most two units: "3.2 s", "1m", "1h5m".
+struct Spell(Duration);
+
+impl fmt::Display for Spell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+        let two = |f: &mut fmt::Formatter, big: u64, unit: char, small: u64, part: char| match small {
+            0 => write!(f, "{big}{unit}"),
+            _ => write!(f, "{big}{unit}{small}{part}"),
+        };
+        match seconds {
+            0..60 => write!(f, "{}.{} s", seconds, self.0.subsec_millis() / 100),
+            60..3600 => two(f, minutes, 'm', seconds % 60, 's'),
+            3600..86400 => two(f, hours, 'h', minutes % 60, 'm'),
+            86400.. => two(f, days, 'd', hours % 24, 'h'),
+        }
+    }
+}
+
+/// 1st, 2nd, 3rd, 4th … 11th, 12th, 13th.
+struct Nth(u32);
+
+impl fmt::Display for Nth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = match (self.0 % 10, self.0 % 100) {
+            (1, hundred) if hundred != 11 => "st",
+            (2, hundred) if hundred != 12 => "nd",
+            (3, hundred) if hundred != 13 => "rd",
+            _ => "th",
+        };
+        write!(f, "{}{suffix}", self.0)
+    }
+}
