@@ -17,8 +17,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::plan::{Desired, Want, WallTime};
+use crate::plan::{BootTime, Desired, Now, WallTime, Want};
 use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
@@ -28,6 +29,8 @@ pub struct Catalogue {
     sources: BTreeMap<PathBuf, SourceView>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
+    /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
+    absent: BTreeMap<UnitName, BootTime>,
     /// Units whose text in force changed since [`Catalogue::take_changes`].
     changes: BTreeSet<UnitName>,
 }
@@ -56,7 +59,8 @@ struct OnDisk {
 #[derive(Debug)]
 struct Text {
     unit: Arc<Unit>,
-    bytes: Arc<[u8]>,
+    text: Arc<str>,
+    resolved: PathBuf,
     warnings: Vec<String>,
 }
 
@@ -67,8 +71,10 @@ pub struct InForce {
     pub file: PathBuf,
     /// Device and inode of its directory.
     pub directory: DirectoryId,
+    /// The file without links: relative paths start from its directory.
+    pub resolved: PathBuf,
     /// Its text.
-    pub text: Arc<[u8]>,
+    pub text: Arc<str>,
     /// The text, parsed.
     pub unit: Arc<Unit>,
     /// What was read of the source.
@@ -106,33 +112,8 @@ struct DirectoryView {
     braked: BTreeSet<UnitName>,
 }
 
-/// The look that a source needs: what is looked at, and by which path it is found again.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Look {
-    /// Read `config.json` of this bundle.
-    Bundle(PathBuf),
-    /// See that this is a directory.
-    Rootfs(PathBuf),
-    /// Read the head of this program.
-    Executable(PathBuf),
-}
-
-impl Look {
-    fn of(source: &Source) -> Look {
-        match source {
-            Source::Bundle(path) => Look::Bundle(path.clone()),
-            Source::Rootfs(path) => Look::Rootfs(path.clone()),
-            Source::Executable(path) => Look::Executable(path.clone()),
-        }
-    }
-
-    /// What is looked at.
-    pub fn path(&self) -> &Path {
-        match self {
-            Look::Bundle(path) | Look::Rootfs(path) | Look::Executable(path) => path,
-        }
-    }
-}
+/// A removal counts after this long, so that an editor's rename-aside, `git checkout` and `rsync` stop nothing.
+const ABSENCE: Duration = Duration::from_secs(1);
 
 /// Checks text and source together, down to the last system call; the core's part of a start without its effects.
 pub type Validate = fn(&Unit, &SourceFacts) -> Result<Vec<String>, Vec<String>>;
@@ -151,9 +132,9 @@ impl Catalogue {
         self.changes.insert(name);
     }
 
-    /// A file's settled text.
-    pub fn read(&mut self, path: &Path, name: UnitName, bytes: Vec<u8>, validate: Validate, now: WallTime) {
-        let text = parse(path, &name, bytes);
+    /// A file's settled text; `resolved` is the file without links.
+    pub fn read(&mut self, path: &Path, name: UnitName, text: String, resolved: PathBuf, validate: Validate, now: WallTime) {
+        let text = parse(path, &name, text, resolved);
         self.set_text(path, name, text, validate, now);
     }
 
@@ -167,6 +148,7 @@ impl Catalogue {
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
         }
+        self.absent.remove(&name);
         let entry = self.entries.entry(name.clone()).or_default();
         entry.busy = None;
         entry.texts.insert(rank, OnDisk { path: path.to_owned(), text });
@@ -207,6 +189,7 @@ impl Catalogue {
     }
 
     fn remove(&mut self, name: &UnitName) {
+        self.absent.remove(name);
         if let Some(Entry { in_force: Some(_), .. }) = self.entries.remove(name) {
             self.changes.insert(name.clone());
         }
@@ -221,7 +204,7 @@ impl Catalogue {
 
     /// A directory is there, whole: `names` are all its unit files. Brakes a mass removal if it is not the one it was; else removes
     /// what an earlier run remembered and is not there any more. Returns how many units are braked.
-    pub fn directory_listed(&mut self, dir: &Path, id: DirectoryId, names: &BTreeSet<UnitName>) -> usize {
+    pub fn directory_listed(&mut self, dir: &Path, id: DirectoryId, names: &BTreeSet<UnitName>, now: Now) -> usize {
         let declared: Vec<UnitName> = self.declared_in(dir);
         let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !names.contains(name)).cloned().collect();
         let earlier = self.earlier_id(dir);
@@ -234,9 +217,15 @@ impl Catalogue {
         }
         view.braked.clear();
         let unseen = |name: &UnitName| self.entries.get(name).is_some_and(|entry| entry.texts.is_empty());
-        let remembered: Vec<UnitName> = missing.into_iter().filter(unseen).collect();
-        remembered.iter().for_each(|name| self.remove(name));
+        self.absent.extend(missing.into_iter().filter(unseen).map(|name| (name, now.boot.after(ABSENCE))));
         0
+    }
+
+    /// Removes what was absent long enough; says when to ask again.
+    pub fn expire(&mut self, now: BootTime) -> Option<BootTime> {
+        let due: Vec<UnitName> = self.absent.iter().filter(|(_, until)| **until <= now).map(|(name, _)| name.clone()).collect();
+        due.iter().for_each(|name| self.remove(name));
+        self.absent.values().min().copied()
     }
 
     fn declared_in(&self, dir: &Path) -> Vec<UnitName> {
@@ -274,20 +263,16 @@ impl Catalogue {
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
     }
 
-    /// Every source that a text on disk names.
-    pub fn looks(&self) -> BTreeSet<Look> {
-        self.entries.values().filter_map(Entry::newest).filter_map(|on_disk| on_disk.text.as_ref().ok()).map(|text| Look::of(&text.unit.source)).collect()
+    /// Every source that a text names, on disk or in force.
+    pub fn sources(&self) -> BTreeSet<&Source> {
+        let on_disk = self.entries.values().filter_map(Entry::newest).filter_map(|on_disk| on_disk.text.as_ref().ok());
+        on_disk.map(|text| &text.unit.source).collect()
     }
 
     /// Forgets what was seen of sources that no text names any more.
-    pub fn retain_sources(&mut self, looks: &BTreeSet<Look>) {
-        let named: BTreeSet<&Path> = looks.iter().map(Look::path).collect();
-        self.sources.retain(|path, _| named.contains(path.as_path()));
-    }
-
-    /// Whether a look at this source was ever answered.
-    pub fn has_seen(&self, path: &Path) -> bool {
-        self.sources.contains_key(path)
+    pub fn retain_sources(&mut self) {
+        let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
+        self.sources.retain(|path, _| named.contains(path));
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -295,16 +280,15 @@ impl Catalogue {
         let Some(on_disk) = entry.newest() else { return };
         let verdict = match &on_disk.text {
             Err(errors) => Verdict::Bad(errors.clone()),
-            Ok(text) => match self.sources.get(Look::of(&text.unit.source).path()) {
+            Ok(text) => match self.sources.get(text.unit.source.path()) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![format!("{}: {why}", on_disk.path.display())]),
                 Some(Ok(facts)) => judge(on_disk, text, facts, validate),
             },
         };
         let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);
-        let path = on_disk.path.clone();
         let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.settle(verdict, path, directory.unwrap_or_default(), now) {
+        if entry.settle(verdict, directory.unwrap_or_default(), now) {
             self.changes.insert(name.clone());
         }
     }
@@ -391,27 +375,30 @@ impl Catalogue {
 enum Verdict {
     Looking,
     Bad(Vec<String>),
-    Good { text: Arc<[u8]>, unit: Arc<Unit>, facts: Arc<SourceFacts>, fingerprint: Fingerprint, warnings: Vec<String> },
+    Good(InForce),
 }
 
-fn parse(path: &Path, name: &UnitName, bytes: Vec<u8>) -> Result<Text, Vec<String>> {
-    let not_text = |_| vec![format!("{}:1:1 is not UTF-8 text, expected TOML", path.display())];
-    let text = std::str::from_utf8(&bytes).map_err(not_text)?;
+fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Result<Text, Vec<String>> {
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let parsed = crate::unit::parse(name, path, text).map_err(lines)?;
-    Ok(Text { unit: Arc::new(parsed.unit), warnings: lines(parsed.warnings), bytes: bytes.into() })
+    let base = resolved.parent().unwrap_or(Path::new("/"));
+    let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
+    Ok(Text { unit: Arc::new(parsed.unit), warnings: lines(parsed.warnings), text: text.into(), resolved })
 }
 
 fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
     match validate(&text.unit, facts) {
         Err(errors) => Verdict::Bad(errors.into_iter().map(|error| format!("{}: {error}", on_disk.path.display())).collect()),
-        Ok(more) => Verdict::Good {
-            text: Arc::clone(&text.bytes),
+        Ok(more) => Verdict::Good(InForce {
+            file: on_disk.path.clone(),
+            directory: DirectoryId::default(),
+            resolved: text.resolved.clone(),
+            text: Arc::clone(&text.text),
             unit: Arc::clone(&text.unit),
             facts: Arc::clone(facts),
-            fingerprint: crate::unit::fingerprint(&text.unit, facts),
+            fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
+            since: WallTime(0),
             warnings: text.warnings.iter().cloned().chain(more).collect(),
-        },
+        }),
     }
 }
 
@@ -422,14 +409,11 @@ impl Entry {
     }
 
     fn source(&self) -> Option<&Path> {
-        let unit = &self.newest()?.text.as_ref().ok()?.unit;
-        Some(match &unit.source {
-            Source::Bundle(path) | Source::Rootfs(path) | Source::Executable(path) => path,
-        })
+        Some(self.newest()?.text.as_ref().ok()?.unit.source.path())
     }
 
-    /// Takes a verdict; says whether what is in force changed.
-    fn settle(&mut self, verdict: Verdict, file: PathBuf, directory: DirectoryId, now: WallTime) -> bool {
+    /// Takes a verdict; says whether there is something to tell.
+    fn settle(&mut self, verdict: Verdict, directory: DirectoryId, now: WallTime) -> bool {
         self.looking = matches!(verdict, Verdict::Looking);
         match verdict {
             Verdict::Looking => false,
@@ -438,13 +422,13 @@ impl Entry {
                 self.errors = errors;
                 changed
             }
-            Verdict::Good { text, unit, facts, fingerprint, warnings } => {
+            Verdict::Good(new) => {
                 let had_errors = !std::mem::take(&mut self.errors).is_empty();
                 let since = match &self.in_force {
-                    Some(old) if old.fingerprint == fingerprint => old.since,
-                    _ => now,
+                    Some(old) if old.fingerprint == new.fingerprint => old.since,
+                    Some(_) | None => now,
                 };
-                let new = InForce { file, directory, text, unit, facts, fingerprint, since, warnings };
+                let new = InForce { directory, since, ..new };
                 let changed = self.in_force.as_deref() != Some(&new);
                 if changed {
                     self.in_force = Some(Arc::new(new));

@@ -1,0 +1,270 @@
+//! What clients ask, and how it is answered.
+//!
+//! A client's wish is a fact like any other; what is waited for is looked at after each round. Answers that need the host (`status`) or
+//! a process (`exec`) are given by the hands.
+
+use std::time::Duration;
+
+use super::clock;
+use super::hands::Job;
+use super::round::{Supervisor, Waiter, Waiting};
+use super::session::{Purpose, SessionJob};
+use super::usage::StatusJob;
+use super::wait::Goal;
+use crate::control::protocol::Change;
+use crate::control::{Call, Post, Reply, Request, Response};
+use crate::plan::{Fact, Hold, Until, WallTime};
+use crate::runtime::ExecProcess;
+use crate::unit::{Signal, UnitName};
+
+/// How many close names an error offers.
+const CLOSE_NAMES_MAX: usize = 3;
+
+const SIGKILL: u8 = 9;
+
+impl Supervisor {
+    pub(super) fn control(&mut self, post: Post) {
+        match post {
+            Post::Gone(client) => self.client_gone(client),
+            Post::Call(call) => {
+                let reply = call.reply.clone();
+                if let Err(message) = self.call(call) {
+                    refuse(&reply, message);
+                }
+            }
+        }
+    }
+
+    /// `Err` is for people: what was wrong and what was expected.
+    fn call(&mut self, call: Call) -> Result<(), String> {
+        let Call { request, fds, peer, reply } = call;
+        let by = format!("{} (pid {})", user_name(peer.uid), peer.pid);
+        match request {
+            Request::Ps { units } => {
+                let units = self.resolve(&units)?;
+                finish(&reply, &self.ps(&units));
+            }
+            Request::Status { unit: None } => finish(&reply, &self.supervisor_report()),
+            Request::Status { unit: Some(unit) } => {
+                let unit = self.resolve_one(&unit)?;
+                let (id, status) = self.unit_status(&unit);
+                let log_dir = self.settings.log_dir.clone();
+                self.hands.push(Job::Status(Box::new(StatusJob { id, unit, log_dir, status, reply })));
+            }
+            Request::Events { follow, since_ms, units } => {
+                self.events.select(since_ms, &units).for_each(|event| drop(reply.send(&Response::Event(event.clone()))));
+                if follow {
+                    self.followers.push((reply, units));
+                }
+            }
+            Request::Start { units } => self.wish(&units, reply, Goal::Up, |unit| Fact::ClientStart { unit })?,
+            Request::Stop { units, reason, for_ms } => {
+                let hold = hold(by, reason, for_ms);
+                let marks: Vec<UnitName> = self.resolve_named(&units)?;
+                marks.iter().for_each(|unit| self.files.keep_mark(unit, &hold));
+                self.wish(&units, reply, Goal::Stopped, |unit| Fact::ClientStop { unit, hold: hold.clone() })?;
+            }
+            Request::Restart { units } => self.restart(&units, reply)?,
+            Request::Reload { units } => {
+                self.running_only(&units)?;
+                self.wish(&units, reply, Goal::Reloaded, |unit| Fact::ClientReload { unit })?;
+            }
+            Request::Kill { units, signal, all } => self.kill(&units, signal, all, &reply)?,
+            Request::Sync { units, timeout_ms } => self.sync(units, timeout_ms, reply),
+            Request::Plan { dir } => {
+                let (changes, errors) = self.compare(dir.as_deref());
+                finish(&reply, &Response::Plan { changes, errors });
+            }
+            Request::Apply { confirm_removals } => {
+                if confirm_removals {
+                    let gone = self.catalogue.confirm_removals();
+                    gone.iter().for_each(|unit| tracing::info!("{unit}: removal confirmed by {by}"));
+                }
+                self.sync(Vec::new(), None, reply);
+            }
+            Request::Down => self.go_down(by, reply),
+            Request::Exec { unit, args, env, cwd, user, tty, size } => {
+                let unit = self.resolve_one(&unit)?;
+                let live = self.observed.units.get(&unit).and_then(|seen| seen.live.as_ref());
+                let container = live.map(|live| live.id.clone()).ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
+                let process = ExecProcess { args, env, cwd, user, terminal: tty, size };
+                self.hands.push(Job::Session(Box::new(SessionJob { container, process, fds, purpose: Purpose::Client(reply) })));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- wishes ----
+
+    fn wish(&mut self, units: &[String], reply: Reply, goal: Goal, fact: impl Fn(UnitName) -> Fact) -> Result<(), String> {
+        let units = self.resolve_named(units)?;
+        for unit in &units {
+            let fact = fact(unit.clone());
+            if matches!(fact, Fact::ClientStart { .. } | Fact::ClientRestart { .. }) {
+                self.files.drop_mark(unit);
+            }
+            self.record(&fact);
+        }
+        self.wait(reply, Waiting::Goals(units.into_iter().map(|unit| (unit, goal.clone())).collect()), None);
+        Ok(())
+    }
+
+    fn restart(&mut self, units: &[String], reply: Reply) -> Result<(), String> {
+        let units = self.resolve_named(units)?;
+        let generation = |unit: &UnitName| self.observed.units.get(unit).map_or(0, |seen| seen.high_water);
+        let goals = units.iter().map(|unit| (unit.clone(), Goal::Newer(generation(unit)))).collect();
+        for unit in units {
+            self.files.drop_mark(&unit);
+            self.record(&Fact::ClientRestart { unit });
+        }
+        self.wait(reply, Waiting::Goals(goals), None);
+        Ok(())
+    }
+
+    fn kill(&mut self, units: &[String], signal: u8, all: bool, reply: &Reply) -> Result<(), String> {
+        self.running_only(units)?;
+        if all && signal != SIGKILL {
+            return Err("--all kills the whole cgroup, which only SIGKILL can do: leave out -s or --all".to_owned());
+        }
+        let units = self.resolve_named(units)?;
+        for unit in &units {
+            match self.observed.units.get(unit).and_then(|seen| seen.live.as_ref()) {
+                Some(live) if all => self.hands.push(Job::Kill(live.id.clone())),
+                Some(_) | None => self.record(&Fact::ClientKill { unit: unit.clone(), signal: Signal(signal) }),
+            }
+        }
+        finish(reply, &Response::Done { lines: units.iter().map(|unit| format!("{unit}: signal sent")).collect() });
+        Ok(())
+    }
+
+    fn running_only(&self, units: &[String]) -> Result<(), String> {
+        let is_down = |unit: &&UnitName| self.observed.units.get(*unit).and_then(|seen| seen.live.as_ref()).is_none_or(|live| live.pid.is_none());
+        let down: Vec<String> = self.resolve_named(units)?.iter().filter(is_down).map(ToString::to_string).collect();
+        match down.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not running: {}", down.join(", "))),
+        }
+    }
+
+    fn sync(&mut self, units: Vec<String>, timeout_ms: Option<u64>, reply: Reply) {
+        let token = self.token();
+        let deadline = timeout_ms.map(|ms| clock::now().boot.after(Duration::from_millis(ms)));
+        // A name may be that of a file which is not read yet; one that is no name at all is answered when the reading is done.
+        let units = units.iter().filter_map(|unit| UnitName::new(unit).ok()).collect();
+        self.wait(reply, Waiting::Read { token, units }, deadline);
+        self.files.sync(token);
+    }
+
+    /// What was on disk at the time of the request is read: from here on it is the units that count.
+    pub(super) fn synced(&mut self, read: u64) {
+        let names: Vec<UnitName> = self.catalogue.names().cloned().collect();
+        for waiter in &mut self.waiters {
+            if let Waiting::Read { token, units } = &waiter.what {
+                if *token == read {
+                    let units = if units.is_empty() { names.clone() } else { units.clone() };
+                    waiter.what = Waiting::Goals(units.into_iter().map(|unit| (unit, Goal::Converged)).collect());
+                }
+            }
+        }
+    }
+
+    fn go_down(&mut self, by: String, reply: Reply) {
+        self.down = true;
+        self.wait(reply, Waiting::Down, None);
+        self.hands.push(Job::StopKeeper);
+        self.record(&Fact::Shutdown { by: format!("moored down by {by}") });
+    }
+
+    fn wait(&mut self, reply: Reply, what: Waiting, deadline: Option<crate::plan::BootTime>) {
+        self.waiters.push(Waiter { reply, what, deadline });
+    }
+
+    // ---- plan ----
+
+    /// What the texts in `dir` would change; without one, what on disk is not in force.
+    fn compare(&self, dir: Option<&std::path::Path>) -> (Vec<Change>, Vec<String>) {
+        let change = |unit: &UnitName, how: &str, why: String| Change { unit: unit.to_string(), how: how.to_owned(), why };
+        let Some(dir) = dir else {
+            let held = self.catalogue.names().filter_map(|unit| {
+                let why = self.catalogue.drift(unit)?;
+                let how = if self.catalogue.errors(unit).is_empty() { "remove" } else { "none" };
+                Some(change(unit, how, why))
+            });
+            let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
+            return (held.collect(), errors.collect());
+        };
+        let (theirs, errors) = super::offline::read_directory(dir);
+        let mut changes = Vec::new();
+        for (unit, fingerprint) in &theirs {
+            match self.desired.units.get(unit) {
+                None => changes.push(change(unit, "add", "it is not in force".to_owned())),
+                Some(want) if want.fingerprint != *fingerprint => {
+                    changes.push(change(unit, "replace", "its text, source or config.json differs".to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        let invalid = |unit: &UnitName| errors.iter().any(|(name, _)| name == unit);
+        let gone = self.desired.units.keys().filter(|unit| !theirs.contains_key(*unit) && !invalid(unit));
+        changes.extend(gone.map(|unit| change(unit, "remove", "it has no file there".to_owned())));
+        changes.sort_by(|a, b| a.unit.cmp(&b.unit));
+        (changes, errors.into_iter().map(|(_, error)| error).collect())
+    }
+
+    // ---- names ----
+
+    fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
+        let name = UnitName::new(typed).map_err(|error| error.to_string())?;
+        let known = self.catalogue.names().any(|known| *known == name) || self.observed.units.contains_key(&name);
+        if known { Ok(name) } else { Err(self.unknown(typed)) }
+    }
+
+    fn resolve(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {
+        typed.iter().map(|name| self.resolve_one(name)).collect()
+    }
+
+    fn resolve_named(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {
+        match typed.is_empty() {
+            true => Err("no unit is named: say which".to_owned()),
+            false => self.resolve(typed),
+        }
+    }
+
+    fn unknown(&self, typed: &str) -> String {
+        let mut close: Vec<(usize, &UnitName)> = self.catalogue.names().map(|name| (crate::unit::edit_distance(typed, name.as_str()), name)).collect();
+        close.sort();
+        let close: Vec<String> =
+            close.iter().filter(|(distance, _)| *distance <= 2).take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();
+        match close.is_empty() {
+            true => format!("no unit `{typed}`: `moored ps` lists them all"),
+            false => format!("no unit `{typed}`, did you mean {}?", close.join(" or ")),
+        }
+    }
+}
+
+fn hold(by: String, reason: Option<String>, for_ms: Option<u64>) -> Hold {
+    let now = clock::now();
+    let until = for_ms.map(|ms| Until { boot: now.boot.after(Duration::from_millis(ms)), wall: WallTime(now.wall.0.saturating_add(ms)) });
+    Hold { by, reason, since: now.wall, until }
+}
+
+fn finish(reply: &Reply, response: &Response) {
+    reply.send(response);
+    reply.close();
+}
+
+fn refuse(reply: &Reply, message: String) {
+    finish(reply, &Response::Error { message, code: 1 });
+}
+
+/// The host's own /etc/passwd; static glibc must not ask NSS.
+fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of_line = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    passwd.lines().find_map(of_line).unwrap_or_else(|| format!("uid {uid}"))
+}
+

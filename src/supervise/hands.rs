@@ -1,0 +1,642 @@
+//! The hands: the thread that does what the loop decided, and watches the descriptors of what it did.
+//!
+//! Everything that may take a while on the way to a container happens here: making and removing cgroups, FIFOs, the talk with the keeper.
+//! Each [`Job`] is answered by a [`Fact`] (or by a client's reply); a job that fails is a fact too. The hands decide nothing.
+//!
+//! # Order of effects and records
+//!
+//! The loop has written the generation down before a `Start` comes here. Then: cgroup, FIFOs, log, `spawn`. A crash before the spawn leaves
+//! a cgroup and FIFOs that `Clear` removes; a crash after it leaves a container that the keeper's list brings back. After an end: the pipes
+//! are drained, the loop writes the exit record, and only `Clear` acknowledges it to the keeper.
+//!
+//! # What ends a setup
+//!
+//! The report pipe. Its end of file without a failure means that the program was executed. An exit that comes first is looked at after the
+//! report was read to its end: the process is dead, so nothing more can come.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use rustix::event::epoll;
+
+use super::bell::Inbox;
+use super::fifo::{self, Fifos};
+use super::log::LogWriter;
+use super::mail::{Inventory, Mail};
+use super::program;
+use super::report::{self, Report};
+use super::session::{SessionJob, Sessions};
+use crate::keeper::{self, ChildState, Kind};
+use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Run};
+use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
+use crate::unit::{ContainerId, Reload, Signal, SourceFacts, Unit};
+
+/// What the hands are to do.
+pub enum Job {
+    /// The keeper says something.
+    Keeper(keeper::Event),
+    /// The keeper is gone for good.
+    KeeperGone(keeper::ClientError),
+    /// Make the cgroup and the pipes, spawn.
+    Start(Box<StartJob>),
+    /// Send the stop signal, unless pid 1 of the container would ignore it.
+    Stop(ContainerId, Option<Signal>),
+    /// Kill the whole cgroup.
+    Kill(ContainerId),
+    /// Send a signal to pid 1 of the container.
+    Signal(ContainerId, Signal),
+    /// Tell it to reload.
+    Reload(ContainerId, Reload),
+    /// Acknowledge, remove cgroup and FIFOs.
+    Clear(ContainerId),
+    /// Find out what is left of a generation whose end is known.
+    Look(ContainerId),
+    /// Take over an orphan of a dead keeper.
+    Adopt(ContainerId, i32, Run),
+    /// All that was known is adopted.
+    AdoptionDone,
+    /// Run a process inside, for a client.
+    Session(Box<SessionJob>),
+    /// A client of a session went away.
+    SessionGone(crate::control::ClientId),
+    /// Fill in what a container uses, and its log, and answer.
+    Status(Box<super::usage::StatusJob>),
+    /// Other limits for a unit's log.
+    LogLimits(crate::unit::UnitName, crate::unit::Log),
+    /// Begin the ordered stop at the keeper, so that it outlives this process.
+    StopKeeper,
+    /// This supervisor needs no successor.
+    Finish {
+        /// Containers stay.
+        leave_running: bool,
+        /// Answered when it is said.
+        done: Sender<()>,
+    },
+}
+
+/// All that a start needs.
+pub struct StartJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// What to run.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+    /// For the keeper's tag.
+    pub run: Run,
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// `RUN/c`: one directory per container.
+    pub containers: PathBuf,
+}
+
+/// Positions of what the keeper holds for a container.
+const HELD_OUT: usize = 0;
+const HELD_ERR: usize = 1;
+const HELD_REPORT: usize = 2;
+
+/// Wakes the hands for a job; the other tokens are [`Watched`].
+const BELL: u64 = 0;
+
+/// Events taken from the kernel at a time.
+const EVENTS_MAX: usize = 64;
+
+/// A container that was started or found.
+struct Handle {
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+    cgroup: Option<ContainerCgroup>,
+    report: Option<(u64, OwnedFd)>,
+    tag: Vec<u8>,
+    /// `Started`, or a failure, was said.
+    announced: bool,
+    ended: bool,
+    /// Token of the cgroup's events while they are waited for.
+    emptying: Option<u64>,
+}
+
+/// What a token of the epoll set stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Watched {
+    Report(ContainerId),
+    Cgroup(ContainerId),
+}
+
+/// The thread's state.
+pub struct Hands {
+    inbox: Arc<Inbox<Job>>,
+    post: Sender<Mail>,
+    epoll: OwnedFd,
+    keeper: keeper::Requests,
+    cgroups: Arc<CgroupRoot>,
+    log: Arc<LogWriter>,
+    places: Places,
+    handles: BTreeMap<ContainerId, Handle>,
+    sessions: Sessions,
+    watched: HashMap<u64, Watched>,
+    next_token: u64,
+    /// Collected between `Welcome` and `Synced`.
+    inventory: Option<Inventory>,
+}
+
+impl Hands {
+    /// Ready to run; [`Hands::run`] is the thread.
+    pub fn new(
+        inbox: Arc<Inbox<Job>>,
+        post: Sender<Mail>,
+        keeper: keeper::Requests,
+        cgroups: Arc<CgroupRoot>,
+        log: Arc<LogWriter>,
+        places: Places,
+    ) -> std::io::Result<Hands> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, inbox.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+        let (handles, watched, sessions) = (BTreeMap::new(), HashMap::new(), Sessions::default());
+        Ok(Hands { inbox, post, epoll, keeper, cgroups, log, places, handles, sessions, watched, next_token: 1, inventory: None })
+    }
+
+    /// Works until the keeper is gone or the loop has ended.
+    pub fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return self.say(Mail::Orphaned(format!("waiting for events: {errno}"))),
+            }
+            for event in &events {
+                match event.data.u64() {
+                    BELL => {}
+                    token => self.ready(token),
+                }
+            }
+            for job in self.inbox.take() {
+                if self.work(job).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn say(&self, mail: Mail) {
+        // The loop ends before the hands only when the process ends.
+        let _ = self.post.send(mail);
+    }
+
+    fn fact(&self, fact: Fact) {
+        self.say(Mail::Fact(fact));
+    }
+
+    fn failed(&self, id: ContainerId, deed: Deed, text: String) {
+        self.fact(Fact::ActionFailed { id, deed, text });
+    }
+
+    fn work(&mut self, job: Job) -> std::ops::ControlFlow<()> {
+        match job {
+            Job::Keeper(event) => self.keeper_says(event),
+            Job::KeeperGone(error) => {
+                self.say(Mail::Orphaned(error.to_string()));
+                return std::ops::ControlFlow::Break(());
+            }
+            Job::Start(job) => self.start(*job),
+            Job::Stop(id, signal) => self.stop(id, signal),
+            Job::Kill(id) => self.kill(id),
+            Job::Signal(id, signal) => self.signal(id, signal),
+            Job::Reload(id, how) => self.reload(id, how),
+            Job::Clear(id) => self.clear(id),
+            Job::Look(id) => self.look(id),
+            Job::Adopt(id, pid, run) => self.adopt(id, pid, &run),
+            Job::AdoptionDone => self.ask(self.keeper.adoption_done()),
+            Job::Session(job) => self.open_session(*job),
+            Job::SessionGone(client) => self.sessions.client_gone(client),
+            Job::Status(job) => self.status(*job),
+            Job::LogLimits(unit, limits) => self.log.set_limits(unit, limits),
+            Job::StopKeeper => self.ask(self.keeper.stop()),
+            Job::Finish { leave_running, done } => {
+                self.ask(self.keeper.finish(leave_running));
+                let _ = done.send(());
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// A request that the keeper did not get is lost with the keeper; its successor's `Welcome` begins everything anew.
+    fn ask(&self, sent: Result<(), keeper::ClientError>) {
+        if let Err(error) = sent {
+            tracing::warn!("keeper: {error}");
+        }
+    }
+
+    // ---- start ----
+
+    fn start(&mut self, job: StartJob) {
+        let id = job.id.clone();
+        if let Err(text) = self.try_start(job) {
+            self.fact(Fact::StartFailed { id: id.clone(), text });
+            self.look(id);
+        }
+    }
+
+    fn try_start(&mut self, job: StartJob) -> Result<(), String> {
+        let StartJob { id, unit, facts, run } = job;
+        let program = program::compile(&unit, &facts, &id).map_err(|errors| errors.join("; "))?;
+        let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
+        let (cgroup, hierarchies) =
+            self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
+        let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
+        let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
+            .map_err(|errno| format!("making a pipe: {errno}"))?;
+        let tag = postcard::to_stdvec(&run).map_err(|error| format!("encoding the tag: {error}"))?;
+        let mut slots = crate::runtime::Slots::new(report_write);
+        slots.stdin = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
+        slots.stdout = Some(fifos.out_write);
+        slots.stderr = Some(fifos.err_write);
+        slots.cgroup = Some(cgroup.directory().map_err(|error| error.to_string())?);
+        slots.hierarchies = hierarchies;
+        slots.network = network;
+        let payload = crate::runtime::Payload::container(program.script, slots).map_err(|error| error.to_string())?;
+        let held = [fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
+        let name = id.to_string();
+        let spawn = keeper::Spawn {
+            id: &name,
+            kind: Kind::Container,
+            tag: &tag,
+            payload: payload.memfd(),
+            slots: &payload.slots(),
+            held: &held,
+        };
+        self.keeper.spawn(&spawn).map_err(|error| error.to_string())?;
+        self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
+        let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
+        let handle = Handle {
+            pid: 0,
+            pidfd: None,
+            cgroup: Some(cgroup),
+            report: Some(report),
+            tag,
+            announced: false,
+            ended: false,
+            emptying: None,
+        };
+        self.handles.insert(id, handle);
+        Ok(())
+    }
+
+    fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {
+        let handle = self.handles.get(owner).ok_or_else(|| format!("{owner}, whose network is to be shared, is gone"))?;
+        let pidfd = handle.pidfd.as_ref().ok_or_else(|| format!("{owner}, whose network is to be shared, is not running"))?;
+        let path = format!("/proc/{}/ns/net", handle.pid);
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(|errno| format!("{path}: {errno}"))?;
+        // The number is the container's as long as its pidfd can be signalled: checked after the open, so it was then.
+        match is_alive(pidfd.as_fd()) {
+            true => Ok(fd),
+            false => Err(format!("{owner}, whose network is to be shared, ended")),
+        }
+    }
+
+    // ---- what the kernel says ----
+
+    /// Registers a descriptor; it stays open with the entry.
+    fn watch(&mut self, fd: OwnedFd, flags: epoll::EventFlags, what: Watched) -> (u64, OwnedFd) {
+        let token = self.next_token;
+        self.next_token += 1;
+        match epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags) {
+            Ok(()) => drop(self.watched.insert(token, what)),
+            Err(errno) => tracing::error!("watching {what:?}: {errno}"),
+        }
+        (token, fd)
+    }
+
+    fn unwatch(&mut self, token: u64, fd: &OwnedFd) {
+        self.watched.remove(&token);
+        // It may already be closed on the other side, never on ours.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    fn ready(&mut self, token: u64) {
+        match self.watched.get(&token).cloned() {
+            Some(Watched::Report(id)) => self.read_report(&id),
+            Some(Watched::Cgroup(id)) => self.look_at_cgroup(&id),
+            None => {}
+        }
+    }
+
+    /// Reads what the setup had to say. Returns false while it has not ended.
+    fn read_report(&mut self, id: &ContainerId) -> bool {
+        let Some(handle) = self.handles.get_mut(id) else { return true };
+        let Some((token, fd)) = handle.report.take() else { return true };
+        let fact = match report::read(fd.as_fd()) {
+            Report::Pending => {
+                handle.report = Some((token, fd));
+                return false;
+            }
+            Report::Executed => Fact::Started { id: id.clone(), pid: host_pid(handle.pid) },
+            Report::Failed(text) => Fact::StartFailed { id: id.clone(), text },
+        };
+        let first = !std::mem::replace(&mut handle.announced, true);
+        self.unwatch(token, &fd);
+        self.ask(self.keeper.release(&id.to_string(), HELD_REPORT as u8));
+        if first {
+            self.fact(fact);
+        }
+        true
+    }
+
+    fn look_at_cgroup(&mut self, id: &ContainerId) {
+        let Some(handle) = self.handles.get_mut(id).filter(|handle| handle.ended) else { return };
+        let populated = handle.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_populated().unwrap_or(false));
+        if populated {
+            if handle.emptying.is_none() {
+                let events = handle.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok());
+                let Some(events) = events else { return };
+                let (token, fd) = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
+                if let Some(handle) = self.handles.get_mut(id) {
+                    handle.emptying = Some(token);
+                    if let Some(cgroup) = &mut handle.cgroup {
+                        cgroup.keep_events(fd);
+                    }
+                }
+                // It may have emptied between the look and the watch.
+                self.look_at_cgroup(id);
+            }
+            return;
+        }
+        if let Some(token) = handle.emptying.take() {
+            self.watched.remove(&token);
+            if let Some(fd) = handle.cgroup.as_mut().and_then(ContainerCgroup::take_events) {
+                let _ = epoll::delete(&self.epoll, &fd);
+            }
+        }
+        self.fact(Fact::CgroupEmpty { id: id.clone() });
+    }
+
+    // ---- what the keeper says ----
+
+    fn keeper_says(&mut self, event: keeper::Event) {
+        match event {
+            keeper::Event::Welcome(stats) => self.begin_inventory(stats),
+            keeper::Event::Child(child) if child.kind == Kind::Exec => self.sessions.child(child, &self.keeper, &self.post),
+            keeper::Event::Child(child) => self.child(child),
+            keeper::Event::Orphan(orphan) => self.orphan(&orphan),
+            keeper::Event::Held { name, .. } => tracing::warn!("the keeper holds {name}, which this version does not know"),
+            keeper::Event::Synced => self.end_inventory(),
+            keeper::Event::Refused(refusal) => self.refused(&refusal),
+            keeper::Event::Stop => self.say(Mail::StopAll { by: "signal".to_owned() }),
+            keeper::Event::Stats(stats) => self.say(Mail::Keeper(stats)),
+        }
+    }
+
+    fn child(&mut self, child: keeper::Child) {
+        let Some(id) = ContainerId::parse(&child.id) else {
+            return tracing::warn!("the keeper knows {}, which is no container of ours", child.id);
+        };
+        if child.full.is_some() || !self.handles.contains_key(&id) {
+            self.take_over(&id, child.full);
+        }
+        if let Some(inventory) = &mut self.inventory {
+            inventory.known.push(id.clone());
+        }
+        let Some(handle) = self.handles.get_mut(&id) else { return };
+        match child.state {
+            ChildState::Running => {
+                handle.pid = child.pid;
+                handle.pidfd = child.pidfd;
+                let run = postcard::from_bytes::<Run>(&handle.tag);
+                match (&mut self.inventory, run) {
+                    (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),
+                    (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
+                    (None, _) => {}
+                }
+            }
+            ChildState::Failed { errno, text } => {
+                handle.announced = true;
+                handle.ended = true;
+                let text = format!("{text}: {}", std::io::Error::from_raw_os_error(errno));
+                self.fact(Fact::StartFailed { id: id.clone(), text });
+                self.after_end(&id);
+            }
+            ChildState::Exited { exit, at_ns } => self.exited(&id, exit, BootTime(at_ns)),
+        }
+    }
+
+    /// Builds the handle of a container that an earlier supervisor started.
+    fn take_over(&mut self, id: &ContainerId, full: Option<keeper::Full>) {
+        if self.handles.contains_key(id) {
+            return;
+        }
+        let keeper::Full { tag, held } = full.unwrap_or(keeper::Full { tag: Vec::new(), held: Vec::new() });
+        let mut held = held.into_iter();
+        let (out, err, report) = (held.next().flatten(), held.next().flatten(), held.next().flatten());
+        debug_assert!((HELD_OUT, HELD_ERR) == (0, 1));
+        if let (Some(out), Some(err)) = (out, err) {
+            self.log.attach(id.clone(), out, err, super::log::default_limits());
+        }
+        let report = report.map(|fd| self.watch(fd, epoll::EventFlags::IN, Watched::Report(id.clone())));
+        let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
+        let announced = report.is_none();
+        let handle = Handle { pid: 0, pidfd: None, cgroup, report, tag, announced, ended: false, emptying: None };
+        self.handles.insert(id.clone(), handle);
+    }
+
+    fn exited(&mut self, id: &ContainerId, exit: keeper::Exit, at: BootTime) {
+        self.read_report(id);
+        let Some(handle) = self.handles.get_mut(id) else { return };
+        handle.ended = true;
+        handle.pidfd = None;
+        let oom = handle.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills().unwrap_or(0) > 0);
+        let exit = match exit {
+            keeper::Exit::Code(code) => Exit::Code(code),
+            keeper::Exit::Signal { signal, .. } => Exit::Signal(signal),
+        };
+        self.fact(Fact::Exited { id: id.clone(), exit, oom, at });
+        self.after_end(id);
+    }
+
+    fn after_end(&mut self, id: &ContainerId) {
+        self.log.drain(id.clone());
+        self.look_at_cgroup(id);
+    }
+
+    fn refused(&mut self, refusal: &keeper::Refusal) {
+        let why = std::io::Error::from_raw_os_error(refusal.errno);
+        match (refusal.request.as_str(), ContainerId::parse(&refusal.id)) {
+            ("Spawn", Some(id)) => {
+                self.fact(Fact::StartFailed { id: id.clone(), text: format!("the keeper refused to spawn it: {why}") });
+                self.look(id);
+            }
+            ("Spawn", None) => self.sessions.refused(&refusal.id, &why),
+            ("Adopt", Some(id)) => {
+                self.fact(Fact::Lost { id: id.clone() });
+                self.look(id);
+            }
+            (request, _) => tracing::debug!("the keeper refused {request} of {}: {why}", refusal.id),
+        }
+    }
+
+    // ---- adoption ----
+
+    fn begin_inventory(&mut self, stats: keeper::Stats) {
+        let (running, known, orphans, cgroups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        self.inventory = Some(Inventory { running, known, orphans, took_over: stats.adopting, cgroups, stats });
+    }
+
+    fn orphan(&mut self, orphan: &keeper::Orphan) {
+        let id = orphan.cgroup.as_deref().and_then(|path| self.cgroups.id_of(path)).and_then(|id| ContainerId::parse(&id));
+        if let (Some(id), Some(inventory)) = (id, &mut self.inventory) {
+            // The eldest of a cgroup is the container's init; they are told by age.
+            if !inventory.orphans.iter().any(|(known, _)| *known == id) {
+                inventory.orphans.push((id, orphan.pid));
+            }
+        }
+    }
+
+    /// A keeper was met: what this process has and the keeper has not is announced again; the rest is the loop's to decide.
+    fn end_inventory(&mut self) {
+        let Some(mut inventory) = self.inventory.take() else { return };
+        let lost: Vec<ContainerId> =
+            self.handles.iter().filter(|(id, handle)| !handle.ended && !inventory.known.contains(id)).map(|(id, _)| id.clone()).collect();
+        for id in lost {
+            let Some(handle) = self.handles.get(&id).filter(|handle| handle.pid != 0) else { continue };
+            let fifos = fifo::reopen(&self.places.containers, &id);
+            let held = fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
+            let pidfd = handle.pidfd.as_ref().map(|fd| fd.as_fd());
+            self.ask(self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, handle.pid, pidfd, &held));
+            inventory.known.push(id.clone());
+            inventory.orphans.retain(|(orphan, _)| *orphan != id);
+        }
+        inventory.cgroups = self.cgroups.list().unwrap_or_default().iter().filter_map(|id| ContainerId::parse(id)).collect();
+        inventory.cgroups.retain(|id| !inventory.known.contains(id));
+        self.say(Mail::Inventory(inventory));
+    }
+
+    fn adopt(&mut self, id: ContainerId, pid: i32, run: &Run) {
+        let tag = postcard::to_stdvec(run).unwrap_or_default();
+        let fifos = fifo::reopen(&self.places.containers, &id);
+        let held = fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
+        self.ask(self.keeper.adopt(&id.to_string(), Kind::Container, &tag, pid, None, &held));
+        let held = fifos.map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
+        self.take_over(&id, Some(keeper::Full { tag, held }));
+    }
+
+    // ---- stop ----
+
+    fn stop(&mut self, id: ContainerId, signal: Option<Signal>) {
+        let Some(signal) = signal else { return };
+        let Some((handle, pidfd)) = self.handles.get(&id).and_then(|handle| Some((handle, handle.pidfd.as_ref()?))) else { return };
+        let fact = match super::signals::would_ignore(handle.pid, signal) {
+            true => Fact::StopUnhandled { id },
+            false => match send(pidfd.as_fd(), signal) {
+                Ok(()) => Fact::StopSent { id },
+                Err(rustix::io::Errno::SRCH) => return,
+                Err(errno) => Fact::ActionFailed { id, deed: Deed::Stop, text: format!("sending {}: {errno}", signal.0) },
+            },
+        };
+        self.fact(fact);
+    }
+
+    fn kill(&mut self, id: ContainerId) {
+        let Some(handle) = self.handles.get(&id) else { return };
+        let killed = handle.cgroup.as_ref().map_or(Ok(()), ContainerCgroup::kill);
+        match killed {
+            Err(error) => self.failed(id, Deed::Kill, error.to_string()),
+            Ok(()) => {
+                let left = handle.cgroup.as_ref().and_then(|cgroup| cgroup.count_processes().ok()).unwrap_or(0);
+                if left > 0 {
+                    self.fact(Fact::Lingering { id, processes: left });
+                }
+            }
+        }
+    }
+
+    fn signal(&mut self, id: ContainerId, signal: Signal) {
+        let Some(pidfd) = self.handles.get(&id).and_then(|handle| handle.pidfd.as_ref()) else { return };
+        match send(pidfd.as_fd(), signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => self.failed(id, Deed::Signal, format!("sending signal {}: {errno}", signal.0)),
+        }
+    }
+
+    fn reload(&mut self, id: ContainerId, how: Reload) {
+        match how {
+            Reload::Signal(signal) => {
+                let sent = self.handles.get(&id).and_then(|handle| handle.pidfd.as_ref()).map(|pidfd| send(pidfd.as_fd(), signal));
+                match sent {
+                    Some(Ok(())) => self.fact(Fact::Reloaded { id }),
+                    Some(Err(errno)) => self.failed(id, Deed::Reload, format!("sending signal {}: {errno}", signal.0)),
+                    None => {}
+                }
+            }
+            Reload::Exec(args) => self.open_session(SessionJob::reload(id, args)),
+        }
+    }
+
+    fn clear(&mut self, id: ContainerId) {
+        let name = id.to_string();
+        let removed = match self.handles.get(&id).and_then(|handle| handle.cgroup.as_ref()) {
+            Some(cgroup) => cgroup.remove(),
+            None => self.cgroups.remove(&name),
+        };
+        let removed = removed.map_err(|error| error.to_string());
+        if let Err(text) = removed.and_then(|()| fifo::remove(&self.places.containers, &id).map_err(|error| error.to_string())) {
+            return self.failed(id, Deed::Clear, text);
+        }
+        if let Some(handle) = self.handles.remove(&id) {
+            if let Some((token, fd)) = &handle.report {
+                self.unwatch(*token, fd);
+            }
+        }
+        self.log.detach(id.clone());
+        self.ask(self.keeper.ack(&name));
+        self.fact(Fact::Cleared { id });
+    }
+
+    /// For a generation that ended without a handle, or before it had one.
+    fn look(&mut self, id: ContainerId) {
+        if !self.handles.contains_key(&id) {
+            let held = fifo::reopen(&self.places.containers, &id).map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
+            let drained = held.is_empty();
+            self.take_over(&id, Some(keeper::Full { tag: Vec::new(), held }));
+            if drained {
+                self.fact(Fact::Drained { id: id.clone() });
+            }
+        }
+        if let Some(handle) = self.handles.get_mut(&id) {
+            handle.ended = true;
+        }
+        self.after_end(&id);
+    }
+
+    // ---- sessions and figures ----
+
+    fn open_session(&mut self, job: SessionJob) {
+        let container = self.handles.get(&job.container).filter(|handle| handle.pidfd.is_some() && !handle.ended);
+        let target = container.and_then(|handle| Some((handle.pidfd.as_ref()?.as_fd(), handle.cgroup.as_ref()?)));
+        self.sessions.open(job, target, &self.keeper, &self.post);
+    }
+
+    fn status(&mut self, job: super::usage::StatusJob) {
+        let cgroup = job.id.as_ref().and_then(|id| self.handles.get(id)).and_then(|handle| handle.cgroup.as_ref());
+        job.spawn(cgroup.and_then(|cgroup| cgroup.figures().ok()));
+    }
+}
+
+fn host_pid(pid: i32) -> HostPid {
+    HostPid(u32::try_from(pid).unwrap_or(0))
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: Signal) -> rustix::io::Result<()> {
+    crate::sys::pidfd::send_signal(pidfd, signal.0)
+}
+
+/// A pidfd becomes readable when its process ends (pidfd_open(2)).
+fn is_alive(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(pidfd, rustix::event::PollFlags::IN)];
+    matches!(rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())), Ok(0))
+}

@@ -1,0 +1,90 @@
+//! What happened, in words, for `moored events` and the supervisor's own log.
+
+use super::catalogue::InForce;
+use super::clock;
+use crate::control::protocol::Event;
+use crate::plan::{Action, Exit, Fact};
+use crate::unit::UnitName;
+
+fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
+    let time = clock::now().wall.0;
+    Event { time, unit: unit.map(|unit| unit.to_string()), what: what.to_owned(), text, by: by.map(str::to_owned) }
+}
+
+/// The fact, if it is one that people want to see.
+pub fn fact(fact: &Fact) -> Option<Event> {
+    Some(match fact {
+        Fact::Started { id, pid } => event(Some(&id.unit), "started", format!("started as {id}, pid {}", pid.0), None),
+        Fact::Adopted { id, pid, .. } => event(Some(&id.unit), "adopted", format!("adopted {id}, pid {}", pid.0), None),
+        Fact::StartFailed { id, text } => event(Some(&id.unit), "start-failed", format!("start of {id} failed: {text}"), None),
+        Fact::NeverStarted { id } => event(Some(&id.unit), "never-started", format!("{id} was begun and never started"), None),
+        Fact::Exited { id, exit, oom, .. } => {
+            let memory = if *oom { ", out of memory" } else { "" };
+            event(Some(&id.unit), "exited", format!("{id} exited: {}{memory}", words(*exit)), None)
+        }
+        Fact::Lost { id } => event(Some(&id.unit), "lost", format!("{id} ended; nobody saw how"), None),
+        Fact::StopUnhandled { id } => {
+            event(Some(&id.unit), "unhandled", format!("{id} does not handle its stop signal: killed at once"), None)
+        }
+        Fact::Lingering { id, processes } => {
+            event(Some(&id.unit), "lingering", format!("{id} was killed and has {processes} processes left"), None)
+        }
+        Fact::Reloaded { id } => event(Some(&id.unit), "reloaded", format!("{id} was told to reload"), None),
+        Fact::ActionFailed { id, text, .. } => event(Some(&id.unit), "trouble", format!("{id}: {text}"), None),
+        Fact::ClientStart { unit } => event(Some(unit), "asked", "start asked for".to_owned(), None),
+        Fact::ClientStop { unit, hold } => {
+            let reason = hold.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            event(Some(unit), "held", format!("stopped by {}{reason}", hold.by), Some(&hold.by))
+        }
+        Fact::ClientRestart { unit } => event(Some(unit), "asked", "restart asked for".to_owned(), None),
+        Fact::ClientReload { unit } => event(Some(unit), "asked", "reload asked for".to_owned(), None),
+        Fact::ClientKill { unit, signal } => event(Some(unit), "asked", format!("signal {} asked for", signal.0), None),
+        Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
+        Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
+    })
+}
+
+/// The action, if people want to see it before its effect.
+pub fn action(action: &Action) -> Option<Event> {
+    Some(match action {
+        Action::Stop { id, why, .. } => event(Some(&id.unit), "stopping", format!("stopping {id}: {why}"), None),
+        Action::Kill { id } => event(Some(&id.unit), "killing", format!("killing all of {id}"), None),
+        Action::Reboot { unit } => event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy")),
+        Action::Start { .. } | Action::Signal { .. } | Action::Reload { .. } | Action::Clear { .. } | Action::Forget { .. } => return None,
+    })
+}
+
+/// An exit as people write it.
+pub fn words(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("code {code}"),
+        Exit::Signal(number) => format!("signal {}", crate::unit::Signal(number)),
+        Exit::Unknown => "unknown".to_owned(),
+    }
+}
+
+/// A text came into force.
+pub fn put_in_force(good: &InForce, how: &str) -> Event {
+    event(Some(&good.unit.name), how, format!("{how}: {}", good.file.display()), Some("file"))
+}
+
+/// A text is not valid.
+pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event {
+    let outcome = if has_last_good { "the last good text stays in force" } else { "nothing runs" };
+    event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
+}
+
+/// The text on disk is the one in force again.
+pub fn valid_again(unit: &UnitName) -> Event {
+    event(Some(unit), "valid", "the text on disk is the one in force".to_owned(), Some("file"))
+}
+
+/// A file is gone.
+pub fn removed(unit: &UnitName) -> Event {
+    event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
+}
+
+/// About no unit.
+pub fn note(what: &str, text: String) -> Event {
+    event(None, what, text, None)
+}

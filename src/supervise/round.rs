@@ -1,0 +1,465 @@
+//! The loop: facts in, reconcile, apply. It never blocks on anything but its mailbox.
+//!
+//! A round drains the mailbox, records what it says, asks [`reconcile`], marks and writes down what is begun, hands it over, and answers
+//! the clients that waited for it. Nothing is reconciled before both sides are known: the directories were read once
+//! (`scanned`) and the keeper's list was taken over (`adopted`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use super::bell::Inbox;
+use super::catalogue::{Catalogue, InForce};
+use super::clock::{self, wall};
+use super::events::{Events, concerns};
+use super::hands::{Job, StartJob};
+use super::log::LogWriter;
+use super::mail::{Inventory, Mail};
+use super::wait::{Goal, Verdict, judge};
+use super::{Files, narrate, validate};
+use crate::cli::Settings;
+use crate::control::protocol::Event;
+use crate::control::{ClientId, Reply, Response};
+use crate::keeper;
+use crate::plan::{Action, BootTime, Desired, Fact, Observed, Run, State, Status, reconcile};
+use crate::unit::{ContainerId, UnitName};
+
+/// Mail taken in one round before the world is looked at again.
+const BATCH_MAX: usize = 1024;
+
+/// Reconcile settles in one or two passes; what is left after these waits for the next round, at once.
+const PASSES_MAX: usize = 4;
+
+/// The supervisor's state; everything else is a thread that posts to it.
+pub struct Supervisor {
+    pub(super) settings: Settings,
+    pub(super) catalogue: Catalogue,
+    pub(super) desired: Desired,
+    pub(super) observed: Observed,
+    pub(super) events: Events,
+    pub(super) files: Files,
+    pub(super) hands: Arc<Inbox<Job>>,
+    pub(super) log: Arc<LogWriter>,
+    /// Units whose record is to be written before anything else has an effect.
+    dirty: BTreeSet<UnitName>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) followers: Vec<(Reply, Vec<String>)>,
+    pub(super) keeper: keeper::Stats,
+    pub(super) unknown_cgroups: Vec<ContainerId>,
+    pub(super) scanned: bool,
+    adopted: bool,
+    /// `moored down`, or a reboot: everything stops even with `--detach-on-exit`.
+    pub(super) down: bool,
+    end: Option<End>,
+    next_token: u64,
+}
+
+/// Why the loop ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Everything is stopped.
+    Stopped,
+    /// Everything is stopped, and the host is to reboot.
+    Reboot,
+    /// Containers go on without a supervisor.
+    Detached,
+    /// The keeper is gone or another supervisor serves it.
+    Orphaned(String),
+}
+
+/// A client that waits.
+pub(super) struct Waiter {
+    pub(super) reply: Reply,
+    pub(super) what: Waiting,
+    pub(super) deadline: Option<BootTime>,
+}
+
+pub(super) enum Waiting {
+    /// Each unit for its goal.
+    Goals(Vec<(UnitName, Goal)>),
+    /// What is on disk now to be read, then these (empty: all) for [`Goal::Converged`].
+    Read { token: u64, units: Vec<UnitName> },
+    /// The same, after which removals held by the brake are confirmed and all units answer.
+    Down,
+}
+
+impl Supervisor {
+    /// A supervisor that knows nothing yet.
+    pub fn new(settings: Settings, catalogue: Catalogue, files: Files, hands: Arc<Inbox<Job>>, log: Arc<LogWriter>) -> Supervisor {
+        Supervisor {
+            settings,
+            catalogue,
+            desired: Desired::default(),
+            observed: Observed::default(),
+            events: Events::default(),
+            files,
+            hands,
+            log,
+            dirty: BTreeSet::new(),
+            waiters: Vec::new(),
+            followers: Vec::new(),
+            keeper: keeper::Stats::default(),
+            unknown_cgroups: Vec::new(),
+            scanned: false,
+            adopted: false,
+            down: false,
+            end: None,
+            next_token: 1,
+        }
+    }
+
+    /// Rounds until there is nothing left to do.
+    pub fn run(&mut self, mailbox: &Receiver<Mail>) -> End {
+        loop {
+            let wake_at = self.round();
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let Some(first) = sleep(mailbox, wake_at) else { continue };
+            self.take(first);
+            mailbox.try_iter().take(BATCH_MAX).for_each(|mail| self.take(mail));
+        }
+    }
+
+    fn take(&mut self, mail: Mail) {
+        match mail {
+            Mail::Fact(fact) => self.record(&fact),
+            Mail::Watch(event) => self.watched(event),
+            Mail::Control(post) => self.control(post),
+            Mail::Inventory(inventory) => self.take_inventory(inventory),
+            Mail::Keeper(stats) => self.keeper = stats,
+            Mail::StopAll { by } => self.stop_all(&by),
+            Mail::Orphaned(why) => self.end = Some(End::Orphaned(why)),
+            Mail::Stored(outcome) => self.stored(outcome),
+        }
+    }
+
+    // ---- facts ----
+
+    pub(super) fn record(&mut self, fact: &Fact) {
+        if !self.observed.record(fact, clock::now()) {
+            return;
+        }
+        if let Some(unit) = fact.unit() {
+            self.dirty.insert(unit.clone());
+        }
+        if let Some(event) = narrate::fact(fact) {
+            self.tell(event);
+        }
+    }
+
+    /// Keeps an event and shows it to those who follow, and to the supervisor's own log.
+    pub(super) fn tell(&mut self, event: Event) {
+        match &event.unit {
+            Some(unit) => tracing::info!("{unit}: {}", event.text),
+            None => tracing::info!("{}", event.text),
+        }
+        self.followers.retain(|(reply, _)| reply.is_open());
+        for (reply, units) in self.followers.iter().filter(|(_, units)| concerns(&event, units)) {
+            let _ = (reply.send(&Response::Event(event.clone())), units);
+        }
+        self.events.push(event);
+    }
+
+    fn stop_all(&mut self, by: &str) {
+        if self.settings.detach_on_exit && !self.down {
+            self.end = Some(End::Detached);
+            return;
+        }
+        self.record(&Fact::Shutdown { by: by.to_owned() });
+    }
+
+    // ---- adoption ----
+
+    /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
+    fn take_inventory(&mut self, inventory: Inventory) {
+        let Inventory { running, known, orphans, took_over, cgroups, stats } = inventory;
+        self.keeper = stats;
+        for (id, pid, run) in running {
+            self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
+        }
+        let live: Vec<(ContainerId, Run, bool)> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).map(|live| {
+            (live.id.clone(), live.run.clone(), matches!(live.state, State::Starting))
+        }).collect();
+        for (id, run, starting) in live.iter().filter(|(id, _, _)| !known.contains(id)).cloned() {
+            match orphans.iter().find(|(orphan, _)| *orphan == id) {
+                Some((_, pid)) => self.hands.push(Job::Adopt(id, *pid, run)),
+                None if starting && !took_over => self.settle(&id, Fact::NeverStarted { id: id.clone() }),
+                None => self.settle(&id, Fact::Lost { id: id.clone() }),
+            }
+        }
+        self.unknown_cgroups = cgroups.into_iter().filter(|id| !live.iter().any(|(live, _, _)| live == id)).collect();
+        for id in &self.unknown_cgroups {
+            tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
+        }
+        self.hands.push(Job::AdoptionDone);
+        self.adopted = true;
+        if stats.stopping {
+            self.stop_all("signal");
+        }
+    }
+
+    fn settle(&mut self, id: &ContainerId, fact: Fact) {
+        self.record(&fact);
+        self.hands.push(Job::Look(id.clone()));
+    }
+
+    // ---- a round ----
+
+    fn round(&mut self) -> Option<BootTime> {
+        if !(self.scanned && self.adopted) {
+            self.write_down();
+            return self.answer();
+        }
+        self.update_desired();
+        let mut wake_at = None;
+        for _ in 0..PASSES_MAX {
+            let now = clock::now();
+            let plan = reconcile(&self.desired, &self.observed, now.boot);
+            wake_at = plan.wake_at;
+            if plan.actions.is_empty() {
+                break;
+            }
+            self.apply(plan.actions);
+            wake_at = Some(now.boot);
+        }
+        self.write_down();
+        if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
+            self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
+        }
+        earliest(wake_at, self.answer())
+    }
+
+    /// Marks, writes down, then hands over: a crash between any two of these is found out by adoption.
+    fn apply(&mut self, actions: Vec<Action>) {
+        let mut jobs = Vec::with_capacity(actions.len());
+        for action in actions {
+            if !self.observed.begin(&action, clock::now()) {
+                continue;
+            }
+            self.dirty.insert(action.unit().clone());
+            if let Some(event) = narrate::action(&action) {
+                self.tell(event);
+            }
+            jobs.extend(self.job_of(action));
+        }
+        self.write_down();
+        jobs.into_iter().for_each(|job| self.hands.push(job));
+    }
+
+    fn job_of(&mut self, action: Action) -> Option<Job> {
+        match action {
+            Action::Start { id, unit, .. } => {
+                let run = self.observed.units.get(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
+                match (self.catalogue.in_force(&id.unit), run) {
+                    (Some(good), Some(run)) => {
+                        let facts = Arc::clone(&good.facts);
+                        Some(Job::Start(Box::new(StartJob { id, unit, facts, run })))
+                    }
+                    // Desired and the catalogue agree at the top of the round, and `begin` has just made the run.
+                    (None, _) | (_, None) => Some(Job::Look(id)),
+                }
+            }
+            Action::Stop { id, signal, .. } => Some(Job::Stop(id, signal)),
+            Action::Kill { id } => Some(Job::Kill(id)),
+            Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
+            Action::Reload { id, how } => Some(Job::Reload(id, how)),
+            Action::Clear { id } => Some(Job::Clear(id)),
+            Action::Forget { unit } => {
+                self.files.forget(&unit);
+                None
+            }
+            Action::Reboot { unit } => {
+                self.down = true;
+                self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });
+                None
+            }
+        }
+    }
+
+    fn write_down(&mut self) {
+        for name in std::mem::take(&mut self.dirty) {
+            self.files.save(&name, self.observed.units.get(&name));
+        }
+    }
+
+    /// Puts in force what the catalogue found valid since the last round.
+    fn update_desired(&mut self) {
+        let changes = self.catalogue.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        for name in &changes {
+            self.note_change(name);
+        }
+        self.catalogue.update(&mut self.desired, &changes);
+    }
+
+    fn note_change(&mut self, name: &UnitName) {
+        let errors = self.catalogue.errors(name).to_vec();
+        let good = self.catalogue.in_force(name).map(Arc::clone);
+        let was = self.desired.units.get(name).map(|want| want.fingerprint);
+        let event = match (&good, was) {
+            _ if !errors.is_empty() => narrate::invalid(name, &errors, good.is_some()),
+            (Some(good), None) => narrate::put_in_force(good, "added"),
+            (Some(good), Some(was)) if was != good.fingerprint => narrate::put_in_force(good, "changed"),
+            (Some(_), Some(_)) => narrate::valid_again(name),
+            (None, _) => narrate::removed(name),
+        };
+        match &good {
+            Some(good) if errors.is_empty() => self.keep(good),
+            Some(_) => {}
+            None => self.files.drop_good(name),
+        }
+        if self.scanned {
+            self.tell(event);
+        }
+    }
+
+    fn keep(&mut self, good: &InForce) {
+        self.files.keep_good(good);
+        self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
+    }
+
+    // ---- clients that wait ----
+
+    pub(super) fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Answers those whose wait is over; says when the next one's patience ends.
+    fn answer(&mut self) -> Option<BootTime> {
+        if self.waiters.is_empty() {
+            return None;
+        }
+        let now = clock::now();
+        let statuses = super::wait::statuses_by_name(&self.desired, &self.observed, now.boot);
+        let waiters = std::mem::take(&mut self.waiters);
+        self.waiters = waiters.into_iter().filter(|waiter| !self.is_answered(waiter, &statuses, now.boot)).collect();
+        self.waiters.iter().filter_map(|waiter| waiter.deadline).min()
+    }
+
+    fn is_answered(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> bool {
+        if !waiter.reply.is_open() {
+            return true;
+        }
+        let expired = waiter.deadline.is_some_and(|deadline| deadline <= now);
+        let answer = match &waiter.what {
+            Waiting::Goals(goals) => self.goals_answer(goals, statuses, now),
+            Waiting::Read { .. } if expired => Some(timeout(vec!["the directories are still being read".to_owned()])),
+            Waiting::Read { .. } | Waiting::Down => None,
+        };
+        let answer = answer.or_else(|| expired.then(|| timeout(self.pending(waiter, statuses, now))));
+        if let Some(answer) = &answer {
+            waiter.reply.send(answer);
+            waiter.reply.close();
+        }
+        answer.is_some()
+    }
+
+    fn goals_answer(&self, goals: &[(UnitName, Goal)], statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Option<Response> {
+        let verdicts: Vec<(&UnitName, &Goal, Verdict)> =
+            goals.iter().map(|(unit, goal)| (unit, goal, self.verdict(unit, goal, statuses, now))).collect();
+        if verdicts.iter().any(|(_, _, verdict)| *verdict == Verdict::Pending) {
+            return None;
+        }
+        let sync = goals.is_empty() || goals.iter().any(|(_, goal)| *goal == Goal::Converged);
+        Some(if sync { self.synced(&verdicts) } else { done(&verdicts) })
+    }
+
+    fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Verdict {
+        if *goal == Goal::Converged && self.catalogue.is_unsettled(unit) {
+            return Verdict::Pending;
+        }
+        let Some(status) = statuses.get(unit) else {
+            return match (goal, self.catalogue.errors(unit).is_empty()) {
+                (Goal::Converged | Goal::Up | Goal::Newer(_) | Goal::Reloaded, false) => Verdict::Missed("its text is not valid, and there is no earlier one".to_owned()),
+                (Goal::Stopped | Goal::Converged, _) => Verdict::Reached("gone".to_owned()),
+                (Goal::Up | Goal::Newer(_) | Goal::Reloaded, true) => Verdict::Missed("its file is gone".to_owned()),
+            };
+        };
+        let words = status.reason.words(now, &wall);
+        judge(goal, self.observed.units.get(unit), status, &words)
+    }
+
+    fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
+        let invalid: Vec<String> = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
+        let missed = verdicts.iter().filter_map(|(unit, _, verdict)| match verdict {
+            Verdict::Missed(why) => Some(format!("{unit}: {why}")),
+            Verdict::Pending | Verdict::Reached(_) => None,
+        });
+        let missed: Vec<String> = missed.collect();
+        let code = match (invalid.is_empty(), missed.is_empty()) {
+            (false, _) => 1,
+            (true, false) => 2,
+            (true, true) => 0,
+        };
+        Response::Synced { code, lines: invalid.into_iter().chain(missed).collect() }
+    }
+
+    fn pending(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Vec<String> {
+        let Waiting::Goals(goals) = &waiter.what else { return Vec::new() };
+        let is_pending = |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, statuses, now) == Verdict::Pending;
+        let words = |unit: &UnitName| statuses.get(unit).map_or(String::new(), |status| status.reason.words(now, &wall));
+        goals.iter().filter(is_pending).map(|(unit, _)| format!("{unit}: {}", words(unit))).collect()
+    }
+
+    /// Ends every connection that waits for the end.
+    pub fn say_down(&mut self) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            if let Waiting::Down = waiter.what {
+                waiter.reply.send(&Response::Done { lines: vec!["everything is stopped".to_owned()] });
+            }
+            waiter.reply.close();
+        }
+        self.followers.drain(..).for_each(|(reply, _)| reply.close());
+    }
+
+    pub(super) fn client_gone(&mut self, client: ClientId) {
+        self.waiters.retain(|waiter| waiter.reply.id() != client);
+        self.followers.retain(|(reply, _)| reply.id() != client);
+        self.hands.push(Job::SessionGone(client));
+    }
+}
+
+fn timeout(lines: Vec<String>) -> Response {
+    Response::Synced { code: 3, lines }
+}
+
+fn done(verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
+    let line = |(unit, _, verdict): &(&UnitName, &Goal, Verdict)| match verdict {
+        Verdict::Pending => String::new(),
+        Verdict::Reached(how) | Verdict::Missed(how) => format!("{unit}: {how}"),
+    };
+    let missed = verdicts.iter().any(|(_, _, verdict)| matches!(verdict, Verdict::Missed(_)));
+    let lines: Vec<String> = verdicts.iter().map(line).collect();
+    match missed {
+        true => Response::Error { message: lines.join("\n"), code: 1 },
+        false => Response::Done { lines },
+    }
+}
+
+fn earliest(a: Option<BootTime>, b: Option<BootTime>) -> Option<BootTime> {
+    a.into_iter().chain(b).min()
+}
+
+/// Waits for mail or the deadline; `None` is the deadline.
+fn sleep(mailbox: &Receiver<Mail>, wake_at: Option<BootTime>) -> Option<Mail> {
+    let Some(wake_at) = wake_at else {
+        // Every thread holds a sender for as long as the process lives.
+        return mailbox.recv().ok();
+    };
+    let wait: Duration = wake_at.since(clock::now().boot);
+    match mailbox.recv_timeout(wait) {
+        Ok(mail) => Some(mail),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+/// For threads that post.
+pub type Post = Sender<Mail>;
+
+/// Checks a text with its source down to the last step; what [`Catalogue`] asks before it puts one in force.
+pub(super) const VALIDATE: super::catalogue::Validate = validate;

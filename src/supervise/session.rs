@@ -1,0 +1,196 @@
+//! Processes that join a container: `moored exec`, and `[reload] exec`.
+//!
+//! A session is a helper of the keeper's. The client's own descriptors (or one end of a socket pair, on which the terminal's master
+//! arrives) go straight to the process: nothing of what it reads and writes passes through here, so it outlives this supervisor; only its
+//! exit code comes this way.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::Sender;
+
+use super::fifo;
+use super::mail::Mail;
+use super::report::{self, Report};
+use crate::control::{ClientId, Reply, Response};
+use crate::keeper::{self, ChildState, Kind};
+use crate::plan::{Deed, Fact};
+use crate::runtime::cgroup::ContainerCgroup;
+use crate::runtime::{ExecProcess, Payload, Slots};
+use crate::unit::ContainerId;
+
+/// Sessions at a time, of all units: each costs the keeper a record and this process a descriptor.
+const SESSIONS_MAX: usize = 1024;
+
+/// What is to run, where, and who wants to know.
+pub struct SessionJob {
+    /// Where.
+    pub container: ContainerId,
+    /// What.
+    pub process: ExecProcess,
+    /// stdin, stdout, stderr; with a terminal one end of a socket pair.
+    pub fds: Vec<OwnedFd>,
+    /// Who.
+    pub purpose: Purpose,
+}
+
+/// Who wants to know how it ends.
+pub enum Purpose {
+    /// A client.
+    Client(Reply),
+    /// The loop: it was `[reload] exec`.
+    Reload,
+}
+
+struct Session {
+    container: ContainerId,
+    report: OwnedFd,
+    purpose: Option<Purpose>,
+    started: bool,
+}
+
+/// All that run.
+#[derive(Default)]
+pub struct Sessions {
+    by_id: HashMap<String, Session>,
+    next: u64,
+}
+
+impl SessionJob {
+    /// `[reload] exec`: as the container's own process, with nothing to read and nowhere to write.
+    pub fn reload(container: ContainerId, args: Vec<String>) -> SessionJob {
+        SessionJob { container, process: ExecProcess { args, ..ExecProcess::default() }, fds: Vec::new(), purpose: Purpose::Reload }
+    }
+}
+
+impl Sessions {
+    /// Asks the keeper for the process. `target`: pidfd and cgroup of the container, if it runs.
+    pub fn open(
+        &mut self,
+        job: SessionJob,
+        target: Option<(BorrowedFd<'_>, &ContainerCgroup)>,
+        keeper: &keeper::Requests,
+        post: &Sender<Mail>,
+    ) {
+        let SessionJob { container, process, fds, purpose } = job;
+        let spawned = match target {
+            None => Err(format!("{container} is not running")),
+            Some(_) if self.by_id.len() >= SESSIONS_MAX => Err(format!("{SESSIONS_MAX} sessions are open already")),
+            Some((pidfd, cgroup)) => self.spawn(&container, &process, fds, pidfd, cgroup, keeper),
+        };
+        match spawned {
+            Ok((id, report)) => drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), started: false })),
+            Err(text) => end(Some(purpose), &container, Err(text), post),
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        container: &ContainerId,
+        process: &ExecProcess,
+        fds: Vec<OwnedFd>,
+        pidfd: BorrowedFd<'_>,
+        cgroup: &ContainerCgroup,
+        keeper: &keeper::Requests,
+    ) -> Result<(String, OwnedFd), String> {
+        let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+        let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
+        let mut slots = Slots::new(report_write);
+        let mut fds = fds.into_iter();
+        match process.terminal {
+            true => slots.console = fds.next(),
+            false => (slots.stdin, slots.stdout, slots.stderr) = (fds.next(), fds.next(), fds.next()),
+        }
+        if !process.terminal {
+            for slot in [&mut slots.stdin, &mut slots.stdout, &mut slots.stderr] {
+                if slot.is_none() {
+                    *slot = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
+                }
+            }
+        }
+        let payload = Payload::exec(process, pidfd, cgroup, slots).map_err(|error| error.to_string())?;
+        self.next += 1;
+        let id = format!("exec:{container}:{}:{}", std::process::id(), self.next);
+        let spawn = keeper::Spawn {
+            id: &id,
+            kind: Kind::Exec,
+            tag: &[],
+            payload: payload.memfd(),
+            slots: &payload.slots(),
+            held: &[],
+        };
+        keeper.spawn(&spawn).map_err(|error| error.to_string())?;
+        Ok((id, report))
+    }
+
+    /// The keeper says how one fares.
+    pub fn child(&mut self, child: keeper::Child, keeper: &keeper::Requests, post: &Sender<Mail>) {
+        let outcome = match child.state {
+            ChildState::Running => {
+                if let Some(session) = self.by_id.get_mut(&child.id) {
+                    session.tell_started(child.pid);
+                }
+                return;
+            }
+            ChildState::Failed { errno, text } => Err(format!("{text}: {}", std::io::Error::from_raw_os_error(errno))),
+            ChildState::Exited { exit, .. } => Ok(code_of(exit)),
+        };
+        // One of an earlier supervisor has no session here: its client is gone, only the record is left.
+        if let Some(session) = self.by_id.remove(&child.id) {
+            let outcome = match (outcome, report::read(session.report.as_fd())) {
+                (Ok(_), Report::Failed(text)) => Err(text),
+                (outcome, _) => outcome,
+            };
+            end(session.purpose, &session.container, outcome, post);
+        }
+        if let Err(error) = keeper.ack(&child.id) {
+            tracing::warn!("keeper: {error}");
+        }
+    }
+
+    /// The keeper did not spawn one.
+    pub fn refused(&mut self, id: &str, why: &std::io::Error) {
+        if let Some(Session { purpose: Some(Purpose::Client(reply)), .. }) = self.by_id.remove(id) {
+            reply.send(&Response::Error { message: format!("the keeper refused to run it: {why}"), code: 255 });
+        }
+    }
+
+    /// Nobody waits for its end any more. The process is left alone: a terminal that is gone hangs it up by itself.
+    pub fn client_gone(&mut self, client: ClientId) {
+        for session in self.by_id.values_mut() {
+            session.purpose.take_if(|purpose| matches!(purpose, Purpose::Client(reply) if reply.id() == client));
+        }
+    }
+}
+
+impl Session {
+    fn tell_started(&mut self, pid: i32) {
+        if let (false, Some(Purpose::Client(reply))) = (std::mem::replace(&mut self.started, true), &self.purpose) {
+            reply.send(&Response::ExecStarted { pid });
+        }
+    }
+}
+
+fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, String>, post: &Sender<Mail>) {
+    match (purpose, outcome) {
+        (None, _) => {}
+        (Some(Purpose::Client(reply)), Ok(code)) => drop(reply.send(&Response::ExecEnded { code })),
+        // What runc's clients expect of an exec that could not run.
+        (Some(Purpose::Client(reply)), Err(message)) => drop(reply.send(&Response::Error { message, code: 255 })),
+        (Some(Purpose::Reload), outcome) => {
+            let id = container.clone();
+            let fact = match outcome {
+                Ok(0) => Fact::Reloaded { id },
+                Ok(code) => Fact::ActionFailed { id, deed: Deed::Reload, text: format!("the reload command exited with code {code}") },
+                Err(text) => Fact::ActionFailed { id, deed: Deed::Reload, text },
+            };
+            let _ = post.send(Mail::Fact(fact));
+        }
+    }
+}
+
+fn code_of(exit: keeper::Exit) -> u8 {
+    match exit {
+        keeper::Exit::Code(code) => code,
+        keeper::Exit::Signal { signal, .. } => 128u8.saturating_add(signal),
+    }
+}

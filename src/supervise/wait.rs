@@ -1,0 +1,88 @@
+//! Clients that wait for something to become true: looked at after each round, never polled.
+//!
+//! Pure: what is known in, an answer or nothing out.
+
+use crate::plan::{Desired, Live, Observed, Phase, State, Status, statuses};
+use crate::plan::{BootTime, Seen};
+use crate::unit::UnitName;
+
+/// What a client waits for, of one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// `moored stop`: nothing of it is left.
+    Stopped,
+    /// `moored start`: it runs, or has completed.
+    Up,
+    /// `moored restart`: a generation after this one is up.
+    Newer(u64),
+    /// `moored reload`: it was told.
+    Reloaded,
+    /// `moored sync`: it is as its file says.
+    Converged,
+}
+
+/// How far one unit is from a goal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not there, and it may still get there by itself.
+    Pending,
+    /// There.
+    Reached(String),
+    /// It will not get there, or is in trouble on the way: why.
+    Missed(String),
+}
+
+/// Looks at one unit.
+pub fn judge(goal: &Goal, seen: Option<&Seen>, status: &Status, words: &str) -> Verdict {
+    let live = seen.and_then(|seen| seen.live.as_ref());
+    match goal {
+        Goal::Stopped => match (live, status.phase) {
+            (None, _) => Verdict::Reached("stopped".to_owned()),
+            (Some(_), Phase::Stuck) => Verdict::Missed(words.to_owned()),
+            (Some(_), _) => Verdict::Pending,
+        },
+        Goal::Up => up(live, status, words),
+        Goal::Newer(old) => match live {
+            Some(live) if live.id.generation <= *old => Verdict::Pending,
+            Some(_) | None => up(live, status, words),
+        },
+        Goal::Reloaded => match live {
+            Some(live) if live.reload.is_some() => Verdict::Pending,
+            Some(_) => match seen.and_then(|seen| seen.trouble.clone()) {
+                Some(trouble) => Verdict::Missed(trouble),
+                None => Verdict::Reached("reloaded".to_owned()),
+            },
+            None => Verdict::Missed(words.to_owned()),
+        },
+        Goal::Converged => match status.phase {
+            Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
+            Phase::Running if is_to_go(live) => Verdict::Pending,
+            Phase::Running | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
+            Phase::Backoff | Phase::Failed | Phase::Stuck => Verdict::Missed(words.to_owned()),
+        },
+    }
+}
+
+fn up(live: Option<&Live>, status: &Status, words: &str) -> Verdict {
+    match status.phase {
+        Phase::Running if is_to_go(live) => Verdict::Pending,
+        Phase::Running => Verdict::Reached("running".to_owned()),
+        Phase::Completed => Verdict::Reached(words.to_owned()),
+        Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
+        Phase::Backoff | Phase::Failed | Phase::Stopped | Phase::Stuck => Verdict::Missed(words.to_owned()),
+    }
+}
+
+fn is_to_go(live: Option<&Live>) -> bool {
+    live.is_some_and(|live| live.restart || !matches!(live.state, State::Running { .. }))
+}
+
+/// Whether nothing at all is left to stop.
+pub fn all_stopped(observed: &Observed) -> bool {
+    observed.units.values().all(|seen| seen.live.is_none())
+}
+
+/// The statuses of all units, by name.
+pub fn statuses_by_name(desired: &Desired, observed: &Observed, now: BootTime) -> std::collections::BTreeMap<UnitName, Status> {
+    statuses(desired, observed, now).into_iter().collect()
+}
