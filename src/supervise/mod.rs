@@ -1,1 +1,3 @@
 //! The mailbox loop: facts in, reconcile, apply.
+
+pub mod log;
