@@ -1,24 +1,59 @@
 //! The process that somebody started: signals, orphans, the keeper's spare.
+//!
+//! It does next to nothing, so that it does not die: it executes itself again from a sealed memfd, makes the run-dir and
+//! the listening socket, starts the keeper with it, and waits.
+//!
+//! | what happens | what it does |
+//! |---|---|
+//! | TERM, INT, QUIT, HUP | tells the keeper to begin the ordered stop; the state is the keeper's, so once is enough |
+//! | the keeper says that all is done | leaves with the code it says: 0 after an ordered stop |
+//! | the keeper dies without that | takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
+//! | another child ends | reaps it, but only while the keeper lives: later it may be a container |
+//! | there is a keeper already, without an anchor | controls that one and starts nothing; it is no spare, for it is not the parent |
+//!
+//! Nobody has to reconnect to another path: connections wait in the socket's backlog until whoever holds it takes them.
+//! Prints nothing: writing to a terminal that hung up, or to a pipe nobody reads, must not stop it.
 
-use std::ffi::OsString;
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod control;
+mod place;
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::keeper::Spawner;
+use crate::keeper::{self, Command, IGNORED, Keeper, Parts, STOPPING, Spawner};
+use crate::sys::base::Base;
+use crate::sys::signal::{self, SIGCHLD, SIGHUP};
+use crate::sys::{fd, image};
+use control::{Control, End};
+use place::{Place, claim};
 
 /// What `moored up` was asked for, as far as the anchor is concerned.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Made 0700 if missing; holds `keeper.sock`.
     pub run_dir: PathBuf,
-    /// The keeper's whole argv, for example `moored keeper`. It must end in [`crate::keeper::main`]; it is for `ps` only, all the
-    /// keeper needs comes by descriptor.
+    /// The keeper's whole argv, for example `moored keeper`. It must come to [`crate::keeper::main`]; it is for `ps` only,
+    /// all the keeper needs comes by descriptor.
     pub keeper: Vec<OsString>,
     /// The supervisor's whole argv, for example `moored supervisor --run-dir …`.
     pub supervisor: Vec<OsString>,
 }
 
-/// Why `moored up` did not come to run anything.
+/// Why `moored up` did not come to run anything, or lost what it controlled.
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
     /// Another anchor has this run-dir.
@@ -27,10 +62,111 @@ pub enum AnchorError {
         /// Whose.
         pid: i32,
     },
+    /// A keeper of another build runs without an anchor.
+    #[error("what runs in {} is of another version of moored and cannot be taken over", run_dir.display())]
+    OtherVersion {
+        /// Where.
+        run_dir: PathBuf,
+    },
+    /// The run-dir is somebody else's.
+    #[error("{} belongs to uid {owner}: expected our own", run_dir.display())]
+    Owner {
+        /// Where.
+        run_dir: PathBuf,
+        /// Whose.
+        owner: u32,
+    },
+    /// The run-dir cannot be made or used.
+    #[error("{step} {}: {source}", path.display())]
+    RunDir {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program cannot run from memory.
+    #[error("running from a sealed memory file: {0} (is vm.memfd_noexec 2?)")]
+    Image(io::Error),
+    /// Signals, or the duty of a subreaper.
+    #[error("setting up the process: {0}")]
+    Setup(io::Error),
+    /// The keeper cannot be forked.
+    #[error("starting the keeper: {0}")]
+    Keeper(io::Error),
+    /// Talking to a keeper that runs.
+    #[error(transparent)]
+    Client(#[from] keeper::ClientError),
+    /// The keeper that was taken over died, and nobody takes its place.
+    #[error("the keeper died and had no spare: containers may still run, their exits will be unknown")]
+    KeeperLost,
+    /// An argument that cannot be passed on.
+    #[error("an argument holds a NUL byte")]
+    Argument,
 }
 
-/// Runs until all is stopped; the code is the one for the shell: 0 after an ordered stop. Prints nothing.
+/// Runs until all is stopped; the code is the one for the shell: 0 after an ordered stop. Call it first in `main`, before
+/// any thread: it executes the program again with the same arguments.
 pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
-    let _ = (options, spawner);
-    unimplemented!()
+    let base = Base::capture();
+    let signals = keeper::signals(&waited_for()).map_err(AnchorError::Setup)?;
+    signal::ignore(&IGNORED).map_err(AnchorError::Setup)?;
+    fd::cloexec_from(3).map_err(AnchorError::Setup)?;
+    let image = sealed_image().map_err(AnchorError::Image)?;
+    become_anchor().map_err(AnchorError::Setup)?;
+    let (keeper_argv, supervisor_argv) = (c_strings(&options.keeper)?, c_strings(&options.supervisor)?);
+    match claim(&options.run_dir)? {
+        Place::Free { listener, control } => {
+            let run_dir = &options.run_dir;
+            let keeper = keeper::start(image.as_fd(), listener.as_fd(), run_dir, &keeper_argv, &supervisor_argv)
+                .map_err(AnchorError::Keeper)?;
+            let mut control = Control::new(control, Some(keeper));
+            match control.run(&signals) {
+                End::Done(code) => Ok(ExitCode::from(code)),
+                End::KeeperDied => {
+                    let stopping = control.stopping;
+                    drop(control);
+                    let command = Command::new(supervisor_argv);
+                    let parts = Parts { run_dir: run_dir.clone(), listener, image, signals, base, command };
+                    Ok(ExitCode::from(Keeper::adopting(parts, spawner, stopping).run()))
+                }
+            }
+        }
+        Place::Kept { control } => match Control::new(control, None).run(&signals) {
+            End::Done(code) => Ok(ExitCode::from(code)),
+            End::KeeperDied => Err(AnchorError::KeeperLost),
+        },
+    }
+}
+
+/// A hang-up that `nohup` had ignored stays ignored.
+fn waited_for() -> Vec<i32> {
+    let stopping = STOPPING.into_iter().filter(|signal| *signal != SIGHUP || !signal::is_ignored(SIGHUP));
+    stopping.chain([SIGCHLD]).collect()
+}
+
+/// Our own program, sealed. The first time it does not return but begins again from the sealed copy; the signals stay
+/// blocked and pending over that.
+fn sealed_image() -> io::Result<OwnedFd> {
+    let (program, sealed) = image::own()?;
+    if sealed {
+        return Ok(program);
+    }
+    let copy = image::sealed_copy(program.as_fd(), c"moored")?;
+    let argv: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let never: Infallible = image::execute(copy.as_fd(), &argv, &keeper::environment())?;
+    match never {}
+}
+
+fn become_anchor() -> io::Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // Executed by descriptor it would be called by the descriptor's number.
+    rustix::thread::set_name(c"moored")?;
+    Ok(())
+}
+
+fn c_strings(arguments: &[OsString]) -> Result<Vec<CString>, AnchorError> {
+    let one = |argument: &OsString| CString::new(argument.clone().into_vec()).map_err(|_| AnchorError::Argument);
+    arguments.iter().map(one).collect()
 }

@@ -16,10 +16,20 @@
 //! 5. When [`Events::next`] says [`ClientError::Gone`] or [`ClientError::Denied`]: exit, and stop nothing. No parent is
 //!    left to serve, or another supervisor serves it.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::wire::{ChildState, Kind, Orphan, Refusal, Stats};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
+};
+
+use super::packet::{receive, send};
+use super::wire::{
+    ChildState, Kind, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
+};
+use super::{CHILD_HELD_MAX, SOCKET_NAME, VERSION};
 
 /// Why there is no keeper to talk to.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +38,9 @@ pub enum ClientError {
     #[error("no keeper listens on {path}: {errno}")]
     Gone {
         /// The socket.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What connecting said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// The keeper does not take us in this role.
     #[error("the keeper refused the connection: {}{}", std::io::Error::from_raw_os_error(*errno), pid.map(|p| format!(" (pid {p} has the place)")).unwrap_or_default())]
@@ -42,10 +52,10 @@ pub enum ClientError {
     },
     /// The request is beyond the bounds of the protocol; nothing was sent.
     #[error(transparent)]
-    Wire(#[from] super::wire::WireError),
+    Wire(#[from] WireError),
     /// The socket failed in a way that is no death of the keeper.
     #[error("talking to the keeper: {0}")]
-    Socket(rustix::io::Errno),
+    Socket(Errno),
 }
 
 /// One container or exec to fork.
@@ -117,36 +127,156 @@ pub struct Full {
     pub held: Vec<Option<OwnedFd>>,
 }
 
+/// The connection in force; replaced by the receiving side when the keeper died.
+#[derive(Debug)]
+struct Link {
+    path: PathBuf,
+    socket: Mutex<Arc<OwnedFd>>,
+}
+
+impl Link {
+    fn socket(&self) -> Arc<OwnedFd> {
+        // A poisoned lock holds a good descriptor all the same: it is replaced in one step.
+        Arc::clone(&self.socket.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, socket: OwnedFd) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(socket);
+    }
+}
+
 /// Sends. One thread; blocks only while the keeper is busy and its socket full.
 ///
 /// A request to a keeper that just died is lost, and `Ok`: the `Welcome` of the next one says so.
 #[derive(Debug)]
-pub struct Requests {}
+pub struct Requests {
+    link: Arc<Link>,
+}
 
 /// Receives. One thread of its own; blocks.
 #[derive(Debug)]
-pub struct Events {}
+pub struct Events {
+    link: Arc<Link>,
+}
 
-/// Connects to the keeper of `run_dir` as its supervisor.
+/// Connects to the keeper of `run_dir` as its supervisor. The first event is `Welcome`.
 pub fn connect(run_dir: &Path) -> Result<(Requests, Events), ClientError> {
-    let _ = run_dir;
-    unimplemented!()
+    let path = run_dir.join(SOCKET_NAME);
+    let socket = hello(&path, Role::Supervisor)?;
+    let link = Arc::new(Link { path, socket: Mutex::new(Arc::new(socket)) });
+    Ok((Requests { link: Arc::clone(&link) }, Events { link }))
+}
+
+/// The keeper's figures, for whoever may ask (root, or the keeper's user).
+pub fn observe(run_dir: &Path) -> Result<Stats, ClientError> {
+    let path = run_dir.join(SOCKET_NAME);
+    let socket = hello(&path, Role::Observer)?;
+    match next_message(socket.as_fd())? {
+        Some(Message::Denied { errno, pid }) => Err(ClientError::Denied { errno, pid }),
+        Some(Message::Welcome { stats }) => Ok(stats),
+        Some(_) => Err(ClientError::Wire(WireError::Malformed)),
+        None => Err(ClientError::Gone { path, errno: Errno::CONNRESET }),
+    }
+}
+
+/// A connection on which `Hello` is said.
+pub(crate) fn hello(path: &Path, role: Role) -> Result<OwnedFd, ClientError> {
+    let gone = |errno| ClientError::Gone { path: path.to_owned(), errno };
+    let address = SocketAddrUnix::new(path).map_err(gone)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(ClientError::Socket)?;
+    connect_to(&socket, &address).map_err(gone)?;
+    let bytes = encode(&Request::Hello { version: VERSION, role })?;
+    match send(socket.as_fd(), &bytes, &[], SendFlags::empty()) {
+        // Gone again, or refused before it read: what it said is still to be received.
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(socket),
+        Err(errno) => Err(ClientError::Socket(errno)),
+    }
+}
+
+/// The next message on a connection of another role; `None` when the keeper is gone.
+pub(crate) fn next_message(socket: BorrowedFd<'_>) -> Result<Option<Message>, ClientError> {
+    let packet = receive(socket, RecvFlags::empty()).map_err(ClientError::Socket)?;
+    Ok(packet.map(|packet| decode_message(&packet.bytes)).transpose()?)
+}
+
+/// Sends a request without descriptors on a connection of another role.
+pub(crate) fn send_request(socket: BorrowedFd<'_>, request: &Request) -> Result<(), ClientError> {
+    send(socket, &encode(request)?, &[], SendFlags::empty()).map_err(ClientError::Socket)
 }
 
 impl Events {
     /// The next event. Reconnects by itself when the keeper died. Not an iterator: an error is the end.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Event, ClientError> {
-        unimplemented!()
+        loop {
+            let socket = self.link.socket();
+            match receive(socket.as_fd(), RecvFlags::empty()) {
+                Ok(Some(packet)) => {
+                    if let Some(event) = event(decode_message(&packet.bytes)?, packet.fds)? {
+                        return Ok(event);
+                    }
+                }
+                // Ends: with no listener left, connecting fails.
+                Ok(None) => self.link.replace(hello(&self.link.path, Role::Supervisor)?),
+                Err(errno) => return Err(ClientError::Socket(errno)),
+            }
+        }
     }
 }
 
-#[allow(unused_variables)]
+/// What a message means to a supervisor; `None` for one that is not for it.
+fn event(message: Message, fds: Vec<OwnedFd>) -> Result<Option<Event>, ClientError> {
+    let mut fds = fds.into_iter();
+    Ok(Some(match message {
+        Message::Welcome { stats } => Event::Welcome(stats),
+        Message::Child { id, kind, pid, state, tag, held } => {
+            let pidfd = if state == ChildState::Running { fds.next() } else { None };
+            let full = tag.map(|tag| Full { tag, held: place(held.unwrap_or(0), &mut fds) });
+            Event::Child(Child { id, kind, pid, state, pidfd, full })
+        }
+        Message::Orphan(orphan) => Event::Orphan(orphan),
+        Message::Held { name } => match fds.next() {
+            Some(fd) => Event::Held { name, fd },
+            // This process had no room for the descriptor; the keeper still has it.
+            None => return Err(ClientError::Socket(Errno::MFILE)),
+        },
+        Message::Synced => Event::Synced,
+        Message::Refused(refusal) => Event::Refused(refusal),
+        Message::Stop => Event::Stop,
+        Message::Stats(stats) => Event::Stats(stats),
+        Message::Denied { errno, pid } => return Err(ClientError::Denied { errno, pid }),
+        Message::Ended { .. } => return Ok(None),
+    }))
+}
+
+/// Descriptors put at the positions of the bits of `mask`.
+pub(super) fn place(mask: u32, fds: &mut impl Iterator<Item = OwnedFd>) -> Vec<Option<OwnedFd>> {
+    let count = u32::BITS.saturating_sub(mask.leading_zeros());
+    (0..count).map(|bit| if mask.checked_shr(bit).is_some_and(|m| m & 1 == 1) { fds.next() } else { None }).collect()
+}
+
+/// The bits of the positions that are filled.
+pub(super) fn mask<T>(held: &[Option<T>]) -> u32 {
+    let bit = |(n, fd): (usize, &Option<T>)| fd.as_ref().and_then(|_| 1_u32.checked_shl(u32::try_from(n).ok()?));
+    held.iter().enumerate().filter_map(bit).fold(0, |mask, bit| mask | bit)
+}
+
 impl Requests {
     /// Forks. Answer: `Child` `Running` or `Failed`, or `Refused`.
     pub fn spawn(&self, spawn: &Spawn<'_>) -> Result<(), ClientError> {
-        unimplemented!()
+        let bound = |n: usize| u8::try_from(n).map_err(|_| WireError::Bound("number of descriptors"));
+        let request = Request::Spawn {
+            id: spawn.id.to_owned(),
+            kind: spawn.kind,
+            tag: spawn.tag.to_vec(),
+            slots: bound(spawn.slots.len())?,
+            held: bound(spawn.held.len())?,
+        };
+        let fds: Vec<_> = [spawn.payload].iter().chain(spawn.slots).chain(spawn.held).copied().collect();
+        self.request(&request, &fds)
     }
+
     /// Takes a child of a dead keeper, by pid of an [`Event::Orphan`] or with the pidfd it was announced with. Answer: as
     /// for `spawn`; `Refused` ECHILD means that its exit cannot be known any more.
     pub fn adopt(
@@ -158,46 +288,76 @@ impl Requests {
         pidfd: Option<BorrowedFd<'_>>,
         held: &[Option<BorrowedFd<'_>>],
     ) -> Result<(), ClientError> {
-        unimplemented!()
+        if held.len() > CHILD_HELD_MAX {
+            return Err(WireError::Bound("number of descriptors").into());
+        }
+        let request = Request::Adopt {
+            id: id.to_owned(),
+            kind,
+            tag: tag.to_vec(),
+            pid,
+            pidfd: pidfd.is_some(),
+            held: mask(held),
+        };
+        let fds: Vec<_> = pidfd.into_iter().chain(held.iter().flatten().copied()).collect();
+        self.request(&request, &fds)
     }
+
     /// The exit or failure is recorded: the keeper may forget it. No answer.
     pub fn ack(&self, id: &str) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Ack { id: id.to_owned() }, &[])
     }
+
     /// Replaces the tag. No answer.
     pub fn set_tag(&self, id: &str, tag: &[u8]) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::SetTag { id: id.to_owned(), tag: tag.to_vec() }, &[])
     }
+
     /// Closes the keeper's held descriptor at `position`. No answer.
     pub fn release(&self, id: &str, position: u8) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Release { id: id.to_owned(), position }, &[])
     }
+
     /// Asks for the child with tag and descriptors. Answer: `Child`.
     pub fn report(&self, id: &str) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Report { id: id.to_owned() }, &[])
     }
+
     /// Keeps a descriptor under a name for the next supervisor; replaces one of that name. No answer.
     pub fn hold(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Hold { name: name.to_owned() }, &[fd])
     }
+
     /// Closes a held descriptor. No answer.
     pub fn unhold(&self, name: &str) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Unhold { name: name.to_owned() }, &[])
     }
+
     /// This supervisor is up and has adopted what it knows. Due after every `Welcome`.
     pub fn adoption_done(&self) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::AdoptionDone, &[])
     }
+
     /// Begins the ordered stop as a signal to the anchor would (`moored down`). Answer: `Stop`.
     pub fn stop(&self) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Stop, &[])
     }
+
     /// No supervisor is needed after this one. Without `leave_running` the keeper ends when all children are gone.
     pub fn finish(&self, leave_running: bool) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Finish { leave_running }, &[])
     }
+
     /// Asks for figures. Answer: `Stats`.
     pub fn stats(&self) -> Result<(), ClientError> {
-        unimplemented!()
+        self.request(&Request::Stats, &[])
+    }
+
+    fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        request.check(fds.len())?;
+        match send(self.link.socket().as_fd(), &encode(request)?, fds, SendFlags::empty()) {
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(()),
+            Err(errno) => Err(ClientError::Socket(errno)),
+        }
     }
 }

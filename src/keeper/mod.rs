@@ -45,11 +45,27 @@
     clippy::print_stderr
 )]
 
+mod boot;
+mod child;
 mod client;
+mod link;
+mod orphans;
+mod packet;
+mod run;
+mod serve;
+mod supervisor;
+mod tell;
 pub mod wire;
 
-pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect};
+pub use boot::main;
+pub(crate) use boot::{environment, start};
+pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect, observe};
+pub(crate) use client::{hello, next_message, send_request};
+pub(crate) use run::{Keeper, Parts, signals};
+pub(crate) use supervisor::Command;
 pub use wire::{ChildState, Exit, Kind, Orphan, Refusal, Stats};
+
+use crate::sys::signal;
 
 /// The protocol's version; both sides must be of the same.
 pub const VERSION: u16 = 1;
@@ -71,6 +87,14 @@ pub const CHILD_HELD_MAX: usize = 8;
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// Most containers and execs known at a time.
 pub const CHILDREN_MAX: usize = 16_384;
+/// Most connections at a time: supervisor, anchor, and who asks for figures.
+const CONNECTIONS_MAX: usize = 16;
+/// What must stop neither anchor, keeper nor supervisor: writing to a pipe or a terminal that is gone or not ours, and
+/// what only kills by default.
+pub(crate) const IGNORED: [i32; 6] =
+    [signal::SIGPIPE, signal::SIGTSTP, signal::SIGTTIN, signal::SIGTTOU, signal::SIGUSR1, signal::SIGUSR2];
+/// What means an ordered stop to the anchor, and nothing to the supervisor.
+pub(crate) const STOPPING: [i32; 4] = [signal::SIGTERM, signal::SIGINT, signal::SIGHUP, signal::SIGQUIT];
 /// Most descriptors held by name.
 pub const HELD_MAX: usize = 1024;
 
@@ -95,11 +119,4 @@ pub struct SpawnError {
     pub errno: i32,
     /// Which step failed.
     pub text: String,
-}
-
-/// The keeper process, started by the anchor with its listening socket and settings on descriptors. The code is for the
-/// anchor.
-pub fn main(spawner: &mut dyn Spawner) -> std::process::ExitCode {
-    let _ = spawner;
-    unimplemented!()
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CHILD_HELD_MAX, HELD_MAX, ID_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_FDS_MAX, TAG_BYTES_MAX};
+use super::{CHILD_HELD_MAX, ID_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_FDS_MAX, TAG_BYTES_MAX};
 
 /// Who connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +221,8 @@ pub enum Message {
     Ended {
         /// For the shell.
         code: u8,
+        /// Whether the keeper stays, with what still runs.
+        stays: bool,
     },
 }
 
@@ -365,9 +367,4 @@ impl Request {
         }
         if said == came { Ok(()) } else { Err(WireError::Descriptors { said, came }) }
     }
-}
-
-/// Whether one more descriptor may be held by name.
-pub(crate) fn may_hold(count: usize) -> bool {
-    count < HELD_MAX
 }

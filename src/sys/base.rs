@@ -1,5 +1,54 @@
-//! What a child must get back because the keeper changed it for itself.
+//! What a child must get back because its parent changed it for itself: signal mask and dispositions, the limit on open
+//! files, the OOM score.
 
-/// Limits, signals and OOM score as they were when the program started.
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::signal;
+
+/// Where the OOM score of the calling process is set (proc(5)).
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
+/// The limit on open files and the OOM score as they were when the program started.
 #[derive(Debug, Clone)]
-pub struct Base {}
+pub struct Base {
+    open_files: Rlimit,
+    oom_score_adj: Option<i32>,
+    raised: bool,
+}
+
+impl Base {
+    /// Notes how things are now.
+    pub fn capture() -> Self {
+        Base { open_files: getrlimit(Resource::Nofile), oom_score_adj: oom_score_adj(), raised: false }
+    }
+
+    /// Raises the limit on open files to its hard limit and asks for an `oom_score_adj` of `wanted`. Best effort: below the
+    /// current score that takes CAP_SYS_RESOURCE.
+    pub fn raise(&mut self, wanted: i32) {
+        self.raised = true;
+        let hard = self.open_files.maximum;
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+        let _ = std::fs::write(OOM_SCORE_ADJ, wanted.to_string());
+    }
+
+    /// In a child: no signal blocked, all with their default action, the noted limit and score. Call it while the host's
+    /// `/proc` is still in place.
+    pub fn restore(&self) -> io::Result<()> {
+        signal::reset_all()?;
+        if !self.raised {
+            return Ok(());
+        }
+        setrlimit(Resource::Nofile, self.open_files)?;
+        match self.oom_score_adj {
+            Some(score) => std::fs::write(OOM_SCORE_ADJ, score.to_string()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The calling process' `oom_score_adj`, where `/proc` says.
+pub fn oom_score_adj() -> Option<i32> {
+    std::fs::read_to_string(OOM_SCORE_ADJ).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,121 @@
+//! The anchor's loop: signals in, one `Stop` out, the keeper's end.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::keeper::wire::{Message, Request};
+use crate::keeper::{next_message, send_request};
+use crate::sys::signal::SIGCHLD;
+use crate::sys::wait::{Which, peek, reap};
+
+/// Most signals, messages or dead children handled in a row.
+const TURN_MAX: usize = 4096;
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The keeper said so; the code is for the shell.
+    Done(u8),
+    /// Without a word.
+    KeeperDied,
+}
+
+/// The control of one keeper.
+pub(super) struct Control {
+    socket: OwnedFd,
+    /// The keeper if it is our child.
+    keeper: Option<i32>,
+    /// An ordered stop was asked for.
+    pub stopping: bool,
+    /// What the keeper said last.
+    ended: Option<u8>,
+    /// The keeper will say nothing more.
+    hung_up: bool,
+}
+
+impl Control {
+    pub fn new(socket: OwnedFd, keeper: Option<i32>) -> Self {
+        Control { socket, keeper, stopping: false, ended: None, hung_up: false }
+    }
+
+    /// Waits for the keeper's end.
+    pub fn run(&mut self, signals: &SignalFd) -> End {
+        loop {
+            let listen = if self.hung_up { PollFlags::empty() } else { PollFlags::IN };
+            let mut polls = [PollFd::new(signals, PollFlags::IN), PollFd::new(&self.socket, listen)];
+            // A closed peer is reported for ever, asked for or not: leave it out then.
+            let polls = if self.hung_up { polls.split_at_mut(1).0 } else { polls.as_mut_slice() };
+            let _ = poll(polls, None);
+            self.take_signals(signals);
+            if let Some(end) = self.look() {
+                return end;
+            }
+        }
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd) {
+        for _ in 0..TURN_MAX {
+            let Ok(Some(info)) = signals.read_signal() else { return };
+            if i32::try_from(info.ssi_signo) != Ok(SIGCHLD) && !self.stopping {
+                self.stopping = true;
+                // A keeper that just died gets it from us in its place.
+                let _ = send_request(self.socket.as_fd(), &Request::Stop);
+            }
+        }
+    }
+
+    /// Whether it is over: by word of the keeper, or by its death.
+    fn look(&mut self) -> Option<End> {
+        // The order matters: what the keeper said before it died is there once it is seen dead.
+        let died = self.keeper_died();
+        self.take_messages();
+        match (self.ended, self.keeper) {
+            (Some(code), None) => Some(End::Done(code)),
+            (None, None) => self.hung_up.then_some(End::KeeperDied),
+            (ended, Some(pid)) if died => {
+                let _ = reap(Which::Pid(pid));
+                Some(ended.map_or(End::KeeperDied, End::Done))
+            }
+            (_, Some(_)) => None,
+        }
+    }
+
+    fn take_messages(&mut self) {
+        while !self.hung_up && self.readable() {
+            match next_message(self.socket.as_fd()) {
+                Ok(Some(Message::Ended { code, stays })) => {
+                    self.ended = Some(code);
+                    if stays {
+                        // It goes on without us.
+                        self.keeper = None;
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => self.hung_up = true,
+            }
+        }
+    }
+
+    fn readable(&self) -> bool {
+        let mut polls = [PollFd::new(&self.socket, PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut polls, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether the keeper is dead. Buries other children on the way: seeing the keeper alive after one of them was seen
+    /// dead proves that it is not one that the keeper left to us.
+    fn keeper_died(&self) -> bool {
+        for _ in 0..TURN_MAX {
+            let Ok(Some(ended)) = peek(Which::Any) else { return false };
+            if let Some(keeper) = self.keeper
+                && !matches!(peek(Which::Pid(keeper)), Ok(None))
+            {
+                return true;
+            }
+            let _ = reap(Which::Pid(ended.pid));
+        }
+        false
+    }
+}

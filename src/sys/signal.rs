@@ -1,0 +1,47 @@
+//! Signal masks and dispositions, without handlers: a signal is blocked and read from a descriptor, ignored, or default.
+
+use std::io;
+
+pub use libc::{
+    SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+};
+
+/// Highest signal number on Linux.
+const LAST: i32 = 64;
+
+/// Ignores each of `signals`, here and in what is executed later.
+pub fn ignore(signals: &[i32]) -> io::Result<()> {
+    signals.iter().try_for_each(|signal| set(*signal, libc::SIG_IGN))
+}
+
+/// Whether `signal` is ignored (by `nohup`, say).
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all zeroes is a valid sigaction to be overwritten.
+    let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action only reads; `old` is a live out-pointer.
+    let done = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut old) };
+    done == 0 && old.sa_sigaction == libc::SIG_IGN
+}
+
+/// Default action for every signal, none blocked. For a child between fork and exec.
+pub fn reset_all() -> io::Result<()> {
+    for signal in 1..=LAST {
+        // KILL and STOP cannot be set; 32 and 33 are the C library's own.
+        let _ = set(signal, libc::SIG_DFL);
+    }
+    unblock_all()
+}
+
+/// Blocks none.
+pub fn unblock_all() -> io::Result<()> {
+    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
+}
+
+fn set(signal: i32, action: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid sigaction: no flags, an empty mask.
+    let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+    new.sa_sigaction = action;
+    // SAFETY: `new` is valid and names no handler function, only SIG_IGN or SIG_DFL.
+    let done = unsafe { libc::sigaction(signal, &raw const new, std::ptr::null_mut()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
