@@ -1,1 +1,3 @@
 //! The OCI runtime spec compiled to a script of steps. Pure.
+
+pub mod seccomp;
