@@ -1,8 +1,216 @@
-//! The command line: clap definitions and rendering.
+//! The command line: what was typed ([`args`]), what it means ([`settings`]), asking the supervisor ([`ask`]), and text for people
+//! ([`render`], [`text`]).
+//!
+//! # Exit codes
+//!
+//! | code | means |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | not done; `check`: something is invalid |
+//! | 0 to 3 | `sync`: converged, invalid, failed, timeout |
+//! | the process's, 128 + signal, or 125 when it could not be run | `exec` |
+//! | 64 | the command line is wrong (sysexits' EX_USAGE, as 2 is taken by `sync`) |
+//! | 69 | no supervisor could be asked (EX_UNAVAILABLE), except for `exec` |
+//! | 141 | the reader of the output went away, as if by SIGPIPE, silently |
+//!
+//! Which program runs is decided before clap looks: a name ending in `oci` or `runc` is runc's command line, and `keeper` and `supervisor`
+//! are the processes that the anchor starts, which should not pay for a parser they do not need.
 
+pub mod args;
+pub mod ask;
+pub mod exec;
+pub mod render;
+pub mod settings;
+pub mod terminal;
+pub mod text;
+mod up;
+pub mod values;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use settings::Settings;
+
+use crate::control::protocol::Request;
+use crate::control::{CallError, ConnectError};
+use args::{Cli, Command};
+
+/// EX_USAGE.
+const EXIT_USAGE: u8 = 64;
+/// EX_UNAVAILABLE.
+const EXIT_UNAVAILABLE: u8 = 69;
+/// What a shell makes of a death by SIGPIPE.
+const EXIT_PIPE: u8 = 141;
+
+/// Why a command ended without doing what it was for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nobody to ask.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The question or the answer was lost.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The supervisor's own words.
+    #[error("{message}")]
+    Refused {
+        /// What was wrong, what was expected, the cure.
+        message: String,
+        /// What to exit with.
+        code: u8,
+    },
+    /// It ended in between.
+    #[error("the supervisor went away before it answered: what was asked for may or may not have been done")]
+    NoAnswer,
+    /// An answer to another question.
+    #[error("the supervisor answered something else than was asked: is it of another version?")]
+    WrongAnswer,
+    /// A command of DESIGN that comes later.
+    #[error("`moored {0}` is not built in this version")]
+    NotBuilt(&'static str),
+    /// Options that do not go together.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// Only root may make containers.
+    #[error("`moored {0}` needs root: containers, cgroups and mounts are made with its rights. Try `sudo moored {0}`")]
+    NotRoot(&'static str),
+    /// Standard output.
+    #[error("writing to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// The caller's terminal, or the container's.
+    #[error("{step}: {source}")]
+    Terminal {
+        /// What was being done.
+        step: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Connect(_) => EXIT_UNAVAILABLE,
+            Failure::Refused { code, .. } => *code,
+            Failure::Usage(_) => EXIT_USAGE,
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_PIPE,
+            Failure::Call(_)
+            | Failure::NoAnswer
+            | Failure::WrongAnswer
+            | Failure::NotBuilt(_)
+            | Failure::NotRoot(_)
+            | Failure::Output(_)
+            | Failure::Terminal { .. } => 1,
+        }
+    }
+}
 
 /// Runs what the arguments say.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let args: Vec<OsString> = args.collect();
+    if is_runtime_name(&program) {
+        return up::oci(args);
+    }
+    match args.split_first() {
+        Some((first, rest)) if first == "oci" => up::oci(rest.to_vec()),
+        Some((first, rest)) if first == "keeper" => up::keeper(rest.to_vec()),
+        Some((first, rest)) if first == "supervisor" => up::supervisor(rest.to_vec()),
+        Some(_) | None => command_line(program, args),
+    }
+}
+
+/// Whether podman, containerd or a person called us in runc's place.
+fn is_runtime_name(program: &OsString) -> bool {
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with("oci") || name.ends_with("runc")
+}
+
+fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(std::iter::once(program).chain(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let inside = matches!(cli.command, Command::Exec(_));
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            let code = failure.code();
+            if code != EXIT_PIPE {
+                // Nobody is left to tell when standard error is gone too.
+                let _ = writeln!(io::stderr(), "moored: {}", text::one_line(&failure.to_string()));
+            }
+            let ours = inside && !matches!(failure, Failure::Refused { .. } | Failure::Usage(_));
+            ExitCode::from(if ours { exec::EXIT_NOT_RUN } else { code })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let places = cli.places.resolve();
+    let run_dir = places.run_dir.clone();
+    let run_dir = run_dir.as_path();
+    let units = |units: args::Units| units.units;
+    let code = match cli.command {
+        Command::Up(args) => return up::up(Settings::new(places, args)),
+        Command::Oci(rest) => return Ok(up::oci(rest.args)),
+        Command::Ps { units, failed, json } => ask::ps(run_dir, units, failed, json)?,
+        Command::Status { unit, json } => ask::status(run_dir, unit, json)?,
+        Command::Events { units, follow, since, json } => ask::events(run_dir, units, follow, since, json)?,
+        Command::Sync { units, timeout } => ask::sync(run_dir, units, timeout)?,
+        Command::Plan { units, json } => ask::plan(run_dir, units, json)?,
+        Command::Start(args) => ask::act(run_dir, &Request::Start { units: units(args) })?,
+        Command::Restart(args) => ask::act(run_dir, &Request::Restart { units: units(args) })?,
+        Command::Reload(args) => ask::act(run_dir, &Request::Reload { units: units(args) })?,
+        Command::Stop { units, reason, hold } => {
+            ask::act(run_dir, &Request::Stop { units, reason, for_ms: hold.map(ask::millis) })?
+        }
+        Command::Kill { units, signal, all } => ask::kill(run_dir, units, signal, all)?,
+        Command::Down => ask::act(run_dir, &Request::Down)?,
+        Command::Apply { atomic: Some(_), .. } => return Err(Failure::NotBuilt("apply --atomic")),
+        Command::Apply { confirm_removals, atomic: None } => ask::act(run_dir, &Request::Apply { confirm_removals })?,
+        Command::Exec(args) => exec::exec(run_dir, args)?,
+        Command::Logs(_) => return Err(Failure::NotBuilt("logs")),
+        Command::Check { .. } => return Err(Failure::NotBuilt("check")),
+        Command::Init(_) => return Err(Failure::NotBuilt("init")),
+        Command::Why(_) => return Err(Failure::NotBuilt("why")),
+        Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
+        Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),
+        Command::Schema(_) => return Err(Failure::NotBuilt("schema")),
+        Command::Cat(_) => return Err(Failure::NotBuilt("cat")),
+    };
+    Ok(ExitCode::from(code))
+}
+
+/// Writes to standard output, all of it or an error: the print macros panic when the reader is gone.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_known_by_the_end_of_its_name() {
+        for (name, is) in [
+            ("moored", false),
+            ("/usr/bin/moored-oci", true),
+            ("/usr/bin/runc", true),
+            ("crun", false),
+            ("./my-runc", true),
+            ("", false),
+        ] {
+            assert_eq!(is_runtime_name(&name.into()), is, "{name}");
+        }
+    }
 }

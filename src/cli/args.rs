@@ -1,0 +1,311 @@
+//! The command line as typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::values;
+
+/// Keeps containers running that are declared in a directory of TOML unit files.
+#[derive(Debug, Parser)]
+#[command(name = "moored", version, about, disable_help_subcommand = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Where everything is.
+    #[command(flatten)]
+    pub places: Places,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes; see [`super::settings`] for what holds when they are not given.
+#[derive(Debug, Default, Args)]
+pub struct Places {
+    /// Sockets and what lasts until reboot [env: MOORED_RUN_DIR] [default: /run/moored]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Places")]
+    pub run_dir: Option<PathBuf>,
+    /// What must survive a reboot [env: MOORED_STATE_DIR] [default: /var/lib/moored]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Places")]
+    pub state_dir: Option<PathBuf>,
+    /// What containers print [env: MOORED_LOG_DIR] [default: /var/log/moored]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Places")]
+    pub log_dir: Option<PathBuf>,
+    /// Parent of the containers' cgroups [env: MOORED_CGROUP_ROOT] [default: /moored]
+    #[arg(long, global = true, value_name = "CGROUP", help_heading = "Places")]
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run in the foreground; Ctrl-C and SIGTERM stop everything in order
+    Up(Up),
+    /// Wait until what is on disk now is read and converged: exit 0, 1 invalid, 2 failed, 3 timeout
+    Sync {
+        /// Only these units
+        units: Vec<String>,
+        /// Give up after this long
+        #[arg(long, value_name = "TIME", value_parser = values::duration)]
+        timeout: Option<Duration>,
+    },
+    /// List units: phase, pid, since when, restarts, last exit, and why
+    Ps {
+        /// Only these units
+        units: Vec<String>,
+        /// Only those that failed, are stuck or wait for the next try
+        #[arg(long)]
+        failed: bool,
+        /// An array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one unit in full, with its last log lines; without a unit, the supervisor itself
+    Status {
+        /// Which
+        unit: Option<String>,
+        /// One object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a unit printed
+    Logs(Logs),
+    /// Print what happened
+    Events {
+        /// Only about these units
+        units: Vec<String>,
+        /// Go on as things happen
+        #[arg(short, long)]
+        follow: bool,
+        /// From this time on: "10m" ago, or a date and time
+        #[arg(long, value_name = "TIME", value_parser = values::since)]
+        since: Option<u64>,
+        /// One object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run units; also ends a stop and begins anew after a failure
+    Start(Units),
+    /// Stop units; they stay stopped until `start`, the time given, or their file's removal
+    Stop {
+        /// Which
+        #[arg(required = true)]
+        units: Vec<String>,
+        /// Why, shown by ps and status
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// For this long only
+        #[arg(long = "for", value_name = "TIME", value_parser = values::duration)]
+        hold: Option<Duration>,
+    },
+    /// Stop units and start them at once
+    Restart(Units),
+    /// Do what the unit's [reload] says; SIGHUP if it says nothing
+    Reload(Units),
+    /// Send a signal to the first process of units
+    Kill {
+        /// Which
+        #[arg(required = true)]
+        units: Vec<String>,
+        /// Name or number [default: SIGTERM; with --all SIGKILL]
+        #[arg(short, long, value_name = "SIG", value_parser = values::signal)]
+        signal: Option<u8>,
+        /// To every process of the unit; SIGKILL only
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Run a program inside a unit's container
+    Exec(Exec),
+    /// Validate unit files: exit 1 and say file:line:column
+    Check {
+        /// Files or directories [default: the directories that `up` reads]
+        paths: Vec<PathBuf>,
+        /// An array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what would change, why, and how
+    Plan {
+        /// Compare with this directory instead of those in force
+        #[arg(long, value_name = "DIR")]
+        units: Option<PathBuf>,
+        /// One object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put in force what is on disk now, without waiting for it to be quiet
+    Apply {
+        /// Also remove the units that are missing although their directory became another one
+        #[arg(long)]
+        confirm_removals: bool,
+        /// Put a whole directory in force at once
+        #[arg(long, value_name = "DIR", hide = true)]
+        atomic: Option<PathBuf>,
+    },
+    /// Stop everything in order, and the supervisor
+    Down,
+    /// runc's command line: spec, create, start, run, exec, state, list, kill, delete
+    #[command(disable_help_flag = true)]
+    Oci(Rest),
+    /// Run as PID 1
+    #[command(hide = true, disable_help_flag = true)]
+    Init(Rest),
+    /// Explain a unit's phase
+    #[command(hide = true, disable_help_flag = true)]
+    Why(Rest),
+    /// Enter a container with the host's tools
+    #[command(hide = true, disable_help_flag = true)]
+    Debug(Rest),
+    /// Replace the program under running containers
+    #[command(hide = true, disable_help_flag = true)]
+    Upgrade(Rest),
+    /// Print the unit file's JSON schema
+    #[command(hide = true, disable_help_flag = true)]
+    Schema(Rest),
+    /// Print a unit's merged text
+    #[command(hide = true, disable_help_flag = true)]
+    Cat(Rest),
+}
+
+/// Units to act on.
+#[derive(Debug, Args)]
+pub struct Units {
+    /// Which
+    #[arg(required = true)]
+    pub units: Vec<String>,
+}
+
+/// Everything after the subcommand, as it is.
+#[derive(Debug, Args)]
+pub struct Rest {
+    /// Arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<OsString>,
+}
+
+/// `up`, and the processes that it starts.
+#[derive(Debug, Default, Args)]
+pub struct Up {
+    /// Read units here instead of in /usr/lib/moored/units, /run/moored/units and /etc/moored/units; later ones win
+    #[arg(long, value_name = "DIR")]
+    pub units: Vec<PathBuf>,
+    /// Leave containers running when the supervisor ends
+    #[arg(long)]
+    pub detach_on_exit: bool,
+    /// Bytes that the logs of all units together may take
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub log_cap: Option<u64>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Which
+    pub unit: String,
+    /// Go on as it prints
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+    /// From this time on: "10m" ago, or a date and time
+    #[arg(long, value_name = "TIME", value_parser = values::since)]
+    pub since: Option<u64>,
+    /// Put the time before each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// The run before this one
+    #[arg(short, long)]
+    pub previous: bool,
+    /// One object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// With a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = values::assignment)]
+    pub env: Vec<String>,
+    /// Directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// USER[:GROUP], names or numbers
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Where
+    pub unit: String,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn places_may_stand_before_and_after_the_subcommand() {
+        for line in ["moored --run-dir /r ps --failed", "moored ps --run-dir /r --failed"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.places.run_dir, Some("/r".into()));
+            assert!(matches!(cli.command, Command::Ps { failed: true, json: false, .. }));
+        }
+    }
+
+    #[test]
+    fn exec_takes_the_program_after_two_dashes() {
+        let Command::Exec(exec) = parse("moored exec -it -e A=1 -e B= -w / -u 0:0 web -- sh -c ls").unwrap().command
+        else {
+            panic!()
+        };
+        assert!(exec.interactive && exec.tty);
+        assert_eq!((exec.unit.as_str(), exec.args.join(" ").as_str()), ("web", "sh -c ls"));
+        assert_eq!(exec.env, ["A=1", "B="]);
+        assert!(parse("moored exec web").is_err());
+        assert!(parse("moored exec -e A web -- sh").is_err());
+    }
+
+    #[test]
+    fn oci_and_later_commands_take_anything() {
+        let Command::Oci(rest) = parse("moored oci run --bundle /b -- x --help").unwrap().command else { panic!() };
+        assert_eq!(rest.args.len(), 6);
+        assert!(matches!(parse("moored init --x quiet").unwrap().command, Command::Init(_)));
+    }
+
+    #[test]
+    fn bad_values_are_usage_errors() {
+        for line in [
+            "moored",
+            "moored dance",
+            "moored stop",
+            "moored stop a --for abc",
+            "moored kill a -s SIGNOPE",
+            "moored sync --timeout -1s",
+            "moored up --log-cap lots",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(
+            parse("moored kill a -s hup").is_ok_and(|cli| matches!(cli.command, Command::Kill { signal: Some(1), .. }))
+        );
+    }
+}

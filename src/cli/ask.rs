@@ -1,0 +1,146 @@
+//! Commands that are one request to the supervisor and its answers printed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::text::Style;
+use super::{Failure, print, render, text};
+use crate::control::Client;
+use crate::control::client::Responses;
+use crate::control::protocol::{Change, Request, Response};
+
+/// SIGKILL and SIGTERM, as `kill` sends them by default.
+const SIGKILL: u8 = 9;
+const SIGTERM: u8 = 15;
+
+/// Asks, and turns an error that the supervisor answers into a failure.
+pub(super) fn answers(run_dir: &Path, request: &Request) -> Result<Answers, Failure> {
+    let responses = Client::connect(run_dir)?.call(request, &[])?;
+    Ok(Answers(responses))
+}
+
+pub(super) struct Answers(pub(super) Responses);
+
+impl Answers {
+    /// The next answer; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Response>, Failure> {
+        match self.0.next().transpose()? {
+            Some(Response::Error { message, code }) => Err(Failure::Refused { message, code }),
+            answer => Ok(answer),
+        }
+    }
+}
+
+fn one_answer(run_dir: &Path, request: &Request) -> Result<Response, Failure> {
+    answers(run_dir, request)?.next()?.ok_or(Failure::NoAnswer)
+}
+
+/// Milliseconds, saturating.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One line of JSON.
+pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    let mut line = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
+    line.push('\n');
+    Ok(line)
+}
+
+pub(super) fn ps(run_dir: &Path, units: Vec<String>, failed: bool, json: bool) -> Result<u8, Failure> {
+    let Response::Units { mut units, notes } = one_answer(run_dir, &Request::Ps { units })? else {
+        return Err(Failure::WrongAnswer);
+    };
+    units.retain(|unit| !failed || render::is_failed(unit));
+    if json {
+        print(&json_line(&units)?)?;
+    } else {
+        print(&render::ps(&units, &notes, &Style::of_stdout()))?;
+    }
+    Ok(0)
+}
+
+pub(super) fn status(run_dir: &Path, unit: Option<String>, json: bool) -> Result<u8, Failure> {
+    let style = Style::of_stdout();
+    let shown = match one_answer(run_dir, &Request::Status { unit })? {
+        Response::Status(status) if json => json_line(&status)?,
+        Response::Status(status) => render::status(&status, &style),
+        Response::Supervisor(report) if json => json_line(&report)?,
+        Response::Supervisor(report) => render::supervisor(&report, &style),
+        _ => return Err(Failure::WrongAnswer),
+    };
+    print(&shown)?;
+    Ok(0)
+}
+
+pub(super) fn events(
+    run_dir: &Path,
+    units: Vec<String>,
+    follow: bool,
+    since_ms: Option<u64>,
+    json: bool,
+) -> Result<u8, Failure> {
+    let style = Style::of_stdout();
+    let mut answers = answers(run_dir, &Request::Events { follow, since_ms, units })?;
+    while let Some(answer) = answers.next()? {
+        let Response::Event(event) = answer else { return Err(Failure::WrongAnswer) };
+        print(&if json { json_line(&event)? } else { render::event(&event, &style) })?;
+    }
+    if follow { Err(Failure::NoAnswer) } else { Ok(0) }
+}
+
+pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>) -> Result<u8, Failure> {
+    let Response::Synced { code, lines } =
+        one_answer(run_dir, &Request::Sync { units, timeout_ms: timeout.map(millis) })?
+    else {
+        return Err(Failure::WrongAnswer);
+    };
+    print_lines(&lines)?;
+    Ok(code)
+}
+
+pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result<u8, Failure> {
+    #[derive(Serialize)]
+    struct Plan {
+        changes: Vec<Change>,
+        errors: Vec<String>,
+    }
+    // The supervisor stands elsewhere.
+    let dir = units.map(|dir| std::path::absolute(&dir).unwrap_or(dir));
+    let Response::Plan { changes, errors } = one_answer(run_dir, &Request::Plan { dir })? else {
+        return Err(Failure::WrongAnswer);
+    };
+    let invalid = !errors.is_empty();
+    if json {
+        print(&json_line(&Plan { changes, errors })?)?;
+    } else {
+        print(&render::plan(&changes, &errors, &Style::of_stdout()))?;
+    }
+    Ok(u8::from(invalid))
+}
+
+pub(super) fn kill(run_dir: &Path, units: Vec<String>, signal: Option<u8>, all: bool) -> Result<u8, Failure> {
+    let signal = signal.unwrap_or(if all { SIGKILL } else { SIGTERM });
+    if all && signal != SIGKILL {
+        return Err(Failure::Usage("--all kills the whole cgroup at once: SIGKILL is the only signal it can send"));
+    }
+    act(run_dir, &Request::Kill { units, signal, all })
+}
+
+/// A request that ends in `Done`; what is said on the way is printed as it comes.
+pub(super) fn act(run_dir: &Path, request: &Request) -> Result<u8, Failure> {
+    let mut answers = answers(run_dir, request)?;
+    let mut done = false;
+    while let Some(answer) = answers.next()? {
+        let Response::Done { lines } = answer else { return Err(Failure::WrongAnswer) };
+        print_lines(&lines)?;
+        done = true;
+    }
+    if done { Ok(0) } else { Err(Failure::NoAnswer) }
+}
+
+fn print_lines(lines: &[String]) -> Result<(), Failure> {
+    lines.iter().try_for_each(|line| print(&format!("{}\n", text::one_line(line))))
+}

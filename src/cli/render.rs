@@ -1,0 +1,209 @@
+//! Answers as text: `ps`, `status`, `events`, `plan`. Pure: values and a [`Style`] in, text out.
+//!
+//! Everything that came from a file or a container is shown on one line with control characters escaped, also when piped: a name must
+//! not be able to forge a row.
+
+use std::fmt::Write;
+
+use super::text::{Colour, Style, bytes, cut, one_line, phase_colour, rfc3339};
+use crate::control::protocol::{Change, Event, SupervisorReport, UnitReport, UnitStatus};
+
+/// The reason keeps this many columns on a narrow terminal; then the line wraps.
+const REASON_MIN: usize = 20;
+
+const PS_HEAD: [&str; 7] = ["UNIT", "PHASE", "PID", "SINCE", "RESTARTS", "EXIT", "REASON"];
+
+/// Phases of units that are not as they should be, for `ps --failed`.
+pub fn is_failed(report: &UnitReport) -> bool {
+    matches!(report.phase.as_str(), "failed" | "stuck" | "backoff")
+}
+
+/// The table, and the notes below it.
+pub fn ps(units: &[UnitReport], notes: &[String], style: &Style) -> String {
+    let rows: Vec<[String; 7]> = units.iter().map(|unit| ps_row(unit, style)).collect();
+    let mut out = String::new();
+    if rows.is_empty() {
+        out.push_str("no units\n");
+    } else {
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([PS_HEAD[column].len()]).max().unwrap_or(0)
+        };
+        let widths: [usize; 6] = std::array::from_fn(width);
+        let used: usize = widths.iter().map(|width| width + 2).sum();
+        let room = style.width.map_or(usize::MAX, |width| width.saturating_sub(used).max(REASON_MIN));
+        let head = PS_HEAD.map(String::from);
+        for (row, phase) in std::iter::once((&head, None)).chain(rows.iter().map(|row| (row, Some(row[1].clone())))) {
+            ps_line(&mut out, row, &widths, room, phase.as_deref(), style);
+        }
+    }
+    for note in notes {
+        let _ = writeln!(out, "{} {}", style.paint(Colour::Yellow, "note:"), one_line(note));
+    }
+    out
+}
+
+fn ps_row(unit: &UnitReport, style: &Style) -> [String; 7] {
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let reason = match &unit.drift {
+        Some(drift) if unit.reason.is_empty() => format!("DRIFT: {drift}"),
+        Some(drift) => format!("DRIFT: {drift}; {}", unit.reason),
+        None => unit.reason.clone(),
+    };
+    [
+        one_line(&unit.unit).into_owned(),
+        one_line(&unit.phase).into_owned(),
+        or_dash(unit.pid.map(|pid| pid.to_string())),
+        or_dash(unit.since.map(|since| style.ago(since))),
+        unit.restarts.to_string(),
+        or_dash(unit.exit.as_deref().map(|exit| one_line(exit).into_owned())),
+        one_line(&reason).into_owned(),
+    ]
+}
+
+fn ps_line(out: &mut String, row: &[String; 7], widths: &[usize; 6], room: usize, phase: Option<&str>, style: &Style) {
+    for (column, width) in widths.iter().enumerate() {
+        let padded = format!("{:width$}", row[column]);
+        match (column, phase) {
+            (1, Some(phase)) => out.push_str(&style.paint(phase_colour(phase), &padded)),
+            _ => out.push_str(&padded),
+        }
+        out.push_str("  ");
+    }
+    out.push_str(&cut(&row[6], room));
+    out.truncate(out.trim_end_matches(' ').len());
+    out.push('\n');
+}
+
+/// `status UNIT`.
+pub fn status(status: &UnitStatus, style: &Style) -> String {
+    let report = &status.report;
+    let colour = phase_colour(&report.phase);
+    let mark = match colour {
+        Colour::Green | Colour::Yellow => "●",
+        Colour::Red => "×",
+        Colour::Plain | Colour::Dim | Colour::Bold => "○",
+    };
+    let mut out = String::new();
+    let name = style.paint(Colour::Bold, &one_line(&report.unit));
+    let description = status.description.as_deref().map(|text| format!(" - {}", one_line(text)));
+    let _ = writeln!(out, "{} {name}{}", style.paint(colour, mark), description.unwrap_or_default());
+    let mut field = |name: &str, text: String| {
+        let _ = writeln!(out, "{name:>10}: {text}");
+    };
+    field("File", status.file.as_ref().map_or("none".into(), |file| one_line(&file.to_string_lossy()).into_owned()));
+    field("Source", one_line(&status.source).into_owned());
+    let since = report.since.map(|since| format!(" since {} ({})", rfc3339(since), style.ago(since)));
+    field("Phase", style.paint(colour, &one_line(&report.phase)) + &since.unwrap_or_default());
+    let optional = [
+        ("Reason", Some(report.reason.clone()).filter(|reason| !reason.is_empty())),
+        ("Drift", report.drift.clone()),
+        ("Health", report.health.clone()),
+        ("Container", report.id.clone()),
+        ("Pid", report.pid.map(|pid| pid.to_string())),
+        ("Restarts", Some(report.restarts.to_string())),
+        ("Last exit", report.exit.clone()),
+        ("Before", status.previous_exit.clone()),
+        ("Memory", memory(status)),
+        ("Tasks", status.tasks.map(|tasks| tasks.to_string())),
+        ("CPU", status.cpu_us.map(|us| format!("{}.{:03}s", us / 1_000_000, us / 1000 % 1000))),
+        ("Cgroup", status.cgroup.clone()),
+    ];
+    for (name, text) in optional {
+        if let Some(text) = text {
+            field(name, one_line(&text).into_owned());
+        }
+    }
+    for text in &status.looser {
+        field("Looser", one_line(text).into_owned());
+    }
+    for error in &status.errors {
+        field("Error", style.paint(Colour::Red, &one_line(error)));
+    }
+    lines_below(&mut out, &status.log);
+    out
+}
+
+fn memory(status: &UnitStatus) -> Option<String> {
+    let used = bytes(status.memory_bytes?);
+    Some(match status.memory_limit_bytes {
+        Some(limit) => format!("{used} of {}", bytes(limit)),
+        None => used,
+    })
+}
+
+fn lines_below(out: &mut String, lines: &[String]) {
+    if !lines.is_empty() {
+        out.push('\n');
+    }
+    for line in lines {
+        let _ = writeln!(out, "{}", one_line(line));
+    }
+}
+
+/// `status` without a unit.
+pub fn supervisor(report: &SupervisorReport, style: &Style) -> String {
+    let mut out = format!("{} {}\n", style.paint(Colour::Green, "●"), style.paint(Colour::Bold, "moored"));
+    let mut field = |name: &str, text: String| {
+        let _ = writeln!(out, "{name:>10}: {text}");
+    };
+    let pid = |pid: Option<i32>| pid.map_or("none".into(), |pid| pid.to_string());
+    field(
+        "Pids",
+        format!("anchor {}, keeper {}, supervisor {}", pid(report.anchor), pid(report.keeper), report.supervisor),
+    );
+    field("Units", format!("{}, {} containers", report.units, report.containers));
+    for dir in &report.units_dirs {
+        field("Directory", one_line(&dir.to_string_lossy()).into_owned());
+    }
+    field("Logs", bytes(report.log_bytes));
+    for cgroup in &report.unknown_cgroups {
+        field("Cgroup", format!("{} is nobody's", one_line(cgroup)));
+    }
+    for note in &report.notes {
+        field("Note", style.paint(Colour::Yellow, &one_line(note)));
+    }
+    out
+}
+
+/// One line of `events`.
+pub fn event(event: &Event, style: &Style) -> String {
+    let unit = event.unit.as_deref().map_or("-".into(), one_line);
+    let by = event.by.as_deref().map(|by| format!(" (by {})", one_line(by))).unwrap_or_default();
+    let colour = match event.what.as_str() {
+        "started" | "ready" | "completed" | "adopted" => Colour::Green,
+        "failed" | "stuck" | "invalid" => Colour::Red,
+        _ => Colour::Plain,
+    };
+    let what = style.paint(colour, &one_line(&event.what));
+    let text = one_line(&event.text);
+    let space = if text.is_empty() { "" } else { " " };
+    let milliseconds = event.time % 1000;
+    let time = rfc3339(event.time).replace('Z', &format!(".{milliseconds:03}Z"));
+    format!("{time} {} {what}{space}{text}{by}\n", style.paint(Colour::Bold, &unit))
+}
+
+/// `plan`.
+pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
+    let mut out = String::new();
+    let width = changes.iter().map(|change| one_line(&change.unit).chars().count()).max().unwrap_or(0);
+    for change in changes {
+        let (sign, colour) = match change.how.as_str() {
+            "add" => ("+", Colour::Green),
+            "remove" => ("-", Colour::Red),
+            _ => ("~", Colour::Yellow),
+        };
+        let head = format!("{sign} {:width$}  {:7}", one_line(&change.unit), one_line(&change.how));
+        let _ = writeln!(out, "{}  {}", style.paint(colour, &head), one_line(&change.why));
+    }
+    if changes.is_empty() {
+        out.push_str("nothing would change\n");
+    }
+    for error in errors {
+        let _ = writeln!(out, "{} {}", style.paint(Colour::Red, "error:"), one_line(error));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! What people see, word for word.
+
+use super::*;
+
+const NOW: u64 = 1_767_614_400_000;
+
+const PIPED: Style = Style { colour: false, width: None, now_ms: NOW };
+
+fn web() -> UnitReport {
+    UnitReport {
+        unit: "web".into(),
+        phase: "running".into(),
+        pid: Some(4711),
+        since: Some(NOW - 185_000),
+        restarts: 2,
+        exit: Some("signal SIGKILL (out of memory)".into()),
+        reason: "".into(),
+        id: Some("web.3".into()),
+        ..UnitReport::default()
+    }
+}
+
+fn migrate() -> UnitReport {
+    UnitReport {
+        unit: "migrate".into(),
+        phase: "backoff".into(),
+        since: Some(NOW - 1000),
+        restarts: 11,
+        exit: Some("code 1".into()),
+        reason: "backing off, next start in 3.2 s".into(),
+        ..UnitReport::default()
+    }
+}
+
+#[test]
+fn ps_is_a_table_with_the_notes_below() {
+    let broken = UnitReport {
+        unit: "ev\x1b[2Jil".into(),
+        phase: "failed".into(),
+        reason: "a\nforged  row".into(),
+        drift: Some("executable replaced in place".into()),
+        ..UnitReport::default()
+    };
+    let expected = "\
+UNIT           PHASE    PID   SINCE   RESTARTS  EXIT                            REASON
+web            running  4711  3m ago  2         signal SIGKILL (out of memory)
+migrate        backoff  -     1s ago  11        code 1                          backing off, next start in 3.2 s
+ev\\u{1b}[2Jil  failed   -     -       0         -                               DRIFT: executable replaced in place; a\\nforged  row
+note: /etc/moored/units is missing
+";
+    let notes = ["/etc/moored/units is missing".to_owned()];
+    assert_eq!(ps(&[web(), migrate(), broken], &notes, &PIPED), expected);
+}
+
+#[test]
+fn ps_of_nothing_says_so() {
+    assert_eq!(ps(&[], &["waiting for /u".into()], &PIPED), "no units\nnote: waiting for /u\n");
+}
+
+#[test]
+fn a_terminal_gets_colours_and_a_reason_that_fits() {
+    let style = Style { colour: true, width: Some(70), now_ms: NOW };
+    let expected = "\
+UNIT     PHASE    PID  SINCE   RESTARTS  EXIT    REASON
+migrate  \x1b[33mbackoff\x1b[0m  -    1s ago  11        code 1  backing off, next st…
+";
+    assert_eq!(ps(&[migrate()], &[], &style), expected);
+    let narrow = ps(&[migrate()], &[], &Style { width: Some(10), ..style });
+    assert!(narrow.ends_with("backing off, next s…\n"), "{narrow}");
+}
+
+#[test]
+fn failed_units_are_those_that_need_somebody_or_another_try() {
+    for (phase, failed) in
+        [("failed", true), ("stuck", true), ("backoff", true), ("running", false), ("stopped", false)]
+    {
+        assert_eq!(is_failed(&UnitReport { phase: phase.into(), ..UnitReport::default() }), failed, "{phase}");
+    }
+}
+
+#[test]
+fn status_reads_like_systemds() {
+    let value = UnitStatus {
+        report: web(),
+        description: Some("Public web front".into()),
+        file: Some("/etc/moored/units/web.toml".into()),
+        errors: vec!["web.toml:7:3 unknown key `comand`".into()],
+        source: "bundle /srv/web".into(),
+        previous_exit: Some("code 1".into()),
+        cgroup: Some("/moored/web.3".into()),
+        memory_bytes: Some(12 << 20),
+        memory_limit_bytes: Some(256 << 20),
+        tasks: Some(5),
+        cpu_us: Some(1_234_567),
+        looser: vec!["seccomp unconfined".into()],
+        log: vec!["listening".into(), "bye\x07".into()],
+    };
+    let expected = "\
+● web - Public web front
+      File: /etc/moored/units/web.toml
+    Source: bundle /srv/web
+     Phase: running since 2026-01-05T11:56:55Z (3m ago)
+ Container: web.3
+       Pid: 4711
+  Restarts: 2
+ Last exit: signal SIGKILL (out of memory)
+    Before: code 1
+    Memory: 12M of 256M
+     Tasks: 5
+       CPU: 1.234s
+    Cgroup: /moored/web.3
+    Looser: seccomp unconfined
+     Error: web.toml:7:3 unknown key `comand`
+
+listening
+bye\\u{7}
+";
+    assert_eq!(status(&value, &PIPED), expected);
+    let stopped = UnitStatus { report: UnitReport { phase: "stopped".into(), ..web() }, ..UnitStatus::default() };
+    assert!(status(&stopped, &PIPED).starts_with("○ web\n      File: none\n"));
+}
+
+#[test]
+fn the_supervisor_tells_its_pids() {
+    let report = SupervisorReport {
+        anchor: None,
+        keeper: Some(2),
+        supervisor: 3,
+        notes: vec!["no spare: the anchor is gone".into()],
+        units_dirs: vec!["/etc/moored/units".into()],
+        units: 40,
+        containers: 38,
+        log_bytes: 3 << 20,
+        unknown_cgroups: vec!["/moored/old.1".into()],
+    };
+    let expected = "\
+● moored
+      Pids: anchor none, keeper 2, supervisor 3
+     Units: 40, 38 containers
+ Directory: /etc/moored/units
+      Logs: 3M
+    Cgroup: /moored/old.1 is nobody's
+      Note: no spare: the anchor is gone
+";
+    assert_eq!(supervisor(&report, &PIPED), expected);
+}
+
+#[test]
+fn an_event_is_one_line() {
+    let mut value = Event {
+        time: NOW + 7,
+        unit: Some("web".into()),
+        what: "exited".into(),
+        text: "code 1".into(),
+        by: Some("uid 0 (pid 12)".into()),
+    };
+    assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z web exited code 1 (by uid 0 (pid 12))\n");
+    value = Event { unit: None, text: String::new(), by: None, ..value };
+    assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z - exited\n");
+}
+
+#[test]
+fn a_plan_is_a_list_of_signs() {
+    let change = |unit: &str, how: &str, why: &str| Change { unit: unit.into(), how: how.into(), why: why.into() };
+    let changes = [
+        change("a", "add", "new"),
+        change("longer", "replace", "process.args changed"),
+        change("z", "remove", "its file is gone"),
+    ];
+    let expected = "\
++ a       add      new
+~ longer  replace  process.args changed
+- z       remove   its file is gone
+error: b.toml:1:1 bad
+";
+    assert_eq!(plan(&changes, &["b.toml:1:1 bad".into()], &PIPED), expected);
+    assert_eq!(plan(&[], &[], &PIPED), "nothing would change\n");
+}
