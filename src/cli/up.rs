@@ -4,30 +4,33 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::{Failure, Settings};
+use crate::{anchor, keeper, runtime, supervise};
 
 /// `moored up`: becomes the anchor.
 pub fn up(settings: Settings) -> Result<ExitCode, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::NotRoot("up"));
     }
-    let _ = settings;
-    Err(Failure::NotBuilt("up"))
+    let supervisor = ["moored".into(), "supervisor".into()].into_iter().chain(settings.to_args()).collect();
+    let options =
+        anchor::Options { run_dir: settings.run_dir, keeper: vec!["moored".into(), "keeper".into()], supervisor };
+    Ok(anchor::run(&options, &mut runtime::KeeperSpawner)?)
 }
 
-/// `moored keeper …`, started by the anchor.
-pub fn keeper(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+/// `moored keeper`, started by the anchor.
+pub fn keeper(_: Vec<OsString>) -> ExitCode {
+    keeper::main(&mut runtime::KeeperSpawner)
 }
 
-/// `moored supervisor …`, started by the keeper; [`Settings::from_args`] reads the arguments.
+/// `moored supervisor …`, started by the keeper.
 pub fn supervisor(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    match Settings::from_args(args) {
+        Ok(settings) => supervise::main(settings),
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// runc's command line.
 pub fn oci(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    super::oci::main(args)
 }

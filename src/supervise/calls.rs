@@ -71,10 +71,8 @@ impl Supervisor {
             }
             Request::Kill { units, signal, all } => self.kill(&units, signal, all, &reply)?,
             Request::Sync { units, timeout_ms } => self.sync(units, timeout_ms, reply),
-            Request::Plan { dir } => {
-                let (changes, errors) = self.compare(dir.as_deref());
-                finish(&reply, &Response::Plan { changes, errors });
-            }
+            Request::Plan { dir: None } => finish(&reply, &self.not_in_force()),
+            Request::Plan { dir: Some(dir) } => self.compare(dir, reply)?,
             Request::Apply { confirm_removals } => {
                 if confirm_removals {
                     let gone = self.catalogue.confirm_removals();
@@ -181,34 +179,23 @@ impl Supervisor {
 
     // ---- plan ----
 
-    /// What the texts in `dir` would change; without one, what on disk is not in force.
-    fn compare(&self, dir: Option<&std::path::Path>) -> (Vec<Change>, Vec<String>) {
-        let change = |unit: &UnitName, how: &str, why: String| Change { unit: unit.to_string(), how: how.to_owned(), why };
-        let Some(dir) = dir else {
-            let held = self.catalogue.names().filter_map(|unit| {
-                let why = self.catalogue.drift(unit)?;
-                let how = if self.catalogue.errors(unit).is_empty() { "remove" } else { "none" };
-                Some(change(unit, how, why))
-            });
-            let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
-            return (held.collect(), errors.collect());
+    /// What on disk is not in force, and why.
+    fn not_in_force(&self) -> Response {
+        let change = |unit: &UnitName| {
+            let why = self.catalogue.drift(unit)?;
+            let how = if self.catalogue.errors(unit).is_empty() { "wait" } else { "none" };
+            Some(Change { unit: unit.to_string(), how: how.to_owned(), why })
         };
-        let (theirs, errors) = super::offline::read_directory(dir);
-        let mut changes = Vec::new();
-        for (unit, fingerprint) in &theirs {
-            match self.desired.units.get(unit) {
-                None => changes.push(change(unit, "add", "it is not in force".to_owned())),
-                Some(want) if want.fingerprint != *fingerprint => {
-                    changes.push(change(unit, "replace", "its text, source or config.json differs".to_owned()));
-                }
-                Some(_) => {}
-            }
-        }
-        let invalid = |unit: &UnitName| errors.iter().any(|(name, _)| name == unit);
-        let gone = self.desired.units.keys().filter(|unit| !theirs.contains_key(*unit) && !invalid(unit));
-        changes.extend(gone.map(|unit| change(unit, "remove", "it has no file there".to_owned())));
-        changes.sort_by(|a, b| a.unit.cmp(&b.unit));
-        (changes, errors.into_iter().map(|(_, error)| error).collect())
+        let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
+        Response::Plan { changes: self.catalogue.names().filter_map(change).collect(), errors: errors.collect() }
+    }
+
+    /// What the texts in `dir` would change; read on a thread of its own, since a directory may be slow.
+    fn compare(&self, dir: std::path::PathBuf, reply: Reply) -> Result<(), String> {
+        let ours = self.desired.units.iter().map(|(name, want)| (name.clone(), want.fingerprint)).collect();
+        let work = move || finish(&reply, &super::offline::compare(&dir, &ours));
+        let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
+        thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))
     }
 
     // ---- names ----
@@ -231,7 +218,7 @@ impl Supervisor {
     }
 
     fn unknown(&self, typed: &str) -> String {
-        let mut close: Vec<(usize, &UnitName)> = self.catalogue.names().map(|name| (crate::unit::edit_distance(typed, name.as_str()), name)).collect();
+        let mut close: Vec<(usize, &UnitName)> = self.catalogue.names().map(|name| (crate::unit::distance(typed, name.as_str()), name)).collect();
         close.sort();
         let close: Vec<String> =
             close.iter().filter(|(distance, _)| *distance <= 2).take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();

@@ -354,6 +354,11 @@ impl Catalogue {
         self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())
     }
 
+    /// Whether any text waits for a look at its source.
+    pub fn is_looking(&self) -> bool {
+        self.entries.values().any(|entry| entry.looking)
+    }
+
     /// What concerns no single unit.
     pub fn notes(&self) -> Vec<String> {
         let of_directory = |(path, view): (&PathBuf, &DirectoryView)| {

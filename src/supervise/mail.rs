@@ -4,12 +4,14 @@ use crate::control;
 use crate::keeper;
 use crate::plan::{Fact, HostPid, Run};
 use crate::unit::ContainerId;
-use crate::{store, watch};
+use crate::watch;
 
 /// What can be in the mailbox.
 pub enum Mail {
     /// A directory or file changed.
     Watch(watch::Event),
+    /// What is at the place of a source.
+    Look(super::watching::Look),
     /// A client asks, or went away.
     Control(control::Post),
     /// Something happened to a container.
@@ -25,8 +27,10 @@ pub enum Mail {
     },
     /// The keeper is gone for good, or serves somebody else: this process has nothing left to do.
     Orphaned(String),
+    /// The log thread says something.
+    Log(super::log::LogEvent),
     /// A state file was written, or could not be.
-    Stored(store::Outcome),
+    Stored(super::files::Stored),
 }
 
 /// What the keeper knows, once per connection to it.

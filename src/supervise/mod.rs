@@ -1,3 +1,189 @@
-//! The mailbox loop: facts in, reconcile, apply.
+//! The supervisor: one loop, one mailbox, and the threads that post to it.
+//!
+//! ```text
+//! watch ──texts, looks──▶┐                       ┌──jobs──▶ hands ──requests──▶ keeper
+//! control ──────calls───▶├─▶ mailbox ─▶ loop ────┤            ▲                   │
+//! log ──────────drained─▶│   (round.rs)          └─▶ stores   └────events─────────┘
+//! hands ────────facts───▶┘
+//! ```
+//!
+//! - The loop ([`round`]) records, reconciles, writes down, hands over. It waits for its mailbox and for nothing else.
+//! - The hands ([`hands`]) do what was decided and watch the descriptors of what they did. They decide nothing.
+//! - [`catalogue`] says which text of each unit is in force; [`wait`] when a client's wish has come true. Both are pure.
+//! - [`log`] moves what containers print; [`session`] runs what joins them.
+//!
+//! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
 
+mod bell;
+mod calls;
+mod catalogue;
+mod clock;
+mod events;
+mod fifo;
+mod files;
+mod hands;
 pub mod log;
+mod mail;
+mod narrate;
+pub mod offline;
+mod program;
+mod ps;
+mod report;
+mod round;
+mod session;
+mod signals;
+mod usage;
+mod wait;
+mod watching;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::Builder;
+
+use bell::Inbox;
+use catalogue::Catalogue;
+use files::Files;
+use hands::{Hands, Job, Places};
+use log::LogWriter;
+use mail::Mail;
+use round::{End, Supervisor};
+
+use crate::cli::Settings;
+use crate::runtime::cgroup::CgroupRoot;
+use crate::unit::{SourceFacts, Unit};
+use crate::watch::{Options, Watch, trusted::Trust};
+use crate::{control, keeper};
+
+/// The token of the first look at everything.
+const FIRST_READ: u64 = 1;
+
+/// The threads call little; the default of 8 MiB is only reserved, but a small one keeps mistakes small.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Below the run-dir: one directory per container.
+const CONTAINERS_DIR: &str = "c";
+
+/// Why the supervisor could not begin.
+#[derive(Debug, thiserror::Error)]
+enum SetupError {
+    #[error(transparent)]
+    Keeper(#[from] keeper::ClientError),
+    #[error("{step}: {source}")]
+    System { step: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] crate::runtime::cgroup::CgroupError),
+    #[error(transparent)]
+    Log(#[from] log::LogError),
+}
+
+fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupError {
+    move |source| SetupError::System { step, source: source.into() }
+}
+
+/// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
+pub fn main(settings: Settings) -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
+    match supervise(settings) {
+        Ok(End::Stopped | End::Detached) => ExitCode::SUCCESS,
+        Ok(End::Reboot) => reboot(),
+        Ok(End::Orphaned(why)) => {
+            tracing::error!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            tracing::error!("cannot supervise: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(settings: Settings) -> Result<End, SetupError> {
+    let (post, mailbox) = channel::<Mail>();
+    let containers = settings.run_dir.join(CONTAINERS_DIR);
+    std::fs::create_dir_all(&containers).map_err(step("making RUN/c"))?;
+    let (requests, events) = keeper::connect(&settings.run_dir)?;
+    let owner = settings.run_dir.to_string_lossy().into_owned();
+    let cgroups = Arc::new(CgroupRoot::open(&settings.cgroup_root.to_string_lossy(), &owner)?);
+    let log_post = post.clone();
+    let log = LogWriter::start(&settings.log_dir, settings.log_cap_bytes, move |event| drop(log_post.send(Mail::Log(event))))?;
+    let log = Arc::new(log);
+    let inbox = Arc::new(Inbox::new().map_err(step("making an eventfd"))?);
+    let hands = Hands::new(Arc::clone(&inbox), post.clone(), requests, cgroups, Arc::clone(&log), Places { containers })
+        .map_err(step("making an epoll set"))?;
+    start("hands", move || hands.run())?;
+    listen(events, Arc::clone(&inbox))?;
+    let _control = serve(&settings, post.clone())?;
+    let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
+    let files = Files::new(watch);
+    // It is the first to ask, so it is not too many.
+    let _ = files.sync(FIRST_READ);
+    let catalogue = Catalogue::new(&settings.units_dirs);
+    let mut supervisor = Supervisor::new(settings, catalogue, files, Arc::clone(&inbox), log);
+    let end = supervisor.run(&mailbox);
+    finish(&end, &inbox);
+    supervisor.say_down();
+    Ok(end)
+}
+
+/// Tells the keeper that no successor is needed, and waits until it is said.
+fn finish(end: &End, inbox: &Inbox<Job>) {
+    let leave_running = match end {
+        End::Stopped | End::Reboot => false,
+        End::Detached => true,
+        End::Orphaned(_) => return,
+    };
+    let (done, said) = channel();
+    inbox.push(Job::Finish { leave_running, done });
+    // The hands answer, or have ended with the keeper.
+    let _ = said.recv();
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SetupError> {
+    let thread = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work);
+    thread.map(drop).map_err(step("starting a thread"))
+}
+
+/// The thread that receives from the keeper.
+fn listen(mut events: keeper::Events, inbox: Arc<Inbox<Job>>) -> Result<(), SetupError> {
+    start("keeper-events", move || {
+        loop {
+            match events.next() {
+                Ok(event) => inbox.push(Job::Keeper(event)),
+                Err(error) => return inbox.push(Job::KeeperGone(error)),
+            }
+        }
+    })
+}
+
+fn serve(settings: &Settings, post: Sender<Mail>) -> Result<control::Server, SetupError> {
+    let listener = control::socket::bind(&settings.run_dir).map_err(step("making the control socket"))?;
+    control::Server::start(listener, move |call| drop(post.send(Mail::Control(call)))).map_err(step("serving the control socket"))
+}
+
+fn options(settings: &Settings) -> Options {
+    let trusted = Trust::new(rustix::process::geteuid().as_raw());
+    let sudo = || std::env::var("SUDO_UID").ok()?.parse().ok();
+    let by_hand = settings.given_by_hand.then(sudo).flatten();
+    let trusted = by_hand.into_iter().fold(trusted, Trust::and);
+    Options { dirs: settings.units_dirs.clone(), trusted }
+}
+
+/// Checks a unit together with its source down to the last step. `Ok` holds warnings.
+pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<String>> {
+    program::compile(unit, facts, "check").map(|program| program.warnings)
+}
+
+/// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.
+fn reboot() -> ExitCode {
+    const SIGINT: i32 = 2;
+    rustix::fs::sync();
+    let asked = std::path::Path::new("/run/systemd/system").is_dir() && crate::sys::signal::kill_init(SIGINT).is_ok();
+    if !asked {
+        if let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
+            tracing::error!("rebooting: {errno}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

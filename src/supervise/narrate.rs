@@ -2,6 +2,7 @@
 
 use super::catalogue::InForce;
 use super::clock;
+use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
 use crate::unit::UnitName;
@@ -87,4 +88,17 @@ pub fn removed(unit: &UnitName) -> Event {
 /// About no unit.
 pub fn note(what: &str, text: String) -> Event {
     event(None, what, text, None)
+}
+
+/// What the log thread has to say, apart from the end of a drain.
+pub fn log(said: &LogEvent) -> Event {
+    match said {
+        LogEvent::Drained(id) => event(Some(&id.unit), "drained", format!("the log of {id} is read to its end"), None),
+        LogEvent::Dropping { unit, error } => {
+            event(Some(unit), "dropping", format!("its log cannot be written, what it prints is dropped and counted: {error}"), None)
+        }
+        LogEvent::Recorded { unit, dropped_bytes } => {
+            event(Some(unit), "dropped", format!("its log can be written again; {dropped_bytes} bytes are missing"), None)
+        }
+    }
 }

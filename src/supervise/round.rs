@@ -14,10 +14,11 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
 use super::events::{Events, concerns};
 use super::hands::{Job, StartJob};
-use super::log::LogWriter;
+use super::files::{Files, Stored};
+use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::wait::{Goal, Verdict, judge};
-use super::{Files, narrate, validate};
+use super::{narrate, validate};
 use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
@@ -47,6 +48,9 @@ pub struct Supervisor {
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
     pub(super) unknown_cgroups: Vec<ContainerId>,
+    /// The directories were read once.
+    pub(super) first_read: bool,
+    /// And so were the sources that their texts name.
     pub(super) scanned: bool,
     adopted: bool,
     /// `moored down`, or a reboot: everything stops even with `--detach-on-exit`.
@@ -101,11 +105,12 @@ impl Supervisor {
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
+            first_read: false,
             scanned: false,
             adopted: false,
             down: false,
             end: None,
-            next_token: 1,
+            next_token: super::FIRST_READ,
         }
     }
 
@@ -126,6 +131,8 @@ impl Supervisor {
         match mail {
             Mail::Fact(fact) => self.record(&fact),
             Mail::Watch(event) => self.watched(event),
+            Mail::Look(look) => self.looked(look),
+            Mail::Log(event) => self.log_says(event),
             Mail::Control(post) => self.control(post),
             Mail::Inventory(inventory) => self.take_inventory(inventory),
             Mail::Keeper(stats) => self.keeper = stats,
@@ -170,6 +177,19 @@ impl Supervisor {
         self.record(&Fact::Shutdown { by: by.to_owned() });
     }
 
+    fn log_says(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Drained(id) => self.record(&Fact::Drained { id }),
+            other => self.tell(narrate::log(&other)),
+        }
+    }
+
+    fn stored(&mut self, outcome: Stored) {
+        if let Some(event) = self.files.stored(outcome) {
+            self.tell(event);
+        }
+    }
+
     // ---- adoption ----
 
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
@@ -208,10 +228,12 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
+        self.scanned |= self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
             return self.answer();
         }
+        let expiry = self.catalogue.expire(clock::now().boot);
         self.update_desired();
         let mut wake_at = None;
         for _ in 0..PASSES_MAX {
@@ -228,7 +250,7 @@ impl Supervisor {
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
-        earliest(wake_at, self.answer())
+        earliest(earliest(wake_at, expiry), self.answer())
     }
 
     /// Marks, writes down, then hands over: a crash between any two of these is found out by adoption.

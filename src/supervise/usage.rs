@@ -8,7 +8,7 @@ use crate::runtime::cgroup::Figures;
 use crate::unit::{ContainerId, UnitName};
 
 /// Lines shown by `status`.
-const LINES: usize = 10;
+const LINES: u64 = 10;
 
 /// One `status UNIT`, filled in but for what only a look at the host tells.
 pub struct StatusJob {
@@ -35,7 +35,10 @@ impl StatusJob {
             status.cpu_us = figures.cpu_us;
         }
         let read = move || {
-            status.log = super::log::last_lines(&log_dir, &unit, LINES).unwrap_or_else(|error| vec![format!("(the log cannot be read: {error})")]);
+            status.log = match super::log::last_lines(&log_dir, &unit, LINES) {
+                Ok(entries) => entries.iter().map(super::log::plain_line).collect(),
+                Err(error) => vec![format!("(the log cannot be read: {error})")],
+            };
             reply.send(&Response::Status(Box::new(status)));
         };
         if let Err(error) = std::thread::Builder::new().name("status".to_owned()).spawn(read) {

@@ -1,0 +1,101 @@
+//! Unit files read without a watch: for `moored plan --units DIR` and `moored check`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::catalogue::SourceView;
+use super::validate;
+use super::watching::look_at;
+use crate::control::Response;
+use crate::control::protocol::Change;
+use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName, file_stem_to_name, parse_from, text_of};
+use crate::watch::TEXT_MAX_BYTES;
+use crate::watch::trusted::{ReadError, Trust, read_trusted};
+
+/// A unit file that is valid together with its source.
+#[derive(Debug)]
+pub struct Checked {
+    /// The unit.
+    pub unit: Unit,
+    /// What it means.
+    pub fingerprint: Fingerprint,
+    /// What is odd but no error.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks one file as the supervisor would. Errors are lines for people, all of them.
+pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
+    let name = path.file_name().unwrap_or_default();
+    let name = match file_stem_to_name(name) {
+        Ok(Some(name)) => name,
+        Ok(None) => return Err(vec![format!("{}: not a unit file: expected a name that ends in .toml", path.display())]),
+        Err(bad) => return Err(vec![format!("{}: {bad}", path.display())]),
+    };
+    let file = read_trusted(path, trust, TEXT_MAX_BYTES).map_err(|error| vec![error.to_string()])?;
+    let text = text_of(path, &file.bytes).map_err(|error| vec![error.to_string()])?;
+    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let base = file.resolved.parent().unwrap_or(Path::new("/"));
+    let parsed = parse_from(&name, path, base, text).map_err(lines)?;
+    let in_file = |error: String| format!("{}: {error}", path.display());
+    let facts = view(&parsed.unit.source, trust).map_err(|error| vec![in_file(error)])?;
+    let more = validate(&parsed.unit, &facts).map_err(|errors| errors.into_iter().map(in_file).collect::<Vec<_>>())?;
+    let fingerprint = crate::unit::container_fingerprint(&parsed.unit, &facts);
+    Ok(Checked { unit: parsed.unit, fingerprint, warnings: lines(parsed.warnings).into_iter().chain(more).collect() })
+}
+
+fn view(source: &Source, trust: &Trust) -> SourceView {
+    let said = |error: ReadError| error.to_string();
+    match source {
+        Source::Bundle(path) => {
+            let file = read_trusted(&path.join("config.json"), trust, TEXT_MAX_BYTES).map_err(said)?;
+            let resolved = file.resolved.parent().unwrap_or(path).to_owned();
+            Ok(Arc::new(SourceFacts { resolved, config_json: Some(file.bytes) }))
+        }
+        Source::Rootfs(path) | Source::Executable(path) => {
+            let resolved = std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            look_at(path.clone(), resolved).view(source)
+        }
+    }
+}
+
+/// The unit files of a directory, in name order.
+pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if crate::watch::is_unit_file(&entry.file_name()) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What the texts in `dir` would change of what is in force.
+pub fn compare(dir: &Path, ours: &BTreeMap<UnitName, Fingerprint>) -> Response {
+    let files = match unit_files(dir) {
+        Ok(files) => files,
+        Err(error) => return Response::Error { message: format!("{}: {error}", dir.display()), code: 1 },
+    };
+    let trust = Trust::new(rustix::process::geteuid().as_raw());
+    let (mut theirs, mut errors) = (BTreeMap::new(), Vec::new());
+    for path in files {
+        let name = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
+        let checked = check(&path, &trust).map_err(|found| errors.extend(found)).ok();
+        if let Some(name) = name {
+            theirs.insert(name, checked.map(|checked| checked.fingerprint));
+        }
+    }
+    let change = |unit: &UnitName, how: &str, why: &str| Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned() };
+    let there = theirs.iter().filter_map(|(unit, fingerprint)| match (ours.get(unit), fingerprint) {
+        (_, None) => None,
+        (None, Some(_)) => Some(change(unit, "add", "it is not in force")),
+        (Some(ours), Some(theirs)) if ours != theirs => Some(change(unit, "replace", "its text, source or config.json differs")),
+        (Some(_), Some(_)) => None,
+    });
+    let gone = ours.keys().filter(|unit| !theirs.contains_key(*unit)).map(|unit| change(unit, "remove", "it has no file there"));
+    let mut changes: Vec<Change> = there.chain(gone).collect();
+    changes.sort_by(|a, b| a.unit.cmp(&b.unit));
+    Response::Plan { changes, errors }
+}

@@ -1,0 +1,174 @@
+//! What `ps` and `status` show: the plan's own words, and what disk and running have not in common.
+
+use super::clock::{self, wall, wall_of};
+use super::round::Supervisor;
+use crate::control::Response;
+use crate::control::protocol::{SupervisorReport, UnitReport, UnitStatus};
+use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
+use crate::unit::{ContainerId, Source, Unit, UnitName};
+
+/// The oom_score_adj that supervisor and keeper ask for.
+const OOM_SCORE_ADJ: i32 = -900;
+
+impl Supervisor {
+    /// The rows of these units (empty: all), in name order.
+    pub(super) fn ps(&self, units: &[UnitName]) -> Response {
+        let now = clock::now();
+        let known = statuses(&self.desired, &self.observed, now.boot);
+        let is_asked = |name: &UnitName| units.is_empty() || units.contains(name);
+        let mut rows: Vec<UnitReport> =
+            known.iter().filter(|(name, _)| is_asked(name)).map(|(name, status)| self.row(name, status)).collect();
+        let without = self.catalogue.names().filter(|name| is_asked(name) && !known.iter().any(|(known, _)| known == *name));
+        rows.extend(without.map(|name| self.row_without_text(name)));
+        rows.sort_by(|a, b| a.unit.cmp(&b.unit));
+        Response::Units { units: rows, notes: self.notes() }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.catalogue.notes();
+        if !self.scanned {
+            notes.push("the directories are being read".to_owned());
+        }
+        notes
+    }
+
+    fn row(&self, name: &UnitName, status: &Status) -> UnitReport {
+        let seen = self.observed.units.get(name);
+        let live = seen.and_then(|seen| seen.live.as_ref());
+        UnitReport {
+            unit: name.to_string(),
+            phase: phase_word(status.phase).to_owned(),
+            pid: live.and_then(|live| live.pid).and_then(|pid| i32::try_from(pid.0).ok()),
+            since: status.since.map(|since| wall_of(since).0),
+            restarts: seen.map_or(0, |seen| seen.restarts),
+            exit: seen.and_then(|seen| seen.last.as_ref()).map(exit_words),
+            reason: self.reason(name, seen, status),
+            health: None,
+            drift: self.catalogue.drift(name),
+            id: live.map(|live| live.id.to_string()),
+        }
+    }
+
+    /// The plan's sentence, and before it the first error of the text on disk.
+    fn reason(&self, name: &UnitName, seen: Option<&Seen>, status: &Status) -> String {
+        let words = status.reason.words(clock::now().boot, &wall);
+        let trouble = seen.and_then(|seen| seen.trouble.clone());
+        let errors = self.catalogue.errors(name);
+        let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
+        let error = errors.first().map(|first| {
+            let runs = if status.phase == Phase::Running { "running with" } else { "in force:" };
+            format!("{first}{more}; {runs} the last good text")
+        });
+        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trouble];
+        let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+        parts.join("; ")
+    }
+
+    fn row_without_text(&self, name: &UnitName) -> UnitReport {
+        let errors = self.catalogue.errors(name);
+        let (phase, reason) = match errors.first() {
+            Some(first) if errors.len() > 1 => (Phase::Failed, format!("{first} (and {} more)", errors.len() - 1)),
+            Some(first) => (Phase::Failed, first.clone()),
+            None => (Phase::Waiting, self.catalogue.drift(name).unwrap_or_default()),
+        };
+        UnitReport { unit: name.to_string(), phase: phase_word(phase).to_owned(), reason, drift: self.catalogue.drift(name), ..UnitReport::default() }
+    }
+
+    /// All that is known without looking at the host; the live container's id beside it.
+    pub(super) fn unit_status(&self, name: &UnitName) -> (Option<ContainerId>, UnitStatus) {
+        let now = clock::now();
+        let seen = self.observed.units.get(name);
+        let live = seen.and_then(|seen| seen.live.as_ref());
+        let known = self.desired.units.contains_key(name) || seen.is_some();
+        let report = match known {
+            true => self.row(name, &status(&self.desired, &self.observed, name, now.boot)),
+            false => self.row_without_text(name),
+        };
+        let good = self.catalogue.in_force(name);
+        let unit = good.map(|good| good.unit.as_ref());
+        let status = UnitStatus {
+            report,
+            description: unit.and_then(|unit| unit.description.clone()),
+            file: self.catalogue.file(name).map(ToOwned::to_owned),
+            errors: self.catalogue.errors(name).to_vec(),
+            source: unit.map(source_words).unwrap_or_default(),
+            previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),
+            cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
+            looser: unit.map(looser).into_iter().flatten().chain(good.into_iter().flat_map(|good| good.warnings.iter().cloned())).collect(),
+            ..UnitStatus::default()
+        };
+        (live.map(|live| live.id.clone()), status)
+    }
+
+    pub(super) fn supervisor_report(&self) -> Response {
+        let anchor = self.keeper.anchor;
+        let mut notes = self.notes();
+        if !self.keeper.spare {
+            notes.push("no spare: if the keeper dies too, exits may be unknown; `moored down`, then `moored up` gives one".to_owned());
+        }
+        if self.keeper.oom_score_adj != OOM_SCORE_ADJ {
+            notes.push(format!("oom_score_adj is {} instead of {OOM_SCORE_ADJ}: CAP_SYS_RESOURCE is missing", self.keeper.oom_score_adj));
+        }
+        Response::Supervisor(Box::new(SupervisorReport {
+            anchor,
+            keeper: Some(self.keeper.keeper),
+            supervisor: i32::try_from(std::process::id()).unwrap_or(0),
+            notes,
+            units_dirs: self.settings.units_dirs.clone(),
+            units: self.desired.units.len(),
+            containers: self.observed.units.values().filter(|seen| seen.live.is_some()).count(),
+            log_bytes: self.log.bytes(),
+            unknown_cgroups: self.unknown_cgroups.iter().map(ToString::to_string).collect(),
+        }))
+    }
+}
+
+fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Backoff => "backoff",
+        Phase::Completed => "completed",
+        Phase::Failed => "failed",
+        Phase::Stopped => "stopped",
+        Phase::Stuck => "stuck",
+    }
+}
+
+fn exit_words(record: &ExitRecord) -> String {
+    match &record.outcome {
+        Outcome::Exited { exit, oom: false } => super::narrate::words(*exit),
+        Outcome::Exited { exit, oom: true } => format!("{} (out of memory)", super::narrate::words(*exit)),
+        Outcome::StartFailed { text } => format!("start failed: {text}"),
+    }
+}
+
+fn source_words(unit: &Unit) -> String {
+    let kind = match &unit.source {
+        Source::Bundle(_) => "bundle",
+        Source::Rootfs(_) => "rootfs",
+        Source::Executable(_) => "executable",
+    };
+    format!("{kind} {}", unit.source.path().display())
+}
+
+/// Settings looser than the hardened defaults, which hold for rootfs and executable.
+fn looser(unit: &Unit) -> Vec<String> {
+    if !unit.source.is_hardened() {
+        return Vec::new();
+    }
+    let security = &unit.security;
+    let capabilities = security.capabilities.as_ref().filter(|names| !names.is_empty());
+    let found = [
+        capabilities.map(|names| format!("capabilities: {}", names.join(" "))),
+        (security.no_new_privileges == Some(false)).then(|| "no_new_privileges = false".to_owned()),
+        matches!(security.seccomp, Some(crate::unit::Seccomp::Unconfined)).then(|| "seccomp = \"unconfined\"".to_owned()),
+        (security.read_only == Some(false)).then(|| "read_only = false".to_owned()),
+        matches!(unit.network, Some(crate::unit::Network::Host)).then(|| "network = \"host\"".to_owned()),
+        (!unit.devices.is_empty()).then(|| format!("{} devices of the host's", unit.devices.len())),
+        (!unit.oci.is_empty()).then(|| "[oci] settings".to_owned()),
+    ];
+    found.into_iter().flatten().collect()
+}
