@@ -1,7 +1,304 @@
-//! What makes two texts the same: one hash over everything a container is made from.
+//! What a unit means, as a number of 128 bits: the same for two texts that differ in comments, order or spelling.
+//!
+//! The meaning is a list of settings that are not at their default, by name. Because defaults are left out, a later
+//! version that knows more keys gives the same number for the same file, and an upgrade changes nothing that runs.
+//! Hash: FNV-1a with 128 bits (Fowler, Noll, Vo): stable for ever, small, and with some thousand units a collision is
+//! out of reach. It is not for texts of an enemy: who may write a unit may do worse than collide.
+
+use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// Hash of a unit's merged text, its resolved source and the contents it depends on. Equal means "nothing to do".
+use super::{Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
+
+/// The meaning of a unit or of a part of it. Equal means: nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// What a change of a setting asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// The supervisor goes by the new value: restart policy, stop signal, log caps, description.
+    Supervisor,
+    /// A limit that can be written into the running container's cgroup: memory, cpus, pids.
+    Live,
+    /// It takes a new container.
+    Replace,
+}
+
+/// Of everything: the unit, the resolved source, config.json.
+pub fn fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
+    hash(settings(unit, facts).iter())
+}
+
+/// Of what a running container was made from: if this is equal, no new one is needed.
+pub fn container_fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
+    hash(settings(unit, facts).iter().filter(|setting| setting.effect == Effect::Replace))
+}
+
+/// The settings that differ, by name (`restart.policy`, `config.json`, `mount./data`), with what each asks for.
+pub fn changes(old: (&Unit, &SourceFacts), new: (&Unit, &SourceFacts)) -> Vec<(String, Effect)> {
+    let (before, after) = (settings(old.0, old.1), settings(new.0, new.1));
+    let differs = |one: &Setting, others: &[Setting]| !others.contains(one);
+    let gone = before.iter().filter(|setting| differs(setting, &after));
+    let came = after.iter().filter(|setting| differs(setting, &before));
+    let mut changes: Vec<_> = gone.chain(came).map(|setting| (setting.name.clone(), setting.effect)).collect();
+    changes.sort();
+    changes.dedup();
+    changes
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Setting {
+    name: String,
+    value: Vec<u8>,
+    effect: Effect,
+}
+
+/// Collects what is not at its default.
+struct Settings(Vec<Setting>);
+
+impl Settings {
+    fn put(&mut self, effect: Effect, name: impl Into<String>, value: impl AsRef<[u8]>) {
+        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect });
+    }
+
+    fn unless<T: PartialEq>(&mut self, default: T, effect: Effect, name: &str, value: T, show: impl Fn(&T) -> String) {
+        if value != default {
+            self.put(effect, name, show(&value));
+        }
+    }
+
+    fn some<T>(&mut self, effect: Effect, name: &str, value: Option<&T>, show: impl Fn(&T) -> String) {
+        if let Some(value) = value {
+            self.put(effect, name, show(value));
+        }
+    }
+}
+
+fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
+    let mut all = Settings(Vec::new());
+    source(unit, facts, &mut all);
+    supervised(unit, &mut all);
+    inside(unit, &mut all);
+    around(unit, &mut all);
+    all.0.sort();
+    all.0
+}
+
+fn source(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
+    let kind = match unit.source {
+        Source::Bundle(_) => "bundle",
+        Source::Rootfs(_) => "rootfs",
+        Source::Executable(_) => "executable",
+    };
+    all.put(Effect::Replace, kind, facts.resolved.as_os_str().as_encoded_bytes());
+    if let Some(bytes) = &facts.config_json {
+        // Spaces and the order of keys mean nothing; what is not JSON is compared as it is.
+        let canonical = serde_json::from_slice::<Value>(bytes).map(|value| value.to_string().into_bytes());
+        all.put(Effect::Replace, "config.json", canonical.as_deref().unwrap_or(bytes));
+    }
+}
+
+fn supervised(unit: &Unit, all: &mut Settings) {
+    use Effect::Supervisor;
+    let shown = |duration: &Duration| duration.as_millis().to_string();
+    let number = |n: &u64| n.to_string();
+    all.some(Supervisor, "description", unit.description.as_ref(), String::clone);
+    all.unless(true, Supervisor, "enabled", unit.enabled, bool::to_string);
+    all.unless(Kind::Service, Supervisor, "type", unit.kind, |_| "oneshot".to_owned());
+    let policy = if unit.kind == Kind::Service { RestartPolicy::Always } else { RestartPolicy::Never };
+    all.unless(policy, Supervisor, "restart.policy", unit.restart.policy, |policy| policy_name(*policy).to_owned());
+    all.unless(Duration::from_millis(100), Supervisor, "restart.delay", unit.restart.delay, shown);
+    all.unless(Duration::from_secs(60), Supervisor, "restart.max_delay", unit.restart.max_delay, shown);
+    all.unless(Duration::from_secs(60), Supervisor, "restart.reset_after", unit.restart.reset_after, shown);
+    let limit = unit.restart.limit.as_ref();
+    all.some(Supervisor, "restart.limit", limit, |limit| format!("{} {}", limit.burst, limit.interval.as_millis()));
+    all.unless(OnLimit::StayFailed, Supervisor, "restart.on_limit", unit.restart.on_limit, |_| "reboot".to_owned());
+    all.unless(15, Supervisor, "stop.signal", u64::from(unit.stop.signal.0), number);
+    all.unless(Duration::from_secs(30), Supervisor, "stop.timeout", unit.stop.timeout, shown);
+    match &unit.reload {
+        Some(Reload::Signal(signal)) => all.put(Supervisor, "reload.signal", signal.0.to_string()),
+        Some(Reload::Exec(args)) => all.put(Supervisor, "reload.exec", strings(args)),
+        None => {}
+    }
+    all.unless(10 << 20, Supervisor, "log.max_size", unit.log.max_size_bytes, number);
+    all.unless(5, Supervisor, "log.max_files", u64::from(unit.log.max_files), number);
+}
+
+fn inside(unit: &Unit, all: &mut Settings) {
+    use Effect::Replace;
+    let process = &unit.process;
+    let hardened = unit.source.is_hardened();
+    let default = hardened.then(|| unit.name.to_string());
+    if unit.hostname != default {
+        all.some(Replace, "hostname", unit.hostname.as_ref(), String::clone);
+    }
+    all.some(Replace, "process.args", process.args.as_ref(), |args| strings(args));
+    for (name, value) in &process.env {
+        all.put(Replace, format!("process.env.{name}"), value);
+    }
+    all.some(Replace, "process.user", process.user.as_ref(), String::clone);
+    all.some(Replace, "process.cwd", process.cwd.as_ref(), String::clone);
+    all.unless(false, Replace, "process.init", process.init, bool::to_string);
+    let security = &unit.security;
+    all.some(Replace, "security.capabilities", security.capabilities.as_ref(), |names| strings(names));
+    all.some(Replace, "security.no_new_privileges", security.no_new_privileges.as_ref(), bool::to_string);
+    all.some(Replace, "security.read_only", security.read_only.as_ref(), bool::to_string);
+    all.some(Replace, "security.seccomp", security.seccomp.as_ref(), |which| match which {
+        Seccomp::Default => "default".to_owned(),
+        Seccomp::Unconfined => "unconfined".to_owned(),
+    });
+    if !unit.oci.is_empty() {
+        all.put(Replace, "oci", Value::Object(unit.oci.clone()).to_string());
+    }
+}
+
+fn around(unit: &Unit, all: &mut Settings) {
+    let hardened = unit.source.is_hardened();
+    let resources = &unit.resources;
+    let number = |n: &u64| n.to_string();
+    all.some(Effect::Live, "resources.memory", resources.memory_bytes.as_ref(), number);
+    all.some(Effect::Live, "resources.cpus", resources.cpus_milli.as_ref(), number);
+    all.some(Effect::Live, "resources.pids", resources.pids.filter(|n| !hardened || *n != 2048).as_ref(), number);
+    let shm = resources.shm_bytes.filter(|n| !hardened || *n != 64 << 20);
+    all.some(Effect::Replace, "resources.shm", shm.as_ref(), number);
+    match &unit.network {
+        Some(Network::None) if hardened => {}
+        Some(Network::None) => all.put(Effect::Replace, "network.mode", "none"),
+        Some(Network::Host) => all.put(Effect::Replace, "network.mode", "host"),
+        Some(Network::Unit(other)) => all.put(Effect::Replace, "network.mode", format!("unit:{other}")),
+        None => {}
+    }
+    for mount in &unit.mounts {
+        let access = if mount.read_only { "ro " } else { "rw " };
+        let mut value = access.as_bytes().to_vec();
+        match &mount.kind {
+            MountKind::Bind { source } => {
+                value.extend_from_slice(b"bind ");
+                value.extend_from_slice(source.as_os_str().as_encoded_bytes());
+            }
+            MountKind::Tmpfs { size_bytes } => value.extend_from_slice(format!("tmpfs {size_bytes:?}").as_bytes()),
+        }
+        all.put(Effect::Replace, format!("mount.{}", mount.target), value);
+    }
+    for device in &unit.devices {
+        all.put(Effect::Replace, format!("device.{}", device.path.display()), "");
+    }
+}
+
+fn policy_name(policy: RestartPolicy) -> &'static str {
+    match policy {
+        RestartPolicy::Always => "always",
+        RestartPolicy::OnSuccess => "on-success",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::OnAbnormal => "on-abnormal",
+        RestartPolicy::Never => "never",
+    }
+}
+
+/// A list as one string that no other list gives: a NUL is in none of its members.
+fn strings(list: &[String]) -> String {
+    list.join("\0")
+}
+
+fn hash<'s>(settings: impl Iterator<Item = &'s Setting>) -> Fingerprint {
+    let mut state = OFFSET;
+    for setting in settings {
+        // Lengths in front, so that no two lists of settings give the same bytes.
+        for part in [setting.name.as_bytes(), &setting.value] {
+            state = fnv1a(state, &(part.len() as u64).to_le_bytes());
+            state = fnv1a(state, part);
+        }
+    }
+    Fingerprint(state.to_be_bytes())
+}
+
+const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+fn fnv1a(state: u128, bytes: &[u8]) -> u128 {
+    bytes.iter().fold(state, |state, byte| (state ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::{UnitName, parse};
+    use std::path::Path;
+
+    fn unit(text: &str) -> Unit {
+        let name = UnitName::new("web").unwrap();
+        parse(&name, Path::new("/etc/moored/units/web.toml"), text).unwrap().unit
+    }
+
+    fn facts(config: &str) -> SourceFacts {
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        assert_eq!(fnv1a(OFFSET, b""), 0x6c62272e07bb014262b821756295c58d);
+        assert_eq!(fnv1a(OFFSET, b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
+        assert_eq!(fnv1a(OFFSET, b"foobar"), 0x343e1662793c64bf6f0d3597ba446f18);
+    }
+
+    #[test]
+    fn comments_order_spelling_and_written_defaults_mean_nothing() {
+        let one =
+            unit("# a comment\nbundle = \"/srv/web\"\n[stop]\ntimeout = \"90s\"\n[process]\nenv = { A = 1, B = 2 }\n");
+        let other = unit(
+            "enabled = true\nbundle = \"/srv/./web/\"\n[process]\nenv = { B = \"2\", A = \"1\" }\n[stop]\nsignal = 15\ntimeout = \"1m30s\"\n",
+        );
+        let config = (facts("{\"a\": 1, \"b\": []}"), facts("{ \"b\" : [], \"a\":1 }\n"));
+        assert_eq!(fingerprint(&one, &config.0), fingerprint(&other, &config.1));
+        assert_eq!(changes((&one, &config.0), (&other, &config.1)), []);
+    }
+
+    #[test]
+    fn only_what_the_container_is_made_from_asks_for_a_new_one() {
+        let base = unit("bundle = \"/srv/web\"\n");
+        let facts_ = facts("{}");
+        for (text, name, effect) in [
+            ("bundle = \"/srv/web\"\ndescription = \"x\"\n", "description", Effect::Supervisor),
+            ("bundle = \"/srv/web\"\n[restart]\ndelay = \"1s\"\n", "restart.delay", Effect::Supervisor),
+            ("bundle = \"/srv/web\"\n[log]\nmax_files = 2\n", "log.max_files", Effect::Supervisor),
+            ("bundle = \"/srv/web\"\n[resources]\nmemory = \"64M\"\n", "resources.memory", Effect::Live),
+            ("bundle = \"/srv/web\"\n[process]\nargs = [\"/x\"]\n", "process.args", Effect::Replace),
+            ("bundle = \"/srv/web\"\n[oci]\nprocess.umask = 1\n", "oci", Effect::Replace),
+            ("bundle = \"/srv/web\"\n[[mount]]\ntarget=\"/d\"\ntype=\"tmpfs\"\n", "mount./d", Effect::Replace),
+        ] {
+            let new = unit(text);
+            assert_ne!(fingerprint(&base, &facts_), fingerprint(&new, &facts_), "{text}");
+            let same = container_fingerprint(&base, &facts_) == container_fingerprint(&new, &facts_);
+            assert_eq!(same, effect != Effect::Replace, "{text}");
+            assert_eq!(changes((&base, &facts_), (&new, &facts_)), [(name.to_owned(), effect)]);
+        }
+    }
+
+    #[test]
+    fn the_resolved_source_and_config_json_are_part_of_it() {
+        let unit = unit("bundle = \"/srv/web\"\n");
+        let moved = SourceFacts { resolved: "/srv/web-2".into(), ..facts("{}") };
+        for other in [moved, facts("{\"a\": 1}"), facts("{"), SourceFacts::default()] {
+            assert_ne!(container_fingerprint(&unit, &facts("{}")), container_fingerprint(&unit, &other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_never_changes_between_versions() {
+        let unit = unit(
+            "rootfs = \"/srv/web\"\n[process]\nargs = [\"/bin/web\", \"-v\"]\n[restart]\npolicy = \"on-failure\"\n",
+        );
+        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: None };
+        assert_eq!(fingerprint(&unit, &facts).to_string(), "7d19f8ab15659ad79bdf1c68ff58e9f9");
+    }
+}

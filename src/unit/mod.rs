@@ -3,17 +3,50 @@
 //! Pure: text and facts in, values or a list of errors out. Every error of a file is reported at once, each with
 //! file:line:column, what was found, what was expected and a suggestion.
 
+mod capability;
+mod defaults;
+pub(crate) mod diagnostic;
+mod elf;
+mod entry;
+mod facts;
 pub mod fingerprint;
+mod json;
+mod merge;
+#[cfg(test)]
+mod mistakes;
+mod mounts;
 pub mod name;
+mod parse;
+#[cfg(test)]
+mod parse_tests;
+mod path;
+mod process;
+pub(crate) mod quantity;
+mod root;
+mod schema;
+pub mod seccomp_default;
+mod sections;
+mod signal;
+pub mod spec;
+#[cfg(test)]
+mod spec_tests;
+mod walk;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use fingerprint::Fingerprint;
+pub use diagnostic::Diagnostic;
+pub use elf::{ELF_BYTES, NotStatic, check_executable};
+pub use entry::{BadEntry, file_stem_to_name};
+pub use facts::SourceFacts;
+pub use fingerprint::{Effect, Fingerprint, changes, container_fingerprint, fingerprint};
 pub use name::{ContainerId, UnitName};
+pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
+pub use root::{Contents, RootFile, RootPlan};
+pub use spec::{SpecError, SpecText, compile};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +106,23 @@ pub enum Source {
     Rootfs(PathBuf),
     /// One static executable; the root is a tmpfs that holds it alone.
     Executable(PathBuf),
+}
+
+impl Source {
+    /// Whether the hardened defaults hold, rather than a config.json.
+    pub fn is_hardened(&self) -> bool {
+        match self {
+            Source::Bundle(_) => false,
+            Source::Rootfs(_) | Source::Executable(_) => true,
+        }
+    }
+
+    /// The path as the unit gives it, absolute, links not resolved.
+    pub fn path(&self) -> &Path {
+        match self {
+            Source::Bundle(path) | Source::Rootfs(path) | Source::Executable(path) => path,
+        }
+    }
 }
 
 /// `[process]`.
@@ -194,7 +244,7 @@ pub struct Mount {
     pub kind: MountKind,
     /// Absolute path inside.
     pub target: String,
-    /// Default true.
+    /// Default true for a bind, false for a tmpfs: an empty read-only one is of little use.
     pub read_only: bool,
 }
 

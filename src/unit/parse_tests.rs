@@ -1,0 +1,139 @@
+//! What right texts mean.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+fn read(text: &str) -> Unit {
+    let file = Path::new("/etc/moored/units/web.toml");
+    let parsed = parse(&UnitName::new("web").unwrap(), file, text).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(parsed.warnings, []);
+    parsed.unit
+}
+
+#[test]
+fn every_key_arrives() {
+    let unit = read(include_str!("whole.toml"));
+    let env = [("DEBUG", "true"), ("MASK", "31"), ("NAME", "a=b"), ("PORT", "8080"), ("RATE", "1.5")];
+    let expected = Unit {
+        name: UnitName::new("web").unwrap(),
+        description: Some("Public web front, 100%".to_owned()),
+        hostname: Some("front".to_owned()),
+        enabled: false,
+        kind: Kind::Oneshot,
+        source: Source::Rootfs("/etc/moored/roots/web".into()),
+        process: Process {
+            args: Some(vec!["/bin/web".to_owned(), "--share=100%".to_owned()]),
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            user: Some("root:adm".to_owned()),
+            cwd: Some("/srv".to_owned()),
+            init: true,
+        },
+        restart: Restart {
+            policy: RestartPolicy::OnFailure,
+            delay: Duration::from_millis(250),
+            max_delay: Duration::from_secs(90),
+            reset_after: Duration::from_secs(1),
+            limit: Some(RestartLimit { burst: 5, interval: Duration::from_secs(60) }),
+            on_limit: OnLimit::Reboot,
+        },
+        stop: Stop { signal: Signal(37), timeout: Duration::ZERO },
+        reload: Some(Reload::Exec(vec!["/bin/web".to_owned(), "reload".to_owned()])),
+        resources: Resources {
+            memory_bytes: Some(256 << 20),
+            cpus_milli: Some(500),
+            pids: Some(100),
+            shm_bytes: Some(1 << 20),
+        },
+        network: Some(Network::Unit(UnitName::new("db").unwrap())),
+        mounts: vec![
+            Mount {
+                kind: MountKind::Tmpfs { size_bytes: Some(16 << 20) },
+                target: "/cache".to_owned(),
+                read_only: false,
+            },
+            Mount {
+                kind: MountKind::Bind { source: "/etc/moored/units/data".into() },
+                target: "/data".to_owned(),
+                read_only: false,
+            },
+            Mount {
+                kind: MountKind::Bind { source: "/etc/ssl".into() },
+                target: "/etc/ssl".to_owned(),
+                read_only: true,
+            },
+        ],
+        devices: vec![Device { path: "/dev/ttyUSB0".into() }],
+        log: Log { max_size_bytes: 64 << 10, max_files: 2 },
+        security: Security {
+            capabilities: Some(vec!["CAP_CHOWN".to_owned(), "CAP_NET_BIND_SERVICE".to_owned()]),
+            no_new_privileges: Some(false),
+            seccomp: Some(Seccomp::Unconfined),
+            read_only: Some(false),
+        },
+        oci: serde_json::json!({"linux": {"sysctl": {"net.core.somaxconn": "1024"}}}).as_object().unwrap().clone(),
+    };
+    assert_eq!(unit, expected);
+}
+
+#[test]
+fn defaults_are_those_of_the_design() {
+    let unit = read("executable = \"/usr/local/bin/thing\"\n");
+    assert_eq!((unit.enabled, unit.kind, unit.hostname.as_deref()), (true, Kind::Service, Some("web")));
+    assert_eq!(unit.process.args, Some(vec!["/thing".to_owned()]));
+    let restart = Restart {
+        policy: RestartPolicy::Always,
+        delay: Duration::from_millis(100),
+        max_delay: Duration::from_secs(60),
+        reset_after: Duration::from_secs(60),
+        limit: None,
+        on_limit: OnLimit::StayFailed,
+    };
+    assert_eq!(unit.restart, restart);
+    assert_eq!(unit.stop, Stop { signal: Signal(15), timeout: Duration::from_secs(30) });
+    assert_eq!((unit.resources.pids, unit.resources.shm_bytes), (Some(2048), Some(64 << 20)));
+    assert_eq!(unit.network, Some(Network::None));
+    assert_eq!(unit.log, Log { max_size_bytes: 10 << 20, max_files: 5 });
+    assert_eq!(unit.security, Security::default());
+    let oneshot = read("type = \"oneshot\"\nexecutable = \"/usr/local/bin/thing\"\n");
+    assert_eq!(oneshot.restart.policy, RestartPolicy::Never);
+}
+
+#[test]
+fn a_bundle_leaves_to_config_json_what_it_does_not_say() {
+    let unit = read("bundle = \"/srv/web\"\n");
+    assert_eq!((unit.hostname, unit.network, unit.process), (None, None, Process::default()));
+    assert_eq!((unit.resources, unit.security), (Resources::default(), Security::default()));
+    assert_eq!(read("bundle = \"/srv/web\"\nhostname = \"%n\"\n").hostname.as_deref(), Some("web"));
+}
+
+#[test]
+fn relative_paths_start_where_they_are_told() {
+    let name = UnitName::new("web").unwrap();
+    let text = "bundle = \"../web\"\n";
+    let source = |file: &str| parse(&name, Path::new(file), text).unwrap().unit.source;
+    assert_eq!(source("/etc/moored/units/web.toml"), Source::Bundle("/etc/moored/web".into()));
+    let unit = parse_from(&name, Path::new("/etc/moored/units/web.toml"), Path::new("/srv/conf"), text).unwrap().unit;
+    assert_eq!(unit.source, Source::Bundle("/srv/web".into()));
+}
+
+#[test]
+fn a_long_delay_raises_the_default_of_its_cap() {
+    let unit = read("bundle = \"/b\"\n[restart]\ndelay = \"2m\"\n");
+    assert_eq!(unit.restart.max_delay, Duration::from_secs(120));
+}
+
+#[test]
+fn what_is_allowed_but_not_meant_is_a_warning() {
+    let text = "rootfs = \"/r\"\nprocess.args = [\"/x\"]\nprocess.user = \"web\"\n[restart]\non_limit = \"reboot\"\n[security]\ncapabilities = \"docker\"\n";
+    let parsed = parse(&UnitName::new("web").unwrap(), Path::new("web.toml"), text).unwrap();
+    let shown: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "web.toml:5:1 `on_limit` without `limit` means nothing, write limit = { burst = 5, interval = \"1m\" }",
+            "web.toml:7:1 these capabilities bound what a user other than root can gain, but do not give it anything, a program that is not root gets them only as process.capabilities.inheritable and .ambient in [oci]",
+        ]
+    );
+}

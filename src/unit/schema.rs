@@ -1,0 +1,387 @@
+//! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
+
+/// Keys by table; "" is the top level.
+const KEYS: [(&str, &[&str]); 12] = [
+    (
+        "",
+        &[
+            "description",
+            "hostname",
+            "enabled",
+            "type",
+            "bundle",
+            "rootfs",
+            "executable",
+            "process",
+            "restart",
+            "stop",
+            "reload",
+            "resources",
+            "network",
+            "mount",
+            "device",
+            "log",
+            "security",
+            "oci",
+        ],
+    ),
+    ("process", &["args", "env", "user", "cwd", "init"]),
+    ("restart", &["policy", "delay", "max_delay", "reset_after", "limit", "on_limit"]),
+    ("restart.limit", &["burst", "interval"]),
+    ("stop", &["signal", "timeout"]),
+    ("reload", &["signal", "exec"]),
+    ("resources", &["memory", "cpus", "pids", "shm"]),
+    ("network", &["mode"]),
+    ("mount", &["type", "source", "target", "read_only", "size"]),
+    ("device", &["path"]),
+    ("log", &["max_size", "max_files"]),
+    ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
+];
+
+/// Keys of the top level that hold a table.
+const TABLES: [&str; 11] =
+    ["process", "restart", "stop", "reload", "resources", "network", "mount", "device", "log", "security", "oci"];
+
+/// What the design names and this version does not have, with a way to do without where there is one.
+const LATER: [(&str, &str, Option<&str>); 22] = [
+    ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
+    ("", "depends_on", None),
+    ("", "on_failure", None),
+    ("", "instances", None),
+    ("", "replicas", None),
+    ("", "schedule", None),
+    ("", "unset", None),
+    ("", "health", None),
+    ("", "config", Some("use a read-only [[mount]]")),
+    ("", "secret", Some("use a read-only [[mount]]")),
+    ("", "socket", None),
+    ("", "update", None),
+    ("process", "env_file", Some("use `env`")),
+    ("process", "notify", None),
+    ("process", "watchdog", None),
+    ("reload", "on_change", None),
+    ("network", "bridge", None),
+    ("network", "ports", None),
+    ("mount", "require_mountpoint", None),
+    ("security", "profile", None),
+    ("security", "userns", None),
+    ("stop", "exec", None),
+];
+
+/// What to answer to a word.
+enum Cure {
+    /// The key of ours that means it.
+    Key(&'static str, &'static str),
+    /// There is no such key; this is what to do.
+    Say(&'static str),
+}
+use Cure::{Key, Say};
+
+/// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
+const SYNONYMS: [(&str, Cure); 82] = [
+    ("cmd", Key("process", "args")),
+    ("command", Key("process", "args")),
+    ("entrypoint", Key("process", "args")),
+    ("exec", Key("process", "args")),
+    ("execstart", Key("process", "args")),
+    ("argv", Key("process", "args")),
+    ("arguments", Key("process", "args")),
+    ("run", Key("process", "args")),
+    ("environment", Key("process", "env")),
+    ("envs", Key("process", "env")),
+    ("vars", Key("process", "env")),
+    ("envfile", Say("`env_file` is known but not built in this version")),
+    ("environmentfile", Say("`env_file` is known but not built in this version")),
+    ("uid", Key("process", "user")),
+    ("gid", Say("did you mean `user = \"UID:GID\"` in [process]?")),
+    ("group", Say("did you mean `user = \"USER:GROUP\"` in [process]?")),
+    ("workdir", Key("process", "cwd")),
+    ("workingdir", Key("process", "cwd")),
+    ("workingdirectory", Key("process", "cwd")),
+    ("chdir", Key("process", "cwd")),
+    ("tini", Key("process", "init")),
+    ("terminal", Say("a unit has no terminal: its output goes to its log")),
+    ("tty", Say("a unit has no terminal: its output goes to its log")),
+    ("destination", Key("mount", "target")),
+    ("dst", Key("mount", "target")),
+    ("dest", Key("mount", "target")),
+    ("mountpoint", Key("mount", "target")),
+    ("to", Key("mount", "target")),
+    ("src", Key("mount", "source")),
+    ("from", Key("mount", "source")),
+    ("ro", Key("mount", "read_only")),
+    ("rw", Say("did you mean `read_only = false`?")),
+    ("writable", Say("did you mean `read_only = false`?")),
+    ("options", Say("a mount is read-only unless it says `read_only = false`; other options go into [oci]")),
+    ("volume", Say("did you mean [[mount]] with `source` and `target`?")),
+    ("volumes", Say("did you mean [[mount]] with `source` and `target`?")),
+    ("binds", Say("did you mean [[mount]] with `source` and `target`?")),
+    ("mounts", Say("did you mean [[mount]], one table for each?")),
+    ("tmpfs", Say("did you mean [[mount]] with `type = \"tmpfs\"`?")),
+    ("devices", Say("did you mean [[device]], one table for each?")),
+    ("ports", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
+    ("publish", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
+    ("expose", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
+    ("networkmode", Key("network", "mode")),
+    ("net", Key("network", "mode")),
+    ("restartpolicy", Key("restart", "policy")),
+    ("restartsec", Key("restart", "delay")),
+    ("backoff", Key("restart", "delay")),
+    ("maxbackoff", Key("restart", "max_delay")),
+    ("startlimitburst", Say("did you mean `limit = { burst = 5, interval = \"1m\" }` in [restart]?")),
+    ("startlimitinterval", Say("did you mean `limit = { burst = 5, interval = \"1m\" }` in [restart]?")),
+    ("maxretries", Say("did you mean `limit = { burst = 5, interval = \"1m\" }` in [restart]?")),
+    ("stopsignal", Key("stop", "signal")),
+    ("killsignal", Key("stop", "signal")),
+    ("stoptimeout", Key("stop", "timeout")),
+    ("stopgraceperiod", Key("stop", "timeout")),
+    ("timeoutstopsec", Key("stop", "timeout")),
+    ("execreload", Key("reload", "exec")),
+    ("memorylimit", Key("resources", "memory")),
+    ("memlimit", Key("resources", "memory")),
+    ("memorymax", Key("resources", "memory")),
+    ("mem", Key("resources", "memory")),
+    ("cpu", Key("resources", "cpus")),
+    ("cpuquota", Key("resources", "cpus")),
+    ("pidslimit", Key("resources", "pids")),
+    ("tasksmax", Key("resources", "pids")),
+    ("shmsize", Key("resources", "shm")),
+    ("capadd", Key("security", "capabilities")),
+    ("caps", Key("security", "capabilities")),
+    ("capabilityboundingset", Key("security", "capabilities")),
+    ("capdrop", Say("all capabilities are dropped unless `capabilities` in [security] names them")),
+    ("privileged", Say("name what is needed in [security] `capabilities` and [[device]]")),
+    ("securityopt", Say("did you mean [security]?")),
+    ("readonlyrootfs", Key("security", "read_only")),
+    ("nnp", Key("security", "no_new_privileges")),
+    ("root", Key("", "rootfs")),
+    ("service", Say("did you mean [process]?")),
+    ("services", Say("every unit has a file of its own, named after it")),
+    ("unit", Say("its keys belong to the top level")),
+    ("install", Say("a unit runs unless it says `enabled = false`")),
+    ("container", Say("its keys belong to the top level")),
+    ("sysctls", Say("did you mean `linux.sysctl` in [oci]?")),
+];
+
+/// Longer keys get no suggestion by likeness: the comparison is quadratic.
+const LIKENESS_MAX: usize = 64;
+
+/// Whether a table has a key.
+pub(crate) fn is_key(table: &str, key: &str) -> bool {
+    keys(table).contains(&key)
+}
+
+fn keys(table: &str) -> &'static [&'static str] {
+    KEYS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
+}
+
+/// Whether a key is designed but not built; if so, perhaps with a way to do without.
+pub(crate) fn later(table: &str, key: &str) -> Option<Option<&'static str>> {
+    let here = LATER.iter().find(|(at, name, _)| *at == table && *name == key);
+    let elsewhere = || LATER.iter().find(|(_, name, _)| *name == key);
+    // A word that means something here, or that is a key of another table, is not taken for the other thing.
+    let strange = || !KEYS.iter().any(|(_, keys)| keys.contains(&key)) && synonym(&squeeze(key)).is_none();
+    here.or_else(|| strange().then(elsewhere).flatten()).map(|(_, _, help)| *help)
+}
+
+/// `[process]`, `[[mount]]`, "the top level": how a table is written.
+pub(crate) fn header(table: &str) -> String {
+    match table {
+        "" => "the top level".to_owned(),
+        "mount" | "device" => format!("[[{table}]]"),
+        _ => format!("[{table}]"),
+    }
+}
+
+/// What somebody who wrote an unknown key in a table may have meant.
+pub(crate) fn suggest(table: &str, key: &str) -> Option<String> {
+    let snake = snake_case(key);
+    if is_key(table, &snake) {
+        return Some(format!("did you mean `{snake}`?"));
+    }
+    if let Some(place) = elsewhere(table, &snake) {
+        return Some(place);
+    }
+    let squeezed = squeeze(key);
+    if let Some(cure) = synonym(&squeezed) {
+        return Some(say(table, cure));
+    }
+    let near = |word: &str| distance(&squeezed, &squeeze(word)).filter(|d| *d <= tolerance(&squeezed));
+    let here = keys(table).iter().map(|word| (near(word), Meaning::Known(table, word)));
+    let words = SYNONYMS.iter().map(|(word, cure)| (near(word), Meaning::Cure(cure)));
+    let other = KEYS.iter().flat_map(|(t, keys)| keys.iter().map(move |k| (near(k), Meaning::Known(t, k))));
+    let best = here.chain(words).chain(other).filter_map(|(d, what)| d.map(|d| (d, what))).min_by_key(|(d, _)| *d);
+    best.map(|(_, what)| match what {
+        Meaning::Known(at, word) => did_you_mean(table, at, word),
+        Meaning::Cure(cure) => say(table, cure),
+    })
+}
+
+enum Meaning<'a> {
+    Known(&'a str, &'a str),
+    Cure(&'a Cure),
+}
+
+/// The key exists, but not in this table: TOML puts a key into the table above it.
+fn elsewhere(table: &str, key: &str) -> Option<String> {
+    let homes: Vec<&str> = KEYS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(at, _)| *at).collect();
+    if homes.contains(&"") {
+        if TABLES.contains(&key) {
+            return Some(format!("{0} is a table of its own: write {0}", header(key)));
+        }
+        return Some(format!(
+            "it belongs to the top level, but stands in {}: move it above the first [table]",
+            header(table)
+        ));
+    }
+    let shown: Vec<String> = homes.iter().map(|home| header(home)).collect();
+    (!shown.is_empty()).then(|| format!("it belongs to {}", shown.join(" or ")))
+}
+
+fn synonym(squeezed: &str) -> Option<&'static Cure> {
+    SYNONYMS.iter().find(|(word, _)| *word == squeezed).map(|(_, cure)| cure)
+}
+
+fn say(table: &str, cure: &Cure) -> String {
+    match cure {
+        Key(at, key) => did_you_mean(table, at, key),
+        Say(text) => (*text).to_owned(),
+    }
+}
+
+fn did_you_mean(table: &str, at: &str, key: &str) -> String {
+    match at {
+        at if at == table => format!("did you mean `{key}`?"),
+        "" if TABLES.contains(&key) => format!("did you mean {}?", header(key)),
+        "" => format!("did you mean `{key}` at the top level?"),
+        at => format!("did you mean `{key}` in {}?", header(at)),
+    }
+}
+
+/// The nearest of some words to one that is none of them, or the first that it begins, if there is any.
+pub(crate) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let lower = word.to_ascii_lowercase();
+    let near = |other: &'w str| distance(&lower, &other.to_ascii_lowercase()).map(|d| (d, other));
+    let words: Vec<&str> = words.into_iter().collect();
+    let best = words.iter().filter_map(|other| near(other)).min_by_key(|(d, _)| *d);
+    let begun =
+        || words.iter().find(|other| lower.len() > 2 && other.to_ascii_lowercase().starts_with(&lower)).copied();
+    best.filter(|(d, _)| *d <= tolerance(&lower)).map(|(_, other)| other).or_else(begun)
+}
+
+/// `maxDelay`, `max-delay`, `MaxDelay`: `max_delay`.
+fn snake_case(key: &str) -> String {
+    let mut snake = String::with_capacity(key.len() + 4);
+    let mut after_lower = false;
+    for c in key.chars() {
+        if c.is_ascii_uppercase() && after_lower {
+            snake.push('_');
+        }
+        after_lower = c.is_ascii_lowercase() || c.is_ascii_digit();
+        snake.push(if c == '-' { '_' } else { c.to_ascii_lowercase() });
+    }
+    snake
+}
+
+fn squeeze(key: &str) -> String {
+    key.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// How many slips a word of this length may hold and still be recognised.
+fn tolerance(word: &str) -> usize {
+    match word.chars().count() {
+        0..=2 => 0,
+        3..=5 => 1,
+        _ => 2,
+    }
+}
+
+/// Letters added, dropped, replaced or swapped with their neighbour; `None` for words too long to be compared.
+fn distance(a: &str, b: &str) -> Option<usize> {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LIKENESS_MAX + 1).collect(), b.chars().collect());
+    if a.len() > LIKENESS_MAX || b.len() > LIKENESS_MAX {
+        return None;
+    }
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            if i == 0 || j == 0 {
+                rows[i][j] = i + j;
+                continue;
+            }
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = least;
+        }
+    }
+    Some(rows[a.len()][b.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_synonyms_and_misplaced_keys_get_their_cure() {
+        for (table, key, expected) in [
+            ("process", "comand", "did you mean `args`?"),
+            ("process", "agrs", "did you mean `args`?"),
+            ("process", "ExecStart", "did you mean `args`?"),
+            ("", "cmd", "did you mean `args` in [process]?"),
+            ("restart", "maxDelay", "did you mean `max_delay`?"),
+            ("restart", "max-delay", "did you mean `max_delay`?"),
+            (
+                "restart",
+                "enabled",
+                "it belongs to the top level, but stands in [restart]: move it above the first [table]",
+            ),
+            ("process", "memory", "it belongs to [resources]"),
+            ("process", "signal", "it belongs to [stop] or [reload]"),
+            ("process", "stop", "[stop] is a table of its own: write [stop]"),
+            ("mount", "destination", "did you mean `target`?"),
+            ("", "Restart", "did you mean `restart`?"),
+            ("", "volumes", "did you mean [[mount]] with `source` and `target`?"),
+            ("", "memory_limit", "did you mean `memory` in [resources]?"),
+            ("", "resorces", "did you mean `resources`?"),
+            ("process", "rootfss", "did you mean `rootfs` at the top level?"),
+            ("process", "resorces", "did you mean [resources]?"),
+        ] {
+            assert_eq!(suggest(table, key).as_deref(), Some(expected), "{table}.{key}");
+        }
+        assert_eq!(suggest("", "zebra"), None);
+        assert_eq!(suggest("", &"args".repeat(1000)), None);
+    }
+
+    #[test]
+    fn what_is_designed_but_not_built_is_known() {
+        assert!(later("", "depends_on").is_some());
+        assert!(later("", "watchdog").is_some(), "also at another level");
+        assert!(later("process", "depends_on").is_some());
+        assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
+        assert!(later("", "ports").is_none(), "a synonym says more");
+        assert!(later("", "args").is_none());
+    }
+
+    #[test]
+    fn synonyms_are_squeezed_and_point_at_keys() {
+        for (word, cure) in &SYNONYMS {
+            assert_eq!(squeeze(word), *word);
+            if let Key(table, key) = cure {
+                assert!(is_key(table, key), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn distance_counts_slips() {
+        assert_eq!(distance("args", "agrs"), Some(1));
+        assert_eq!(distance("", "abc"), Some(3));
+        assert_eq!(distance("kitten", "sitting"), Some(3));
+        assert_eq!(nearest("sigtrem", ["SIGHUP", "SIGTERM"]), Some("SIGTERM"));
+        assert_eq!(nearest("NET_BIND", ["NET_ADMIN", "NET_BIND_SERVICE"]), Some("NET_BIND_SERVICE"));
+        assert_eq!(nearest("zzz", ["SIGHUP"]), None);
+    }
+}

@@ -1,0 +1,403 @@
+//! A [`Unit`] and what was read of its source to an OCI spec.
+//!
+//! All merging is done on JSON: a bundle's config.json or the hardened defaults, then the unit's own keys, then `[oci]`.
+//! Fields that the types do not know stay in [`SpecText::raw`], so that the OCI layer can name them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde_json::{Map, Value, json};
+
+use super::json::{JsonError, read_object, read_spec};
+use super::root::{NOBODY, RootPlan, around};
+use super::{MountKind, Network, Seccomp, Source, SourceFacts, Unit, UnitName, defaults, merge, seccomp_default};
+
+/// Largest config.json, in bytes.
+pub const CONFIG_MAX: usize = 1024 * 1024;
+
+/// The period of a CPU quota, in microseconds: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// A unit's spec, and what a spec cannot say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpecText {
+    /// The spec.
+    pub spec: Spec,
+    /// The JSON that it was read from.
+    pub raw: Value,
+    /// What becomes the root. For [`RootPlan::Tmpfs`] `spec.root.path` is the word `tmpfs`, not a path.
+    pub root: RootPlan,
+    /// `user[:group]`, to be looked up in the root's own /etc/passwd and /etc/group at start, supplementary groups
+    /// included. Until then the spec says nobody, or for a lone number that number as uid and gid, which also holds
+    /// where /etc/passwd does not know it.
+    pub user_lookup: Option<String>,
+    /// The unit whose network namespace is joined; the spec's own network namespace has no path then.
+    pub network_of: Option<UnitName>,
+    /// A tiny reaping, forwarding init stands in front.
+    pub init: bool,
+    /// Device nodes of the host's, to be looked at at start: each becomes a `linux.devices` entry of the same path and
+    /// a rule that allows it "rwm".
+    pub devices: Vec<PathBuf>,
+    /// What of config.json is not honoured in a unit, and why.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with a unit's spec. `Display` is `file:line:column path: message`, as far as these are known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct SpecError {
+    /// config.json, if it is its mistake; otherwise unit and source do not fit each other.
+    pub file: Option<PathBuf>,
+    /// Line and column in characters, from 1, where known.
+    pub place: Option<(u32, u32)>,
+    /// The JSON path: `process.args[0]`; empty for the whole.
+    pub path: String,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}", super::diagnostic::one_line(&file.to_string_lossy()))?;
+            if let Some((line, column)) = self.place {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(" ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Compiles a unit to its spec. Errors are those of config.json, or of what the unit makes of it.
+pub fn compile(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> {
+    let mut warnings = Vec::new();
+    let mut value = match &unit.source {
+        Source::Bundle(_) => bundle(facts).map_err(|error| vec![error])?,
+        Source::Rootfs(_) | Source::Executable(_) => hardened(unit, facts),
+    };
+    let user = user(unit);
+    apply(unit, user.as_ref(), &mut value);
+    if let Value::Object(map) = &mut value {
+        merge::deep_merge(map, &unit.oci);
+    }
+    take_what_is_ours(&mut value, &mut warnings);
+    check_complete(&value, facts)?;
+    let root = root(unit, facts, user.as_ref(), &value);
+    let spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
+    Ok(SpecText {
+        spec,
+        raw: value,
+        root,
+        user_lookup: user.and_then(|user| user.lookup),
+        network_of: match &unit.network {
+            Some(Network::Unit(other)) => Some(other.clone()),
+            Some(Network::None | Network::Host) | None => None,
+        },
+        init: unit.process.init,
+        devices: unit.devices.iter().map(|device| device.path.clone()).collect(),
+        warnings,
+    })
+}
+
+// --- where it starts from ---------------------------------------------------------------------------------------
+
+/// config.json, its types checked, its root made absolute.
+fn bundle(facts: &SourceFacts) -> Result<Value, SpecError> {
+    let file = facts.resolved.join("config.json");
+    let of_file = |error: JsonError| SpecError {
+        file: Some(file.clone()),
+        place: Some((error.line, error.column)),
+        path: error.path,
+        message: error.message,
+    };
+    let whole = |message: String| of_file(JsonError { line: 1, column: 1, path: String::new(), message });
+    let bytes = facts.config_json.as_deref().unwrap_or(&[]);
+    if bytes.len() > CONFIG_MAX {
+        return Err(whole(format!("{} bytes, expected at most {CONFIG_MAX} (1M)", bytes.len())));
+    }
+    let mut value = read_object(bytes).map_err(of_file)?;
+    read_spec(bytes).map_err(of_file)?;
+    if let Some(path) = value.pointer("/root/path").and_then(Value::as_str) {
+        *slot(&mut value, &["root", "path"]) = json!(super::path::absolute(&facts.resolved, path).to_string_lossy());
+    }
+    for mount in value.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        absolute_source(mount, &facts.resolved);
+    }
+    Ok(value)
+}
+
+/// A bind mount's relative source starts from the bundle, as in runc.
+fn absolute_source(mount: &mut Value, bundle: &Path) {
+    let option = |option: &Value| matches!(option.as_str(), Some("bind" | "rbind"));
+    let listed = mount.get("options").and_then(Value::as_array).is_some_and(|options| options.iter().any(option));
+    let is_bind = listed || mount.get("type").and_then(Value::as_str) == Some("bind");
+    let source = mount.get("source").and_then(Value::as_str).filter(|source| is_bind && !source.starts_with('/'));
+    if let Some(source) = source.map(|source| super::path::absolute(bundle, source)) {
+        *slot(mount, &["source"]) = json!(source.to_string_lossy());
+    }
+}
+
+fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
+    let mut value = Value::Object(defaults::hardened());
+    let path = match unit.source {
+        Source::Executable(_) => "tmpfs".into(),
+        Source::Rootfs(_) | Source::Bundle(_) => facts.resolved.to_string_lossy(),
+    };
+    *slot(&mut value, &["root", "path"]) = json!(path);
+    if matches!(unit.source, Source::Rootfs(_)) {
+        list(&mut value, &["mounts"]).extend(defaults::sys_mounts());
+    }
+    if unit.security.seccomp.is_none() {
+        *slot(&mut value, &["linux", "seccomp"]) = default_seccomp();
+    }
+    value
+}
+
+/// The project's allow-list as JSON. It always serialises: it is a tree of strings and numbers.
+fn default_seccomp() -> Value {
+    serde_json::to_value(seccomp_default::profile()).unwrap_or(Value::Null)
+}
+
+// --- the unit's own words ---------------------------------------------------------------------------------------
+
+fn apply(unit: &Unit, user: Option<&User>, value: &mut Value) {
+    process(unit, user, value);
+    if let Some(hostname) = &unit.hostname {
+        *slot(value, &["hostname"]) = json!(hostname);
+    }
+    security(unit, value);
+    resources(unit, value);
+    network(unit, value);
+    for mount in &unit.mounts {
+        put_mount(value, mount_value(mount));
+    }
+}
+
+fn process(unit: &Unit, user: Option<&User>, value: &mut Value) {
+    let process = &unit.process;
+    if let Some(args) = &process.args {
+        *slot(value, &["process", "args"]) = json!(args);
+    }
+    if let Some(cwd) = &process.cwd {
+        *slot(value, &["process", "cwd"]) = json!(cwd);
+    }
+    if let Some(user) = user {
+        // Groups and umask of config.json's user are not this one's.
+        *slot(value, &["process", "user"]) = json!({ "uid": user.uid, "gid": user.gid });
+    }
+    if !process.env.is_empty() {
+        let env = list(value, &["process", "env"]);
+        let overridden = |entry: &Value| {
+            let name = entry.as_str().and_then(|text| text.split('=').next());
+            name.is_some_and(|name| process.env.contains_key(name))
+        };
+        env.retain(|entry| !overridden(entry));
+        env.extend(process.env.iter().map(|(name, text)| json!(format!("{name}={text}"))));
+    }
+}
+
+fn security(unit: &Unit, value: &mut Value) {
+    let security = &unit.security;
+    if let Some(names) = &security.capabilities {
+        // Inheritable and ambient stay empty unless [oci] asks (CVE-2022-29162).
+        *slot(value, &["process", "capabilities"]) =
+            json!({ "bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": [] });
+    }
+    if let Some(flag) = security.no_new_privileges {
+        *slot(value, &["process", "noNewPrivileges"]) = json!(flag);
+    }
+    if let Some(flag) = security.read_only {
+        *slot(value, &["root", "readonly"]) = json!(flag);
+    }
+    match security.seccomp {
+        Some(Seccomp::Default) => *slot(value, &["linux", "seccomp"]) = default_seccomp(),
+        Some(Seccomp::Unconfined) => remove(value, "linux", "seccomp"),
+        None => {}
+    }
+}
+
+fn resources(unit: &Unit, value: &mut Value) {
+    let resources = &unit.resources;
+    if let Some(bytes) = resources.memory_bytes {
+        *slot(value, &["linux", "resources", "memory", "limit"]) = json!(bytes);
+    }
+    if let Some(milli) = resources.cpus_milli {
+        let quota = milli.saturating_mul(CPU_PERIOD_US / 1000);
+        *slot(value, &["linux", "resources", "cpu", "quota"]) = json!(quota);
+        *slot(value, &["linux", "resources", "cpu", "period"]) = json!(CPU_PERIOD_US);
+    }
+    if let Some(pids) = resources.pids {
+        *slot(value, &["linux", "resources", "pids", "limit"]) = json!(pids);
+    }
+    if let Some(bytes) = resources.shm_bytes {
+        shm_size(value, bytes);
+    }
+}
+
+/// Sets the size of the tmpfs at /dev/shm, which is added if there is none. Another kind of mount there has its own.
+fn shm_size(value: &mut Value, bytes: u64) {
+    let mounts = list(value, &["mounts"]);
+    let Some(shm) = mounts.iter_mut().find(|mount| target(mount) == Some("/dev/shm")) else {
+        let options =
+            ["nosuid".to_owned(), "noexec".into(), "nodev".into(), "mode=1777".into(), format!("size={bytes}")];
+        mounts.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options }));
+        return;
+    };
+    if shm.get("type").and_then(Value::as_str) == Some("tmpfs") {
+        let options = list(shm, &["options"]);
+        options.retain(|option| !option.as_str().is_some_and(|text| text.starts_with("size=")));
+        options.push(json!(format!("size={bytes}")));
+    }
+}
+
+fn network(unit: &Unit, value: &mut Value) {
+    let Some(network) = &unit.network else { return };
+    let namespaces = list(value, &["linux", "namespaces"]);
+    namespaces.retain(|namespace| namespace.get("type").and_then(Value::as_str) != Some("network"));
+    match network {
+        Network::Host => {}
+        Network::None | Network::Unit(_) => namespaces.push(json!({ "type": "network" })),
+    }
+}
+
+fn mount_value(mount: &super::Mount) -> Value {
+    match &mount.kind {
+        MountKind::Tmpfs { size_bytes } => defaults::tmpfs(&mount.target, *size_bytes, mount.read_only),
+        MountKind::Bind { source } => {
+            // rro: what is mounted below the source is read-only too (mount_setattr(2), AT_RECURSIVE).
+            let access: &[&str] = if mount.read_only { &["ro", "rro"] } else { &["rw"] };
+            let options = [&["rbind", "rprivate", "nosuid", "nodev"], access].concat();
+            json!({ "destination": mount.target, "type": "bind", "source": source.to_string_lossy(), "options": options })
+        }
+    }
+}
+
+/// In the place of the mount with the same target, or after all others.
+fn put_mount(value: &mut Value, mount: Value) {
+    let mounts = list(value, &["mounts"]);
+    match mounts.iter_mut().find(|other| target(other).is_some() && target(other) == target(&mount)) {
+        Some(other) => *other = mount,
+        None => mounts.push(mount),
+    }
+}
+
+/// A mount's target without trailing slashes.
+fn target(mount: &Value) -> Option<&str> {
+    let text = mount.get("destination").and_then(Value::as_str)?;
+    Some(if text.len() > 1 { text.trim_end_matches('/') } else { text })
+}
+
+// --- the user ---------------------------------------------------------------------------------------------------
+
+struct User {
+    uid: u32,
+    gid: u32,
+    lookup: Option<String>,
+}
+
+/// What the spec says of the user, and what is left to the lookup at start. A made root knows all its names already.
+fn user(unit: &Unit) -> Option<User> {
+    let text = unit.process.user.as_deref()?;
+    let made_root = matches!(unit.source, Source::Executable(_));
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let id = |part: &str| match part {
+        "root" if made_root => Some(0),
+        "nobody" | "nogroup" if made_root => Some(NOBODY),
+        part => part.parse::<u32>().ok(),
+    };
+    let (uid, gid) = (id(user), group.map_or_else(|| id(user), id));
+    let settled = uid.is_some() && gid.is_some() && (group.is_some() || made_root);
+    let lookup = (!settled).then(|| text.to_owned());
+    // Nobody, so that a lookup that does not happen never leaves root.
+    Some(User { uid: uid.unwrap_or(NOBODY), gid: gid.unwrap_or(NOBODY), lookup })
+}
+
+// --- the end ----------------------------------------------------------------------------------------------------
+
+/// The supervisor places the cgroup, and its pipes are the container's output.
+fn take_what_is_ours(value: &mut Value, warnings: &mut Vec<String>) {
+    if value.pointer("/linux/cgroupsPath").is_some() {
+        remove(value, "linux", "cgroupsPath");
+        warnings
+            .push("config.json: linux.cgroupsPath is not honoured: the supervisor places a unit's cgroup".to_owned());
+    }
+    if value.pointer("/process/terminal") == Some(&Value::Bool(true)) {
+        *slot(value, &["process", "terminal"]) = json!(false);
+        remove(value, "process", "consoleSize");
+        warnings.push("config.json: process.terminal is not honoured: a unit's output goes to its log".to_owned());
+    }
+}
+
+/// Both are optional in the types, and both are needed to run.
+fn check_complete(value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
+    let missing = |path: &str, cure: &str| SpecError {
+        file: facts.config_json.is_some().then(|| facts.resolved.join("config.json")),
+        place: None,
+        path: path.to_owned(),
+        message: format!("missing, expected {cure}"),
+    };
+    let mut errors = Vec::new();
+    let args = value.pointer("/process/args").and_then(Value::as_array);
+    if args.and_then(|args| args.first()).and_then(Value::as_str).is_none_or(str::is_empty) {
+        errors.push(missing("process.args", "a program here or in the unit's [process] args"));
+    }
+    if value.pointer("/root/path").and_then(Value::as_str).is_none_or(str::is_empty) {
+        errors.push(missing("root.path", "the directory that becomes the root"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) -> RootPlan {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
+    match &unit.source {
+        Source::Executable(_) => {
+            let ids = user.map_or((0, 0), |user| (user.uid, user.gid));
+            let hostname = text("/hostname").unwrap_or(unit.name.as_str());
+            around(&facts.resolved, hostname, ids, unit.network == Some(Network::Host))
+        }
+        Source::Bundle(_) | Source::Rootfs(_) => {
+            RootPlan::Directory(super::path::absolute(&facts.resolved, text("/root/path").unwrap_or("")))
+        }
+    }
+}
+
+/// An error of the merged text: its line is nobody's.
+fn of_merged(error: JsonError) -> SpecError {
+    SpecError { file: None, place: None, path: error.path, message: error.message }
+}
+
+// --- JSON -------------------------------------------------------------------------------------------------------
+
+/// The value at a path; objects on the way, and the value as null, are made if they are not there.
+fn slot<'v>(mut value: &'v mut Value, path: &[&str]) -> &'v mut Value {
+    for key in path {
+        if !value.is_object() {
+            *value = Value::Object(Map::new());
+        }
+        // Indexing an object by a key inserts null where there is none.
+        value = &mut value[*key];
+    }
+    value
+}
+
+/// The array at a path, made if it is not there.
+fn list<'v>(value: &'v mut Value, path: &[&str]) -> &'v mut Vec<Value> {
+    let place = slot(value, path);
+    if !place.is_array() {
+        *place = Value::Array(Vec::new());
+    }
+    match place {
+        Value::Array(items) => items,
+        _ => unreachable!("an array was put there above"),
+    }
+}
+
+fn remove(value: &mut Value, parent: &str, key: &str) {
+    if let Some(map) = value.get_mut(parent).and_then(Value::as_object_mut) {
+        map.remove(key);
+    }
+}
