@@ -4,6 +4,7 @@
 //! file:line:column, what was found, what was expected and a suggestion.
 
 pub mod name;
+pub mod seccomp_default;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
