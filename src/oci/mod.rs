@@ -1,3 +1,4 @@
 //! The OCI runtime spec compiled to a script of steps. Pure.
 
+pub mod capability;
 pub mod seccomp;

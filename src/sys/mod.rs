@@ -5,5 +5,6 @@ pub mod fd;
 pub mod image;
 pub mod payload;
 pub mod pidfd;
+pub mod seccomp;
 pub mod signal;
 pub mod wait;

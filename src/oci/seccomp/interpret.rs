@@ -1,14 +1,17 @@
 //! The part of classic BPF that seccomp takes, interpreted, with the kernel's checks: what a compiled filter answers
-//! without loading it.
+//! without loading it. For tests and benchmarks only: panics on programs that [`verify`] refuses.
 
 use super::Instruction;
 
 /// `struct seccomp_data`, without the instruction pointer's value.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Data {
-    pub(super) nr: u32,
-    pub(super) arch: u32,
-    pub(super) args: [u64; 6],
+pub struct Data {
+    /// Call number.
+    pub nr: u32,
+    /// `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// Registers.
+    pub args: [u64; 6],
 }
 
 impl Data {
@@ -29,7 +32,7 @@ impl Data {
 }
 
 /// What the program returns for a call, and how many instructions that took.
-pub(super) fn interpret(program: &[Instruction], data: &Data) -> (u32, usize) {
+pub fn interpret(program: &[Instruction], data: &Data) -> (u32, usize) {
     let (mut at, mut accumulator) = (0, 0_u32);
     for steps in 1..=program.len() {
         let Instruction { code, jt, jf, k } = program[at];
@@ -50,7 +53,7 @@ pub(super) fn interpret(program: &[Instruction], data: &Data) -> (u32, usize) {
 }
 
 /// The kernel's own demands on a program: its length, known codes, and every jump inside.
-pub(super) fn verify(program: &[Instruction]) {
+pub fn verify(program: &[Instruction]) {
     assert!((1..=super::MAX_INSTRUCTIONS).contains(&program.len()), "{} instructions", program.len());
     for (at, instruction) in program.iter().enumerate() {
         let left = program.len() - at - 1;

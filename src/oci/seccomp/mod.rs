@@ -41,8 +41,8 @@ mod abi;
 mod assemble;
 #[cfg(test)]
 mod evaluate;
-#[cfg(test)]
-mod interpret;
+#[doc(hidden)]
+pub mod interpret;
 mod multiplex;
 mod outcome;
 mod rules;
@@ -170,6 +170,11 @@ pub enum Error {
         /// Instructions; building stops at some multiple of the limit.
         length: usize,
     },
+}
+
+/// Whether any ABI has a call of this name; [`compile`] skips other names.
+pub fn knows(name: &str) -> bool {
+    syscalls::row(name).is_some() || multiplex::of(name).is_some()
 }
 
 /// The architecture that this program is built for, if [`compile`] knows it.

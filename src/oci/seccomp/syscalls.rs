@@ -14,16 +14,13 @@ const ARM_PRIVATE: u16 = 0x8000;
 /// `__ARM_NR_BASE`.
 pub(super) const ARM_PRIVATE_BASE: u32 = 0x000f_0000;
 
-/// The number of `name` in `abi`, or `None` when that ABI (or this table) has no such call. x32 numbers carry
-/// `__X32_SYSCALL_BIT`, as in `seccomp_data.nr`.
-
-/// The row of `name`, to ask for several ABIs with one search.
+/// The row of `name`, or `None` for a name that no ABI knows.
 pub(super) fn row(name: &str) -> Option<&'static Row> {
     let at = TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
     TABLE.get(at)
 }
 
-/// The number that a row gives for an ABI.
+/// The number that a row gives for an ABI, as in `seccomp_data.nr`: x32's carry `__X32_SYSCALL_BIT`.
 pub(super) fn number_in(row: &Row, abi: Abi) -> Option<u32> {
     match (row.1[abi as usize], abi) {
         (X, _) => None,
