@@ -1,0 +1,173 @@
+//! What happens to each call number: the rules of a profile gathered by number, numbers with one outcome joined to
+//! ranges.
+
+use std::collections::HashMap;
+
+use super::abi::{Abi, X32_BIT};
+use super::rules::{self, Profile, RETURN_ENOSYS, Rule};
+use super::{multiplex, syscalls};
+
+/// What a number leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A `SECCOMP_RET_*` value whatever the arguments are.
+    Return(u32),
+    /// Arguments decide: an index into the chains.
+    Chain(usize),
+}
+
+/// Rules in the order of the file, the first that holds wins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Chain {
+    /// Indices of rules, all with conditions.
+    pub(super) rules: Vec<usize>,
+    /// Where none holds.
+    pub(super) otherwise: u32,
+    /// Only the low halves of arguments count.
+    pub(super) narrow: bool,
+}
+
+/// All numbers of one `AUDIT_ARCH_*`.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) audit_arch: u32,
+    /// First number and outcome, ascending from 0; each range ends where the next starts.
+    pub(super) ranges: Vec<(u32, Outcome)>,
+}
+
+/// Everything that the assembler needs.
+pub(super) struct Plan {
+    pub(super) sections: Vec<Section>,
+    pub(super) chains: Vec<Chain>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// Gathers a profile. `bad_arch` is for x32 calls where x32 is not listed.
+pub(super) fn plan(profile: Profile<'_>, bad_arch: u32) -> Plan {
+    let mut gather = Gather { rows: rows(&profile), chains: Vec::new(), known: HashMap::new(), profile };
+    let mut sections = Vec::new();
+    for abi in gather.profile.abis.clone() {
+        if abi == Abi::X32 {
+            continue; // Part of x86-64's section.
+        }
+        let mut ranges = Ranges(Vec::new());
+        gather.fill(abi, 0, &mut ranges);
+        if abi == Abi::X86_64 {
+            if gather.profile.abis.contains(&Abi::X32) {
+                gather.fill(Abi::X32, X32_BIT, &mut ranges);
+            } else {
+                // -1 is what a tracer writes to skip a call, not an x32 number: it stays what it is without the bit.
+                let last = ranges.0.last().map_or(Outcome::Return(bad_arch), |(_, outcome)| *outcome);
+                ranges.add(X32_BIT, Outcome::Return(bad_arch));
+                ranges.add(u32::MAX, last);
+            }
+        }
+        sections.push(Section { audit_arch: abi.audit_arch(), ranges: ranges.0 });
+    }
+    Plan { sections, chains: gather.chains, rules: gather.profile.rules }
+}
+
+/// Each name that the table knows, found once, with the entry it stands in.
+fn rows<'a>(profile: &Profile<'a>) -> Vec<(usize, &'a str, Option<&'static syscalls::Row>)> {
+    let entries = profile.entries.iter().enumerate();
+    entries
+        .flat_map(|(at, entry)| entry.names.iter().map(move |name| (at, name.as_str(), syscalls::row(name))))
+        .filter(|(_, name, row)| row.is_some() || multiplex::of(name).is_some())
+        .collect()
+}
+
+struct Gather<'a> {
+    profile: Profile<'a>,
+    rows: Vec<(usize, &'a str, Option<&'static syscalls::Row>)>,
+    chains: Vec<Chain>,
+    known: HashMap<Chain, usize>,
+}
+
+impl Gather<'_> {
+    /// Appends the ranges of one ABI, whose numbers start at `first`.
+    fn fill(&mut self, abi: Abi, first: u32, ranges: &mut Ranges) {
+        let (mut numbered, newest) = self.numbered(abi);
+        // Stable: rules of one number stay in the order of the file.
+        numbered.sort_by_key(|(number, _)| *number);
+        let default = self.profile.default;
+        let newer = if self.profile.enosys_for_newer { RETURN_ENOSYS } else { default };
+        let gap = |number: u32| Outcome::Return(if newest.is_some_and(|last| number > last) { newer } else { default });
+        let mut next = Some(first);
+        for group in numbered.chunk_by(|one, other| one.0 == other.0) {
+            let Some((number, _)) = group.first() else { continue };
+            if let Some(start) = next.filter(|start| start < number) {
+                ranges.add_gap(start, *number, newest, gap);
+            }
+            ranges.add(*number, self.outcome(abi, group));
+            next = number.checked_add(1);
+        }
+        if let Some(start) = next {
+            ranges.add_gap(start, u32::MAX, newest, gap);
+        }
+    }
+
+    /// (number, rule) pairs in the order of the file, and the newest number that is named, by whatever rule.
+    fn numbered(&mut self, abi: Abi) -> (Vec<(u32, usize)>, Option<u32>) {
+        let mut numbered = Vec::with_capacity(self.rows.len());
+        let mut newest = None;
+        for (entry, name, row) in &self.rows {
+            let Some(entry) = self.profile.entries.get(*entry) else { continue };
+            let number = row.and_then(|row| syscalls::number_in(row, abi));
+            if let Some(number) = number {
+                newest = newest.max(Some(number).filter(|number| !syscalls::is_private(*number)));
+                numbered.extend(entry.rules.clone().map(|rule| (number, rule)));
+            }
+            if abi == Abi::I386
+                && let Some((number, rule)) = multiplexed(name, &self.profile.rules, entry.rules.clone())
+            {
+                numbered.push((number, self.profile.rules.len()));
+                self.profile.rules.push(rule);
+            }
+        }
+        (numbered, newest)
+    }
+
+    /// The outcome of one number, from all its (number, rule) pairs.
+    fn outcome(&mut self, abi: Abi, group: &[(u32, usize)]) -> Outcome {
+        let mut all = group.iter().filter_map(|(_, rule)| self.profile.rules.get(*rule));
+        if let Some(always) = all.find(|rule| rule.conditions.is_empty()) {
+            return Outcome::Return(always.action);
+        }
+        let rules = group.iter().map(|(_, rule)| *rule).collect();
+        let chain = Chain { rules, otherwise: self.profile.default, narrow: abi.is_narrow() };
+        let chains = &mut self.chains;
+        Outcome::Chain(*self.known.entry(chain).or_insert_with_key(|chain| {
+            chains.push(chain.clone());
+            chains.len() - 1
+        }))
+    }
+}
+
+/// The rule that a multiplexer gets for one of its calls.
+fn multiplexed(name: &str, rules: &[Rule], range: std::ops::Range<usize>) -> Option<(u32, Rule)> {
+    let first = rules.get(range)?.first()?;
+    let (number, condition) = multiplex::of(name)?;
+    let said = first.conditions.is_empty() || !rules::lets_run(first.action);
+    said.then(|| (number, Rule { conditions: vec![condition], action: first.action }))
+}
+
+/// Ascending ranges; neighbours with one outcome are one.
+struct Ranges(Vec<(u32, Outcome)>);
+
+impl Ranges {
+    fn add(&mut self, start: u32, outcome: Outcome) {
+        if self.0.last().is_none_or(|(_, last)| *last != outcome) {
+            self.0.push((start, outcome));
+        }
+    }
+
+    /// Numbers that no rule names, from `start` to before `end` (or to the last one).
+    fn add_gap(&mut self, start: u32, end: u32, newest: Option<u32>, outcome: impl Fn(u32) -> Outcome) {
+        self.add(start, outcome(start));
+        if let Some(after) =
+            newest.and_then(|newest| newest.checked_add(1)).filter(|after| (start..end).contains(after))
+        {
+            self.add(after, outcome(after));
+        }
+    }
+}

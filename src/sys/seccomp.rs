@@ -1,0 +1,28 @@
+//! seccomp(2): a filter for the calling thread.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// Puts a BPF program in front of all later system calls of this thread (and of what it executes), for good.
+/// `flags` are `SECCOMP_FILTER_FLAG_*`, without `NEW_LISTENER`.
+///
+/// Errs with EACCES where neither no_new_privs is set nor CAP_SYS_ADMIN held, EINVAL for a program or flag that the kernel
+/// does not take, ENOMEM above 32768 instructions in all filters of the thread, and ESRCH where `TSYNC` met a thread that
+/// has other filters.
+pub fn load(program: &[libc::sock_filter], flags: u32) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0 {
+        return Err(Errno::INVAL.into()); // It would return a descriptor that nobody owns.
+    }
+    let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `fprog` is a valid sock_fprog whose filter points to `len` instructions; both outlive the call, which
+    // copies them and writes to neither.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) };
+    match done {
+        0 => Ok(()),
+        // TSYNC reports the thread that it could not synchronise.
+        1.. => Err(Errno::SRCH.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
