@@ -19,6 +19,7 @@
 pub mod args;
 pub mod ask;
 pub mod exec;
+pub mod oci;
 pub mod render;
 pub mod settings;
 pub mod terminal;

@@ -1,4 +1,31 @@
 //! The OCI runtime spec compiled to a script of steps. Pure.
+//!
+//! [`parse`] turns the text of a config.json into a spec and names everything in it that has a wrong type or an unknown
+//! word; [`compile`] turns a spec into what the first process of the container does ([`Script`]) and what its cgroup gets
+//! ([`CgroupSettings`]). Both report all mistakes at once, each with its JSON path. Nothing known to runtime-spec 1.3 is
+//! ignored without a word: it is done, or refused by name. Unknown fields are warned about, as the spec demands.
+//!
+//! Device rules: what no rule allows is denied, and what every container needs (making nodes, `/dev/null` and its like,
+//! its own terminals) is always allowed, as runc has it, also where config.json says nothing about devices.
 
 pub mod capability;
+mod cgroup;
+mod compile;
+mod error;
+mod mount;
+mod process;
+mod resources;
+mod schema;
+mod script;
 pub mod seccomp;
+mod template;
+
+pub use cgroup::{Cpu, DeviceRule, CgroupSettings, Memory, RuleTarget, Write, default_devices};
+pub use compile::{Compiled, Context, compile, compile_exec};
+pub use error::{CompileError, Problem, Warning};
+pub use schema::{MAX_CONFIG_BYTES, Parsed, parse, parse_process};
+pub use script::{
+    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,
+    Rlimit, RlimitResource, RootPlan, Script, Step,
+};
+pub use template::template;

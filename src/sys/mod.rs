@@ -1,8 +1,12 @@
 //! The system calls that nix and rustix do not wrap. The only `unsafe` in the crate.
 
 pub mod base;
+pub mod clone;
 pub mod fd;
 pub mod image;
+pub mod keyring;
+pub mod loopback;
+pub mod mount;
 pub mod payload;
 pub mod pidfd;
 pub mod seccomp;

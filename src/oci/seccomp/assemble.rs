@@ -21,6 +21,8 @@ const JUMP_EQ: u16 = 0x15;
 const JUMP_GT: u16 = 0x25;
 /// `BPF_JMP | BPF_JGE | BPF_K`, unsigned.
 const JUMP_GE: u16 = 0x35;
+/// `BPF_JMP | BPF_JSET | BPF_K`: any of the bits.
+const JUMP_SET: u16 = 0x45;
 /// `BPF_RET | BPF_K`.
 const RETURN: u16 = 0x06;
 
@@ -54,7 +56,55 @@ pub(super) fn assemble(sections: &[Section], chains: &[Chain], rules: &[Rule], b
     }
     code.push(LOAD, OFFSET_ARCH);
     code.reversed.reverse();
-    code.reversed
+    drop_unreachable(&code.reversed)
+}
+
+/// Without the instructions that nothing leads to: loads that every jump goes past.
+fn drop_unreachable(program: &[Instruction]) -> Vec<Instruction> {
+    // Jumps go forward only, so one pass sees every way to an instruction before the instruction.
+    let mut reached = vec![false; program.len()];
+    let mut mark = |at: usize, reached: &mut [bool]| reached.get_mut(at).map_or((), |slot| *slot = true);
+    mark(0, &mut reached);
+    for (at, instruction) in program.iter().enumerate() {
+        if reached.get(at) == Some(&true) {
+            successors(at, instruction).into_iter().flatten().for_each(|to| mark(to, &mut reached));
+        }
+    }
+    // How many instructions before each stay.
+    let places: Vec<usize> = reached
+        .iter()
+        .scan(0, |kept, reached| {
+            let place = *kept;
+            *kept += usize::from(*reached);
+            Some(place)
+        })
+        .collect();
+    let distance = |from: usize, to: usize| match (places.get(from), places.get(to)) {
+        (Some(from), Some(to)) => to.saturating_sub(*from).saturating_sub(1),
+        _ => 0,
+    };
+    let kept = program.iter().enumerate().filter(|(at, _)| reached.get(*at) == Some(&true));
+    kept.map(|(at, instruction)| {
+        let [holds, fails] = successors(at, instruction).map(|to| distance(at, to.unwrap_or(at)));
+        match instruction.code {
+            // Distances only shrink, so they fit.
+            JUMP => Instruction { k: holds as u32, ..*instruction },
+            JUMP_EQ | JUMP_GT | JUMP_GE | JUMP_SET => Instruction { jt: holds as u8, jf: fails as u8, ..*instruction },
+            _ => *instruction,
+        }
+    })
+    .collect()
+}
+
+/// Where an instruction leads to.
+fn successors(at: usize, instruction: &Instruction) -> [Option<usize>; 2] {
+    let skip = |count: usize| at.checked_add(1)?.checked_add(count);
+    match instruction.code {
+        RETURN => [None, None],
+        JUMP => [skip(instruction.k as usize), None],
+        JUMP_EQ | JUMP_GT | JUMP_GE | JUMP_SET => [skip(instruction.jt.into()), skip(instruction.jf.into())],
+        _ => [skip(0), None],
+    }
 }
 
 struct Assembler<'a> {
@@ -199,6 +249,7 @@ impl Assembler<'_> {
                 let rest = self.masked(low, lower(mask), lower(value), holds, fails);
                 if narrow { rest } else { self.masked(high, upper(mask), upper(value), rest, fails) }
             }
+            Test::GreaterEqual(0) => holds,
             Test::Greater(value) => self.ordered((low, high), JUMP_GT, value, narrow, holds, fails),
             Test::GreaterEqual(value) => self.ordered((low, high), JUMP_GE, value, narrow, holds, fails),
         }
@@ -222,15 +273,22 @@ impl Assembler<'_> {
         self.test(high, None, JUMP_GT, upper(value), holds, equal)
     }
 
+    /// Without masking where one jump can tell: no bit of the mask set, or the only one set.
     fn masked(&mut self, offset: u32, mask: u32, value: u32, holds: Place, fails: Place) -> Place {
-        if mask == 0 {
-            return holds;
+        match value & mask {
+            _ if mask == 0 => holds,
+            0 => self.test(offset, None, JUMP_SET, mask, fails, holds),
+            value if mask.is_power_of_two() => self.test(offset, None, JUMP_SET, value, holds, fails),
+            value => self.test(offset, Some(mask), JUMP_EQ, value, holds, fails),
         }
-        self.test(offset, Some(mask), JUMP_EQ, value & mask, holds, fails)
     }
 
     /// Load, mask, compare, jump.
     fn test(&mut self, offset: u32, mask: Option<u32>, code: u16, k: u32, holds: Place, fails: Place) -> Place {
+        let (holds, fails) = match mask {
+            Some(_) => (holds, fails),
+            None => (self.past_load(offset, holds), self.past_load(offset, fails)),
+        };
         if holds == fails {
             return holds;
         }
@@ -241,6 +299,14 @@ impl Assembler<'_> {
         }
         self.push(LOAD, offset);
         self.last()
+    }
+
+    /// Where to go on if the accumulator holds the word at `offset` already.
+    fn past_load(&self, offset: u32, place: Place) -> Place {
+        match (self.reversed.get(place), place.checked_sub(1)) {
+            (Some(Instruction { code: LOAD, k, .. }), Some(next)) if *k == offset => next,
+            _ => place,
+        }
     }
 }
 

@@ -45,6 +45,7 @@ pub fn interpret(program: &[Instruction], data: &Data) -> (u32, usize) {
             0x15 => branch(accumulator == k),
             0x25 => branch(accumulator > k),
             0x35 => branch(accumulator >= k),
+            0x45 => branch(accumulator & k != 0),
             0x06 => return (k, steps),
             _ => panic!("instruction {} has the unknown code {code:#x}", at - 1),
         }
@@ -59,7 +60,7 @@ pub fn verify(program: &[Instruction]) {
         let left = program.len() - at - 1;
         match instruction.code {
             0x05 => assert!((instruction.k as usize) < left, "instruction {at} jumps out"),
-            0x15 | 0x25 | 0x35 => {
+            0x15 | 0x25 | 0x35 | 0x45 => {
                 assert!(usize::from(instruction.jt.max(instruction.jf)) < left, "instruction {at} jumps out");
             }
             0x20 => {

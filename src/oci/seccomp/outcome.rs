@@ -133,8 +133,11 @@ impl Gather<'_> {
         if let Some(always) = all.find(|rule| rule.conditions.is_empty()) {
             return Outcome::Return(always.action);
         }
-        let rules = group.iter().map(|(_, rule)| *rule).collect();
-        let chain = Chain { rules, otherwise: self.profile.default, narrow: abi.is_narrow() };
+        let rules: Vec<usize> = group.iter().map(|(_, rule)| *rule).collect();
+        let mut conditions = rules.iter().filter_map(|rule| self.profile.rules.get(*rule)).flat_map(|r| &r.conditions);
+        // Where upper halves do not matter anyway, narrow and wide ABIs share one piece of code.
+        let narrow = abi.is_narrow() && conditions.any(|condition| condition.test.reads_upper_half());
+        let chain = Chain { rules, otherwise: self.profile.default, narrow };
         let chains = &mut self.chains;
         Outcome::Chain(*self.known.entry(chain).or_insert_with_key(|chain| {
             chains.push(chain.clone());

@@ -76,6 +76,17 @@ pub(super) enum Test {
     },
 }
 
+impl Test {
+    /// Whether bits above the 32nd can change the answer.
+    pub(super) fn reads_upper_half(self) -> bool {
+        match self {
+            Test::Masked { mask, .. } => mask > u64::from(u32::MAX),
+            Test::GreaterEqual(0) => false,
+            Test::Equal(_) | Test::Greater(_) | Test::GreaterEqual(_) => true,
+        }
+    }
+}
+
 /// Checks everything in the profile; all errors at once.
 pub(super) fn check<'a>(profile: &'a LinuxSeccomp, native: Arch) -> Result<Profile<'a>, Vec<Error>> {
     let mut errors = Vec::new();

@@ -1,0 +1,256 @@
+//! Limits as data, and what is written where for them on cgroup v1 and v2.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of one container. An absent value is left alone; −1 is "no limit" as in config.json.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSettings {
+    /// Memory.
+    pub memory: Memory,
+    /// CPU time and placement.
+    pub cpu: Cpu,
+    /// Number of tasks; −1 is no limit.
+    pub pids: Option<i64>,
+    /// Device rules in order, the last match wins; what no rule matches is denied.
+    pub devices: Vec<DeviceRule>,
+}
+
+/// `linux.resources.memory`; bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Hard limit.
+    pub limit: Option<i64>,
+    /// Soft limit.
+    pub reservation: Option<i64>,
+    /// Memory and swap together.
+    pub swap: Option<i64>,
+    /// 0 to 100; v1 only.
+    pub swappiness: Option<u64>,
+    /// v1 only.
+    pub disable_oom_killer: bool,
+}
+
+/// `linux.resources.cpu`; microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Relative weight, 2 to 262144.
+    pub shares: Option<u64>,
+    /// Time in each period.
+    pub quota: Option<i64>,
+    /// Unused quota that may be kept.
+    pub burst: Option<u64>,
+    /// Length of a period.
+    pub period: Option<u64>,
+    /// List of CPUs as in cpuset(7).
+    pub cpus: Option<String>,
+    /// List of memory nodes.
+    pub mems: Option<String>,
+    /// 1 is SCHED_IDLE for all of it.
+    pub idle: Option<i64>,
+    /// Realtime time in each period; v1 only.
+    pub realtime_runtime: Option<i64>,
+    /// Length of a realtime period; v1 only.
+    pub realtime_period: Option<u64>,
+}
+
+/// One device rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// Or deny.
+    pub allow: bool,
+    /// What it is about.
+    pub device: RuleTarget,
+    /// Some of `r`, `w`, `m`.
+    pub access: String,
+}
+
+/// What a device rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuleTarget {
+    /// By numbers.
+    Numbers {
+        /// `a` (all), `b` or `c`.
+        kind: char,
+        /// `None` is any.
+        major: Option<u32>,
+        /// `None` is any.
+        minor: Option<u32>,
+    },
+    /// The device that is at this path of the host's when the container starts.
+    HostPath(std::path::PathBuf),
+}
+
+/// One value for one file of a cgroup directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Which controller the file belongs to.
+    pub controller: &'static str,
+    /// The file.
+    pub file: &'static str,
+    /// What is written.
+    pub value: String,
+    /// Which field of config.json asks for it.
+    pub field: &'static str,
+}
+
+/// What every container may use whatever its rules say: making nodes, the nodes that are always there, its terminals.
+pub fn default_devices() -> Vec<DeviceRule> {
+    let allow = |kind, major, minor, access: &str| DeviceRule {
+        allow: true,
+        device: RuleTarget::Numbers { kind, major, minor },
+        access: access.to_owned(),
+    };
+    vec![
+        allow('c', None, None, "m"),
+        allow('b', None, None, "m"),
+        allow('c', Some(1), Some(3), "rwm"),
+        allow('c', Some(1), Some(5), "rwm"),
+        allow('c', Some(1), Some(7), "rwm"),
+        allow('c', Some(1), Some(8), "rwm"),
+        allow('c', Some(1), Some(9), "rwm"),
+        allow('c', Some(5), Some(0), "rwm"),
+        allow('c', Some(5), Some(2), "rwm"),
+        allow('c', Some(136), None, "rwm"),
+    ]
+}
+
+impl CgroupSettings {
+    /// What is written on cgroup v1, in an order that works for a new directory. Devices are apart.
+    pub fn legacy_writes(&self) -> Vec<Write> {
+        let mut all = Writes::default();
+        let (memory, cpu) = (&self.memory, &self.cpu);
+        all.push("memory", "memory.limit_in_bytes", memory.limit, "memory.limit");
+        all.push("memory", "memory.soft_limit_in_bytes", memory.reservation, "memory.reservation");
+        all.push("memory", "memory.memsw.limit_in_bytes", memory.swap, "memory.swap");
+        all.push("memory", "memory.swappiness", memory.swappiness, "memory.swappiness");
+        all.push("memory", "memory.oom_control", memory.disable_oom_killer.then_some(1), "memory.disableOOMKiller");
+        all.push("cpu", "cpu.shares", cpu.shares, "cpu.shares");
+        all.push("cpu", "cpu.cfs_period_us", cpu.period, "cpu.period");
+        all.push("cpu", "cpu.cfs_quota_us", cpu.quota, "cpu.quota");
+        all.push("cpu", "cpu.cfs_burst_us", cpu.burst, "cpu.burst");
+        all.push("cpu", "cpu.idle", cpu.idle, "cpu.idle");
+        all.push("cpu", "cpu.rt_period_us", cpu.realtime_period, "cpu.realtimePeriod");
+        all.push("cpu", "cpu.rt_runtime_us", cpu.realtime_runtime, "cpu.realtimeRuntime");
+        all.push("cpuset", "cpuset.cpus", cpu.cpus.as_ref(), "cpu.cpus");
+        all.push("cpuset", "cpuset.mems", cpu.mems.as_ref(), "cpu.mems");
+        all.push("pids", "pids.max", self.pids.map(or_max), "pids.limit");
+        all.0
+    }
+
+    /// What is written on cgroup v2. What v1 alone knows is left out.
+    pub fn unified_writes(&self) -> Vec<Write> {
+        let mut all = Writes::default();
+        let (memory, cpu) = (&self.memory, &self.cpu);
+        all.push("memory", "memory.max", memory.limit.map(or_max), "memory.limit");
+        all.push("memory", "memory.low", memory.reservation.map(or_max), "memory.reservation");
+        all.push("memory", "memory.swap.max", self.swap_alone(), "memory.swap");
+        all.push("cpu", "cpu.weight", cpu.shares.filter(|shares| *shares > 0).map(weight), "cpu.shares");
+        all.push("cpu", "cpu.max", self.cpu_max(), "cpu.quota");
+        all.push("cpu", "cpu.max.burst", cpu.burst, "cpu.burst");
+        all.push("cpu", "cpu.idle", cpu.idle, "cpu.idle");
+        all.push("cpuset", "cpuset.cpus", cpu.cpus.as_ref(), "cpu.cpus");
+        all.push("cpuset", "cpuset.mems", cpu.mems.as_ref(), "cpu.mems");
+        all.push("pids", "pids.max", self.pids.map(or_max), "pids.limit");
+        all.0
+    }
+
+    /// config.json's swap is memory plus swap; v2 wants swap alone.
+    fn swap_alone(&self) -> Option<String> {
+        let swap = self.memory.swap?;
+        if swap < 0 {
+            return Some("max".to_owned());
+        }
+        let memory = self.memory.limit.filter(|limit| *limit > 0)?;
+        Some(swap.saturating_sub(memory).max(0).to_string())
+    }
+
+    fn cpu_max(&self) -> Option<String> {
+        /// The kernel's own default, in microseconds.
+        const DEFAULT_PERIOD: u64 = 100_000;
+        let quota = self.cpu.quota.filter(|quota| *quota != 0);
+        if quota.is_none() && self.cpu.period.is_none() {
+            return None;
+        }
+        let quota = quota.map_or_else(|| "max".to_owned(), or_max);
+        Some(format!("{quota} {}", self.cpu.period.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD)))
+    }
+}
+
+#[derive(Default)]
+struct Writes(Vec<Write>);
+
+impl Writes {
+    fn push(
+        &mut self,
+        controller: &'static str,
+        file: &'static str,
+        value: Option<impl ToString>,
+        field: &'static str,
+    ) {
+        if let Some(value) = value {
+            self.0.push(Write { controller, file, value: value.to_string(), field });
+        }
+    }
+}
+
+fn or_max(value: i64) -> String {
+    if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+/// Shares 2 … 262144 onto weights 1 … 10000, as runc and crun do.
+fn weight(shares: u64) -> u64 {
+    let shares = shares.clamp(2, 262_144);
+    1 + ((shares - 2) * 9999) / 262_142
+}
+
+impl DeviceRule {
+    /// How `devices.allow` and `devices.deny` spell it; `None` where only the host can say the numbers.
+    pub fn legacy_entry(&self) -> Option<String> {
+        let RuleTarget::Numbers { kind, major, minor } = &self.device else { return None };
+        let number = |value: &Option<u32>| value.map_or_else(|| "*".to_owned(), |value| value.to_string());
+        Some(format!("{kind} {}:{} {}", number(major), number(minor), self.access))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(writes: &[Write]) -> Vec<(&'static str, &str)> {
+        writes.iter().map(|write| (write.file, write.value.as_str())).collect()
+    }
+
+    #[test]
+    fn limits_are_translated_for_v2_as_runc_does() {
+        let settings = CgroupSettings {
+            memory: Memory { limit: Some(1 << 20), swap: Some(3 << 20), reservation: Some(4096), ..Memory::default() },
+            cpu: Cpu { shares: Some(1024), quota: Some(50_000), ..Cpu::default() },
+            pids: Some(-1),
+            devices: vec![],
+        };
+        let expected = [
+            ("memory.max", "1048576"),
+            ("memory.low", "4096"),
+            ("memory.swap.max", "2097152"),
+            ("cpu.weight", "39"),
+            ("cpu.max", "50000 100000"),
+            ("pids.max", "max"),
+        ];
+        assert_eq!(values(&settings.unified_writes()), expected);
+    }
+
+    #[test]
+    fn weights_cover_the_whole_range() {
+        assert_eq!([2, 1024, 262_144, 1, u64::MAX].map(weight), [1, 39, 10_000, 1, 10_000]);
+    }
+
+    #[test]
+    fn a_memory_limit_precedes_the_swap_limit_on_v1() {
+        let settings = CgroupSettings {
+            memory: Memory { limit: Some(-1), swap: Some(-1), ..Memory::default() },
+            ..CgroupSettings::default()
+        };
+        let expected = [("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", "-1")];
+        assert_eq!(values(&settings.legacy_writes()), expected);
+    }
+}

@@ -1,0 +1,457 @@
+//! From a spec to steps, in the kernel's order.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
+
+use super::cgroup::{CgroupSettings, DeviceRule, RuleTarget};
+use super::error::{CompileError, Problem, Report, Warning};
+use super::script::{
+    DeviceKind, DeviceNode, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step,
+};
+use super::{mount, process, resources, seccomp};
+
+/// What a spec does not say.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Directory of config.json, absolute; relative paths in it start here.
+    pub bundle: PathBuf,
+    /// The container's id, for names.
+    pub id: String,
+    /// `None` takes `root.path`.
+    pub root: Option<RootPlan>,
+    /// A tiny init stays as pid 1 in front of the process.
+    pub init: bool,
+    /// User and group as names, looked up in the root's own files at start, instead of `process.user`'s numbers.
+    pub user: Option<(String, Option<String>)>,
+    /// Devices of the host's by path: a node like it is made and allowed.
+    pub devices: Vec<PathBuf>,
+    /// The network namespace comes through a slot; a namespace or path in the spec is not looked at.
+    pub join_network: bool,
+    /// The process waits for a byte in the gate before it executes the program.
+    pub gate: bool,
+    /// A session keyring of its own.
+    pub new_keyring: bool,
+    /// What may not be raised on this host (limits, oom_score_adj) is set as far as it may.
+    pub best_effort: bool,
+    /// HOME from the root's passwd file, where the environment has none.
+    pub home: bool,
+}
+
+impl Context {
+    /// As `moored oci run` has it.
+    pub fn new(bundle: PathBuf, id: String) -> Context {
+        Context {
+            bundle,
+            id,
+            root: None,
+            init: false,
+            user: None,
+            devices: Vec::new(),
+            join_network: false,
+            gate: false,
+            new_keyring: true,
+            best_effort: false,
+            home: true,
+        }
+    }
+}
+
+/// What comes out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compiled {
+    /// What the process does.
+    pub script: Script,
+    /// What its cgroup gets.
+    pub cgroup: CgroupSettings,
+    /// What is ignored.
+    pub warnings: Vec<Warning>,
+}
+
+/// Compiles a whole container. With the raw JSON, fields unknown to runtime-spec are warned about and those not done
+/// are found even where the parsed spec has lost them; [`super::parse`] has looked already, so it needs none.
+pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) -> Result<Compiled, Vec<CompileError>> {
+    let mut report = Report::default();
+    if let Some(raw) = raw {
+        super::schema::check(raw, &mut report);
+    }
+    check_version(spec, &mut report);
+    refuse(spec, &mut report);
+    let default_linux = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or(&default_linux);
+    let namespaces = namespaces(spec, context, &mut report);
+    let mut steps = vec![Step::Isolate];
+    if context.new_keyring {
+        steps.push(Step::Keyring(format!("_ses.{}", context.id)));
+    }
+    isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
+    populate(&mut steps, spec, linux, context, &mut report);
+    let cgroup = resources::compile(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
+    let cgroup = with_devices(cgroup, linux, context);
+    match spec.process() {
+        Some(process) => process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report),
+        None => report.error("process", Problem::Missing { expected: "the program to run" }),
+    }
+    if !report.errors.is_empty() {
+        return Err(report.errors);
+    }
+    let script = Script { new_pid_namespace: namespaces.pid, steps };
+    Ok(Compiled { script, cgroup, warnings: report.warnings })
+}
+
+/// Compiles a process that joins a running container: what of the container's own steps is about the process.
+/// `terminal` is asked for by the process itself.
+pub fn compile_exec(
+    process: &Process,
+    profile: Option<&oci_spec::runtime::LinuxSeccomp>,
+    context: &Context,
+) -> Result<Script, Vec<CompileError>> {
+    let mut report = Report::default();
+    let mut steps = vec![Step::Isolate];
+    if context.new_keyring {
+        steps.push(Step::Keyring(format!("_ses.{}", context.id)));
+    }
+    steps.push(Step::CurrentRoot);
+    if process.terminal() == Some(true) {
+        steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
+    }
+    process::compile(&mut steps, process, profile, context, &mut report);
+    if report.errors.is_empty() { Ok(Script { new_pid_namespace: false, steps }) } else { Err(report.errors) }
+}
+
+struct Wanted {
+    pid: bool,
+    others: Namespaces,
+}
+
+fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
+    let mut wanted = Wanted { pid: false, others: Namespaces::default() };
+    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let mut seen = Vec::new();
+    for (index, namespace) in listed.into_iter().flatten().enumerate() {
+        let path = format!("linux.namespaces[{index}]");
+        if seen.contains(&namespace.typ()) {
+            report.error(&path, Problem::Duplicate { found: format!("namespace {}", namespace.typ()) });
+        }
+        seen.push(namespace.typ());
+        let from_slot = context.join_network && namespace.typ() == LinuxNamespaceType::Network;
+        let joins = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        report.not_yet(format!("{path}.path"), joins && !from_slot, "joining a namespace by path");
+        match namespace.typ() {
+            LinuxNamespaceType::Mount => wanted.others.mount = true,
+            LinuxNamespaceType::Cgroup => wanted.others.cgroup = true,
+            LinuxNamespaceType::Uts => wanted.others.uts = true,
+            LinuxNamespaceType::Ipc => wanted.others.ipc = true,
+            LinuxNamespaceType::Pid => wanted.pid = true,
+            LinuxNamespaceType::Network => wanted.others.network = !context.join_network,
+            LinuxNamespaceType::User => report.not_yet(&path, true, "a user namespace"),
+            LinuxNamespaceType::Time => report.not_yet(&path, true, "a time namespace"),
+        }
+    }
+    if !wanted.others.mount {
+        report.error("linux.namespaces", Problem::Missing { expected: "an entry {\"type\": \"mount\"}" });
+    }
+    wanted
+}
+
+fn check_version(spec: &Spec, report: &mut Report) {
+    let version = spec.version();
+    if !version.starts_with("1.") {
+        report.error("ociVersion", Problem::Range { found: version.clone(), expected: "1.x" });
+    }
+}
+
+/// What runtime-spec 1.3 knows and this version does not do.
+fn refuse(spec: &Spec, report: &mut Report) {
+    report.not_yet("hooks", spec.hooks().as_ref().is_some_and(has_hooks), "running hooks");
+    for (path, present) in [
+        ("windows", spec.windows().is_some()),
+        ("solaris", spec.solaris().is_some()),
+        ("vm", spec.vm().is_some()),
+        ("zos", spec.zos().is_some()),
+    ] {
+        if present {
+            report.warn(path, "is for another platform and ignored");
+        }
+    }
+    let Some(linux) = spec.linux() else { return };
+    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    report.not_yet("linux.uidMappings", some(linux.uid_mappings().as_ref().map(Vec::len)), "a user namespace");
+    report.not_yet("linux.gidMappings", some(linux.gid_mappings().as_ref().map(Vec::len)), "a user namespace");
+    let offsets = linux.time_offsets().as_ref().map(|offsets| offsets.len());
+    report.not_yet("linux.timeOffsets", some(offsets), "a time namespace");
+    let devices = linux.net_devices().as_ref().map(|devices| devices.len());
+    report.not_yet("linux.netDevices", some(devices), "moving network devices");
+    report.not_yet("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT");
+    report.not_yet("linux.memoryPolicy", linux.memory_policy().is_some(), "a memory policy");
+    report.not_yet("linux.personality", linux.personality().is_some(), "a personality");
+    let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
+    report.not_yet("linux.mountLabel", label, "an SELinux label");
+}
+
+fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
+    #[allow(deprecated)]
+    let all = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    all.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+}
+
+/// Cgroups, namespaces, names.
+fn isolate(
+    steps: &mut Vec<Step>,
+    spec: &Spec,
+    linux: &Linux,
+    context: &Context,
+    wanted: &Wanted,
+    report: &mut Report,
+) {
+    steps.push(Step::JoinCgroups);
+    let shows_cgroups = spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
+    if shows_cgroups && !wanted.others.cgroup {
+        steps.push(Step::TakeCgroups);
+    }
+    steps.push(Step::Unshare(wanted.others));
+    if context.join_network {
+        steps.push(Step::JoinNetwork);
+    } else if wanted.others.network {
+        steps.push(Step::Loopback);
+    }
+    for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        // The kernel's __NEW_UTS_LEN.
+        if name.len() > 64 {
+            report.error(field, Problem::Range { found: format!("{name:?}"), expected: "at most 64 bytes" });
+        }
+        if !wanted.others.uts {
+            let reason = "needs a uts namespace: it would change the host's name";
+            report.error(field, Problem::Conflict { reason });
+        }
+        steps.push(match field {
+            "hostname" => Step::Hostname(name.clone()),
+            _ => Step::Domainname(name.clone()),
+        });
+    }
+    steps.push(Step::HostPropagation(host_propagation(linux, report)));
+}
+
+/// What comes in from the host: nothing that the container does goes out, whatever the root's propagation.
+fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
+    let wanted = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
+    let slave = Propagation { kind: PropagationKind::Slave, recursive: true };
+    let Some(text) = wanted else { return slave };
+    match mount::root_propagation(text) {
+        Some(Propagation { kind: PropagationKind::Private | PropagationKind::Unbindable, .. }) => {
+            Propagation { kind: PropagationKind::Private, recursive: true }
+        }
+        Some(Propagation { kind: PropagationKind::Slave | PropagationKind::Shared, .. }) => slave,
+        None => {
+            let suggestion = super::error::nearest(text, ["private", "slave", "shared", "unbindable"]);
+            let found = text.to_owned();
+            report.error("linux.rootfsPropagation", Problem::Unknown { what: "propagation", found, suggestion });
+            slave
+        }
+    }
+}
+
+/// The root and everything in it, up to the moment it becomes `/`.
+fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, report: &mut Report) {
+    let readonly = root(steps, spec, context, report);
+    let mounts: Vec<_> = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .enumerate()
+        .filter_map(|(index, entry)| mount::compile(entry, &format!("mounts[{index}]"), &context.bundle, report))
+        .collect();
+    // A /dev of the host's own is left as it is.
+    let own_dev = !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
+    steps.extend(mounts.into_iter().map(Step::Mount));
+    if own_dev {
+        steps.push(Step::Devices(nodes(linux, report)));
+        steps.extend(context.devices.iter().cloned().map(Step::HostDevice));
+    }
+    if let Some(process) = spec.process() {
+        if process.terminal() == Some(true) {
+            steps.push(Step::Console { size: process::console_size(process, report), cover: true });
+        }
+        steps.push(Step::MakeCwd(mount::clean(&process.cwd().to_string_lossy())));
+        if let Some(value) = process.oom_score_adj() {
+            if !(-1000..=1000).contains(&value) {
+                let found = value.to_string();
+                report.error("process.oomScoreAdj", Problem::Range { found, expected: "-1000 to 1000" });
+            }
+            steps.push(Step::OomScoreAdj { value, best_effort: context.best_effort });
+        }
+    }
+    sysctls(steps, linux, report);
+    let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let readonly_paths = inside(paths(linux.readonly_paths()), "linux.readonlyPaths", report);
+    let masked_paths = inside(paths(linux.masked_paths()), "linux.maskedPaths", report);
+    let listed = spec.linux().is_some();
+    if listed && !readonly_paths.is_empty() {
+        steps.push(Step::ReadonlyPaths(readonly_paths));
+    }
+    if listed && !masked_paths.is_empty() {
+        steps.push(Step::MaskedPaths(masked_paths));
+    }
+    if readonly {
+        steps.push(Step::ReadonlyRoot);
+    }
+    steps.push(Step::Pivot);
+    let propagation = linux.rootfs_propagation().as_deref().and_then(mount::root_propagation);
+    steps.extend(propagation.map(Step::RootPropagation));
+}
+
+fn root(steps: &mut Vec<Step>, spec: &Spec, context: &Context, report: &mut Report) -> bool {
+    let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    match (&context.root, spec.root()) {
+        (Some(plan), _) => steps.push(Step::Root(plan.clone())),
+        (None, Some(root)) if !root.path().as_os_str().is_empty() => {
+            steps.push(Step::Root(RootPlan::Directory(context.bundle.join(root.path()))));
+        }
+        (None, _) => report.error("root.path", Problem::Missing { expected: "the directory that becomes the root" }),
+    }
+    readonly
+}
+
+fn inside(paths: Vec<String>, field: &str, report: &mut Report) -> Vec<String> {
+    let mut clean = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        if path.starts_with('/') {
+            clean.push(mount::clean(path));
+        } else {
+            let found = format!("{path:?}");
+            report.error(format!("{field}[{index}]"), Problem::Range { found, expected: "an absolute path" });
+        }
+    }
+    clean
+}
+
+/// The nodes that every container has, and those of the spec, which win.
+fn nodes(linux: &Linux, report: &mut Report) -> Vec<DeviceNode> {
+    let usual = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    let mut nodes: Vec<DeviceNode> = Vec::new();
+    for (index, device) in linux.devices().iter().flatten().enumerate() {
+        let path = format!("linux.devices[{index}]");
+        let kind = match device.typ() {
+            LinuxDeviceType::B => DeviceKind::Block,
+            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
+            LinuxDeviceType::P => DeviceKind::Fifo,
+            LinuxDeviceType::A => {
+                report.error(format!("{path}.type"), Problem::Range { found: "a".into(), expected: "b, c, u or p" });
+                continue;
+            }
+        };
+        let mut number = |field: &str, value: i64| {
+            u32::try_from(value).unwrap_or_else(|_| {
+                let problem = Problem::Range { found: value.to_string(), expected: "0 to 4294967295" };
+                report.error(format!("{path}.{field}"), problem);
+                0
+            })
+        };
+        let (major, minor) = match kind {
+            DeviceKind::Fifo => (0, 0),
+            DeviceKind::Block | DeviceKind::Character => {
+                (number("major", device.major()), number("minor", device.minor()))
+            }
+        };
+        let (mode, uid, gid) = (device.file_mode().unwrap_or(0o666), device.uid(), device.gid());
+        let node = DeviceNode {
+            path: mount::clean(&device.path().to_string_lossy()),
+            kind,
+            major,
+            minor,
+            mode: mode & 0o7777,
+            uid: uid.unwrap_or(0),
+            gid: gid.unwrap_or(0),
+        };
+        // One path twice: runc keeps the first.
+        if !nodes.iter().any(|known| known.path == node.path) {
+            nodes.push(node);
+        }
+    }
+    for (name, major, minor) in usual {
+        let path = format!("/dev/{name}");
+        if !nodes.iter().any(|node| node.path == path) {
+            let kind = DeviceKind::Character;
+            nodes.push(DeviceNode { path, kind, major, minor, mode: 0o666, uid: 0, gid: 0 });
+        }
+    }
+    nodes
+}
+
+fn with_devices(mut cgroup: CgroupSettings, linux: &Linux, context: &Context) -> CgroupSettings {
+    // A node that was asked for by linux.devices is of no use if its rule is missing, but runc demands both: the rules
+    // are what linux.resources.devices says.
+    let _ = linux;
+    for path in &context.devices {
+        let device = RuleTarget::HostPath(path.clone());
+        cgroup.devices.push(DeviceRule { allow: true, device, access: "rwm".to_owned() });
+    }
+    cgroup
+}
+
+/// Only those that a namespace of the container's holds (sysctl(5), namespaces(7)); others would be the host's.
+fn sysctls(steps: &mut Vec<Step>, linux: &Linux, report: &mut Report) {
+    let Some(sysctl) = linux.sysctl() else { return };
+    let has = |kind| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind);
+    let mut sorted: Vec<(&String, &String)> = sysctl.iter().collect();
+    sorted.sort();
+    for (name, value) in sorted {
+        let path = format!("linux.sysctl[{name:?}]");
+        let slashed = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
+        let known = slashed.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        match sysctl_namespace(&slashed).filter(|_| known) {
+            None => report.error(path, Problem::Conflict { reason: "is not held by a namespace: it would change the host" }),
+            Some(kind) if !has(kind) => {
+                let reason = "needs the namespace that holds it: it would change the host";
+                report.error(path, Problem::Conflict { reason });
+            }
+            Some(_) => steps.push(Step::Sysctl(slashed, value.clone())),
+        }
+    }
+}
+
+fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
+    const IPC: [&str; 8] = [
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+    ];
+    if name.starts_with("net/") {
+        Some(LinuxNamespaceType::Network)
+    } else if IPC.contains(&name) || name.starts_with("fs/mqueue/") {
+        Some(LinuxNamespaceType::Ipc)
+    } else if name == "kernel/domainname" || name == "kernel/hostname" {
+        Some(LinuxNamespaceType::Uts)
+    } else {
+        None
+    }
+}
+
+/// Compiles the filter; its errors have their own paths.
+pub(super) fn filter(profile: &oci_spec::runtime::LinuxSeccomp, report: &mut Report) -> Option<seccomp::Filter> {
+    let native = seccomp::native()?;
+    match seccomp::compile(profile, native) {
+        Ok(filter) => Some(filter),
+        Err(errors) => {
+            for error in errors {
+                let text = error.to_string();
+                let (path, problem) = text.split_once(": ").unwrap_or(("linux.seccomp", &text));
+                report.error(path, Problem::Seccomp(problem.to_owned()));
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What is wrong with a config.json, where, and what would be right.
+
+use std::fmt;
+
+/// One mistake: its JSON path (`process.rlimits[0].type`) and what is wrong there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct CompileError {
+    /// As one would write it in JavaScript.
+    pub path: String,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// Not there.
+    Missing {
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// Of another JSON type, or a number out of range.
+    Type {
+        /// What it should be.
+        expected: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A word that is not one of those known.
+    Unknown {
+        /// What kind of word.
+        what: &'static str,
+        /// What is there.
+        found: String,
+        /// The nearest known one.
+        suggestion: Option<String>,
+    },
+    /// Outside the range that makes sense.
+    Range {
+        /// What is there.
+        found: String,
+        /// What makes sense.
+        expected: &'static str,
+    },
+    /// Known to runtime-spec, and not done by this version.
+    NotYet {
+        /// In words, what is not done.
+        what: &'static str,
+    },
+    /// Twice the same thing.
+    Duplicate {
+        /// What is there twice.
+        found: String,
+    },
+    /// Two values that exclude each other or one that needs another.
+    Conflict {
+        /// Why.
+        reason: &'static str,
+    },
+    /// A seccomp profile's mistake, in its compiler's words.
+    Seccomp(String),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Missing { expected } => write!(f, "is missing, expected {expected}"),
+            Problem::Type { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Problem::Unknown { what, found, suggestion: None } => write!(f, "unknown {what} {found:?}"),
+            Problem::Unknown { what, found, suggestion: Some(near) } => {
+                write!(f, "unknown {what} {found:?}, did you mean {near:?}?")
+            }
+            Problem::Range { found, expected } => write!(f, "{found} is out of range, expected {expected}"),
+            Problem::NotYet { what } => write!(f, "{what} is not supported by this version"),
+            Problem::Duplicate { found } => write!(f, "{found} is given twice"),
+            Problem::Conflict { reason } => f.write_str(reason),
+            Problem::Seccomp(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Something that is ignored, as the spec demands of unknown fields, or that has no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// JSON path.
+    pub path: String,
+    /// What about it.
+    pub text: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.text)
+    }
+}
+
+/// Gathers all mistakes of one config.json.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) errors: Vec<CompileError>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+impl Report {
+    pub(super) fn error(&mut self, path: impl Into<String>, problem: Problem) {
+        self.errors.push(CompileError { path: path.into(), problem });
+    }
+
+    pub(super) fn not_yet(&mut self, path: impl Into<String>, present: bool, what: &'static str) {
+        if present {
+            self.error(path, Problem::NotYet { what });
+        }
+    }
+
+    pub(super) fn warn(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        self.warnings.push(Warning { path: path.into(), text: text.into() });
+    }
+}
+
+/// The known word nearest to `found`, if it is near: at most a third of its letters differ.
+pub(super) fn nearest<'known>(found: &str, known: impl IntoIterator<Item = &'known str>) -> Option<String> {
+    let lower = found.to_ascii_lowercase();
+    let scored = known.into_iter().map(|word| (distance(&lower, &word.to_ascii_lowercase()), word));
+    let (distance, word) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= found.chars().count().max(3) / 3).then(|| word.to_owned())
+}
+
+/// Edits between two words (Levenshtein). Words longer than any known one are not compared.
+fn distance(left: &str, right: &str) -> usize {
+    const MAX_WORD: usize = 64;
+    if left.len() > MAX_WORD || right.len() > MAX_WORD {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut above = i + 1;
+        for (cell, b) in row.iter_mut().skip(1).zip(right.bytes()) {
+            let cost = diagonal + usize::from(a != b);
+            diagonal = *cell;
+            above = cost.min(*cell + 1).min(above + 1);
+            *cell = above;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
+        assert_eq!(nearest("CAP_KIL", ["CAP_KILL", "CAP_CHOWN"]).as_deref(), Some("CAP_KILL"));
+        assert_eq!(nearest("nosuidd", ["nosuid", "nodev"]).as_deref(), Some("nosuid"));
+        assert_eq!(nearest("xyzzy", ["nosuid", "nodev"]), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

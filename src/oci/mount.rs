@@ -1,0 +1,211 @@
+//! Mount options: words to attributes, propagation, and what is left for the file system.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::Mount as SpecMount;
+
+use super::error::{Problem, Report};
+use super::script::{Mount, MountSource, Propagation, PropagationKind};
+
+/// Attribute words and their `MOUNT_ATTR_…` bits, for printing.
+pub(super) const ATTRIBUTES: [(&str, u64); 8] = [
+    ("ro", libc::MOUNT_ATTR_RDONLY),
+    ("nosuid", libc::MOUNT_ATTR_NOSUID),
+    ("nodev", libc::MOUNT_ATTR_NODEV),
+    ("noexec", libc::MOUNT_ATTR_NOEXEC),
+    ("noatime", libc::MOUNT_ATTR_NOATIME),
+    ("strictatime", libc::MOUNT_ATTR_STRICTATIME),
+    ("nodiratime", libc::MOUNT_ATTR_NODIRATIME),
+    ("nosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW),
+];
+
+/// What one word means.
+enum Word {
+    Set(u64),
+    Clear(u64),
+    /// Relatime, noatime and strictatime are values of one field: setting one clears the others.
+    Atime(u64),
+    Propagation(PropagationKind, bool),
+    Bind(bool),
+    /// Given to the file system as a word.
+    Flag,
+    /// Accepted, and without an effect on Linux today.
+    Nothing,
+    NotYet(&'static str),
+}
+
+fn word(option: &str) -> Option<Word> {
+    use PropagationKind::{Private, Shared, Slave, Unbindable};
+    Some(match option {
+        "ro" => Word::Set(libc::MOUNT_ATTR_RDONLY),
+        "rw" => Word::Clear(libc::MOUNT_ATTR_RDONLY),
+        "nosuid" => Word::Set(libc::MOUNT_ATTR_NOSUID),
+        "suid" => Word::Clear(libc::MOUNT_ATTR_NOSUID),
+        "nodev" => Word::Set(libc::MOUNT_ATTR_NODEV),
+        "dev" => Word::Clear(libc::MOUNT_ATTR_NODEV),
+        "noexec" => Word::Set(libc::MOUNT_ATTR_NOEXEC),
+        "exec" => Word::Clear(libc::MOUNT_ATTR_NOEXEC),
+        "nodiratime" => Word::Set(libc::MOUNT_ATTR_NODIRATIME),
+        "diratime" => Word::Clear(libc::MOUNT_ATTR_NODIRATIME),
+        "nosymfollow" => Word::Set(libc::MOUNT_ATTR_NOSYMFOLLOW),
+        "symfollow" => Word::Clear(libc::MOUNT_ATTR_NOSYMFOLLOW),
+        "relatime" | "atime" | "norelatime" | "nostrictatime" => Word::Atime(libc::MOUNT_ATTR_RELATIME),
+        "noatime" => Word::Atime(libc::MOUNT_ATTR_NOATIME),
+        "strictatime" => Word::Atime(libc::MOUNT_ATTR_STRICTATIME),
+        "private" => Word::Propagation(Private, false),
+        "rprivate" => Word::Propagation(Private, true),
+        "slave" => Word::Propagation(Slave, false),
+        "rslave" => Word::Propagation(Slave, true),
+        "shared" => Word::Propagation(Shared, false),
+        "rshared" => Word::Propagation(Shared, true),
+        "unbindable" => Word::Propagation(Unbindable, false),
+        "runbindable" => Word::Propagation(Unbindable, true),
+        "bind" => Word::Bind(false),
+        "rbind" => Word::Bind(true),
+        "sync" | "dirsync" | "mand" | "lazytime" | "silent" => Word::Flag,
+        "async" | "nomand" | "nolazytime" | "loud" | "iversion" | "noiversion" | "defaults" | "acl" | "noacl" => {
+            Word::Nothing
+        }
+        "tmpcopyup" => Word::NotYet("copying what the target held (tmpcopyup)"),
+        "idmap" | "ridmap" => Word::NotYet("an id-mapped mount"),
+        "rro" | "rrw" | "rnosuid" | "rsuid" | "rnodev" | "rdev" | "rnoexec" | "rexec" | "rnodiratime" | "rdiratime"
+        | "rrelatime" | "rnorelatime" | "rnoatime" | "ratime" | "rstrictatime" | "rnostrictatime" | "rnosymfollow"
+        | "rsymfollow" => Word::NotYet("a recursive mount attribute"),
+        _ => return None,
+    })
+}
+
+/// Compiles one entry of `mounts`. Relative destinations start at the root, relative bind sources at the bundle.
+pub(super) fn compile(mount: &SpecMount, path: &str, bundle: &Path, report: &mut Report) -> Option<Mount> {
+    let target = target(mount, path, report)?;
+    let mut parsed = Parsed::default();
+    for (index, option) in mount.options().iter().flatten().enumerate() {
+        match word(option) {
+            Some(word) => parsed.take(word, option, &format!("{path}.options[{index}]"), report),
+            None => parsed.data(option),
+        }
+    }
+    let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
+    report.not_yet(format!("{path}.uidMappings"), mapped, "an id-mapped mount");
+    let fstype = mount.typ().as_deref().unwrap_or("");
+    // runc and crun take type "bind" for an rbind, and any type with (r)bind among the options for a bind.
+    let bind = parsed.bind.or((fstype == "bind").then_some(true));
+    let source = match bind {
+        Some(recursive) => {
+            let source = bind_source(mount, path, bundle, report)?;
+            if !parsed.options.is_empty() {
+                report.warn(format!("{path}.options"), "a bind mount has no options of a file system");
+            }
+            MountSource::Bind { source, recursive }
+        }
+        None if fstype == "cgroup" || fstype == "cgroup2" => MountSource::Cgroup,
+        None => filesystem(mount, fstype, path, parsed.options, report)?,
+    };
+    Some(Mount { target, source, set: parsed.set, clear: parsed.clear, propagation: parsed.propagation })
+}
+
+#[derive(Default)]
+struct Parsed {
+    set: u64,
+    clear: u64,
+    propagation: Vec<Propagation>,
+    bind: Option<bool>,
+    options: Vec<(String, Option<String>)>,
+}
+
+impl Parsed {
+    fn take(&mut self, word: Word, option: &str, path: &str, report: &mut Report) {
+        match word {
+            Word::Set(bit) => {
+                self.set |= bit;
+                self.clear &= !bit;
+            }
+            Word::Clear(bit) => {
+                self.clear |= bit;
+                self.set &= !bit;
+            }
+            Word::Atime(value) => {
+                self.set = (self.set & !libc::MOUNT_ATTR__ATIME) | value;
+                self.clear |= libc::MOUNT_ATTR__ATIME;
+            }
+            Word::Propagation(kind, recursive) => self.propagation.push(Propagation { kind, recursive }),
+            Word::Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
+            Word::Flag => self.options.push((option.to_owned(), None)),
+            Word::Nothing => {}
+            Word::NotYet(what) => report.not_yet(path, true, what),
+        }
+    }
+
+    fn data(&mut self, option: &str) {
+        for part in option.split(',').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some((name, value)) => self.options.push((name.to_owned(), Some(value.to_owned()))),
+                None => self.options.push((part.to_owned(), None)),
+            }
+        }
+    }
+}
+
+fn target(mount: &SpecMount, path: &str, report: &mut Report) -> Option<String> {
+    let destination = mount.destination();
+    let text = destination.to_str().filter(|text| !text.is_empty() && !text.contains('\0'));
+    let Some(text) = text else {
+        report.error(format!("{path}.destination"), Problem::Missing { expected: "a path inside the container" });
+        return None;
+    };
+    let clean = clean(text);
+    if clean == "/" {
+        let reason = "a mount may not cover the root of the container";
+        report.error(format!("{path}.destination"), Problem::Conflict { reason });
+        return None;
+    }
+    Some(clean)
+}
+
+fn bind_source(mount: &SpecMount, path: &str, bundle: &Path, report: &mut Report) -> Option<PathBuf> {
+    match mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) {
+        Some(source) => Some(bundle.join(source)),
+        None => {
+            report.error(format!("{path}.source"), Problem::Missing { expected: "the path to bind" });
+            None
+        }
+    }
+}
+
+fn filesystem(
+    mount: &SpecMount,
+    fstype: &str,
+    path: &str,
+    options: Vec<(String, Option<String>)>,
+    report: &mut Report,
+) -> Option<MountSource> {
+    if fstype.is_empty() || fstype == "none" {
+        report.error(format!("{path}.type"), Problem::Missing { expected: "a file system, or bind among the options" });
+        return None;
+    }
+    let source = mount.source().as_ref().map_or_else(|| fstype.into(), |source| source.to_string_lossy().into_owned());
+    Some(MountSource::Filesystem { fstype: fstype.to_owned(), source, options })
+}
+
+/// An absolute path inside, without `.` and `..`.
+pub(super) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(part) => parts.extend(part.to_str()),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// `linux.rootfsPropagation`.
+pub(super) fn root_propagation(text: &str) -> Option<Propagation> {
+    match word(text) {
+        Some(Word::Propagation(kind, recursive)) => Some(Propagation { kind, recursive }),
+        _ => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! `process`: who runs, with which limits and rights, and what.
+
+use oci_spec::runtime::{Capabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType, Process};
+
+use super::capability::Capability;
+use super::compile::{Context, filter};
+use super::error::{Problem, Report};
+use super::mount;
+use super::script::{CapabilitySets, Identity, Rlimit, RlimitResource, Step};
+
+/// PATH of execvp(3) where the environment has none.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+/// The kernel's MAX_ARG_STRLEN: a longer argument cannot be executed.
+const MAX_ARG_BYTES: usize = 128 * 1024;
+
+/// Appends what the process does to itself.
+pub(super) fn compile(
+    steps: &mut Vec<Step>,
+    process: &Process,
+    profile: Option<&LinuxSeccomp>,
+    context: &Context,
+    report: &mut Report,
+) {
+    refuse(process, report);
+    let nnp = process.no_new_privileges() == Some(true);
+    let limits = limits(process.rlimits().iter().flatten(), report);
+    if !limits.is_empty() {
+        steps.push(Step::Rlimits { limits, clamp: context.best_effort });
+    }
+    let user = process.user();
+    steps.push(Step::Umask(umask(user.umask(), report)));
+    let cwd = process.cwd().to_string_lossy();
+    if !cwd.starts_with('/') {
+        let found = format!("{cwd:?}");
+        report.error("process.cwd", Problem::Range { found, expected: "an absolute path" });
+    }
+    steps.push(Step::Chdir(mount::clean(&cwd)));
+    if nnp {
+        steps.push(Step::NoNewPrivileges);
+    }
+    let filter = profile.and_then(|profile| filter(profile, report));
+    if let Some(filter) = filter.as_ref().filter(|_| !nnp) {
+        steps.push(Step::Seccomp(filter.clone()));
+    }
+    capabilities(steps, process, context, report);
+    program(steps, process, context, report);
+    if let Some(filter) = filter.filter(|_| nnp) {
+        steps.push(Step::Seccomp(filter));
+    }
+    if context.gate {
+        steps.push(Step::Gate);
+    }
+    let (args, env) = (process.args().clone().unwrap_or_default(), environment(process, report));
+    steps.push(Step::Execute { args, env, home: context.home });
+}
+
+fn refuse(process: &Process, report: &mut Report) {
+    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    report.not_yet("process.apparmorProfile", named(process.apparmor_profile()), "an AppArmor profile");
+    report.not_yet("process.selinuxLabel", named(process.selinux_label()), "an SELinux label");
+    report.not_yet("process.scheduler", process.scheduler().is_some(), "a scheduling policy");
+    report.not_yet("process.ioPriority", process.io_priority().is_some(), "an I/O priority");
+    report.not_yet("process.execCPUAffinity", process.exec_cpu_affinity().is_some(), "CPU affinity");
+}
+
+/// Rows and columns.
+pub(super) fn console_size(process: &Process, report: &mut Report) -> Option<(u16, u16)> {
+    let size = process.console_size()?;
+    let mut cells = |field: &str, value: u64| {
+        u16::try_from(value).unwrap_or_else(|_| {
+            let problem = Problem::Range { found: value.to_string(), expected: "0 to 65535" };
+            report.error(format!("process.consoleSize.{field}"), problem);
+            0
+        })
+    };
+    Some((cells("height", size.height()), cells("width", size.width())))
+}
+
+fn umask(umask: Option<u32>, report: &mut Report) -> u32 {
+    // runc's default; the spec leaves it open.
+    let umask = umask.unwrap_or(0o022);
+    if umask > 0o777 {
+        let found = format!("{umask:#o}");
+        report.error("process.user.umask", Problem::Range { found, expected: "0 to 511 (0o777)" });
+    }
+    umask
+}
+
+fn limits<'spec>(entries: impl Iterator<Item = &'spec PosixRlimit>, report: &mut Report) -> Vec<Rlimit> {
+    let mut limits: Vec<Rlimit> = Vec::new();
+    for (index, entry) in entries.enumerate() {
+        let path = format!("process.rlimits[{index}]");
+        let resource = resource(entry.typ());
+        if limits.iter().any(|limit| limit.resource == resource) {
+            report.error(format!("{path}.type"), Problem::Duplicate { found: entry.typ().to_string() });
+        }
+        let (soft, hard) = (entry.soft(), entry.hard());
+        if soft > hard {
+            let reason = "the soft limit is above the hard limit";
+            report.error(path, Problem::Conflict { reason });
+        }
+        limits.push(Rlimit { resource, soft, hard });
+    }
+    limits
+}
+
+fn resource(name: PosixRlimitType) -> RlimitResource {
+    match name {
+        PosixRlimitType::RlimitCpu => RlimitResource::Cpu,
+        PosixRlimitType::RlimitFsize => RlimitResource::Fsize,
+        PosixRlimitType::RlimitData => RlimitResource::Data,
+        PosixRlimitType::RlimitStack => RlimitResource::Stack,
+        PosixRlimitType::RlimitCore => RlimitResource::Core,
+        PosixRlimitType::RlimitRss => RlimitResource::Rss,
+        PosixRlimitType::RlimitNproc => RlimitResource::Nproc,
+        PosixRlimitType::RlimitNofile => RlimitResource::Nofile,
+        PosixRlimitType::RlimitMemlock => RlimitResource::Memlock,
+        PosixRlimitType::RlimitAs => RlimitResource::As,
+        PosixRlimitType::RlimitLocks => RlimitResource::Locks,
+        PosixRlimitType::RlimitSigpending => RlimitResource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => RlimitResource::Msgqueue,
+        PosixRlimitType::RlimitNice => RlimitResource::Nice,
+        PosixRlimitType::RlimitRtprio => RlimitResource::Rtprio,
+        PosixRlimitType::RlimitRttime => RlimitResource::Rttime,
+    }
+}
+
+/// Bounding set, identity, and the other sets after it. Without `capabilities` there are none at all.
+fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
+    let mut mask = |set: Option<&Capabilities>, name: &str| {
+        let names = set.into_iter().flatten().map(|capability| format!("CAP_{capability}"));
+        names.fold(0u64, |mask, name_of| match name_of.parse::<Capability>() {
+            Ok(capability) => mask | 1 << capability.number(),
+            Err(error) => {
+                report.error(format!("process.capabilities.{name}"), Problem::Seccomp(error.to_string()));
+                mask
+            }
+        })
+    };
+    let all = process.capabilities().as_ref();
+    let bounding = mask(all.and_then(|all| all.bounding().as_ref()), "bounding");
+    let sets = CapabilitySets {
+        effective: mask(all.and_then(|all| all.effective().as_ref()), "effective"),
+        permitted: mask(all.and_then(|all| all.permitted().as_ref()), "permitted"),
+        inheritable: mask(all.and_then(|all| all.inheritable().as_ref()), "inheritable"),
+        ambient: mask(all.and_then(|all| all.ambient().as_ref()), "ambient"),
+    };
+    if sets.effective & !sets.permitted != 0 {
+        let reason = "an effective capability must be permitted as well (capabilities(7))";
+        report.error("process.capabilities.effective", Problem::Conflict { reason });
+    }
+    steps.push(Step::BoundingSet(bounding));
+    let user = process.user();
+    steps.push(Step::Identity(match &context.user {
+        Some((user, group)) => Identity::Names { user: user.clone(), group: group.clone() },
+        None => Identity::Numbers {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+        },
+    }));
+    // The kernel takes an ambient capability only where it is inheritable too; runc drops the others silently, since
+    // `spec` itself writes such a file.
+    let ambient = sets.ambient & sets.permitted & sets.inheritable;
+    if ambient != sets.ambient {
+        report.warn("process.capabilities.ambient", "only what is permitted and inheritable can be ambient");
+    }
+    steps.push(Step::Capabilities(CapabilitySets { ambient, ..sets }));
+}
+
+fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
+    let args = process.args().as_deref().unwrap_or_default();
+    match args.first() {
+        Some(program) if !program.is_empty() => {
+            let path = process.env().iter().flatten().rev().find_map(|entry| entry.strip_prefix("PATH="));
+            let path = path.unwrap_or(DEFAULT_PATH).to_owned();
+            steps.push(Step::FindProgram { program: program.clone(), path });
+        }
+        Some(_) => report.error("process.args[0]", Problem::Range { found: "\"\"".into(), expected: "a program" }),
+        None => report.error("process.args", Problem::Missing { expected: "the program to run and its arguments" }),
+    }
+    for (index, arg) in args.iter().enumerate() {
+        check_string(arg, &format!("process.args[{index}]"), report);
+    }
+    if context.init {
+        steps.push(Step::Init);
+    }
+    steps.push(Step::Descriptors);
+}
+
+fn environment(process: &Process, report: &mut Report) -> Vec<String> {
+    let env = process.env().clone().unwrap_or_default();
+    for (index, entry) in env.iter().enumerate() {
+        let path = format!("process.env[{index}]");
+        check_string(entry, &path, report);
+        if entry.starts_with('=') || !entry.contains('=') {
+            report.error(path, Problem::Range { found: format!("{entry:?}"), expected: "NAME=value" });
+        }
+    }
+    env
+}
+
+fn check_string(text: &str, path: &str, report: &mut Report) {
+    if text.contains('\0') {
+        report.error(path, Problem::Conflict { reason: "holds a zero byte" });
+    }
+    if text.len() >= MAX_ARG_BYTES {
+        let found = format!("a string of {} bytes", text.len());
+        report.error(path, Problem::Range { found, expected: "less than 131072 bytes (execve(2))" });
+    }
+}

@@ -1,0 +1,475 @@
+//! The shape of a config.json: every field that runtime-spec 1.3 knows, its type and its words.
+//!
+//! The parsed spec says of a wrong type only that there is one, of an unknown word only which ones there are, and of an
+//! unknown field nothing. So the raw JSON is walked along this table first, and every mistake gets its path.
+
+use oci_spec::runtime::{Process, Spec};
+use serde_json::{Map, Value};
+
+use super::capability::Capability;
+use super::error::{CompileError, Problem, Report, Warning, nearest};
+
+/// The largest config.json that is read.
+pub const MAX_CONFIG_BYTES: usize = 1 << 20;
+
+/// What parsing gives.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// The whole spec.
+    pub spec: Spec,
+    /// Unknown fields.
+    pub warnings: Vec<Warning>,
+}
+
+/// Parses a config.json. All mistakes at once, except that text which is no JSON at all is one mistake.
+pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
+    let mut raw = read(text, "config.json")?;
+    let mut report = Report::default();
+    check(&raw, &mut report);
+    if !report.errors.is_empty() {
+        return Err(report.errors);
+    }
+    fill_user(raw.get_mut("process"));
+    let spec = serde_json::from_value(raw).map_err(|error| vec![unexpected("config.json", &error)])?;
+    Ok(Parsed { spec, warnings: report.warnings })
+}
+
+/// Parses the process of `exec --process`.
+pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
+    let mut raw = read(text, "process")?;
+    let mut report = Report::default();
+    walk(&raw, &PROCESS, "process", &mut report);
+    if !report.errors.is_empty() {
+        return Err(report.errors);
+    }
+    fill_user(Some(&mut raw));
+    serde_json::from_value(raw).map_err(|error| vec![unexpected("process", &error)])
+}
+
+/// Checks the shape of a whole config.
+pub(super) fn check(raw: &Value, report: &mut Report) {
+    walk(raw, &CONFIG, "", report);
+    if raw.get("ociVersion").is_none_or(Value::is_null) {
+        report.error("ociVersion", Problem::Missing { expected: "a version such as \"1.3.0\"" });
+    }
+}
+
+fn read(text: &[u8], path: &str) -> Result<Value, Vec<CompileError>> {
+    if text.len() > MAX_CONFIG_BYTES {
+        let found = format!("a file of {} bytes", text.len());
+        return Err(vec![CompileError { path: path.into(), problem: Problem::Range { found, expected: "at most 1 MiB" } }]);
+    }
+    // serde_json itself bounds the depth, at 128.
+    serde_json::from_slice(text).map_err(|error| vec![unexpected(path, &error)])
+}
+
+fn unexpected(path: &str, error: &serde_json::Error) -> CompileError {
+    CompileError { path: path.into(), problem: Problem::Type { expected: "a runtime-spec", found: error.to_string() } }
+}
+
+/// Absent numbers of the user are 0 (they are for runc).
+fn fill_user(process: Option<&mut Value>) {
+    let Some(Value::Object(process)) = process else { return };
+    let user = process.entry("user").or_insert(Value::Null);
+    if user.is_null() {
+        *user = Value::Object(Map::new());
+    }
+    if let Value::Object(user) = user {
+        for id in ["uid", "gid"] {
+            user.entry(id).or_insert(Value::from(0));
+        }
+    }
+}
+
+/// What a value may be.
+enum Kind {
+    Any,
+    Bool,
+    Text,
+    /// A word out of a list; what it is called.
+    Word(&'static str, &'static [&'static str]),
+    Capability,
+    /// Signed 64 bits.
+    Signed,
+    /// Unsigned 64 bits.
+    Unsigned,
+    /// Unsigned 32 bits.
+    Id,
+    List(&'static Kind),
+    /// Free keys.
+    Map(&'static Kind),
+    Object(&'static [(&'static str, Kind)]),
+}
+
+fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
+    let mismatch = |expected| Problem::Type { expected, found: describe(value) };
+    match (kind, value) {
+        // Absent, for the Go programs that write these files.
+        (_, Value::Null) | (Kind::Any, _) | (Kind::Bool, Value::Bool(_)) | (Kind::Text, Value::String(_)) => {}
+        (Kind::Word(_, known), Value::String(word)) if known.contains(&word.as_str()) => {}
+        (Kind::Word(what, known), Value::String(word)) => {
+            let suggestion = nearest(word, known.iter().copied());
+            report.error(path, Problem::Unknown { what, found: word.clone(), suggestion });
+        }
+        (Kind::Capability, Value::String(name)) => {
+            if let Err(error) = name.parse::<Capability>() {
+                let suggestion = error.suggestion.map(|capability| capability.to_string());
+                report.error(path, Problem::Unknown { what: "capability", found: error.found, suggestion });
+            }
+        }
+        (Kind::Signed, Value::Number(number)) if number.is_i64() => {}
+        (Kind::Unsigned, Value::Number(number)) if number.is_u64() => {}
+        (Kind::Id, Value::Number(number)) if number.as_u64().is_some_and(|id| u32::try_from(id).is_ok()) => {}
+        (Kind::List(inner), Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, inner, &format!("{path}[{index}]"), report);
+            }
+        }
+        (Kind::Map(inner), Value::Object(entries)) => {
+            for (key, entry) in entries {
+                walk(entry, inner, &format!("{path}[{key:?}]"), report);
+            }
+        }
+        (Kind::Object(fields), Value::Object(entries)) => walk_fields(entries, fields, path, report),
+        (Kind::Bool, _) => report.error(path, mismatch("true or false")),
+        (Kind::Text | Kind::Word(..) | Kind::Capability, _) => report.error(path, mismatch("a string")),
+        (Kind::Signed, _) => report.error(path, mismatch("a whole number")),
+        (Kind::Unsigned, _) => report.error(path, mismatch("a whole number from 0")),
+        (Kind::Id, _) => report.error(path, mismatch("a whole number from 0 to 4294967295")),
+        (Kind::List(_), _) => report.error(path, mismatch("a list")),
+        (Kind::Map(_) | Kind::Object(_), _) => report.error(path, mismatch("an object")),
+    }
+}
+
+fn walk_fields(entries: &Map<String, Value>, fields: &[(&str, Kind)], path: &str, report: &mut Report) {
+    for (key, entry) in entries {
+        let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match fields.iter().find(|(name, _)| name == key) {
+            Some((_, kind)) => walk(entry, kind, &inner, report),
+            None => {
+                let text = match nearest(key, fields.iter().map(|(name, _)| *name)) {
+                    Some(near) => format!("is not a field of runtime-spec and ignored, did you mean {near:?}?"),
+                    None => "is not a field of runtime-spec and ignored".to_owned(),
+                };
+                report.warn(inner, text);
+            }
+        }
+    }
+}
+
+fn describe(value: &Value) -> String {
+    /// Longer values are cut in messages.
+    const MAX_SHOWN: usize = 40;
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        other => {
+            let text = other.to_string();
+            if text.chars().count() > MAX_SHOWN { text.chars().take(MAX_SHOWN).chain(['…']).collect() } else { text }
+        }
+    }
+}
+
+const TEXTS: Kind = Kind::List(&Kind::Text);
+const CAPABILITIES: Kind = Kind::List(&Kind::Capability);
+
+const CONFIG: Kind = Kind::Object(&[
+    ("ociVersion", Kind::Text),
+    ("process", PROCESS),
+    ("root", Kind::Object(&[("path", Kind::Text), ("readonly", Kind::Bool)])),
+    ("hostname", Kind::Text),
+    ("domainname", Kind::Text),
+    ("mounts", Kind::List(&MOUNT)),
+    ("hooks", HOOKS),
+    ("annotations", Kind::Map(&Kind::Text)),
+    ("linux", LINUX),
+    ("windows", Kind::Any),
+    ("solaris", Kind::Any),
+    ("vm", Kind::Any),
+    ("zos", Kind::Any),
+]);
+
+const PROCESS: Kind = Kind::Object(&[
+    ("terminal", Kind::Bool),
+    ("consoleSize", Kind::Object(&[("height", Kind::Unsigned), ("width", Kind::Unsigned)])),
+    ("user", USER),
+    ("args", TEXTS),
+    ("commandLine", Kind::Text),
+    ("env", TEXTS),
+    ("cwd", Kind::Text),
+    (
+        "capabilities",
+        Kind::Object(&[
+            ("bounding", CAPABILITIES),
+            ("effective", CAPABILITIES),
+            ("inheritable", CAPABILITIES),
+            ("permitted", CAPABILITIES),
+            ("ambient", CAPABILITIES),
+        ]),
+    ),
+    ("rlimits", Kind::List(&RLIMIT)),
+    ("noNewPrivileges", Kind::Bool),
+    ("apparmorProfile", Kind::Text),
+    ("oomScoreAdj", Kind::Signed),
+    ("selinuxLabel", Kind::Text),
+    ("scheduler", Kind::Any),
+    ("ioPriority", Kind::Any),
+    ("execCPUAffinity", Kind::Any),
+]);
+
+const USER: Kind = Kind::Object(&[
+    ("uid", Kind::Id),
+    ("gid", Kind::Id),
+    ("umask", Kind::Id),
+    ("additionalGids", Kind::List(&Kind::Id)),
+    ("username", Kind::Text),
+]);
+
+const RLIMIT: Kind = Kind::Object(&[
+    (
+        "type",
+        Kind::Word(
+            "limit",
+            &[
+                "RLIMIT_AS",
+                "RLIMIT_CORE",
+                "RLIMIT_CPU",
+                "RLIMIT_DATA",
+                "RLIMIT_FSIZE",
+                "RLIMIT_LOCKS",
+                "RLIMIT_MEMLOCK",
+                "RLIMIT_MSGQUEUE",
+                "RLIMIT_NICE",
+                "RLIMIT_NOFILE",
+                "RLIMIT_NPROC",
+                "RLIMIT_RSS",
+                "RLIMIT_RTPRIO",
+                "RLIMIT_RTTIME",
+                "RLIMIT_SIGPENDING",
+                "RLIMIT_STACK",
+            ],
+        ),
+    ),
+    ("hard", Kind::Unsigned),
+    ("soft", Kind::Unsigned),
+]);
+
+const ID_MAPPINGS: Kind =
+    Kind::List(&Kind::Object(&[("containerID", Kind::Id), ("hostID", Kind::Id), ("size", Kind::Id)]));
+
+const MOUNT: Kind = Kind::Object(&[
+    ("destination", Kind::Text),
+    ("type", Kind::Text),
+    ("source", Kind::Text),
+    ("options", TEXTS),
+    ("uidMappings", ID_MAPPINGS),
+    ("gidMappings", ID_MAPPINGS),
+]);
+
+const HOOK: Kind = Kind::List(&Kind::Object(&[
+    ("path", Kind::Text),
+    ("args", TEXTS),
+    ("env", TEXTS),
+    ("timeout", Kind::Signed),
+]));
+
+const HOOKS: Kind = Kind::Object(&[
+    ("prestart", HOOK),
+    ("createRuntime", HOOK),
+    ("createContainer", HOOK),
+    ("startContainer", HOOK),
+    ("poststart", HOOK),
+    ("poststop", HOOK),
+]);
+
+const LINUX: Kind = Kind::Object(&[
+    ("uidMappings", ID_MAPPINGS),
+    ("gidMappings", ID_MAPPINGS),
+    ("sysctl", Kind::Map(&Kind::Text)),
+    ("resources", RESOURCES),
+    ("cgroupsPath", Kind::Text),
+    ("namespaces", Kind::List(&NAMESPACE)),
+    ("devices", Kind::List(&DEVICE)),
+    ("netDevices", Kind::Any),
+    ("seccomp", SECCOMP),
+    ("rootfsPropagation", Kind::Text),
+    ("maskedPaths", TEXTS),
+    ("readonlyPaths", TEXTS),
+    ("mountLabel", Kind::Text),
+    ("intelRdt", Kind::Any),
+    ("memoryPolicy", Kind::Any),
+    ("personality", Kind::Any),
+    ("timeOffsets", Kind::Any),
+]);
+
+const NAMESPACE: Kind = Kind::Object(&[
+    ("type", Kind::Word("namespace", &["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"])),
+    ("path", Kind::Text),
+]);
+
+const DEVICE: Kind = Kind::Object(&[
+    ("path", Kind::Text),
+    ("type", Kind::Word("device type", &["c", "b", "u", "p"])),
+    ("major", Kind::Signed),
+    ("minor", Kind::Signed),
+    ("fileMode", Kind::Id),
+    ("uid", Kind::Id),
+    ("gid", Kind::Id),
+]);
+
+const RESOURCES: Kind = Kind::Object(&[
+    (
+        "devices",
+        Kind::List(&Kind::Object(&[
+            ("allow", Kind::Bool),
+            ("type", Kind::Word("device type", &["a", "b", "c", "u", "p"])),
+            ("major", Kind::Signed),
+            ("minor", Kind::Signed),
+            ("access", Kind::Text),
+        ])),
+    ),
+    (
+        "memory",
+        Kind::Object(&[
+            ("limit", Kind::Signed),
+            ("reservation", Kind::Signed),
+            ("swap", Kind::Signed),
+            ("kernel", Kind::Signed),
+            ("kernelTCP", Kind::Signed),
+            ("swappiness", Kind::Unsigned),
+            ("disableOOMKiller", Kind::Bool),
+            ("useHierarchy", Kind::Bool),
+            ("checkBeforeUpdate", Kind::Bool),
+        ]),
+    ),
+    (
+        "cpu",
+        Kind::Object(&[
+            ("shares", Kind::Unsigned),
+            ("quota", Kind::Signed),
+            ("burst", Kind::Unsigned),
+            ("period", Kind::Unsigned),
+            ("realtimeRuntime", Kind::Signed),
+            ("realtimePeriod", Kind::Unsigned),
+            ("cpus", Kind::Text),
+            ("mems", Kind::Text),
+            ("idle", Kind::Signed),
+        ]),
+    ),
+    ("pids", Kind::Object(&[("limit", Kind::Signed)])),
+    ("blockIO", Kind::Any),
+    ("hugepageLimits", Kind::Any),
+    ("network", Kind::Any),
+    ("rdma", Kind::Any),
+    ("unified", Kind::Map(&Kind::Text)),
+]);
+
+const ACTIONS: Kind = Kind::Word(
+    "action",
+    &[
+        "SCMP_ACT_KILL",
+        "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_KILL_THREAD",
+        "SCMP_ACT_TRAP",
+        "SCMP_ACT_ERRNO",
+        "SCMP_ACT_TRACE",
+        "SCMP_ACT_ALLOW",
+        "SCMP_ACT_LOG",
+        "SCMP_ACT_NOTIFY",
+    ],
+);
+
+const SECCOMP: Kind = Kind::Object(&[
+    ("defaultAction", ACTIONS),
+    ("defaultErrnoRet", Kind::Id),
+    ("architectures", TEXTS),
+    ("flags", TEXTS),
+    ("listenerPath", Kind::Text),
+    ("listenerMetadata", Kind::Text),
+    (
+        "syscalls",
+        Kind::List(&Kind::Object(&[
+            ("names", TEXTS),
+            ("action", ACTIONS),
+            ("errnoRet", Kind::Id),
+            (
+                "args",
+                Kind::List(&Kind::Object(&[
+                    ("index", Kind::Unsigned),
+                    ("value", Kind::Unsigned),
+                    ("valueTwo", Kind::Unsigned),
+                    (
+                        "op",
+                        Kind::Word(
+                            "operator",
+                            &[
+                                "SCMP_CMP_NE",
+                                "SCMP_CMP_LT",
+                                "SCMP_CMP_LE",
+                                "SCMP_CMP_EQ",
+                                "SCMP_CMP_GE",
+                                "SCMP_CMP_GT",
+                                "SCMP_CMP_MASKED_EQ",
+                            ],
+                        ),
+                    ),
+                ])),
+            ),
+        ])),
+    ),
+]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(json: &str) -> Vec<String> {
+        match parse(json.as_bytes()) {
+            Ok(parsed) => parsed.warnings.iter().map(ToString::to_string).collect(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_its_path() {
+        let json = r#"{"ociVersion": "1.0.2", "hostname": 3, "process": {"cwd": "/", "args": "sh",
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_KIL", "CAP_FOO"]}, "user": {"uid": -1},
+            "rlimits": [{"type": "RLIMIT_NOFILES", "hard": 1, "soft": 1}]},
+            "linux": {"namespaces": [{"type": "net"}], "resources": {"memory": {"limit": "256M"}}}}"#;
+        let mut got = messages(json);
+        got.sort();
+        let expected = [
+            "hostname: expected a string, found 3",
+            "linux.namespaces[0].type: unknown namespace \"net\"",
+            "linux.resources.memory.limit: expected a whole number, found \"256M\"",
+            "process.args: expected a list, found \"sh\"",
+            "process.capabilities.bounding[1]: unknown capability \"CAP_KIL\", did you mean \"CAP_KILL\"?",
+            "process.capabilities.bounding[2]: unknown capability \"CAP_FOO\"",
+            "process.rlimits[0].type: unknown limit \"RLIMIT_NOFILES\", did you mean \"RLIMIT_NOFILE\"?",
+            "process.user.uid: expected a whole number from 0 to 4294967295, found -1",
+        ];
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn unknown_fields_are_warned_about_and_nulls_are_absent() {
+        let json = r#"{"ociVersion": "1.0.2", "foo": 1, "process": {"cwd": "/", "argz": [], "rlimits": null},
+            "linux": null}"#;
+        let mut got = messages(json);
+        got.sort();
+        let expected = [
+            "foo: is not a field of runtime-spec and ignored, did you mean \"root\"?",
+            "process.argz: is not a field of runtime-spec and ignored, did you mean \"args\"?",
+        ];
+        assert_eq!(got[1..], expected[1..]);
+        assert!(got[0].starts_with("foo: is not a field"));
+    }
+
+    #[test]
+    fn text_that_is_no_json_or_too_long_is_one_mistake() {
+        assert_eq!(messages("{").len(), 1);
+        assert_eq!(messages(&"[".repeat(100_000)).len(), 1);
+        let long = format!("{{\"a\": \"{}\"}}", "x".repeat(MAX_CONFIG_BYTES));
+        assert!(messages(&long)[0].contains("at most 1 MiB"));
+    }
+}

@@ -1,0 +1,441 @@
+//! What a container's first process does, as data.
+//!
+//! A [`Script`] is a list of [`Step`]s in the order in which the new process executes them itself, between the clone and
+//! the execve. Every value in it is checked; what only the run can know (descriptors, pids) is not in it but in the
+//! run's slots. It serialises, so that one process can compile it and another run it, and it prints for people.
+//!
+//! The order is the kernel's, not a matter of taste:
+//! cgroups before the cgroup namespace (whose root is the cgroup the caller is in), namespaces before the mounts that show
+//! them, mounts before masks, masks before the root is sealed, everything that needs privilege before the identity, and
+//! the filter last (first of the identity steps where no_new_privileges is not set, since loading it then needs a
+//! capability).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// All steps of one process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Script {
+    /// Whether the process is pid 1 of a new pid namespace. This one cannot be a step: it is part of the clone.
+    pub new_pid_namespace: bool,
+    /// What it does then.
+    pub steps: Vec<Step>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Step {
+    /// Die with the parent, not dumpable, own session, signals as they are by default.
+    Isolate,
+    /// A new session keyring of this name.
+    Keyring(String),
+    /// Join the cgroup v1 directories of the slots.
+    JoinCgroups,
+    /// Take copies of the cgroup trees of the slots while their mounts are still in reach.
+    TakeCgroups,
+    /// New namespaces.
+    Unshare(Namespaces),
+    /// Enter the network namespace of the slot.
+    JoinNetwork,
+    /// Bring the loopback interface up.
+    Loopback,
+    /// sethostname(2).
+    Hostname(String),
+    /// setdomainname(2).
+    Domainname(String),
+    /// How mounts of the host's reach this mount namespace from now on.
+    HostPropagation(Propagation),
+    /// Limits that the host's files and devices are subject to.
+    Rlimits {
+        /// In the order of config.json.
+        limits: Vec<Rlimit>,
+        /// A limit that may not be raised is lowered to what is allowed instead of failing.
+        clamp: bool,
+    },
+    /// The directory or file tree that becomes `/`.
+    Root(RootPlan),
+    /// Take the root that the process has.
+    CurrentRoot,
+    /// One mount.
+    Mount(Mount),
+    /// `/dev`: nodes and the usual links.
+    Devices(Vec<DeviceNode>),
+    /// A node like that of the host's at this path.
+    HostDevice(PathBuf),
+    /// A pty from the container's own devpts, its master sent through the slot, its slave as `/dev/console` and stdio.
+    Console {
+        /// Rows and columns, where config.json says.
+        size: Option<(u16, u16)>,
+        /// Put it onto `/dev/console` as well.
+        cover: bool,
+    },
+    /// Make the working directory if it is not there.
+    MakeCwd(String),
+    /// Write a value below `/proc/sys`: path with slashes, and text.
+    Sysctl(String, String),
+    /// Write `oom_score_adj`.
+    OomScoreAdj {
+        /// −1000 to 1000.
+        value: i32,
+        /// A value that may not be set is left alone.
+        best_effort: bool,
+    },
+    /// Make these read-only where they exist.
+    ReadonlyPaths(Vec<String>),
+    /// Hide these where they exist.
+    MaskedPaths(Vec<String>),
+    /// Make the root read-only.
+    ReadonlyRoot,
+    /// Make the new root `/` and let the old one go.
+    Pivot,
+    /// The propagation of the root mount from now on.
+    RootPropagation(Propagation),
+    /// umask(2).
+    Umask(u32),
+    /// chdir(2), checked to be inside. Tried again after the identity where the directory belongs to the user.
+    Chdir(String),
+    /// PR_SET_NO_NEW_PRIVS.
+    NoNewPrivileges,
+    /// A tiny init stays as pid 1; what follows is done by its child.
+    Init,
+    /// Groups, gid, uid.
+    Identity(Identity),
+    /// Bounding set before the identity.
+    BoundingSet(u64),
+    /// The four others after it.
+    Capabilities(CapabilitySets),
+    /// Load the filter.
+    Seccomp(super::seccomp::Filter),
+    /// Find the program; fails with the words that clients of runc know.
+    FindProgram {
+        /// `argv[0]`.
+        program: String,
+        /// The value of PATH.
+        path: String,
+    },
+    /// Put stdio and the extra descriptors of the slots into place, let everything else close at the execve, and live on
+    /// when the parent dies.
+    Descriptors,
+    /// Tell that all is ready, then wait until somebody writes into the gate.
+    Gate,
+    /// Put the descriptors of the slots into place and execute.
+    Execute {
+        /// `argv`; `[0]` is looked up in PATH.
+        args: Vec<String>,
+        /// `KEY=value`.
+        env: Vec<String>,
+        /// Add HOME from the root's passwd file where the environment has none.
+        home: bool,
+    },
+}
+
+/// New namespaces apart from the pid namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Always there: a container without one is refused.
+    pub mount: bool,
+    /// Network.
+    pub network: bool,
+    /// System V IPC and POSIX message queues.
+    pub ipc: bool,
+    /// Host and domain name.
+    pub uts: bool,
+    /// Cgroup root.
+    pub cgroup: bool,
+}
+
+/// mount_namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Propagation {
+    /// Which kind.
+    pub kind: PropagationKind,
+    /// Also the mounts below.
+    pub recursive: bool,
+}
+
+/// The kinds of propagation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PropagationKind {
+    /// Nothing in, nothing out.
+    Private,
+    /// In only.
+    Slave,
+    /// Both ways.
+    Shared,
+    /// Private, and not to be bind-mounted.
+    Unbindable,
+}
+
+/// A resource limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Which.
+    pub resource: RlimitResource,
+    /// Current value; `u64::MAX` is none.
+    pub soft: u64,
+    /// Ceiling; `u64::MAX` is none.
+    pub hard: u64,
+}
+
+/// Resources of setrlimit(2), by their OCI names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum RlimitResource {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+/// What becomes `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootPlan {
+    /// A directory of the host's.
+    Directory(PathBuf),
+    /// A tmpfs with these in it; made read-only by its own step.
+    Tmpfs {
+        /// Made first, mode 0755, except `/tmp`, which is 01777.
+        dirs: Vec<String>,
+        /// Written with mode 0644: absolute path inside and contents.
+        files: Vec<(String, Vec<u8>)>,
+        /// Bind-mounted read-only: the host's path and the absolute path inside.
+        executable: (PathBuf, String),
+    },
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside, without `.` and `..`.
+    pub target: String,
+    /// What is mounted.
+    pub source: MountSource,
+    /// `MOUNT_ATTR_…` bits to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_…` bits to clear.
+    pub clear: u64,
+    /// In the order of the options.
+    pub propagation: Vec<Propagation>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A file or directory of the host's.
+    Bind {
+        /// Absolute.
+        source: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+    },
+    /// A new instance of a file system.
+    Filesystem {
+        /// Its type.
+        fstype: String,
+        /// Its source.
+        source: String,
+        /// Its own options: words, and names with values.
+        options: Vec<(String, Option<String>)>,
+    },
+    /// The container's own cgroups.
+    Cgroup,
+}
+
+/// A node of mknod(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Absolute path inside.
+    pub path: String,
+    /// Which kind.
+    pub kind: DeviceKind,
+    /// Major number; 0 for a FIFO.
+    pub major: u32,
+    /// Minor number; 0 for a FIFO.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Kinds of device nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// Block device.
+    Block,
+    /// Character device.
+    Character,
+    /// FIFO.
+    Fifo,
+}
+
+/// Who the process is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// By numbers.
+    Numbers {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Vec<u32>,
+    },
+    /// By what the root's own passwd and group files say at start.
+    Names {
+        /// Name or number.
+        user: String,
+        /// Name or number; the user's own when absent.
+        group: Option<String>,
+    },
+}
+
+/// Capability sets as bit masks: bit n is capability number n.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilitySets {
+    /// What is in force.
+    pub effective: u64,
+    /// What may be put in force.
+    pub permitted: u64,
+    /// What programs with inheritable file capabilities keep.
+    pub inheritable: u64,
+    /// What programs without file capabilities keep.
+    pub ambient: u64,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Isolate => write!(f, "own session, not dumpable, die with the parent"),
+            Step::Keyring(name) => write!(f, "new session keyring {name}"),
+            Step::JoinCgroups => write!(f, "join the cgroup v1 directories"),
+            Step::TakeCgroups => write!(f, "take the container's cgroup trees"),
+            Step::Unshare(namespaces) => write!(f, "new namespaces: {namespaces}"),
+            Step::JoinNetwork => write!(f, "join the network namespace"),
+            Step::Loopback => write!(f, "bring lo up"),
+            Step::Hostname(name) => write!(f, "set the host name to {name}"),
+            Step::Domainname(name) => write!(f, "set the domain name to {name}"),
+            Step::HostPropagation(propagation) => write!(f, "make the host's mounts {propagation}"),
+            Step::Rlimits { limits, .. } => {
+                write!(f, "set limits:")?;
+                limits.iter().try_for_each(|limit| write!(f, " {limit}"))
+            }
+            Step::Root(RootPlan::Directory(path)) => write!(f, "take {} as the root", path.display()),
+            Step::Root(RootPlan::Tmpfs { executable, .. }) => {
+                write!(f, "make a tmpfs root holding {} as {}", executable.0.display(), executable.1)
+            }
+            Step::CurrentRoot => write!(f, "take the container's root"),
+            Step::Mount(mount) => write!(f, "mount {mount}"),
+            Step::Devices(nodes) => {
+                write!(f, "make device nodes")?;
+                nodes.iter().try_for_each(|node| write!(f, " {}", node.path))?;
+                write!(f, " and the links of /dev")
+            }
+            Step::HostDevice(path) => write!(f, "make a node like the host's {}", path.display()),
+            Step::Console { size: Some((rows, columns)), .. } => write!(f, "make a terminal of {columns}x{rows}"),
+            Step::Console { size: None, .. } => write!(f, "make a terminal"),
+            Step::MakeCwd(path) => write!(f, "make {path} if missing"),
+            Step::Sysctl(name, value) => write!(f, "set sysctl {} = {value}", name.replace('/', ".")),
+            Step::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj to {value}"),
+            Step::ReadonlyPaths(paths) => write!(f, "make read-only: {}", paths.join(" ")),
+            Step::MaskedPaths(paths) => write!(f, "mask: {}", paths.join(" ")),
+            Step::ReadonlyRoot => write!(f, "make the root read-only"),
+            Step::Pivot => write!(f, "pivot into the root"),
+            Step::RootPropagation(propagation) => write!(f, "make the root {propagation}"),
+            Step::Umask(mask) => write!(f, "set umask {mask:04o}"),
+            Step::Chdir(path) => write!(f, "change to {path}"),
+            Step::NoNewPrivileges => write!(f, "set no_new_privs"),
+            Step::Init => write!(f, "leave a small init as pid 1"),
+            Step::Identity(Identity::Numbers { uid, gid, groups }) => {
+                write!(f, "become uid {uid} gid {gid}")?;
+                groups.iter().try_for_each(|group| write!(f, " group {group}"))
+            }
+            Step::Identity(Identity::Names { user, group: None }) => write!(f, "become user {user}"),
+            Step::Identity(Identity::Names { user, group: Some(group) }) => write!(f, "become {user}:{group}"),
+            Step::BoundingSet(mask) => write!(f, "limit the bounding set to {mask:#x}"),
+            Step::Capabilities(sets) => write!(
+                f,
+                "set capabilities: effective {:#x} permitted {:#x} inheritable {:#x} ambient {:#x}",
+                sets.effective, sets.permitted, sets.inheritable, sets.ambient
+            ),
+            Step::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.program.len()),
+            Step::FindProgram { program, .. } => write!(f, "find {program}"),
+            Step::Descriptors => write!(f, "put the descriptors into place"),
+            Step::Gate => write!(f, "wait for start"),
+            Step::Execute { args, .. } => write!(f, "execute {}", args.join(" ")),
+        }
+    }
+}
+
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (self.mount, "mount"),
+            (self.network, "network"),
+            (self.ipc, "ipc"),
+            (self.uts, "uts"),
+            (self.cgroup, "cgroup"),
+        ];
+        let names: Vec<&str> = all.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        f.write_str(&names.join(" "))
+    }
+}
+
+impl fmt::Display for Propagation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            PropagationKind::Private => "private",
+            PropagationKind::Slave => "slave",
+            PropagationKind::Shared => "shared",
+            PropagationKind::Unbindable => "unbindable",
+        };
+        write!(f, "{}{kind}", if self.recursive { "r" } else { "" })
+    }
+}
+
+impl fmt::Display for Rlimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}={}:{}", self.resource, self.soft, self.hard)
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            MountSource::Bind { source, recursive } => {
+                write!(f, "{} on {} ({}bind)", source.display(), self.target, if *recursive { "r" } else { "" })?;
+            }
+            MountSource::Filesystem { fstype, options, .. } => {
+                write!(f, "{fstype} on {}", self.target)?;
+                for (name, value) in options {
+                    match value {
+                        Some(value) => write!(f, " {name}={value}")?,
+                        None => write!(f, " {name}")?,
+                    }
+                }
+            }
+            MountSource::Cgroup => write!(f, "cgroups on {}", self.target)?,
+        }
+        super::mount::ATTRIBUTES
+            .iter()
+            .filter(|(_, bit)| self.set & bit != 0)
+            .try_for_each(|(name, _)| write!(f, " {name}"))?;
+        self.propagation.iter().try_for_each(|propagation| write!(f, " {propagation}"))
+    }
+}

@@ -1,0 +1,308 @@
+//! The cgroups of one container.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, unlinkat};
+use rustix::io::Errno;
+
+use super::host::{Host, Layout};
+use super::legacy::{open, read, write};
+use super::{CgroupError, Location, failed, legacy, unified};
+use crate::oci::{CgroupSettings, RuleTarget};
+use crate::runtime::slots::{Hierarchy, Slots};
+
+/// How deep a container may nest cgroups that are removed with it; systemd inside needs about six.
+const MAX_DEPTH: usize = 64;
+/// Rounds in which processes are signalled one by one where `cgroup.kill` is missing (before Linux 5.14).
+const KILL_ROUNDS: usize = 100;
+/// Removing waits for processes that are dying: 10 times, 1 ms first, doubled.
+const REMOVE_TRIES: u32 = 10;
+
+/// Open cgroups of one container.
+#[derive(Debug)]
+pub struct ContainerCgroup {
+    /// Where they are.
+    pub location: Location,
+    root: OwnedFd,
+    directory: OwnedFd,
+    legacy: Vec<(String, OwnedFd)>,
+}
+
+impl ContainerCgroup {
+    /// Makes the directories and sets the limits. What it made is removed again when that fails.
+    ///
+    /// `legacy` names the v1 hierarchies to use and the path in each.
+    pub(super) fn make(
+        host: &Host,
+        unified: String,
+        hierarchies: &[(String, String)],
+        settings: &CgroupSettings,
+    ) -> Result<ContainerCgroup, CgroupError> {
+        let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
+        let directory = unified::make(&root, &unified, host.layout == Layout::Unified)?;
+        let location = Location { unified, legacy: Vec::new() };
+        let mut made = ContainerCgroup { location, root, directory, legacy: Vec::new() };
+        match made.set_up(host, hierarchies, settings) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                let _ = made.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn set_up(
+        &mut self,
+        host: &Host,
+        hierarchies: &[(String, String)],
+        settings: &CgroupSettings,
+    ) -> Result<(), CgroupError> {
+        if host.layout == Layout::Unified {
+            return unified::apply(&self.directory, settings);
+        }
+        for (name, path) in hierarchies {
+            if let Some(directory) = legacy::make(name, path)? {
+                self.location.legacy.push((name.clone(), path.clone()));
+                self.legacy.push((name.clone(), directory));
+            }
+        }
+        let missing = settings.legacy_writes().into_iter().find(|limit| {
+            !self.legacy.iter().any(|(name, _)| name.split(',').any(|controller| controller == limit.controller))
+        });
+        if let Some(limit) = missing.filter(|limit| limit.value != "max" && limit.value != "-1") {
+            return Err(CgroupError::NoController { field: limit.field, controller: limit.controller });
+        }
+        self.legacy.iter().try_for_each(|(name, directory)| legacy::apply(name, directory, settings))
+    }
+
+    /// Opens the cgroups of a container that was made earlier. `Ok(None)` when its v2 directory is gone.
+    pub fn open(host: &Host, location: &Location) -> Result<Option<ContainerCgroup>, CgroupError> {
+        let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
+        let path = location.unified.trim_start_matches('/');
+        let directory = match open_beneath(&root, path) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(failed("open", &location.unified)(errno)),
+        };
+        let mut legacy = Vec::new();
+        for (name, path) in &location.legacy {
+            let found = Host::open_legacy(name).and_then(|top| open_beneath(&top, path.trim_start_matches('/')));
+            legacy.extend(found.ok().map(|directory| (name.clone(), directory)));
+        }
+        Ok(Some(ContainerCgroup { location: location.clone(), root, directory, legacy }))
+    }
+
+    /// Fills the cgroup slots of a run.
+    pub fn fill(&self, slots: &mut Slots) -> Result<(), CgroupError> {
+        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+        slots.cgroup = Some(copy(&self.directory).map_err(failed("dup", &self.location.unified))?);
+        for (name, directory) in &self.legacy {
+            let tasks = open(directory, "tasks", OFlags::WRONLY).map_err(failed("open", format!("{name}: tasks")))?;
+            let directory = copy(directory).map_err(failed("dup", name))?;
+            slots.hierarchies.push(Hierarchy { name: name.clone(), directory, tasks });
+        }
+        Ok(())
+    }
+
+    /// The v2 directory.
+    pub fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// `cgroup.events`: pollable with `POLLPRI`; the text says `populated 0` when the last process is gone.
+    pub fn events(&self) -> Result<OwnedFd, CgroupError> {
+        open(&self.directory, "cgroup.events", OFlags::RDONLY).map_err(failed("open", "cgroup.events"))
+    }
+
+    /// Whether no process is left, in nested cgroups neither.
+    pub fn is_empty(&self) -> Result<bool, CgroupError> {
+        match read(&self.directory, "cgroup.events") {
+            Ok(text) => Ok(text.lines().any(|line| line == "populated 0")),
+            // Removed in the meantime.
+            Err(Errno::NODEV | Errno::NOENT) => Ok(true),
+            Err(errno) => Err(failed("read", "cgroup.events")(errno)),
+        }
+    }
+
+    /// Kills every process, also new ones and nested cgroups (`cgroup.kill`, Linux 5.14; else freezes and signals).
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        match write(&self.directory, "cgroup.kill", "1") {
+            Ok(()) => Ok(()),
+            Err(Errno::NOENT) => self.kill_one_by_one(),
+            Err(Errno::NODEV) => Ok(()),
+            Err(errno) => Err(failed("write", "cgroup.kill")(errno)),
+        }
+    }
+
+    fn kill_one_by_one(&self) -> Result<(), CgroupError> {
+        // Frozen processes make no more of themselves; a signal that kills thaws.
+        let _ = write(&self.directory, "cgroup.freeze", "1");
+        for _ in 0..KILL_ROUNDS {
+            let pids = self.processes()?;
+            if pids.is_empty() {
+                break;
+            }
+            for pid in pids {
+                self.signal_member(pid, rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = write(&self.directory, "cgroup.freeze", "0");
+        Ok(())
+    }
+
+    /// Signals every process.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<(), CgroupError> {
+        for pid in self.processes()? {
+            self.signal_member(pid, signal);
+        }
+        Ok(())
+    }
+
+    /// A pid from a list may be another process by now: hold it by pidfd, and only then look whether it is still listed.
+    fn signal_member(&self, pid: u32, signal: rustix::process::Signal) {
+        let Some(kernel_pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+        let Ok(pidfd) = rustix::process::pidfd_open(kernel_pid, rustix::process::PidfdFlags::empty()) else { return };
+        if self.processes().is_ok_and(|listed| listed.contains(&pid)) {
+            // It may be gone now, which is what was wanted or no harm.
+            let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+        }
+    }
+
+    /// Pids in this cgroup and those below it, as this pid namespace numbers them.
+    pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
+        let mut pids = Vec::new();
+        walk(&self.directory, MAX_DEPTH, &mut |directory| {
+            let text = read(directory, "cgroup.procs").unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+        });
+        Ok(pids)
+    }
+
+    /// How often a process was killed for lack of memory; 0 where memory is not limited.
+    pub fn oom_kills(&self) -> u64 {
+        let count = |text: String| {
+            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        };
+        let memory = self.legacy.iter().find(|(name, _)| name.split(',').any(|controller| controller == "memory"));
+        match memory {
+            Some((_, directory)) => read(directory, "memory.oom_control").map_or(0, count),
+            None => read(&self.directory, "memory.events").map_or(0, count),
+        }
+    }
+
+    /// Changes limits of a running container.
+    pub fn update(&self, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        if self.legacy.is_empty() {
+            return unified::apply(&self.directory, settings);
+        }
+        for (name, directory) in &self.legacy {
+            let mut without_devices = settings.clone();
+            without_devices.devices.clear();
+            match legacy::apply(name, directory, &without_devices) {
+                // A limit above the present swap limit is taken only after that one.
+                Err(CgroupError::Limit { field: "memory.limit", .. }) if settings.memory.swap.is_some() => {
+                    let swap = settings.memory.swap.unwrap_or(-1).to_string();
+                    write(directory, "memory.memsw.limit_in_bytes", &swap).map_err(failed("write", "memory.memsw"))?;
+                    legacy::apply(name, directory, &without_devices)?;
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the directories, nested ones too. Waits a little for processes that are dying; fails while any lives.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        let path = &self.location.unified;
+        remove_tree(&self.root, path)?;
+        for (name, path) in &self.location.legacy {
+            if let Ok(top) = Host::open_legacy(name) {
+                remove_tree(&top, path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove_tree(root: &OwnedFd, path: &str) -> Result<(), CgroupError> {
+    let path = path.trim_matches('/');
+    for attempt in 0..REMOVE_TRIES {
+        match unlinkat(root, path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) => {}
+            Err(errno) => return Err(failed("rmdir", path)(errno)),
+        }
+        if let Ok(directory) = open_beneath(root, path) {
+            remove_children(&directory, MAX_DEPTH);
+        }
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_millis(1 << attempt));
+        }
+    }
+    Err(CgroupError::Busy { path: path.to_owned() })
+}
+
+fn remove_children(directory: &OwnedFd, depth: usize) {
+    for name in children(directory) {
+        if let Some(child) = (depth > 0).then(|| open_beneath(directory, &name).ok()).flatten() {
+            remove_children(&child, depth - 1);
+        }
+        // Still in use shows when the directory above is removed.
+        let _ = unlinkat(directory, name.as_str(), AtFlags::REMOVEDIR);
+    }
+}
+
+fn walk(directory: &OwnedFd, depth: usize, visit: &mut impl FnMut(&OwnedFd)) {
+    visit(directory);
+    if depth == 0 {
+        return;
+    }
+    for name in children(directory) {
+        if let Ok(child) = open_beneath(directory, &name) {
+            walk(&child, depth - 1, visit);
+        }
+    }
+}
+
+/// Names of the directories in a directory.
+pub(super) fn children(directory: &OwnedFd) -> Vec<String> {
+    let Ok(entries) = Dir::read_from(directory) else { return Vec::new() };
+    let directories = entries.flatten().filter(|entry| entry.file_type() == FileType::Directory);
+    let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+pub(super) fn open_beneath(root: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    use rustix::fs::{Mode, ResolveFlags, openat2};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = if path.is_empty() { "." } else { path };
+    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// `b` or `c`, major, minor of what is at a path of the host's now.
+pub(super) fn device_numbers(path: &Path) -> Result<(char, u32, u32), CgroupError> {
+    let stat = rustix::fs::stat(path).map_err(failed("stat", path.display().to_string()))?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::BlockDevice => 'b',
+        FileType::CharacterDevice => 'c',
+        _ => return Err(CgroupError::NotADevice { path: path.to_owned() }),
+    };
+    Ok((kind, rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))
+}
+
+/// Whether rules need a devices directory on v1 or a program on v2: always, since what no rule allows is denied.
+pub(super) fn needs_devices(settings: &CgroupSettings) -> bool {
+    let allows_all = |rule: &crate::oci::DeviceRule| {
+        let everything = RuleTarget::Numbers { kind: 'a', major: None, minor: None };
+        rule.allow && rule.device == everything && rule.access.len() == 3
+    };
+    let last_all = settings.devices.iter().rposition(|rule| matches!(rule.device, RuleTarget::Numbers { kind: 'a', .. }));
+    let open = last_all.and_then(|last| settings.devices.get(last..)).is_some_and(|rest| {
+        rest.first().is_some_and(allows_all) && rest.iter().all(|rule| rule.allow)
+    });
+    !open
+}

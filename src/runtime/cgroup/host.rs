@@ -1,0 +1,108 @@
+//! What the host offers: which hierarchies, where they are reached, and where this process is in them.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use super::CgroupError;
+
+/// Magic number of a cgroup2 file system (statfs(2)).
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+/// Where everybody mounts cgroups.
+const MOUNT: &str = "/sys/fs/cgroup";
+/// Where hybrid hosts mount the v2 hierarchy.
+const HYBRID: &str = "/sys/fs/cgroup/unified";
+
+/// The two kinds of hosts. Whether a legacy host also mounts v2 makes no difference here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// v2 with the controllers.
+    Unified,
+    /// v1 hierarchies have the controllers.
+    Legacy,
+}
+
+/// The hierarchies of this host.
+#[derive(Debug)]
+pub struct Host {
+    /// Which kind.
+    pub layout: Layout,
+    /// The root directory of the v2 hierarchy, or what this process may see of it.
+    pub unified: OwnedFd,
+    /// Where this process is in v2.
+    pub own: String,
+    /// v1 hierarchies: the name below `/sys/fs/cgroup`, and where this process is in it.
+    pub legacy: Vec<(String, String)>,
+}
+
+/// Whether `/sys/fs/cgroup` is the v2 hierarchy.
+pub fn host_is_unified() -> bool {
+    is_cgroup2(MOUNT)
+}
+
+impl Host {
+    /// Looks.
+    pub fn detect() -> Result<Host, CgroupError> {
+        let layout = if host_is_unified() { Layout::Unified } else { Layout::Legacy };
+        let unified = match layout {
+            Layout::Unified => open_directory(MOUNT),
+            Layout::Legacy if is_cgroup2(HYBRID) => open_directory(HYBRID),
+            Layout::Legacy => mount_detached(),
+        };
+        let unified = unified.map_err(|errno| CgroupError::NoUnified { errno })?;
+        let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (own, legacy) = parse(&text);
+        Ok(Host { layout, unified, own, legacy })
+    }
+
+    /// The directory of a v1 hierarchy, opened by path: v1 hierarchies are always mounted somewhere people see.
+    pub(super) fn open_legacy(name: &str) -> Result<OwnedFd, rustix::io::Errno> {
+        open_directory(&format!("{MOUNT}/{name}"))
+    }
+}
+
+fn is_cgroup2(path: &str) -> bool {
+    statfs(path).is_ok_and(|stat| stat.f_type as u64 == CGROUP2_SUPER_MAGIC)
+}
+
+fn open_directory(path: &str) -> Result<OwnedFd, rustix::io::Errno> {
+    openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The v2 hierarchy through a mount that no path leads to.
+fn mount_detached() -> Result<OwnedFd, rustix::io::Errno> {
+    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// `/proc/self/cgroup` (cgroups(7)): lines of `id:controllers:path`; `0::` is v2.
+fn parse(text: &str) -> (String, Vec<(String, String)>) {
+    let mut own = String::from("/");
+    let mut legacy = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        match controllers {
+            "" => own = path.to_owned(),
+            controllers => {
+                let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+                legacy.push((name.to_owned(), path.to_owned()));
+            }
+        }
+    }
+    (own, legacy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_line_of_proc_self_cgroup_is_understood() {
+        let (own, legacy) = parse("12:cpu,cpuacct:/a\n1:name=systemd:/b:c\n0::/user.slice\nrubbish\n");
+        assert_eq!(own, "/user.slice");
+        assert_eq!(legacy, [("cpu,cpuacct".to_owned(), "/a".to_owned()), ("systemd".to_owned(), "/b:c".to_owned())]);
+    }
+}

@@ -1,0 +1,105 @@
+//! Cgroups: one v2 directory for each container, on every kind of host, and v1 directories where a limit needs one.
+//!
+//! The v2 directory is what a container is tracked, killed and watched by: a process is born in it (`CLONE_INTO_CGROUP`),
+//! `cgroup.kill` reaches all of it, and `cgroup.events` is pollable for emptiness. On v1 and hybrid hosts the v2 hierarchy
+//! exists as well, and a detached mount of it is enough. v1 hierarchies hold limits only: devices, memory, cpu, pids.
+//!
+//! Everything is done through directory descriptors below a place that is ours; nothing else is touched.
+
+mod container;
+mod host;
+mod legacy;
+mod root;
+mod unified;
+
+pub use container::ContainerCgroup;
+pub use host::{Host, Layout, host_is_unified};
+pub use root::CgroupRoot;
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::error::words;
+
+/// Where the cgroups of a container are: enough to find them again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// Path of the v2 directory in its hierarchy, absolute.
+    pub unified: String,
+    /// Name of each v1 hierarchy that has a directory, and its path there, absolute.
+    pub legacy: Vec<(String, String)>,
+}
+
+/// Why something could not be done with a cgroup.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No v2 hierarchy can be reached.
+    #[error("no cgroup v2 hierarchy: {}", words(*.errno))]
+    NoUnified {
+        /// What fsopen or open said.
+        errno: Errno,
+    },
+    /// A path that a container may not name.
+    #[error("cgroup path {path:?} leaves its hierarchy")]
+    BadPath {
+        /// The path.
+        path: String,
+    },
+    /// A call about a directory or file failed.
+    #[error("{call} {path}: {}", words(*.errno))]
+    Call {
+        /// Which.
+        call: &'static str,
+        /// What it was about.
+        path: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A limit was not taken.
+    #[error("linux.resources.{field}: the kernel did not take {value:?} for {file}: {}", words(*.errno))]
+    Limit {
+        /// The field of config.json.
+        field: &'static str,
+        /// What was written.
+        value: String,
+        /// The file.
+        file: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A limit needs a controller that is not there.
+    #[error("linux.resources.{field} needs the {controller} controller, which this host does not offer here")]
+    NoController {
+        /// The field of config.json.
+        field: &'static str,
+        /// The controller.
+        controller: &'static str,
+    },
+    /// The directory is another supervisor's.
+    #[error("cgroup {path} belongs to the supervisor of {owner}")]
+    Foreign {
+        /// The directory.
+        path: String,
+        /// The run-dir recorded there.
+        owner: String,
+    },
+    /// A device path of the host's that is none.
+    #[error("{} is not a device", .path.display())]
+    NotADevice {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Processes are left that do not die.
+    #[error("cgroup {path} still has processes in it")]
+    Busy {
+        /// The directory.
+        path: String,
+    },
+}
+
+fn failed(call: &'static str, path: impl Into<String>) -> impl FnOnce(Errno) -> CgroupError {
+    let path = path.into();
+    move |errno| CgroupError::Call { call, path, errno }
+}

@@ -1,0 +1,189 @@
+//! The directory all containers of one supervisor live below, and the places `moored oci` uses.
+
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::io::Errno;
+
+use super::container::{ContainerCgroup, children, needs_devices, open_beneath};
+use super::host::{Host, Layout};
+use super::{CgroupError, Location, failed, legacy, unified};
+use crate::oci::CgroupSettings;
+
+/// Extended attribute of the root directory that names its owner's run-dir.
+const OWNER: &str = "user.moored.run-dir";
+/// The longest run-dir that is recorded.
+const MAX_OWNER: usize = 4096;
+/// Where our own processes go when the root is the subtree that was delegated to us: a cgroup that has children with
+/// controllers must have no processes.
+const LEAF: &str = "supervisor";
+
+/// The root of one supervisor's containers.
+#[derive(Debug)]
+pub struct CgroupRoot {
+    host: Host,
+    path: String,
+}
+
+impl CgroupRoot {
+    /// Opens or makes `path`, absolute in every hierarchy, and records `owner` there. Fails if another owner is recorded.
+    pub fn open(path: &str, owner: &str) -> Result<CgroupRoot, CgroupError> {
+        let path = checked(path)?;
+        let host = Host::detect()?;
+        let directory = unified::make(&host.unified, &path, host.layout == Layout::Unified)?;
+        let mut recorded = vec![0u8; MAX_OWNER];
+        match fgetxattr(&directory, OWNER, &mut recorded) {
+            Ok(length) => {
+                let found = String::from_utf8_lossy(recorded.get(..length).unwrap_or_default()).into_owned();
+                if found != owner {
+                    return Err(CgroupError::Foreign { path, owner: found });
+                }
+            }
+            Err(Errno::NODATA) => fsetxattr(&directory, OWNER, owner.as_bytes(), XattrFlags::CREATE)
+                .map_err(failed("record the owner of", &path))?,
+            // A kernel without attributes on cgroups (before 5.7) records none.
+            Err(Errno::NOTSUP) => {}
+            Err(errno) => return Err(failed("read the owner of", &path)(errno)),
+        }
+        if host.layout == Layout::Unified {
+            if host.own == path {
+                make_room(&directory)?;
+            }
+            unified::hand_down(&directory);
+        }
+        Ok(CgroupRoot { host, path })
+    }
+
+    /// The subtree that systemd delegated to this process, if any: where its own cgroup says so.
+    pub fn delegated() -> Option<String> {
+        let host = Host::detect().ok()?;
+        let own = open_beneath(&host.unified, host.own.trim_start_matches('/')).ok()?;
+        let mut value = [0u8; 8];
+        let marked = ["user.delegate", "trusted.delegate"]
+            .iter()
+            .any(|name| fgetxattr(&own, *name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1")));
+        (marked && host.own != "/").then_some(host.own)
+    }
+
+    /// Makes the cgroups of one container.
+    pub fn create(&self, id: &str, settings: &CgroupSettings) -> Result<ContainerCgroup, CgroupError> {
+        let path = checked(&format!("{}/{id}", self.path))?;
+        let hierarchies = self.needed(settings, &path);
+        ContainerCgroup::make(&self.host, path, &hierarchies, settings)
+    }
+
+    /// Opens the cgroups of a container that is there. `Ok(None)` when it is gone.
+    pub fn find(&self, id: &str) -> Result<Option<ContainerCgroup>, CgroupError> {
+        let path = checked(&format!("{}/{id}", self.path))?;
+        let here = |name: &String| {
+            Host::open_legacy(name).and_then(|top| open_beneath(&top, path.trim_start_matches('/'))).is_ok()
+        };
+        let legacy = match self.host.layout {
+            Layout::Unified => Vec::new(),
+            Layout::Legacy => {
+                self.host.legacy.iter().map(|(name, _)| name).filter(|name| here(name)).cloned().collect()
+            }
+        };
+        let legacy = legacy.into_iter().map(|name| (name, path.clone())).collect();
+        ContainerCgroup::open(&self.host, &Location { unified: path, legacy })
+    }
+
+    /// Ids of the containers that have a cgroup here.
+    pub fn list(&self) -> Result<Vec<String>, CgroupError> {
+        let directory =
+            open_beneath(&self.host.unified, self.path.trim_start_matches('/')).map_err(failed("open", &self.path))?;
+        Ok(children(&directory).into_iter().filter(|name| name != LEAF).collect())
+    }
+
+    /// The root's path in its hierarchies.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn needed(&self, settings: &CgroupSettings, path: &str) -> Vec<(String, String)> {
+        needed(&self.host, settings).into_iter().map(|name| (name, path.to_owned())).collect()
+    }
+}
+
+impl ContainerCgroup {
+    /// Makes the cgroups of a container of `moored oci`, at the place runc would use.
+    ///
+    /// `path` is `linux.cgroupsPath`: absolute from the root of each hierarchy, relative from where this process is; with
+    /// it a directory is made in every hierarchy, since whoever names it looks for figures there. Without it only those
+    /// hierarchies get one that a limit needs.
+    pub fn create(
+        host: &Host,
+        path: Option<&str>,
+        id: &str,
+        settings: &CgroupSettings,
+    ) -> Result<ContainerCgroup, CgroupError> {
+        let wanted = path.unwrap_or(id);
+        let place = |own: &str| match wanted.starts_with('/') {
+            true => checked(wanted),
+            false => checked(&format!("{own}/{wanted}")),
+        };
+        // A cgroup that holds this process can hand down no controller, so v2 begins at its parent (as runc does).
+        let own = match host.layout {
+            Layout::Unified => host.own.rsplit_once('/').map_or("", |(parent, _)| parent),
+            Layout::Legacy => host.own.as_str(),
+        };
+        let names = if path.is_some() {
+            host.legacy.iter().map(|(name, _)| name.clone()).collect()
+        } else {
+            needed(host, settings)
+        };
+        let mut hierarchies = Vec::new();
+        for name in names {
+            let own = host.legacy.iter().find(|(known, _)| *known == name).map_or("/", |(_, own)| own.as_str());
+            hierarchies.push((name, place(own)?));
+        }
+        ContainerCgroup::make(host, place(own)?, &hierarchies, settings)
+    }
+}
+
+/// The v1 hierarchies that these limits need.
+fn needed(host: &Host, settings: &CgroupSettings) -> Vec<String> {
+    if host.layout == Layout::Unified {
+        return Vec::new();
+    }
+    let mut controllers: Vec<&str> = settings.legacy_writes().iter().map(|limit| limit.controller).collect();
+    if needs_devices(settings) {
+        controllers.push("devices");
+    }
+    let names = host.legacy.iter().map(|(name, _)| name);
+    names.filter(|name| name.split(',').any(|controller| controllers.contains(&controller))).cloned().collect()
+}
+
+/// Moves this subtree's own processes to a leaf.
+fn make_room(directory: &std::os::fd::OwnedFd) -> Result<(), CgroupError> {
+    let leaf = unified::make(directory, LEAF, false)?;
+    let pids = legacy::read(directory, "cgroup.procs").map_err(failed("read", "cgroup.procs"))?;
+    for pid in pids.lines() {
+        match legacy::write(&leaf, "cgroup.procs", pid) {
+            // It ended.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(failed("move into", LEAF)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// An absolute path below the root of a hierarchy, cleaned; nothing may leave it or be the root itself.
+fn checked(path: &str) -> Result<String, CgroupError> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.is_empty() || parts.contains(&"..") || path.contains(['\n', '\0']) {
+        return Err(CgroupError::BadPath { path: path.to_owned() });
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup_paths_stay_below_their_hierarchy() {
+        assert_eq!(checked("/a//b/./c").expect("fine"), "/a/b/c");
+        for bad in ["/", "", "..", "/a/../../b", "a/..", "/a\nb", "."] {
+            assert!(checked(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The new process: executes the steps of a script one after the other and ends in the program.
+//!
+//! It has one thread, so it may be ordinary code. It holds nothing of its parent's but a copy of the memory; every
+//! descriptor it opens is close-on-exec. The first step that fails is reported and ends it.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::thread::{UnshareFlags, move_into_link_name_space};
+
+use super::error::{StepError, about, call, errno_of};
+use super::mount::Trees;
+use super::root::Root;
+use super::slots::Slots;
+use super::{Failure, console, device, identity, init, mount, program};
+use crate::oci::{Namespaces, Script, Step};
+
+/// Exit code of a process that could not be set up. Nobody reads it: the report says why.
+const EXIT_SETUP_FAILED: i32 = 127;
+
+/// Runs a script in the process that was just cloned for it.
+pub fn run(script: &Script, slots: Slots) -> ! {
+    let mut run = Run::new(slots);
+    for (index, step) in script.steps.iter().enumerate() {
+        if let Err(error) = run.step(step) {
+            run.report(index, step, &error);
+            break;
+        }
+    }
+    std::process::exit(EXIT_SETUP_FAILED)
+}
+
+/// What the steps so far have brought about.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) slots: Slots,
+    report: Option<OwnedFd>,
+    pub(super) root: Option<Root>,
+    procfs: Option<OwnedFd>,
+    pub(super) trees: Trees,
+    pub(super) account: identity::Account,
+    found: Option<std::ffi::CString>,
+    retry_chdir: Option<String>,
+}
+
+impl Run {
+    fn new(mut slots: Slots) -> Run {
+        let report = std::mem::replace(&mut slots.report, null_device());
+        Run {
+            slots,
+            report: Some(report),
+            root: None,
+            procfs: None,
+            trees: Trees::default(),
+            account: identity::Account::default(),
+            found: None,
+            retry_chdir: None,
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::Isolate => isolate(),
+            Step::Keyring(name) => keyring(name),
+            Step::JoinCgroups => self.join_cgroups(),
+            Step::TakeCgroups => self.trees.take_cgroups(&self.slots),
+            Step::Unshare(namespaces) => unshare(*namespaces),
+            Step::JoinNetwork => self.join_network(),
+            Step::Loopback => loopback(),
+            Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).map_err(call("sethostname")),
+            Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()).map_err(call("setdomainname")),
+            Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
+            Step::Rlimits { limits, clamp } => identity::set_limits(limits, *clamp),
+            Step::Root(plan) => {
+                self.root = Some(mount::take_root(plan)?);
+                Ok(())
+            }
+            Step::CurrentRoot => {
+                self.root = Some(Root::new(super::root::open_path(Path::new("/")).map_err(about("open", "/"))?));
+                Ok(())
+            }
+            Step::Mount(what) => mount::mount(self, what),
+            Step::Devices(nodes) => device::make(self.root()?, nodes),
+            Step::HostDevice(path) => device::copy_host_node(self.root()?, path),
+            Step::Console { size, cover } => console::open(self, *size, *cover),
+            Step::MakeCwd(path) => self.root()?.ensure_dir(path).map(drop),
+            Step::Sysctl(name, value) => self.write_proc(&format!("sys/{name}"), value),
+            Step::OomScoreAdj { value, best_effort } => {
+                let written = self.write_proc("self/oom_score_adj", &value.to_string());
+                if *best_effort { Ok(()) } else { written }
+            }
+            Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
+            Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
+            Step::ReadonlyRoot => mount::seal(self.root()?),
+            Step::Pivot => self.pivot(),
+            Step::RootPropagation(propagation) => mount::root_propagation(self.root()?, *propagation),
+            Step::Umask(mask) => {
+                rustix::process::umask(Mode::from_bits_retain(*mask));
+                Ok(())
+            }
+            Step::Chdir(path) => self.chdir(path),
+            Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(call("set no_new_privs")),
+            Step::Init => self.leave_init(),
+            Step::BoundingSet(keep) => identity::limit_bounding_set(*keep),
+            Step::Identity(who) => {
+                self.account = identity::resolve(self.root()?, who)?;
+                identity::become_user(&self.account)
+            }
+            Step::Capabilities(sets) => {
+                identity::set_capabilities(*sets)?;
+                self.chdir_again()
+            }
+            Step::Seccomp(filter) => super::filter::load(filter),
+            Step::FindProgram { program, path } => {
+                self.found = Some(program::find(program, path)?);
+                Ok(())
+            }
+            Step::Descriptors => self.place_descriptors(),
+            Step::Gate => self.wait_for_start(),
+            Step::Execute { args, env, home } => {
+                let found = self.found.as_deref().ok_or(StepError::EmptySlot { slot: "the program" })?;
+                let home = if *home { self.account.home.as_deref() } else { None };
+                program::execute(found, args, env, home)
+            }
+        }
+    }
+
+    /// The root; scripts set it before any step that needs it.
+    pub(super) fn root(&self) -> Result<&Root, StepError> {
+        self.root.as_ref().ok_or(StepError::EmptySlot { slot: "the root" })
+    }
+
+    /// Tells the parent, or after the gate, when nobody listens any more, standard error.
+    fn report(&mut self, index: usize, step: &Step, error: &StepError) {
+        let text = match step {
+            // These speak to people who know runc: no prefix.
+            Step::FindProgram { .. } | Step::Execute { .. } => error.to_string(),
+            _ => format!("{step}: {error}"),
+        };
+        let Some(report) = self.report.take() else {
+            let _ = writeln!(std::io::stderr(), "{text}");
+            return;
+        };
+        let failure = Failure { step: index as u16, errno: error.errno(), text };
+        if let Ok(bytes) = postcard::to_stdvec(&failure) {
+            let _ = rustix::io::write(&report, &bytes);
+        }
+    }
+
+    fn join_cgroups(&self) -> Result<(), StepError> {
+        for hierarchy in &self.slots.hierarchies {
+            // "0" into `tasks`, not into `cgroup.procs`: a thread that moves itself needs no lock over all forks of the
+            // host, whose grace period costs 7 ms (Linux 5.16). This process has one thread.
+            rustix::io::write(&hierarchy.tasks, b"0").map_err(about("join the cgroup", &hierarchy.name))?;
+        }
+        Ok(())
+    }
+
+    fn join_network(&mut self) -> Result<(), StepError> {
+        let network = self.slots.network.take().ok_or(StepError::EmptySlot { slot: "the network namespace" })?;
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        move_into_link_name_space(network.as_fd(), kind).map_err(call("setns"))
+    }
+
+    /// A file below a procfs of ours that no mount of the container's covers (CVE-2019-19921, CVE-2025-52881).
+    fn write_proc(&mut self, path: &str, value: &str) -> Result<(), StepError> {
+        if self.procfs.is_none() {
+            self.procfs = Some(mount::detached_procfs()?);
+        }
+        let Some(procfs) = &self.procfs else { return Err(StepError::EmptySlot { slot: "procfs" }) };
+        let file = mount::open_beneath(procfs, path, OFlags::WRONLY).map_err(about("open", format!("/proc/{path}")))?;
+        rustix::io::write(&file, value.as_bytes()).map(drop).map_err(about("write", format!("/proc/{path}")))
+    }
+
+    fn pivot(&mut self) -> Result<(), StepError> {
+        self.procfs = None;
+        self.trees = Trees::default();
+        mount::pivot(self.root()?)
+    }
+
+    fn chdir(&mut self, path: &str) -> Result<(), StepError> {
+        match rustix::process::chdir(path) {
+            Ok(()) => check_cwd(path),
+            // The directory may be the user's own alone (root over NFS, or without CAP_DAC_OVERRIDE).
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                self.retry_chdir = Some(path.to_owned());
+                Ok(())
+            }
+            Err(errno) => Err(about("chdir to cwd set in config.json", path)(errno)),
+        }
+    }
+
+    fn chdir_again(&mut self) -> Result<(), StepError> {
+        let Some(path) = self.retry_chdir.take() else { return Ok(()) };
+        rustix::process::chdir(&path).map_err(about("chdir to cwd set in config.json", &path))?;
+        check_cwd(&path)
+    }
+
+    fn leave_init(&mut self) -> Result<(), StepError> {
+        init::leave_behind(|| {
+            self.report = None;
+            self.slots = Slots::new(null_device());
+        })
+    }
+
+    fn place_descriptors(&mut self) -> Result<(), StepError> {
+        let floor = 3 + self.slots.extra.len() as i32;
+        let out_of_the_way = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, floor).map_err(call("dup"));
+        self.report = self.report.take().map(out_of_the_way).transpose()?;
+        self.slots.gate = self.slots.gate.take().map(out_of_the_way).transpose()?;
+        let mut placed: Vec<(OwnedFd, i32)> = Vec::new();
+        let stdio = [self.slots.stdin.take(), self.slots.stdout.take(), self.slots.stderr.take()];
+        for (fd, number) in stdio.into_iter().zip(0..) {
+            if let Some(fd) = fd {
+                placed.push((out_of_the_way(fd)?, number));
+            }
+        }
+        for (fd, number) in std::mem::take(&mut self.slots.extra).into_iter().zip(3..) {
+            placed.push((out_of_the_way(fd)?, number));
+        }
+        for (fd, number) in placed {
+            crate::sys::fd::place(fd, number).map_err(|error| call("dup2")(errno_of(&error)))?;
+        }
+        crate::sys::fd::cloexec_from(floor as u32).map_err(|error| call("close_range")(errno_of(&error)))?;
+        set_parent_process_death_signal(None).map_err(call("clear the death signal"))
+    }
+
+    fn wait_for_start(&mut self) -> Result<(), StepError> {
+        let gate = self.slots.gate.take().ok_or(StepError::EmptySlot { slot: "the gate" })?;
+        self.report = None;
+        let mut byte = [0u8; 1];
+        rustix::io::retry_on_intr(|| rustix::io::read(&gate, &mut byte)).map(drop).map_err(call("wait for start"))
+    }
+}
+
+/// A descriptor to stand where one was taken away; closed again before anything can go wrong with it.
+fn null_device() -> OwnedFd {
+    // A pipe cannot fail where a path might be missing.
+    match rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) {
+        Ok((_, write)) => write,
+        Err(_) => std::process::exit(EXIT_SETUP_FAILED),
+    }
+}
+
+fn isolate() -> Result<(), StepError> {
+    set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(call("set the death signal"))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
+    // EPERM only where the process already leads a session, which a new one never does.
+    rustix::process::setsid().map_err(call("setsid"))?;
+    rustix::process::umask(Mode::empty());
+    default_signals()
+}
+
+fn default_signals() -> Result<(), StepError> {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    crate::sys::signal::default_all();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| call("sigprocmask")(rustix::io::Errno::from_raw_os_error(errno as i32)))
+}
+
+fn keyring(name: &str) -> Result<(), StepError> {
+    let Ok(name) = std::ffi::CString::new(name) else { return Err(StepError::ZeroByte { what: "the container's id" }) };
+    match crate::sys::keyring::join_session(&name) {
+        Ok(()) => Ok(()),
+        // A kernel without keyrings, or a host filter that hides them, leaves none to leak.
+        Err(error) if [Some(libc::ENOSYS), Some(libc::EPERM)].contains(&error.raw_os_error()) => Ok(()),
+        Err(error) => Err(call("new session keyring")(errno_of(&error))),
+    }
+}
+
+fn unshare(namespaces: Namespaces) -> Result<(), StepError> {
+    let all = [
+        (namespaces.mount, UnshareFlags::NEWNS),
+        (namespaces.network, UnshareFlags::NEWNET),
+        (namespaces.ipc, UnshareFlags::NEWIPC),
+        (namespaces.uts, UnshareFlags::NEWUTS),
+        (namespaces.cgroup, UnshareFlags::NEWCGROUP),
+    ];
+    let flags = all.iter().filter(|(on, _)| *on).fold(UnshareFlags::empty(), |sum, (_, flag)| sum | *flag);
+    crate::sys::clone::unshare(flags.bits() as i32).map_err(|error| call("unshare")(errno_of(&error)))
+}
+
+fn loopback() -> Result<(), StepError> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).map_err(call("socket"))?;
+    crate::sys::loopback::up(socket.as_fd()).map_err(|error| call("bring lo up")(errno_of(&error)))
+}
+
+/// A working directory that a leaked descriptor made reachable shows as `(unreachable)` (CVE-2024-21626).
+fn check_cwd(path: &str) -> Result<(), StepError> {
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(cwd) if cwd.as_bytes().starts_with(b"/") => Ok(()),
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Err(StepError::OutsideRoot { path: path.to_owned() }),
+        Err(errno) => Err(about("getcwd", path)(errno)),
+    }
+}

@@ -1,0 +1,167 @@
+//! What can go wrong while a process sets itself up, in words.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+/// The kernel's words for an errno, beginning with a small letter as clients of runc expect them.
+pub fn words(errno: Errno) -> String {
+    let text = nix::errno::Errno::from_raw(errno.raw_os_error()).desc();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => format!("errno {}", errno.raw_os_error()),
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A system call that is about no path.
+    #[error("{call}: {}", words(*.errno))]
+    Call {
+        /// Its name.
+        call: &'static str,
+        /// What it said.
+        errno: Errno,
+    },
+    /// A system call about a path.
+    #[error("{call} {path}: {}", words(*.errno))]
+    Path {
+        /// Its name.
+        call: &'static str,
+        /// The path it was about.
+        path: String,
+        /// What it said.
+        errno: Errno,
+    },
+    /// A file system that refused its options, with its own message.
+    #[error("{fstype} on {target}: {message}: {}", words(*.errno))]
+    Filesystem {
+        /// Its type.
+        fstype: String,
+        /// Where it was to be mounted.
+        target: String,
+        /// What the kernel wrote into the context.
+        message: String,
+        /// The errno of the call.
+        errno: Errno,
+    },
+    /// Something else is where a device should be.
+    #[error("{path} is not the device {expected}")]
+    NotTheDevice {
+        /// The path.
+        path: String,
+        /// Type, major, minor.
+        expected: &'static str,
+    },
+    /// Too many links on the way.
+    #[error("{path}: too many levels of symbolic links")]
+    TooManyLinks {
+        /// The path that was being made.
+        path: String,
+    },
+    /// The working directory is not below the root.
+    #[error("{path} is outside the root of the container")]
+    OutsideRoot {
+        /// The working directory.
+        path: String,
+    },
+    /// A slot that the script needs is empty.
+    #[error("no descriptor for {slot} was given")]
+    EmptySlot {
+        /// Its name.
+        slot: &'static str,
+    },
+    /// The user or group is not in the root's files.
+    #[error("no {what} {name} in {file} of the container")]
+    NoSuchName {
+        /// `user` or `group`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The file.
+        file: &'static str,
+    },
+    /// The root's passwd or group file is not to be trusted.
+    #[error("{file} of the container is {problem}")]
+    BadAccountFile {
+        /// The file.
+        file: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Not in any directory of PATH.
+    #[error("exec: {program:?}: executable file not found in $PATH")]
+    NotInPath {
+        /// `argv[0]`.
+        program: String,
+    },
+    /// There, but not to be executed.
+    #[error("exec: {program:?}: {}", words(*.errno))]
+    NotExecutable {
+        /// `argv[0]`.
+        program: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// `argv[0]` with a slash in it does not exist.
+    #[error("exec: {program:?}: stat {program}: {}", words(*.errno))]
+    NoProgram {
+        /// `argv[0]`.
+        program: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// execve(2) itself failed.
+    #[error("exec {program}: {}", words(*.errno))]
+    Exec {
+        /// The path that was executed.
+        program: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// A string that holds a zero byte.
+    #[error("{what} holds a zero byte")]
+    ZeroByte {
+        /// Where it is.
+        what: &'static str,
+    },
+}
+
+impl StepError {
+    /// The errno, or 0 where there is none.
+    pub fn errno(&self) -> i32 {
+        match self {
+            StepError::Call { errno, .. }
+            | StepError::Path { errno, .. }
+            | StepError::Filesystem { errno, .. }
+            | StepError::NotExecutable { errno, .. }
+            | StepError::NoProgram { errno, .. }
+            | StepError::Exec { errno, .. } => errno.raw_os_error(),
+            StepError::NotInPath { .. } => Errno::NOENT.raw_os_error(),
+            StepError::NotTheDevice { .. }
+            | StepError::TooManyLinks { .. }
+            | StepError::OutsideRoot { .. }
+            | StepError::EmptySlot { .. }
+            | StepError::NoSuchName { .. }
+            | StepError::BadAccountFile { .. }
+            | StepError::ZeroByte { .. } => 0,
+        }
+    }
+}
+
+/// Names the call that failed.
+pub(super) fn call(call: &'static str) -> impl FnOnce(Errno) -> StepError {
+    move |errno| StepError::Call { call, errno }
+}
+
+/// Names the call that failed and what it was about.
+pub(super) fn about(call: &'static str, path: impl AsRef<Path>) -> impl FnOnce(Errno) -> StepError {
+    move |errno| StepError::Path { call, path: path.as_ref().display().to_string(), errno }
+}
+
+/// The errno of an error that came from a system call.
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

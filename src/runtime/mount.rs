@@ -1,0 +1,382 @@
+//! Mounts, by descriptor only: what is mounted is made detached, where it goes is resolved once inside the root, and
+//! `move_mount` puts one onto the other. No string is looked at twice.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+};
+
+use super::child::Run;
+use super::error::{StepError, about, call, errno_of};
+use super::root::{Root, open_path};
+use super::slots::Slots;
+use crate::oci::{Mount, MountSource, Propagation, PropagationKind, RootPlan};
+
+/// `MOUNT_ATTR_RDONLY`.
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+/// The longest value that `fsconfig` takes as a string; longer ones go through mount(2).
+const MAX_FSCONFIG_VALUE: usize = 255;
+
+/// Mounts that later steps come back to.
+#[derive(Debug, Default)]
+pub(super) struct Trees {
+    /// The devpts at `/dev/pts`.
+    pub(super) devpts: Option<OwnedFd>,
+    /// Copies of the container's cgroup directories, v2 first under the name `unified`.
+    cgroups: Vec<(String, OwnedFd)>,
+}
+
+impl Trees {
+    /// Takes copies of the cgroup directories while the mounts they are in still belong to this mount namespace.
+    pub(super) fn take_cgroups(&mut self, slots: &Slots) -> Result<(), StepError> {
+        let unified = slots.cgroup.as_ref().map(|fd| ("unified", fd));
+        let legacy = slots.hierarchies.iter().map(|hierarchy| (hierarchy.name.as_str(), &hierarchy.directory));
+        for (name, directory) in unified.into_iter().chain(legacy) {
+            let tree = clone_tree(directory.as_fd(), false).map_err(about("open_tree", format!("cgroup {name}")))?;
+            self.cgroups.push((name.to_owned(), tree));
+        }
+        Ok(())
+    }
+}
+
+/// How the host's mounts reach the new mount namespace: at most inwards, so that nothing done here shows outside.
+pub(super) fn host_propagation(propagation: Propagation) -> Result<(), StepError> {
+    let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
+    propagate(host.as_fd(), propagation).map_err(about("mount_setattr", "/"))
+}
+
+/// Makes the root's mount and attaches it somewhere in the mount namespace; a detached one could not be mounted on.
+pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
+    let tree = match plan {
+        RootPlan::Directory(path) => {
+            let directory = open_path(path).map_err(about("open the root", path))?;
+            let kind = fstat(&directory).map_err(about("stat", path))?.st_mode;
+            if FileType::from_raw_mode(kind) != FileType::Directory {
+                return Err(about("open the root", path)(Errno::NOTDIR));
+            }
+            clone_tree(directory.as_fd(), true).map_err(about("open_tree", path))?
+        }
+        RootPlan::Tmpfs { .. } => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
+    };
+    let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
+    attach(&tree, host.as_fd()).map_err(about("move_mount", "/"))?;
+    let root = Root::new(tree);
+    if let RootPlan::Tmpfs { dirs, files, executable } = plan {
+        super::seed::fill(&root, dirs, files, executable)?;
+    }
+    Ok(root)
+}
+
+/// One mount of the configuration.
+pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
+    match &mount.source {
+        MountSource::Bind { source, recursive } => bind(run.root()?, mount, source, *recursive),
+        MountSource::Filesystem { fstype, source, options } if suits_fsconfig(fstype, options) => {
+            let tree = filesystem(fstype, source, options, mount.set, &mount.target)?;
+            let target = run.root()?.ensure_dir(&mount.target)?;
+            finish(&tree, mount, target.as_fd(), false)?;
+            if fstype == "devpts" && mount.target == "/dev/pts" {
+                run.trees.devpts = Some(tree);
+            }
+            Ok(())
+        }
+        MountSource::Filesystem { fstype, source, options } => by_mount2(run.root()?, mount, fstype, source, options),
+        MountSource::Cgroup => cgroups(run, mount),
+    }
+}
+
+fn bind(root: &Root, mount: &Mount, source: &Path, recursive: bool) -> Result<(), StepError> {
+    let from = open_path(source).map_err(about("open", source))?;
+    let kind = FileType::from_raw_mode(fstat(&from).map_err(about("stat", source))?.st_mode);
+    let tree = clone_tree(from.as_fd(), recursive).map_err(about("open_tree", source))?;
+    let target = match kind {
+        FileType::Directory => root.ensure_dir(&mount.target)?,
+        _ => root.ensure_file(&mount.target)?,
+    };
+    finish(&tree, mount, target.as_fd(), true)
+}
+
+/// Attributes, propagation, place.
+fn finish(tree: &OwnedFd, mount: &Mount, target: BorrowedFd<'_>, attributes: bool) -> Result<(), StepError> {
+    if attributes && (mount.set | mount.clear) != 0 {
+        set(tree.as_fd(), false, mount.set, mount.clear, 0).map_err(about("mount_setattr", &mount.target))?;
+    }
+    for propagation in &mount.propagation {
+        propagate(tree.as_fd(), *propagation).map_err(about("mount_setattr", &mount.target))?;
+    }
+    attach(tree, target).map_err(about("move_mount", &mount.target))
+}
+
+fn suits_fsconfig(fstype: &str, options: &[(String, Option<String>)]) -> bool {
+    // overlay reads `:` and `,` itself and took no long lists before Linux 6.5.
+    let short = |value: &Option<String>| value.as_ref().is_none_or(|value| value.len() <= MAX_FSCONFIG_VALUE);
+    fstype != "overlay" && options.iter().all(|(_, value)| short(value))
+}
+
+/// A new file system, mounted nowhere yet.
+fn filesystem(
+    fstype: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+    attributes: u64,
+    target: &str,
+) -> Result<OwnedFd, StepError> {
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(about("fsopen", fstype))?;
+    let configured = configure(&context, source, options);
+    let mounted = configured.and_then(|()| {
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes as u32))
+    });
+    mounted.map_err(|errno| StepError::Filesystem {
+        fstype: fstype.to_owned(),
+        target: target.to_owned(),
+        message: kernel_message(&context),
+        errno,
+    })
+}
+
+fn configure(context: &OwnedFd, source: &str, options: &[(String, Option<String>)]) -> Result<(), Errno> {
+    fsconfig_set_string(context, "source", source)?;
+    for (name, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(context, name.as_str(), value.as_str())?,
+            None => fsconfig_set_flag(context, name.as_str())?,
+        }
+    }
+    fsconfig_create(context)
+}
+
+/// What the file system said about its options (fsopen(2)).
+fn kernel_message(context: &OwnedFd) -> String {
+    let mut buffer = [0u8; 512];
+    let length = rustix::io::read(context, &mut buffer).unwrap_or(0);
+    let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+    match text.trim().split_once(' ') {
+        Some((_, message)) => message.to_owned(),
+        None => String::from("mount"),
+    }
+}
+
+/// mount(2) onto the current directory, which is the target by descriptor.
+fn by_mount2(
+    root: &Root,
+    mount: &Mount,
+    fstype: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+) -> Result<(), StepError> {
+    let target = root.ensure_dir(&mount.target)?;
+    rustix::process::fchdir(&target).map_err(about("chdir", &mount.target))?;
+    let data: Vec<String> = options
+        .iter()
+        .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
+        .collect();
+    let flags = nix::mount::MsFlags::from_bits_truncate(legacy_flags(mount.set));
+    nix::mount::mount(Some(source), ".", Some(fstype), flags, Some(data.join(",").as_str()))
+        .map_err(|errno| about("mount", &mount.target)(Errno::from_raw_os_error(errno as i32)))?;
+    let top = root.locate(&mount.target).map_err(about("open", &mount.target))?;
+    for propagation in &mount.propagation {
+        propagate(top.as_fd(), *propagation).map_err(about("mount_setattr", &mount.target))?;
+    }
+    Ok(())
+}
+
+fn legacy_flags(attributes: u64) -> libc::c_ulong {
+    [
+        (libc::MOUNT_ATTR_RDONLY, libc::MS_RDONLY),
+        (libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
+        (libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
+        (libc::MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC),
+        (libc::MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
+        (libc::MOUNT_ATTR_STRICTATIME, libc::MS_STRICTATIME),
+        (libc::MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME),
+        (libc::MOUNT_ATTR_NOSYMFOLLOW, 256),
+    ]
+    .iter()
+    .filter(|(attribute, _)| attributes & attribute != 0)
+    .fold(0, |sum, (_, flag)| sum | flag)
+}
+
+/// The container's own cgroups: one tree on a v2 host; else, as programs know it from hybrid hosts, a tmpfs with one
+/// directory for each hierarchy the container has a cgroup of its own in. A hierarchy in which it shares a cgroup with
+/// others is not shown: that would be the host's tree.
+fn cgroups(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
+    let mut trees = std::mem::take(&mut run.trees.cgroups);
+    if trees.is_empty() {
+        trees = own_cgroups(&run.slots, mount)?;
+    }
+    let root = run.root()?;
+    let legacy_host = !run.slots.hierarchies.is_empty() || !super::cgroup::host_is_unified();
+    let target = root.ensure_dir(&mount.target)?;
+    if !legacy_host {
+        let Some((_, tree)) = trees.pop() else { return Err(StepError::EmptySlot { slot: "the cgroup" }) };
+        return finish(&tree, mount, target.as_fd(), true);
+    }
+    let options = [("mode".to_owned(), Some("755".to_owned())), ("size".to_owned(), Some("64k".to_owned()))];
+    let directory = filesystem("tmpfs", "cgroup", &options, mount.set & !READ_ONLY, &mount.target)?;
+    attach(&directory, target.as_fd()).map_err(about("move_mount", &mount.target))?;
+    for (name, tree) in &trees {
+        let path = format!("{}/{name}", mount.target);
+        set(tree.as_fd(), false, mount.set, mount.clear, 0).map_err(about("mount_setattr", &path))?;
+        let place = root.ensure_dir(&path)?;
+        attach(tree, place.as_fd()).map_err(about("move_mount", &path))?;
+        link_controllers(&directory, name);
+    }
+    if mount.set & READ_ONLY != 0 {
+        set(directory.as_fd(), false, READ_ONLY, 0, 0).map_err(about("mount_setattr", &mount.target))?;
+    }
+    Ok(())
+}
+
+/// `cpu,cpuacct` is also found as `cpu` and as `cpuacct`.
+fn link_controllers(directory: &OwnedFd, name: &str) {
+    if name.contains(',') {
+        for controller in name.split(',') {
+            // Already there only if two hierarchies claim one controller, which the kernel forbids.
+            let _ = rustix::fs::symlinkat(name, directory, controller);
+        }
+    }
+}
+
+/// With a cgroup namespace a new mount of a hierarchy begins at the container's own cgroup.
+fn own_cgroups(slots: &Slots, mount: &Mount) -> Result<Vec<(String, OwnedFd)>, StepError> {
+    let mut trees = Vec::new();
+    if slots.cgroup.is_some() {
+        trees.push(("unified".to_owned(), filesystem("cgroup2", "cgroup2", &[], mount.set, &mount.target)?));
+    }
+    for hierarchy in &slots.hierarchies {
+        let mut options: Vec<(String, Option<String>)> =
+            hierarchy.name.split(',').map(|controller| (controller.to_owned(), None)).collect();
+        if hierarchy.name == "systemd" {
+            options = vec![("none".to_owned(), None), ("name".to_owned(), Some("systemd".to_owned()))];
+        }
+        trees.push((hierarchy.name.clone(), filesystem("cgroup", "cgroup", &options, mount.set, &mount.target)?));
+    }
+    Ok(trees)
+}
+
+/// Binds each path onto itself, read-only.
+pub(super) fn make_readonly(root: &Root, paths: &[String]) -> Result<(), StepError> {
+    for path in paths {
+        let target = match root.locate(path) {
+            Ok(target) => target,
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(errno) => return Err(about("open", path)(errno)),
+        };
+        let tree = clone_tree(target.as_fd(), true).map_err(about("open_tree", path))?;
+        set(tree.as_fd(), true, READ_ONLY, 0, 0).map_err(about("mount_setattr", path))?;
+        attach(&tree, target.as_fd()).map_err(about("move_mount", path))?;
+    }
+    Ok(())
+}
+
+/// Covers files with the null device and directories with an empty read-only tmpfs.
+pub(super) fn mask(root: &Root, paths: &[String]) -> Result<(), StepError> {
+    let null = open_path(Path::new("/dev/null")).map_err(about("open", "/dev/null"))?;
+    check_null(&null)?;
+    let mut empty: Option<OwnedFd> = None;
+    for path in paths {
+        let target = match root.locate(path) {
+            Ok(target) => target,
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(errno) => return Err(about("open", path)(errno)),
+        };
+        let kind = FileType::from_raw_mode(fstat(&target).map_err(about("stat", path))?.st_mode);
+        let cover = match (kind, &empty) {
+            (FileType::Directory, None) => {
+                let options = [("nr_blocks".to_owned(), Some("1".to_owned())), ("nr_inodes".into(), Some("1".into()))];
+                filesystem("tmpfs", "tmpfs", &options, READ_ONLY, path)?
+            }
+            // The attached one is copied: one superblock for all masks.
+            (FileType::Directory, Some(first)) => clone_tree(first.as_fd(), false).map_err(about("open_tree", path))?,
+            _ => clone_tree(null.as_fd(), false).map_err(about("open_tree", "/dev/null"))?,
+        };
+        attach(&cover, target.as_fd()).map_err(about("move_mount", path))?;
+        if kind == FileType::Directory && empty.is_none() {
+            empty = Some(cover);
+        }
+    }
+    Ok(())
+}
+
+/// A mask must be the null device itself, by type and number (CVE-2025-31133).
+fn check_null(fd: &OwnedFd) -> Result<(), StepError> {
+    let stat = fstat(fd).map_err(about("stat", "/dev/null"))?;
+    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && rustix::fs::major(stat.st_rdev) == 1
+        && rustix::fs::minor(stat.st_rdev) == 3;
+    if is_null { Ok(()) } else { Err(StepError::NotTheDevice { path: "/dev/null".to_owned(), expected: "c 1:3" }) }
+}
+
+/// Makes the root mount read-only.
+pub(super) fn seal(root: &Root) -> Result<(), StepError> {
+    set(root.as_fd(), false, READ_ONLY, 0, 0).map_err(about("mount_setattr", "/"))
+}
+
+/// Sets the propagation of the root mount.
+pub(super) fn root_propagation(root: &Root, propagation: Propagation) -> Result<(), StepError> {
+    propagate(root.as_fd(), propagation).map_err(about("mount_setattr", "/"))
+}
+
+/// Makes the root `/`: pivot_root(2) with both directories the same stacks the old root on the new one.
+pub(super) fn pivot(root: &Root) -> Result<(), StepError> {
+    let old = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(about("open", "/"))?;
+    rustix::process::fchdir(root).map_err(about("chdir", "/"))?;
+    rustix::process::pivot_root(".", ".").map_err(about("pivot_root", "."))?;
+    rustix::process::fchdir(&old).map_err(about("chdir", "the old root"))?;
+    // What is unmounted here must not be unmounted on the host.
+    set(old.as_fd(), true, 0, 0, libc::MS_PRIVATE).map_err(about("mount_setattr", "the old root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(about("umount", "the old root"))?;
+    rustix::process::chdir("/").map_err(about("chdir", "/"))
+}
+
+/// A procfs of the container's pid namespace that no path leads to.
+pub(super) fn detached_procfs() -> Result<OwnedFd, StepError> {
+    filesystem("proc", "proc", &[], 0, "nowhere")
+}
+
+/// Opens a file of that procfs, crossing no mount and no link but `self`.
+pub(super) fn open_beneath(procfs: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    openat2(procfs, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// A detached copy of what is mounted here, with the mounts below it if asked.
+pub(super) fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(fd, "", flags)
+}
+
+/// Puts a detached mount onto a file or directory.
+pub(super) fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", target, "", flags)
+}
+
+/// Makes a mount read-only.
+pub(super) fn set_readonly(tree: &OwnedFd) -> Result<(), StepError> {
+    set(tree.as_fd(), false, READ_ONLY, 0, 0).map_err(call("mount_setattr"))
+}
+
+fn propagate(fd: BorrowedFd<'_>, propagation: Propagation) -> Result<(), Errno> {
+    let kind = match propagation.kind {
+        PropagationKind::Private => libc::MS_PRIVATE,
+        PropagationKind::Slave => libc::MS_SLAVE,
+        PropagationKind::Shared => libc::MS_SHARED,
+        PropagationKind::Unbindable => libc::MS_UNBINDABLE,
+    };
+    set(fd, propagation.recursive, 0, 0, kind)
+}
+
+fn set(fd: BorrowedFd<'_>, recursive: bool, set: u64, clear: u64, propagation: libc::c_ulong) -> Result<(), Errno> {
+    crate::sys::mount::set_attributes(fd, recursive, set, clear, propagation).map_err(|error| errno_of(&error))
+}

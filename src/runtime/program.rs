@@ -1,0 +1,78 @@
+//! Finding and executing the program.
+
+use std::ffi::{CStr, CString};
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
+use rustix::io::Errno;
+
+use super::error::StepError;
+
+/// Finds `argv[0]`: as it is where it holds a slash, else in the directories of PATH, as Go's `exec.LookPath` does,
+/// whose words the clients of runc match on.
+pub(super) fn find(program: &str, path: &str) -> Result<CString, StepError> {
+    let terminated = |text: String| CString::new(text).map_err(|_| StepError::ZeroByte { what: "process.args[0]" });
+    if program.contains('/') {
+        return match check(program) {
+            Ok(()) => terminated(program.to_owned()),
+            Err(errno @ Errno::ACCESS) => Err(StepError::NotExecutable { program: program.to_owned(), errno }),
+            Err(errno) => Err(StepError::NoProgram { program: program.to_owned(), errno }),
+        };
+    }
+    let mut denied = false;
+    for directory in path.split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        let candidate = format!("{directory}/{program}");
+        match check(&candidate) {
+            Ok(()) => return terminated(candidate),
+            Err(errno) => denied |= errno == Errno::ACCESS,
+        }
+    }
+    match denied {
+        true => Err(StepError::NotExecutable { program: program.to_owned(), errno: Errno::ACCESS }),
+        false => Err(StepError::NotInPath { program: program.to_owned() }),
+    }
+}
+
+/// A file that may be executed.
+fn check(path: &str) -> Result<(), Errno> {
+    let stat = stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ACCESS);
+    }
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    // Root may "execute" what nobody has the bit for; execve(2) does not.
+    if stat.st_mode & 0o111 == 0 { Err(Errno::ACCESS) } else { Ok(()) }
+}
+
+/// Executes it. Comes back only with an error.
+pub(super) fn execute(found: &CStr, args: &[String], env: &[String], home: Option<&str>) -> Result<(), StepError> {
+    let strings = |all: &[String], what| -> Result<Vec<CString>, StepError> {
+        all.iter().map(|text| CString::new(text.as_str()).map_err(|_| StepError::ZeroByte { what })).collect()
+    };
+    let args = strings(args, "process.args")?;
+    let mut env = strings(env, "process.env")?;
+    if let Some(home) = home.filter(|_| !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME="))) {
+        env.push(CString::new(format!("HOME={home}")).map_err(|_| StepError::ZeroByte { what: "HOME" })?);
+    }
+    match nix::unistd::execve(found, &args, &env) {
+        Ok(never) => match never {},
+        Err(errno) => Err(StepError::Exec {
+            program: found.to_string_lossy().into_owned(),
+            errno: Errno::from_raw_os_error(errno as i32),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_cannot_run_are_told_in_runcs_words() {
+        let words = |program: &str| find(program, "/usr/bin:/bin").expect_err("not to be found").to_string();
+        assert_eq!(words("no-such-program"), "exec: \"no-such-program\": executable file not found in $PATH");
+        assert_eq!(words("/no/such"), "exec: \"/no/such\": stat /no/such: no such file or directory");
+        assert_eq!(words("/etc/passwd"), "exec: \"/etc/passwd\": permission denied");
+        assert_eq!(words("/etc"), "exec: \"/etc\": permission denied");
+    }
+}

@@ -1,0 +1,140 @@
+//! What only the run can know: the descriptors a script is executed with.
+//!
+//! A script and its slots may be put together in one process and executed in another. [`Slots::into_parts`] gives a small
+//! header and the descriptors in this order, absent ones left out: report, stdin, stdout, stderr, cgroup, network,
+//! console, gate; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
+
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+/// The most cgroup v1 hierarchies that are taken from a header; there are about a dozen controllers.
+pub const MAX_HIERARCHIES: usize = 32;
+/// The most extra descriptors that are taken from a header.
+pub const MAX_EXTRA: usize = 1024;
+
+/// The descriptors of one run.
+#[derive(Debug)]
+pub struct Slots {
+    /// Write end of a pipe: nothing but end of file means that the program was executed, else one
+    /// [`Failure`](super::Failure).
+    pub report: OwnedFd,
+    /// Descriptor 0; the parent's own where absent.
+    pub stdin: Option<OwnedFd>,
+    /// Descriptor 1.
+    pub stdout: Option<OwnedFd>,
+    /// Descriptor 2.
+    pub stderr: Option<OwnedFd>,
+    /// The container's cgroup v2 directory.
+    pub cgroup: Option<OwnedFd>,
+    /// A network namespace to join.
+    pub network: Option<OwnedFd>,
+    /// A unix socket that gets the master of the pty.
+    pub console: Option<OwnedFd>,
+    /// Read end of a FIFO (opened for both): the program is executed when something is written.
+    pub gate: Option<OwnedFd>,
+    /// The container's cgroup v1 directories.
+    pub hierarchies: Vec<Hierarchy>,
+    /// Descriptors 3 and up of the program.
+    pub extra: Vec<OwnedFd>,
+}
+
+/// One cgroup v1 directory.
+#[derive(Debug)]
+pub struct Hierarchy {
+    /// Where it is found below `/sys/fs/cgroup`, e.g. `cpu,cpuacct`.
+    pub name: String,
+    /// The directory.
+    pub directory: OwnedFd,
+    /// Its `tasks` file, open for writing.
+    pub tasks: OwnedFd,
+}
+
+/// Says which descriptors follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotMap {
+    /// stdin, stdout, stderr, cgroup, network, console, gate.
+    pub present: [bool; 7],
+    /// Names of the cgroup v1 hierarchies.
+    pub hierarchies: Vec<String>,
+    /// How many extra descriptors.
+    pub extra: u16,
+}
+
+/// A header and descriptors that do not fit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{got} descriptors came, {expected} were announced")]
+pub struct SlotMismatch {
+    /// How many the header asks for.
+    pub expected: usize,
+    /// How many there are.
+    pub got: usize,
+}
+
+impl Slots {
+    /// Slots that hold the report pipe and nothing else.
+    pub fn new(report: OwnedFd) -> Slots {
+        Slots {
+            report,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            cgroup: None,
+            network: None,
+            console: None,
+            gate: None,
+            hierarchies: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// Header and descriptors, to be sent.
+    pub fn into_parts(self) -> (SlotMap, Vec<OwnedFd>) {
+        let single = [self.stdin, self.stdout, self.stderr, self.cgroup, self.network, self.console, self.gate];
+        let mut map = SlotMap { extra: self.extra.len() as u16, ..SlotMap::default() };
+        let mut fds = vec![self.report];
+        for (present, fd) in map.present.iter_mut().zip(single) {
+            *present = fd.is_some();
+            fds.extend(fd);
+        }
+        for hierarchy in self.hierarchies {
+            map.hierarchies.push(hierarchy.name);
+            fds.extend([hierarchy.directory, hierarchy.tasks]);
+        }
+        fds.extend(self.extra);
+        (map, fds)
+    }
+
+    /// The reverse of [`Slots::into_parts`]; fails unless exactly the announced number came.
+    pub fn from_parts(map: SlotMap, fds: Vec<OwnedFd>) -> Result<Slots, SlotMismatch> {
+        let hierarchies = map.hierarchies.len().min(MAX_HIERARCHIES);
+        let extra = usize::from(map.extra).min(MAX_EXTRA);
+        let expected = 1 + map.present.iter().filter(|present| **present).count() + 2 * hierarchies + extra;
+        let mismatch = SlotMismatch { expected, got: fds.len() };
+        if fds.len() != expected {
+            return Err(mismatch);
+        }
+        let mut fds = fds.into_iter();
+        let mut slots = Slots::new(fds.next().ok_or(mismatch)?);
+        let single = [
+            &mut slots.stdin,
+            &mut slots.stdout,
+            &mut slots.stderr,
+            &mut slots.cgroup,
+            &mut slots.network,
+            &mut slots.console,
+            &mut slots.gate,
+        ];
+        for (slot, present) in single.into_iter().zip(map.present) {
+            if present {
+                *slot = Some(fds.next().ok_or(mismatch)?);
+            }
+        }
+        for name in map.hierarchies.into_iter().take(hierarchies) {
+            let (directory, tasks) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);
+            slots.hierarchies.push(Hierarchy { name, directory, tasks });
+        }
+        slots.extra = fds.collect();
+        Ok(slots)
+    }
+}

@@ -1,0 +1,70 @@
+//! Making the process that runs a script.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::child;
+use super::slots::Slots;
+use crate::oci::Script;
+use crate::sys::clone::{Request, Side, clone3};
+
+/// A process as the host's pid namespace numbers it. It may be reused once the process is reaped: signals go through a
+/// pidfd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostPid(pub u32);
+
+/// A process that has been made and is setting itself up.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its pid.
+    pub pid: HostPid,
+    /// Its pidfd; close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// Why a process could not be set up, as it says through the report pipe (postcard).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Index of the step.
+    pub step: u16,
+    /// What the kernel said; 0 where it did not.
+    pub errno: i32,
+    /// Both in words.
+    pub text: String,
+}
+
+/// The process could not be made at all.
+#[derive(Debug, thiserror::Error)]
+#[error("clone a process for the container: {0}")]
+pub struct SpawnError(#[source] pub std::io::Error);
+
+/// Clones a process that executes the script, and returns at once. It is the caller's child and is born in the cgroup
+/// of the slots.
+///
+/// The caller must have one thread. The slots are closed here.
+pub fn spawn(script: &Script, slots: Slots) -> Result<Spawned, SpawnError> {
+    let cgroup = slots.cgroup.as_ref().map(AsFd::as_fd);
+    let namespaces = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
+    let request = Request { namespaces, cgroup, sibling: false, pidfd: true };
+    match clone3(&request).map_err(SpawnError)? {
+        Side::Child => child::run(script, slots),
+        Side::Parent { pid, pidfd: Some(pidfd) } => Ok(Spawned { pid: HostPid(pid as u32), pidfd }),
+        Side::Parent { pidfd: None, .. } => Err(SpawnError(std::io::ErrorKind::Unsupported.into())),
+    }
+}
+
+impl Failure {
+    /// The largest report that is read.
+    pub const MAX_BYTES: usize = 8192;
+
+    /// Reads the report pipe to its end, waiting as long as the process takes. `None` means that the program runs, or
+    /// that the process was killed before it could say anything: only its exit status tells these apart.
+    pub fn read(report: OwnedFd) -> Option<Failure> {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        let limit = Failure::MAX_BYTES as u64;
+        std::fs::File::from(report).take(limit).read_to_end(&mut bytes).ok()?;
+        postcard::from_bytes(&bytes).ok()
+    }
+}
