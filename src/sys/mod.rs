@@ -12,3 +12,4 @@ pub mod pidfd;
 pub mod seccomp;
 pub mod signal;
 pub mod wait;
+pub mod lease;

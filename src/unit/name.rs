@@ -11,7 +11,9 @@ pub struct UnitName(String);
 
 /// Why a text is not a unit name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters")]
+#[error(
+    "`{0}` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters"
+)]
 pub struct BadName(pub String);
 
 /// Longest part before or after the `@`.
