@@ -134,7 +134,10 @@ impl History {
             80..88 => self.arm_fuse(),
             88..92 => self.crash(),
             92..95 => self.lose_keeper(),
-            _ => self.start_supervisor(),
+            _ => {}
+        }
+        if self.rng.chance(40) {
+            self.start_supervisor();
         }
         self.advance(self.now)
     }
@@ -182,7 +185,7 @@ impl History {
             }
         };
         let mut out = outside!(self);
-        out.say(|| format!("{fact:?}"));
+        out.say(|| format!("client: {fact}"));
         supervisor.client(&mut out, &unit, fact);
     }
 
@@ -271,7 +274,7 @@ impl History {
     fn check_converged(&self) -> Result<(), String> {
         let Some(supervisor) = &self.supervisor else { return Ok(()) };
         for unit in &self.names {
-            let should = self.oracle.should_run(&self.host, unit, self.now);
+            let should = self.oracle.should_run(unit, self.now);
             let words = status(supervisor.desired(), &supervisor.observed, unit, self.now);
             let alive = self.host.of(unit).find(|(id, _)| self.host.is_alive(id));
             match (should, alive, words.phase) {

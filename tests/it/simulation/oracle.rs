@@ -16,6 +16,8 @@ pub struct Oracle {
     units: BTreeMap<UnitName, Truth>,
     excused: BTreeSet<ContainerId>,
     journal: BTreeMap<ContainerId, Outcome>,
+    /// Journalled as not stopped by us.
+    by_itself: BTreeSet<ContainerId>,
     ended: BTreeMap<ContainerId, End>,
     pub shutdown: bool,
     pub starts: u64,
@@ -49,6 +51,8 @@ struct Truth {
     highest: u64,
 }
 
+const UNKNOWN: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
+
 /// What is wrong, in words.
 pub type Verdict = Result<(), String>;
 
@@ -72,9 +76,6 @@ impl Oracle {
     fn read(&mut self, host: &Host, unit: &UnitName, good: Option<&Want>) {
         let truth = self.truth(unit);
         truth.good = good.cloned();
-        if good.is_none() {
-            *truth = Truth { highest: truth.highest, ..Truth::default() };
-        }
         let other = |text: &Want| good.is_none_or(|good| good.fingerprint != text.fingerprint);
         let changed = host.of(unit).filter(|(_, container)| other(&container.want)).map(|(id, _)| id.clone());
         self.excused.extend(changed);
@@ -85,6 +86,12 @@ impl Oracle {
         let truth = self.truth(unit);
         (truth.held, truth.wished, truth.by_hand) = (Some(until), false, false);
         (truth.counted, truth.short_runs) = (true, 0);
+    }
+
+    /// The supervisor has written down that the file of `unit` was gone.
+    pub fn forget(&mut self, unit: &UnitName) {
+        let truth = self.truth(unit);
+        *truth = Truth { highest: truth.highest, ..Truth::default() };
     }
 
     /// A client's start of a unit that is up or not, as far as the supervisor knows.
@@ -163,12 +170,14 @@ impl Oracle {
         let excused = self.is_excused(host, &last);
         let (Some(end), Some(truth)) = (self.ended.get(&last), self.units.get_mut(unit)) else { return };
         let reset_after = truth.good.as_ref().map_or(Duration::ZERO, |good| good.unit.restart.reset_after);
-        if excused || std::mem::replace(&mut truth.counted, true) {
-            return;
-        }
         let same = truth.good.as_ref().is_some_and(|good| good.fingerprint == end.fingerprint);
-        let short = same && !end.forgotten && end.ran_for < reset_after;
-        truth.short_runs = if short { truth.short_runs + 1 } else { 0 };
+        if !same {
+            truth.short_runs = 0;
+        } else if !excused && !std::mem::replace(&mut truth.counted, true) {
+            let forgotten = end.forgotten && self.journal.get(&last) == Some(&UNKNOWN);
+            let short = !forgotten && end.ran_for < reset_after;
+            truth.short_runs = if short { truth.short_runs + 1 } else { 0 };
+        }
     }
 
     /// Invariant 5, and the restart policy, for a start that nobody asked for.
@@ -179,8 +188,7 @@ impl Oracle {
         if end.fingerprint != want.fingerprint || self.is_excused(host, last) {
             return Ok(());
         }
-        let unknown = Outcome::Exited { exit: Exit::Unknown, oom: false };
-        let outcome = if end.forgotten { &unknown } else { &end.outcome };
+        let outcome = self.known_outcome(Some(last), end);
         let restart = &want.unit.restart;
         must(wants_restart(restart.policy, outcome), "policy", || format!("{id} starts after {outcome}"))?;
         let pause = match truth.short_runs {
@@ -189,6 +197,11 @@ impl Oracle {
         };
         let gap = now.since(end.at);
         must(gap >= pause, "5", || format!("{id} starts {gap:?} after {last} ended, which is less than {pause:?}"))
+    }
+
+    /// How a run ended, as far as it could be known.
+    fn known_outcome<'a>(&'a self, id: Option<&ContainerId>, end: &'a End) -> &'a Outcome {
+        id.and_then(|id| self.journal.get(id)).unwrap_or(&end.outcome)
     }
 
     /// Invariant 6: exactly one record, and a true one.
@@ -200,12 +213,15 @@ impl Oracle {
             return must(!spawned, "6", || format!("{id} ran and has no record"));
         };
         let truth = self.ended.get(id);
-        let unknown = record.outcome == Outcome::Exited { exit: Exit::Unknown, oom: false };
+        let unknown = record.outcome == UNKNOWN;
         let right = truth.is_none_or(|end| end.outcome == record.outcome || (end.forgotten && unknown));
         must(right, "6", || format!("{id} is recorded as {}", record.outcome))?;
         must(truth.is_some() || unknown, "6", || format!("the record of {id} is invented"))?;
         if truth.is_none() {
             self.never_spawned(record);
+        }
+        if record.stopped.is_none() {
+            self.by_itself.insert(id.clone());
         }
         let earlier = self.journal.insert(id.clone(), record.outcome.clone());
         must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
@@ -227,7 +243,7 @@ impl Oracle {
     }
 
     /// Whether `unit` should be running, now that nothing happens any more; `Err` says why not.
-    pub fn should_run(&self, host: &Host, unit: &UnitName, now: BootTime) -> Result<Want, String> {
+    pub fn should_run(&self, unit: &UnitName, now: BootTime) -> Result<Want, String> {
         let truth = self.units.get(unit).ok_or("never declared")?;
         let want = truth.good.as_ref().ok_or("removed")?;
         if truth.held.is_some_and(|until| until > now) {
@@ -237,10 +253,9 @@ impl Oracle {
             return Err("not enabled".into());
         }
         let end = truth.last.as_ref().filter(|_| !truth.wished).and_then(|last| self.ended.get(last));
-        if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| !self.is_excused(host, last))) {
+        if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| self.by_itself.contains(last))) {
             let same = end.fingerprint == want.fingerprint;
-            let unknown = Outcome::Exited { exit: Exit::Unknown, oom: false };
-            let outcome = if end.forgotten { &unknown } else { &end.outcome };
+            let outcome = self.known_outcome(truth.last.as_ref(), end);
             if same && (want.unit.restart.limit.is_some() || !wants_restart(want.unit.restart.policy, outcome)) {
                 return Err("ended, or gave up".into());
             }

@@ -176,7 +176,7 @@ impl Supervisor {
         let due: Vec<(BootTime, Fact)> = due;
         for (_, fact) in due {
             let news = self.observed.record(&fact, out.both());
-            out.say(|| format!("fact {fact:?}{}", if news { "" } else { " (nothing new)" }));
+            out.say(|| format!("fact: {fact}{}", if news { "" } else { " (nothing new)" }));
             self.awake |= news;
         }
     }
@@ -212,6 +212,9 @@ impl Supervisor {
         }
         self.burn()?;
         self.persist(out, action.unit());
+        if let Action::Forget { unit } = action {
+            out.oracle.forget(unit);
+        }
         self.burn()?;
         out.say(|| format!("{action}"));
         self.effect(out, action)
