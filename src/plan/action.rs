@@ -129,8 +129,10 @@ impl Observed {
         if seen.live.is_none() {
             self.units.remove(unit);
         } else {
-            // Its exit record is still to be journalled, so what tells of its runs stays until nothing is live.
+            // Its exit record is still to be journalled, so it stays until nothing is live; but a file that comes back
+            // before that starts anew, whatever the end was.
             (seen.hold, seen.manual, seen.start_now, seen.backoff) = (None, false, false, Backoff::default());
+            seen.fresh = true;
         }
         true
     }
@@ -145,15 +147,16 @@ impl Seen {
         self.high_water = id.generation;
         self.hold = None;
         self.manual &= !enabled;
-        self.start_now = false;
         self.trouble = None;
-        self.live = Some(Live::new(id.clone(), run));
+        let wished = std::mem::take(&mut self.start_now) | std::mem::take(&mut self.fresh);
+        self.live = Some(Live::new(id.clone(), run, wished));
         true
     }
 
-    fn is_automatic_restart(&self, fingerprint: Fingerprint) -> bool {
+    /// Whether a start that is begun now with this text is one that the policy makes.
+    pub(super) fn is_automatic_restart(&self, fingerprint: Fingerprint) -> bool {
         let by_policy = |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none();
-        !self.start_now && self.last.as_ref().is_some_and(by_policy)
+        !self.start_now && !self.fresh && self.last.as_ref().is_some_and(by_policy)
     }
 }
 

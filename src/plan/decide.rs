@@ -65,6 +65,7 @@ static UNSEEN: Seen = Seen {
     hold: None,
     manual: false,
     start_now: false,
+    fresh: false,
     restarts: 0,
     trouble: None,
 };
@@ -129,11 +130,13 @@ impl<'a> World<'a> {
         self.network_cycle(view.name, want).is_none().then_some(replace)
     }
 
-    /// Whether this very generation runs and may go on.
+    /// Whether this very generation is up and may go on. (Up, not running: after a crash the word that it runs may be
+    /// missing, while one that shares its network is proof of it.)
     fn stands(&self, id: &'a ContainerId, chain: usize) -> bool {
         let Some(chain) = chain.checked_sub(1) else { return false };
         let view = self.view(&id.unit);
-        view.seen.running().is_some_and(|live| live.id == *id && self.stop_reason_within(view, live, chain).is_none())
+        let live = view.seen.live.as_ref().filter(|live| live.id == *id && live.is_up());
+        live.is_some_and(|live| self.stop_reason_within(view, live, chain).is_none())
     }
 
     /// A generation that shares the network of `id` and is yet to stop; one that is stuck is not waited for.
@@ -158,8 +161,9 @@ impl<'a> World<'a> {
         if let Some(cycle) = self.network_cycle(view.name, want) {
             return Rest::Cycle(cycle);
         }
+        let wished = seen.start_now || seen.fresh;
         match &seen.last {
-            Some(last) if !seen.start_now && last.stopped.is_none() => self.after_end(want, seen, last),
+            Some(last) if !wished && last.stopped.is_none() => self.after_end(want, seen, last),
             Some(_) | None => self.due(want),
         }
     }

@@ -5,6 +5,7 @@
 //! next start it looks again: at the keeper's list for each live generation (`Adopted`, `Exited`, `NeverStarted`, `Lost`), at the
 //! cgroup and the log of each ended one (`CgroupEmpty`, `Drained`). Only a client's wishes must be on disk before its answer.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::backoff::doubled;
@@ -157,6 +158,34 @@ pub enum Deed {
     Clear,
 }
 
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fact::Started { id, pid } => write!(f, "{id} started as {}", pid.0),
+            Fact::StartFailed { id, text } => write!(f, "{id} did not start: {text}"),
+            Fact::NeverStarted { id } => write!(f, "{id} was never spawned"),
+            Fact::Adopted { id, pid, .. } => write!(f, "{id} adopted, runs as {}", pid.0),
+            Fact::Exited { id, exit, oom: false, .. } => write!(f, "{id} exited: {exit}"),
+            Fact::Exited { id, exit, oom: true, .. } => write!(f, "{id} exited: {exit}, out of memory"),
+            Fact::Lost { id } => write!(f, "{id} is lost"),
+            Fact::CgroupEmpty { id } => write!(f, "{id} has an empty cgroup"),
+            Fact::Lingering { id, processes } => write!(f, "{id} still has {processes} processes"),
+            Fact::Drained { id } => write!(f, "{id} has its log written"),
+            Fact::Cleared { id } => write!(f, "{id} is cleared away"),
+            Fact::StopSent { id } => write!(f, "{id} got its stop signal"),
+            Fact::StopUnhandled { id } => write!(f, "{id} does not handle its stop signal"),
+            Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
+            Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
+            Fact::ClientStart { unit } => write!(f, "start of {unit} asked for"),
+            Fact::ClientStop { unit, hold } => write!(f, "stop of {unit} asked for by {}", hold.by),
+            Fact::ClientRestart { unit } => write!(f, "restart of {unit} asked for"),
+            Fact::ClientReload { unit } => write!(f, "reload of {unit} asked for"),
+            Fact::ClientKill { unit, signal } => write!(f, "signal {} for {unit} asked for", signal.0),
+            Fact::Shutdown { by } => write!(f, "shutdown by {by}"),
+        }
+    }
+}
+
 /// How many signals of clients wait for one container; more are refused by being forgotten.
 const SIGNALS_MAX: usize = 16;
 
@@ -236,7 +265,7 @@ impl Observed {
             None if id.generation <= seen.high_water => false,
             None => {
                 seen.high_water = id.generation;
-                let live = seen.live.insert(Live::new(id.clone(), run.clone()));
+                let live = seen.live.insert(Live::new(id.clone(), run.clone(), false));
                 live.started(pid, run.begun)
             }
         }
@@ -276,7 +305,7 @@ impl Seen {
         true
     }
 
-    /// There was no start, hence no end and no record; the decision to start stands.
+    /// There was no start, hence no end and no record: all is as before it was begun.
     fn never_started(&mut self, now: Now) -> bool {
         let Some(live) = &mut self.live else { return false };
         let killing = match &live.state {
@@ -285,8 +314,11 @@ impl Seen {
             State::Running { .. } | State::Stopping(_) => return self.end(LOST, now.boot, now),
             State::Ended(_) => return false,
         };
-        self.start_now |= matches!(live.state, State::Starting);
         live.state = State::Ended(Ended::new(now.boot, killing));
+        let (wished, fingerprint) = (live.wished, live.run.fingerprint);
+        self.start_now |= wished;
+        let counted = self.is_automatic_restart(fingerprint);
+        self.restarts = self.restarts.saturating_sub(u64::from(counted));
         self.wishes_after_end();
         true
     }
@@ -337,7 +369,7 @@ impl Seen {
         self.manual = false;
         self.start_now = false;
         if let Some(live) = &mut self.live {
-            live.restart = false;
+            (live.restart, live.wished) = (false, false);
         }
         true
     }

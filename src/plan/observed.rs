@@ -56,6 +56,8 @@ pub struct Seen {
     pub manual: bool,
     /// Somebody wants a start now, whatever policy and backoff say.
     pub start_now: bool,
+    /// The file was gone meanwhile: ends before that count for nothing.
+    pub fresh: bool,
     /// Restarts that the policy made.
     pub restarts: u64,
     /// The last action that failed, for people.
@@ -73,6 +75,8 @@ pub struct Live {
     pub pid: Option<HostPid>,
     /// How far it is.
     pub state: State,
+    /// Somebody's wish began it; if it turns out that it never started, the wish stands.
+    pub wished: bool,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload.
@@ -274,8 +278,9 @@ const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
 
 impl Live {
     /// A generation that was just begun.
-    pub(super) fn new(id: ContainerId, run: Run) -> Live {
-        Live { id, run, pid: None, state: State::Starting, restart: false, reload: None, signals: Vec::new() }
+    pub(super) fn new(id: ContainerId, run: Run, wished: bool) -> Live {
+        let (state, signals) = (State::Starting, Vec::new());
+        Live { id, run, pid: None, state, wished, restart: false, reload: None, signals }
     }
 
     /// Starting or running, with no stop begun.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::action::{Action, reload_of};
 use super::decide::{Rest, View, World};
 use super::desired::{Desired, Want};
-use super::observed::{Asked, Ended, Live, Observed, Seen, State, Stopping};
+use super::observed::{Asked, Backoff, Ended, Live, Observed, Seen, State, Stopping};
 use super::time::BootTime;
 use crate::unit::{ContainerId, OnLimit};
 
@@ -27,16 +27,18 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Compares `desired` with `observed`. Level-triggered: the whole state, each time; in a quiet world the plan is empty.
 pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
     let world = World::new(desired, observed, now);
-    let mut plan = Plan::default();
+    let (mut plan, mut forgets) = (Plan::default(), Vec::new());
     for view in world.views() {
         match &view.seen.live {
             Some(live) => plan_live(&world, view, live, &mut plan),
             None => plan_rest(&world, view, &mut plan),
         }
         if view.want.is_none() && view.seen.has_marks() {
-            plan.actions.push(Action::Forget { unit: view.name.clone() });
+            forgets.push(Action::Forget { unit: view.name.clone() });
         }
     }
+    // Last, because it raises the floor from which the starts above took their generation.
+    plan.actions.append(&mut forgets);
     plan
 }
 
@@ -138,10 +140,7 @@ impl Plan {
 impl Seen {
     /// Something that is to go when the file goes: all if nothing is live, else what would outlive the generation.
     fn has_marks(&self) -> bool {
-        self.live.is_none()
-            || self.hold.is_some()
-            || self.manual
-            || self.start_now
-            || self.backoff != Default::default()
+        let wishes = self.hold.is_some() || self.manual || self.start_now;
+        self.live.is_none() || !self.fresh || wishes || self.backoff != Backoff::default()
     }
 }

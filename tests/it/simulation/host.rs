@@ -1,0 +1,282 @@
+//! The fake host: the keeper, the kernel's cgroups and the programs in the containers. It is the truth; a supervisor
+//! learns of it by facts that come late, and by looking.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use moored::plan::{BootTime, Exit, Fact, HostPid, Outcome, Run, Want};
+use moored::unit::{ContainerId, UnitName};
+
+use super::rng::Rng;
+
+pub struct Host {
+    pub containers: BTreeMap<ContainerId, Container>,
+    /// When the keeper that lives now was born.
+    pub keeper_since: BootTime,
+    /// Nothing goes wrong any more.
+    pub calm: bool,
+}
+
+/// One generation, from its cgroup being made to its being removed.
+pub struct Container {
+    pub want: Want,
+    pub run: Run,
+    pub stage: Stage,
+    /// The keeper has a record of it that is not acknowledged.
+    pub kept: bool,
+    /// When its cgroup becomes empty after its end; `None` while something in it has to be killed first.
+    pub empty_at: Option<BootTime>,
+    pub drained_at: BootTime,
+    temper: Temper,
+}
+
+pub enum Stage {
+    /// A cgroup, and nothing spawned in it yet.
+    Made,
+    Setup {
+        until: BootTime,
+        fails: bool,
+    },
+    Alive {
+        exit: Option<(BootTime, Exit, bool)>,
+    },
+    Dead {
+        at: BootTime,
+        outcome: Outcome,
+        /// A keeper died with the record.
+        forgotten: bool,
+    },
+}
+
+/// How the program takes signals.
+#[derive(Clone, Copy)]
+struct Temper {
+    term: Term,
+    /// What is left after pid 1 has ended.
+    rest: Rest,
+    /// A kill takes this long: D state.
+    dies_after: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Term {
+    Exits(u64),
+    Ignores,
+    Unhandled,
+}
+
+#[derive(Clone, Copy)]
+enum Rest {
+    LeavesAfter(u64),
+    StaysUntilKilled,
+}
+
+const NEVER: BootTime = BootTime(u64::MAX);
+
+pub fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+impl Host {
+    pub fn make_cgroup(&mut self, rng: &mut Rng, id: &ContainerId, want: Want, run: Run) {
+        let temper = if self.calm { Temper::calm() } else { Temper::random(rng) };
+        let (stage, drained_at) = (Stage::Made, BootTime(0));
+        let container = Container { want, run, stage, kept: false, empty_at: None, drained_at, temper };
+        self.containers.insert(id.clone(), container);
+    }
+
+    pub fn spawn(&mut self, rng: &mut Rng, id: &ContainerId, now: BootTime) {
+        let joinable = self.containers[id].run.joined.as_ref().is_none_or(|owner| self.is_alive(owner));
+        let calm = self.calm;
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let takes = if !calm && rng.chance(5) { 1000 + rng.below(8000) } else { rng.below(20) };
+        let fails = !joinable || (!calm && rng.chance(12));
+        container.kept = true;
+        container.stage = Stage::Setup { until: now.after(millis(takes)), fails };
+    }
+
+    /// When something happens next by itself, or could be seen by looking.
+    pub fn next_at(&self, now: BootTime) -> Option<BootTime> {
+        let looks = |container: &Container| match container.stage {
+            Stage::Dead { .. } => {
+                [container.empty_at, Some(container.drained_at)].into_iter().flatten().filter(|at| *at > now).min()
+            }
+            Stage::Made | Stage::Setup { .. } | Stage::Alive { .. } => container.next_at(),
+        };
+        self.containers.values().filter_map(looks).min()
+    }
+
+    /// Lets happen what is due, and says what the keeper would announce.
+    pub fn advance(&mut self, rng: &mut Rng, now: BootTime) -> Vec<Fact> {
+        let calm = self.calm;
+        let due = self.containers.iter_mut().filter(|(_, container)| container.next_at().is_some_and(|at| at <= now));
+        due.filter_map(|(id, container)| container.advance(rng, id, now, calm)).collect()
+    }
+
+    /// What the keeper says of `id` when asked.
+    pub fn look(&self, id: &ContainerId) -> Option<Fact> {
+        self.containers.get(id).filter(|container| container.kept).and_then(|container| container.announce(id))
+    }
+
+    /// The keeper dies; the anchor takes its place. What ended is forgotten, what is being set up dies, what runs runs on.
+    pub fn lose_keeper(&mut self, now: BootTime) {
+        self.keeper_since = now;
+        for container in self.containers.values_mut() {
+            if let Stage::Setup { .. } = container.stage {
+                container.end(Outcome::Exited { exit: Exit::Signal(9), oom: false }, now);
+            }
+            if let Stage::Dead { forgotten, .. } = &mut container.stage {
+                *forgotten |= container.kept;
+                container.kept = false;
+            }
+        }
+    }
+
+    /// The stop signal; says what the supervisor learns at once.
+    pub fn stop(&mut self, id: &ContainerId, now: BootTime) -> Option<Fact> {
+        let container = self.containers.get_mut(id)?;
+        let Stage::Alive { exit } = &mut container.stage else { return None };
+        match container.temper.term {
+            Term::Unhandled => return Some(Fact::StopUnhandled { id: id.clone() }),
+            Term::Ignores => {}
+            Term::Exits(after_ms) => {
+                let at = now.after(millis(after_ms));
+                let code = if after_ms % 2 == 0 { Exit::Code(0) } else { Exit::Signal(15) };
+                if exit.as_ref().is_none_or(|(earlier, ..)| *earlier > at) {
+                    *exit = Some((at, code, false));
+                }
+            }
+        }
+        Some(Fact::StopSent { id: id.clone() })
+    }
+
+    pub fn kill(&mut self, id: &ContainerId, now: BootTime) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let dead_at = now.after(container.temper.dies_after);
+        match &mut container.stage {
+            Stage::Made => {}
+            Stage::Setup { until, fails } => (*until, *fails) = ((*until).min(dead_at), true),
+            Stage::Alive { exit } => {
+                if exit.as_ref().is_none_or(|(earlier, ..)| *earlier > dead_at) {
+                    *exit = Some((dead_at, Exit::Signal(9), false));
+                }
+                container.temper.rest = Rest::LeavesAfter(0);
+            }
+            Stage::Dead { .. } => {
+                let earlier = container.empty_at.unwrap_or(NEVER);
+                container.empty_at = Some(earlier.min(dead_at));
+            }
+        }
+    }
+
+    pub fn is_alive(&self, id: &ContainerId) -> bool {
+        self.containers.get(id).is_some_and(|container| matches!(container.stage, Stage::Alive { .. }))
+    }
+
+    pub fn is_empty(&self, id: &ContainerId, now: BootTime) -> bool {
+        self.containers.get(id).is_none_or(|container| match container.stage {
+            Stage::Made => true,
+            Stage::Setup { .. } | Stage::Alive { .. } => false,
+            Stage::Dead { .. } => container.empty_at.is_some_and(|at| at <= now),
+        })
+    }
+
+    pub fn is_drained(&self, id: &ContainerId, now: BootTime) -> bool {
+        self.containers.get(id).is_none_or(|container| container.drained_at <= now)
+    }
+
+    pub fn of<'a>(&'a self, unit: &'a UnitName) -> impl Iterator<Item = (&'a ContainerId, &'a Container)> {
+        self.containers.iter().filter(move |(id, _)| id.unit == *unit)
+    }
+
+    /// From here on everything behaves.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+        for container in self.containers.values_mut() {
+            container.temper = Temper::calm();
+            if let Stage::Alive { exit } = &mut container.stage {
+                *exit = None;
+            }
+        }
+    }
+
+    /// The program of `unit` ends now, in some way.
+    pub fn crash(&mut self, rng: &mut Rng, unit: &UnitName, now: BootTime) {
+        let alive = self.containers.iter_mut().filter(|(id, _)| id.unit == *unit);
+        for (_, container) in alive {
+            if let Stage::Alive { exit } = &mut container.stage {
+                *exit = Some((now, random_exit(rng), rng.chance(5)));
+            }
+        }
+    }
+}
+
+impl Container {
+    fn next_at(&self) -> Option<BootTime> {
+        match &self.stage {
+            Stage::Made => None,
+            Stage::Setup { until, .. } => Some(*until),
+            Stage::Alive { exit } => exit.as_ref().map(|(at, ..)| *at),
+            Stage::Dead { .. } => None,
+        }
+    }
+
+    fn advance(&mut self, rng: &mut Rng, id: &ContainerId, now: BootTime, calm: bool) -> Option<Fact> {
+        match &self.stage {
+            Stage::Made | Stage::Dead { .. } => return None,
+            Stage::Setup { fails: true, .. } => self.end(Outcome::StartFailed { text: "mount: EINVAL".into() }, now),
+            Stage::Setup { fails: false, .. } => {
+                let exits = !calm && rng.chance(60);
+                let exit = exits.then(|| (now.after(millis(rng.below(4000))), random_exit(rng), rng.chance(5)));
+                self.stage = Stage::Alive { exit };
+            }
+            Stage::Alive { exit } => {
+                let (_, exit, oom) = (*exit)?;
+                self.end(Outcome::Exited { exit, oom }, now);
+            }
+        }
+        self.announce(id)
+    }
+
+    fn end(&mut self, outcome: Outcome, at: BootTime) {
+        self.stage = Stage::Dead { at, outcome, forgotten: false };
+        self.empty_at = match self.temper.rest {
+            Rest::LeavesAfter(after_ms) => Some(at.after(millis(after_ms))),
+            Rest::StaysUntilKilled => None,
+        };
+        self.drained_at = at.after(millis(5));
+    }
+
+    /// What the keeper tells: how far it is.
+    fn announce(&self, id: &ContainerId) -> Option<Fact> {
+        let id = id.clone();
+        match &self.stage {
+            Stage::Made | Stage::Setup { .. } => None,
+            Stage::Alive { .. } => Some(Fact::Started { id, pid: HostPid(1000) }),
+            Stage::Dead { outcome: Outcome::StartFailed { text }, .. } => {
+                Some(Fact::StartFailed { id, text: text.clone() })
+            }
+            Stage::Dead { at, outcome: Outcome::Exited { exit, oom }, .. } => {
+                Some(Fact::Exited { id, exit: *exit, oom: *oom, at: *at })
+            }
+        }
+    }
+}
+
+impl Temper {
+    fn calm() -> Temper {
+        Temper { term: Term::Exits(0), rest: Rest::LeavesAfter(0), dies_after: Duration::ZERO }
+    }
+
+    fn random(rng: &mut Rng) -> Temper {
+        let (soon, late) = (rng.below(300), rng.below(5000));
+        let term = *rng.pick(&[Term::Exits(0), Term::Exits(soon), Term::Exits(late), Term::Ignores, Term::Unhandled]);
+        let rest = *rng.pick(&[Rest::LeavesAfter(0), Rest::LeavesAfter(late), Rest::StaysUntilKilled]);
+        let dies_after = if rng.chance(5) { millis(20_000) } else { millis(rng.below(10)) };
+        Temper { term, rest, dies_after }
+    }
+}
+
+fn random_exit(rng: &mut Rng) -> Exit {
+    *rng.pick(&[Exit::Code(0), Exit::Code(1), Exit::Signal(9), Exit::Signal(11)])
+}

@@ -1,0 +1,356 @@
+//! Seeded histories with faults: the real `reconcile`, `record` and `begin` against a fake host and a fake clock.
+//!
+//! One history is some units, a few pools of texts for them, and 200 events: edits, removals, texts that are not valid,
+//! programs that end in every way, clients' commands, the supervisor crashing between any two of its steps, the keeper
+//! lost with its records, facts late and twice. Then the faults end, the world comes to rest, and what runs must be what
+//! should run; a crash and a shutdown later every generation must have its one exit record. The oracle judges each
+//! effect as it reaches the host.
+//!
+//! `MOORED_HISTORIES=1000000` runs more, `MOORED_SEED=n` shows one. A failure prints its seed and its history.
+
+mod host;
+mod oracle;
+mod rng;
+mod sample;
+mod supervisor;
+
+use std::collections::BTreeMap;
+
+use moored::plan::{BootTime, Fact, Hold, Phase, Until, WallTime, Want, status};
+use moored::unit::{Signal, UnitName};
+
+use host::{Host, millis};
+use oracle::Oracle;
+use rng::Rng;
+use supervisor::{Disk, Outside, Stop, Supervisor};
+
+/// A fault that is planted in the fakes around the core, to see that the checks bite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    None,
+    /// The cgroup of the old generation is said to be empty without looking.
+    StartBesideOld,
+    /// What the backoff counts is not read back after a crash.
+    BackoffForgotten,
+    /// The last good texts are not read back after a crash.
+    LastGoodLost,
+}
+
+const EVENTS: usize = 200;
+const UNITS: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
+/// Edits go back and forth between so many texts of one unit.
+const TEXTS: u8 = 3;
+/// A world that has no faults comes to rest within so many steps of the clock.
+const STEPS_TO_REST: usize = 2000;
+
+struct History {
+    rng: Rng,
+    now: BootTime,
+    names: Vec<UnitName>,
+    texts: BTreeMap<UnitName, Vec<Want>>,
+    /// `None` is a text that is not valid.
+    files: BTreeMap<UnitName, Option<Want>>,
+    host: Host,
+    disk: Disk,
+    oracle: Oracle,
+    supervisor: Option<Supervisor>,
+    trace: Option<Vec<String>>,
+    bug: Bug,
+}
+
+/// Splits the borrow: the supervisor, and all that it may touch.
+macro_rules! outside {
+    ($history:expr) => {
+        Outside {
+            rng: &mut $history.rng,
+            now: $history.now,
+            host: &mut $history.host,
+            disk: &mut $history.disk,
+            oracle: &mut $history.oracle,
+            trace: &mut $history.trace,
+            bug: $history.bug,
+        }
+    };
+}
+
+impl History {
+    fn new(seed: u64, bug: Bug, traced: bool) -> History {
+        let mut rng = Rng::new(seed);
+        let names: Vec<UnitName> = UNITS.iter().map(|name| UnitName::new(name).expect("a name")).collect();
+        let mut texts = BTreeMap::new();
+        for (index, name) in names.iter().enumerate() {
+            let number = |version| (index as u8) * 16 + version + 1;
+            let pool = (0..TEXTS).map(|version| sample::random(&mut rng, name, number(version), &names)).collect();
+            texts.insert(name.clone(), pool);
+        }
+        let host = Host { containers: BTreeMap::new(), keeper_since: BootTime(1), calm: false };
+        let (files, disk, oracle) = (BTreeMap::new(), Disk::default(), Oracle::default());
+        let (trace, now) = (traced.then(Vec::new), BootTime(1_000_000_000));
+        History { rng, now, names, texts, files, host, disk, oracle, supervisor: None, trace, bug }
+    }
+
+    /// All of it, or what went wrong.
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..EVENTS {
+            self.event()?;
+        }
+        self.say("the faults end");
+        self.host.calm_down();
+        self.rest()?;
+        self.check_converged()?;
+        let before = self.running();
+        self.say("one more crash");
+        self.crash();
+        self.rest()?;
+        if self.running() != before {
+            return Err(format!("12: a crash changed what runs: {before:?} to {:?}", self.running()));
+        }
+        self.say("shutdown");
+        self.oracle.shutdown = true;
+        self.crash();
+        self.rest()?;
+        match self.host.containers.keys().next() {
+            Some(left) => Err(format!("14: {left} outlives the shutdown")),
+            None => self.oracle.on_end_of_time(),
+        }
+    }
+
+    fn event(&mut self) -> Result<(), String> {
+        let unit = self.rng.pick(&self.names).clone();
+        match self.rng.below(100) {
+            0..35 => {
+                let wait = *self.rng.pick(&[1, 10, 100, 1000, 1000, 5000]);
+                let wait = self.rng.below(wait) + 1;
+                return self.advance(self.now.after(millis(wait)));
+            }
+            35..50 => self.edit(unit),
+            50..54 => self.change_file("is not valid", unit, Some(None)),
+            54..58 => self.change_file("is removed", unit, None),
+            58..68 => {
+                self.say(&format!("{unit} ends by itself"));
+                self.host.crash(&mut self.rng, &unit, self.now);
+            }
+            68..80 => self.client(unit),
+            80..88 => self.arm_fuse(),
+            88..92 => self.crash(),
+            92..95 => self.lose_keeper(),
+            _ => {}
+        }
+        if self.rng.chance(40) {
+            self.start_supervisor();
+        }
+        self.advance(self.now)
+    }
+
+    fn edit(&mut self, unit: UnitName) {
+        let text = self.rng.pick(&self.texts[&unit]).clone();
+        self.change_file("is edited", unit, Some(Some(text)));
+    }
+
+    fn change_file(&mut self, what: &str, unit: UnitName, text: Option<Option<Want>>) {
+        let print = text.as_ref().and_then(|text| text.as_ref()).map(|want| want.fingerprint.0[0]);
+        self.say(&format!("{unit}.toml {what} {print:?}"));
+        match text {
+            Some(text) => drop(self.files.insert(unit, text)),
+            None => drop(self.files.remove(&unit)),
+        }
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.read_files(&mut outside!(self), &self.files);
+        }
+    }
+
+    fn client(&mut self, unit: UnitName) {
+        let Some(supervisor) = &mut self.supervisor else { return };
+        if !self.disk.good.contains_key(&unit) {
+            return;
+        }
+        let live = supervisor.observed.units.get(&unit).and_then(|seen| seen.live.as_ref());
+        let up = live.is_some_and(|live| live.is_up());
+        let fact = match self.rng.below(5) {
+            0 => {
+                self.oracle.client_start(&unit, up);
+                Fact::ClientStart { unit: unit.clone() }
+            }
+            1 => {
+                self.oracle.client_restart(&self.host, &unit);
+                Fact::ClientRestart { unit: unit.clone() }
+            }
+            2 => Fact::ClientReload { unit: unit.clone() },
+            3 => Fact::ClientKill { unit: unit.clone(), signal: Signal(10) },
+            _ => {
+                let hold = random_hold(&mut self.rng, self.now);
+                let until = hold.until.map_or(BootTime(u64::MAX), |until| until.boot);
+                self.oracle.client_stop(&self.host, &unit, until);
+                Fact::ClientStop { unit: unit.clone(), hold }
+            }
+        };
+        let mut out = outside!(self);
+        out.say(|| format!("client: {fact}"));
+        supervisor.client(&mut out, &unit, fact);
+    }
+
+    fn arm_fuse(&mut self) {
+        let steps = self.rng.below(12) as u32;
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.fuse = Some(steps);
+        }
+    }
+
+    fn crash(&mut self) {
+        self.say("the supervisor crashes");
+        self.supervisor = None;
+    }
+
+    fn lose_keeper(&mut self) {
+        self.say("the keeper dies with its records, and the supervisor with it");
+        self.host.lose_keeper(self.now);
+        self.supervisor = None;
+    }
+
+    fn start_supervisor(&mut self) {
+        if self.supervisor.is_none() {
+            self.say("the supervisor starts");
+            self.supervisor = Some(Supervisor::start(&mut outside!(self), &self.files));
+        }
+    }
+
+    /// Lets the time pass up to `until`, with all that happens on the way.
+    fn advance(&mut self, until: BootTime) -> Result<(), String> {
+        loop {
+            self.settle()?;
+            match self.next_at() {
+                Some(at) if at <= until => self.now = at.max(self.now),
+                Some(_) | None => break,
+            }
+        }
+        self.now = until;
+        self.settle()
+    }
+
+    /// Everything that is due at this moment.
+    fn settle(&mut self) -> Result<(), String> {
+        let news = self.host.advance(&mut self.rng, self.now);
+        self.oracle.ended(&self.host);
+        let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
+        let mut out = outside!(self);
+        news.into_iter().for_each(|fact| supervisor.post(&mut out, fact));
+        match supervisor.run(&mut out) {
+            Ok(()) => Ok(()),
+            Err(Stop::Wrong(words)) => Err(words),
+            Err(Stop::Crashed) => {
+                self.crash();
+                Ok(())
+            }
+        }
+    }
+
+    fn next_at(&self) -> Option<BootTime> {
+        let supervisor = self.supervisor.as_ref().and_then(Supervisor::next_at);
+        self.host.next_at(self.now).into_iter().chain(supervisor).min()
+    }
+
+    /// Lets the time pass until nothing is to come.
+    fn rest(&mut self) -> Result<(), String> {
+        self.start_supervisor();
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.fuse = None;
+        }
+        for _ in 0..STEPS_TO_REST {
+            self.settle()?;
+            match self.next_at() {
+                Some(at) => self.now = at.max(self.now),
+                None => return Ok(()),
+            }
+        }
+        Err("13: the world does not come to rest".into())
+    }
+
+    fn running(&self) -> Vec<String> {
+        let alive = self.host.containers.keys().filter(|id| self.host.is_alive(id));
+        alive.map(|id| id.to_string()).collect()
+    }
+
+    /// Invariant 13: what runs is what should run.
+    fn check_converged(&self) -> Result<(), String> {
+        let Some(supervisor) = &self.supervisor else { return Ok(()) };
+        for unit in &self.names {
+            let should = self.oracle.should_run(unit, self.now);
+            let words = status(supervisor.desired(), &supervisor.observed, unit, self.now);
+            let alive = self.host.of(unit).find(|(id, _)| self.host.is_alive(id));
+            match (should, alive, words.phase) {
+                (Ok(want), Some((_, found)), Phase::Running) if want.fingerprint == found.want.fingerprint => {}
+                // A ring of shared networks: what runs is left alone, nothing new starts.
+                (Ok(want), _, Phase::Waiting | Phase::Failed | Phase::Running) if want.unit.network.is_some() => {}
+                (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
+                (Err(why), Some(_), _) if why.contains("gave up") => {}
+                (Err(_), None, Phase::Waiting) => {}
+                (should, alive, phase) => {
+                    let (alive, should) = (alive.map(|(id, _)| id.to_string()), should.map(|want| want.fingerprint));
+                    return Err(format!("13: {unit} should be {should:?}, is {alive:?}, {phase:?} {:?}", words.reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, words: &str) {
+        let mut out = outside!(self);
+        out.say(|| words.to_owned());
+    }
+}
+
+fn random_hold(rng: &mut Rng, now: BootTime) -> Hold {
+    let until = rng.chance(60).then(|| Until { boot: now.after(millis(rng.below(20_000))), wall: WallTime(0) });
+    Hold { by: "root".into(), reason: None, since: WallTime(0), until }
+}
+
+/// The first seed of `seeds` whose history goes wrong, and how.
+fn first_failure(seeds: std::ops::Range<u64>, bug: Bug) -> Option<(u64, String)> {
+    seeds.into_iter().find_map(|seed| History::new(seed, bug, false).run().err().map(|words| (seed, words)))
+}
+
+/// The history of `seed` in readable lines.
+fn retell(seed: u64, bug: Bug) -> String {
+    let mut history = History::new(seed, bug, true);
+    let end = history.run();
+    let lines = history.trace.unwrap_or_default();
+    format!("{}\nseed {seed}: {end:?}", lines.join("\n"))
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn ten_thousand_histories_break_no_invariant() {
+    if let Some(seed) = number_from("MOORED_SEED") {
+        println!("{}", retell(seed, Bug::None));
+        return;
+    }
+    let histories = number_from("MOORED_HISTORIES").unwrap_or(10_000);
+    if let Some((seed, words)) = first_failure(0..histories, Bug::None) {
+        panic!("{}\n{words}\nagain with MOORED_SEED={seed}", retell(seed, Bug::None));
+    }
+}
+
+/// The planted bug is caught, by the invariant that it breaks.
+fn assert_caught(bug: Bug, invariant: &str) {
+    let (seed, words) = first_failure(0..10_000, bug).expect("a planted bug is caught");
+    println!("{bug:?} is caught at seed {seed}: {words}");
+    assert!(words.starts_with(invariant), "{bug:?} is caught by another check: {words}");
+}
+
+#[test]
+fn a_start_beside_the_old_cgroup_is_caught() {
+    assert_caught(Bug::StartBesideOld, "1:");
+}
+
+#[test]
+fn a_backoff_forgotten_in_a_crash_is_caught() {
+    assert_caught(Bug::BackoffForgotten, "5:");
+}
+
+#[test]
+fn a_last_good_text_lost_in_a_crash_is_caught() {
+    assert_caught(Bug::LastGoodLost, "4/12:");
+}

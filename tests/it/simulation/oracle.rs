@@ -1,0 +1,284 @@
+//! What must hold, judged from the truth and by its own arithmetic, at the moment an effect reaches the host.
+//!
+//! Numbers are those of the invariants in SAFETY.md. An *excuse* is a reason for which a running container may be
+//! stopped: its file was read as gone or changed, a client said so, everything stops, or the network it shares went.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
+use moored::unit::{ContainerId, Fingerprint, RestartPolicy, UnitName};
+
+use super::host::{Host, Stage};
+
+#[derive(Default)]
+pub struct Oracle {
+    units: BTreeMap<UnitName, Truth>,
+    excused: BTreeSet<ContainerId>,
+    journal: BTreeMap<ContainerId, Outcome>,
+    /// Journalled as not stopped by us.
+    by_itself: BTreeSet<ContainerId>,
+    ended: BTreeMap<ContainerId, End>,
+    pub shutdown: bool,
+    pub starts: u64,
+}
+
+/// How a generation really ended.
+struct End {
+    at: BootTime,
+    ran_for: Duration,
+    outcome: Outcome,
+    fingerprint: Fingerprint,
+    joined: Option<ContainerId>,
+    forgotten: bool,
+}
+
+/// What is true of one unit.
+#[derive(Default)]
+struct Truth {
+    /// The last good text that the supervisor read; `None` when the file is gone.
+    good: Option<Want>,
+    /// Held until.
+    held: Option<BootTime>,
+    /// Somebody asked for a start since the last one.
+    wished: bool,
+    /// Somebody started it by hand since the last stop.
+    by_hand: bool,
+    last: Option<ContainerId>,
+    /// `last` counts in `short_runs` already, or a client wiped the slate since.
+    counted: bool,
+    short_runs: u32,
+    highest: u64,
+}
+
+const UNKNOWN: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
+
+/// What is wrong, in words.
+pub type Verdict = Result<(), String>;
+
+fn must(holds: bool, invariant: &str, words: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(format!("{invariant}: {}", words())) }
+}
+
+impl Oracle {
+    fn truth(&mut self, unit: &UnitName) -> &mut Truth {
+        self.units.entry(unit.clone()).or_default()
+    }
+
+    /// The supervisor has read the files. `None` is a text that is not valid: the last good one stays.
+    pub fn read_files(&mut self, host: &Host, files: &BTreeMap<UnitName, Option<Want>>) {
+        let gone: Vec<UnitName> = self.units.keys().filter(|unit| !files.contains_key(*unit)).cloned().collect();
+        gone.iter().for_each(|unit| self.read(host, unit, None));
+        let valid = files.iter().filter_map(|(unit, text)| Some((unit, text.as_ref()?)));
+        valid.for_each(|(unit, text)| self.read(host, unit, Some(text)));
+    }
+
+    fn read(&mut self, host: &Host, unit: &UnitName, good: Option<&Want>) {
+        let truth = self.truth(unit);
+        truth.good = good.cloned();
+        let other = |text: &Want| good.is_none_or(|good| good.fingerprint != text.fingerprint);
+        let changed = host.of(unit).filter(|(_, container)| other(&container.want)).map(|(id, _)| id.clone());
+        self.excused.extend(changed);
+    }
+
+    pub fn client_stop(&mut self, host: &Host, unit: &UnitName, until: BootTime) {
+        self.excused.extend(host.of(unit).map(|(id, _)| id.clone()));
+        let truth = self.truth(unit);
+        (truth.held, truth.wished, truth.by_hand) = (Some(until), false, false);
+        (truth.counted, truth.short_runs) = (true, 0);
+    }
+
+    /// The supervisor has written down that the file of `unit` was gone.
+    pub fn forget(&mut self, unit: &UnitName) {
+        let truth = self.truth(unit);
+        *truth = Truth { highest: truth.highest, ..Truth::default() };
+    }
+
+    /// A client's start of a unit that is up or not, as far as the supervisor knows.
+    pub fn client_start(&mut self, unit: &UnitName, up: bool) {
+        let truth = self.truth(unit);
+        truth.held = None;
+        truth.wished |= !up;
+        truth.by_hand |= !up;
+        (truth.counted, truth.short_runs) = (true, 0);
+    }
+
+    pub fn client_restart(&mut self, host: &Host, unit: &UnitName) {
+        self.excused.extend(host.of(unit).map(|(id, _)| id.clone()));
+        self.client_start(unit, false);
+    }
+
+    /// A program ended, or its start failed.
+    pub fn ended(&mut self, host: &Host) {
+        for (id, container) in &host.containers {
+            let Stage::Dead { at, outcome, forgotten } = &container.stage else { continue };
+            let ran_for = match outcome {
+                Outcome::Exited { .. } => at.since(container.run.begun),
+                Outcome::StartFailed { .. } => Duration::ZERO,
+            };
+            let fingerprint = container.want.fingerprint;
+            let joined = container.run.joined.clone();
+            let end = End { at: *at, ran_for, outcome: outcome.clone(), fingerprint, joined, forgotten: *forgotten };
+            self.ended.insert(id.clone(), end);
+        }
+    }
+
+    fn is_excused(&self, host: &Host, id: &ContainerId) -> bool {
+        let live = host.containers.get(id).map(|container| &container.run.joined);
+        let owner = live.or(self.ended.get(id).map(|end| &end.joined)).and_then(|joined| joined.as_ref());
+        self.shutdown
+            || self.excused.contains(id)
+            || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused(host, owner))
+    }
+
+    /// Invariants 4 and 12: what is healthy and unchanged is not touched.
+    pub fn on_stop(&mut self, host: &Host, id: &ContainerId) -> Verdict {
+        let excused = self.is_excused(host, id);
+        if excused {
+            self.excused.insert(id.clone());
+        }
+        must(excused || !host.is_alive(id), "4/12", || format!("{id} is stopped for no reason"))
+    }
+
+    /// Invariants 1, 4 and 5 at the moment of a spawn.
+    pub fn on_start(&mut self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
+        self.starts += 1;
+        self.ended(host);
+        let is_old = |other: &&ContainerId| other.unit == id.unit && *other != id;
+        let old = host.containers.keys().find(is_old);
+        must(old.is_none_or(|old| host.is_empty(old, now)), "1", || format!("{id} starts before {old:?} is empty"))?;
+        must(old.is_none_or(|old| !host.containers[old].kept), "1", || format!("{id} starts beside {old:?}"))?;
+        must(!self.shutdown, "14", || format!("{id} starts in a shutdown"))?;
+        self.count_last(host, &id.unit);
+        let truth = self.units.entry(id.unit.clone()).or_default();
+        must(id.generation > truth.highest, "1", || format!("{id} is a generation that was there before"))?;
+        let good = truth.good.as_ref().is_some_and(|good| good.fingerprint == want.fingerprint);
+        must(good, "3", || format!("{id} is not the last good text"))?;
+        must(truth.held.is_none_or(|until| until <= now), "hold", || format!("{id} starts although held"))?;
+        must(want.unit.enabled || truth.by_hand, "enabled", || format!("{id} starts although not enabled"))?;
+        self.check_pause(host, id, want, now)?;
+        let truth = self.truth(&id.unit);
+        (truth.held, truth.wished, truth.counted) = (None, false, false);
+        (truth.last, truth.highest) = (Some(id.clone()), id.generation);
+        truth.by_hand &= !want.unit.enabled;
+        Ok(())
+    }
+
+    /// Brings `short_runs` up to date with the last run.
+    fn count_last(&mut self, host: &Host, unit: &UnitName) {
+        let Some(last) = self.units.get(unit).and_then(|truth| truth.last.clone()) else { return };
+        let excused = self.is_excused(host, &last);
+        let (Some(end), Some(truth)) = (self.ended.get(&last), self.units.get_mut(unit)) else { return };
+        let reset_after = truth.good.as_ref().map_or(Duration::ZERO, |good| good.unit.restart.reset_after);
+        let same = truth.good.as_ref().is_some_and(|good| good.fingerprint == end.fingerprint);
+        if !same {
+            truth.short_runs = 0;
+        } else if !excused && !std::mem::replace(&mut truth.counted, true) {
+            let forgotten = end.forgotten && self.journal.get(&last) == Some(&UNKNOWN);
+            let short = !forgotten && end.ran_for < reset_after;
+            truth.short_runs = if short { truth.short_runs + 1 } else { 0 };
+        }
+    }
+
+    /// Invariant 5, and the restart policy, for a start that nobody asked for.
+    fn check_pause(&self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
+        let Some(truth) = self.units.get(&id.unit) else { return Ok(()) };
+        let Some(last) = truth.last.as_ref().filter(|_| !truth.wished) else { return Ok(()) };
+        let Some(end) = self.ended.get(last) else { return Ok(()) };
+        if end.fingerprint != want.fingerprint || self.is_excused(host, last) {
+            return Ok(());
+        }
+        let outcome = self.known_outcome(Some(last), end);
+        let restart = &want.unit.restart;
+        must(wants_restart(restart.policy, outcome), "policy", || format!("{id} starts after {outcome}"))?;
+        let pause = match truth.short_runs {
+            0 => Duration::ZERO,
+            count => restart.max_delay.min(restart.delay * 2u32.pow(count.min(20) - 1)),
+        };
+        let gap = now.since(end.at);
+        must(gap >= pause, "5", || format!("{id} starts {gap:?} after {last} ended, which is less than {pause:?}"))
+    }
+
+    /// How a run ended, as far as it could be known.
+    fn known_outcome<'a>(&'a self, id: Option<&ContainerId>, end: &'a End) -> &'a Outcome {
+        id.and_then(|id| self.journal.get(id)).unwrap_or(&end.outcome)
+    }
+
+    /// Invariant 6: exactly one record, and a true one.
+    pub fn on_journal(&mut self, host: &Host, id: &ContainerId, record: Option<&ExitRecord>) -> Verdict {
+        self.ended(host);
+        let container = host.containers.get(id);
+        let Some(record) = record else {
+            let spawned = container.is_some_and(|container| !matches!(container.stage, Stage::Made));
+            return must(!spawned, "6", || format!("{id} ran and has no record"));
+        };
+        let truth = self.ended.get(id);
+        let unknown = record.outcome == UNKNOWN;
+        let right = truth.is_none_or(|end| end.outcome == record.outcome || (end.forgotten && unknown));
+        must(right, "6", || format!("{id} is recorded as {}", record.outcome))?;
+        must(truth.is_some() || unknown, "6", || format!("the record of {id} is invented"))?;
+        if truth.is_none() {
+            self.never_spawned(record);
+        }
+        if record.stopped.is_none() {
+            self.by_itself.insert(id.clone());
+        }
+        let earlier = self.journal.insert(id.clone(), record.outcome.clone());
+        must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
+    }
+
+    /// Supervisor and keeper died before the spawn: nobody can know that there was none, so it counts as a run.
+    fn never_spawned(&mut self, record: &ExitRecord) {
+        let (at, outcome, fingerprint) = (record.at, record.outcome.clone(), record.fingerprint);
+        let end = End { at, ran_for: record.ran_for, outcome, fingerprint, joined: None, forgotten: true };
+        self.ended.insert(record.id.clone(), end);
+        let truth = self.truth(&record.id.unit);
+        (truth.wished, truth.last, truth.counted) = (false, Some(record.id.clone()), false);
+    }
+
+    /// Invariant 6 at the end of time: every generation that ended has its record.
+    pub fn on_end_of_time(&self) -> Verdict {
+        let missing = self.ended.keys().find(|id| !self.journal.contains_key(*id));
+        must(missing.is_none(), "6", || format!("the record of {missing:?} is lost"))
+    }
+
+    /// Whether `unit` should be running, now that nothing happens any more; `Err` says why not.
+    pub fn should_run(&self, unit: &UnitName, now: BootTime) -> Result<Want, String> {
+        let truth = self.units.get(unit).ok_or("never declared")?;
+        let want = truth.good.as_ref().ok_or("removed")?;
+        if truth.held.is_some_and(|until| until > now) {
+            return Err("held".into());
+        }
+        if !want.unit.enabled && !truth.by_hand {
+            return Err("not enabled".into());
+        }
+        let end = truth.last.as_ref().filter(|_| !truth.wished).and_then(|last| self.ended.get(last));
+        if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| self.by_itself.contains(last))) {
+            let same = end.fingerprint == want.fingerprint;
+            let outcome = self.known_outcome(truth.last.as_ref(), end);
+            if same && (want.unit.restart.limit.is_some() || !wants_restart(want.unit.restart.policy, outcome)) {
+                return Err("ended, or gave up".into());
+            }
+            if !same && !want.unit.enabled {
+                return Err("not enabled, and its run by hand is over".into());
+            }
+        }
+        Ok(want.clone())
+    }
+}
+
+/// The restart policies, written down once more.
+fn wants_restart(policy: RestartPolicy, outcome: &Outcome) -> bool {
+    let (good, abnormal) = match outcome {
+        Outcome::Exited { exit: Exit::Code(code), oom } => (*code == 0 && !oom, *oom),
+        Outcome::Exited { exit: Exit::Signal(_) | Exit::Unknown, .. } => (false, true),
+        Outcome::StartFailed { .. } => (false, false),
+    };
+    match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnSuccess => good,
+        RestartPolicy::OnFailure => !good,
+        RestartPolicy::OnAbnormal => abnormal,
+        RestartPolicy::Never => false,
+    }
+}

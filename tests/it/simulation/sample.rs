@@ -1,0 +1,60 @@
+//! Units to play with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moored::plan::Want;
+use moored::unit::{
+    Fingerprint, Kind, Log, Network, OnLimit, Process, Resources, Restart, RestartLimit, RestartPolicy, Security,
+    Signal, Source, Stop, Unit, UnitName,
+};
+
+use super::rng::Rng;
+
+/// A service with every default of the unit file.
+pub fn service(name: &UnitName) -> Unit {
+    Unit {
+        name: name.clone(),
+        description: None,
+        hostname: Some(name.to_string()),
+        enabled: true,
+        kind: Kind::Service,
+        source: Source::Executable(PathBuf::from("/bin/true")),
+        process: Process::default(),
+        restart: Restart {
+            policy: RestartPolicy::Always,
+            delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(60),
+            reset_after: Duration::from_secs(60),
+            limit: None,
+            on_limit: OnLimit::StayFailed,
+        },
+        stop: Stop { signal: Signal(15), timeout: Duration::from_secs(30) },
+        reload: None,
+        resources: Resources::default(),
+        network: None,
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        log: Log { max_size_bytes: 10 << 20, max_files: 5 },
+        security: Security::default(),
+        oci: serde_json::Map::new(),
+    }
+}
+
+/// Any text for `name`, the fingerprint made from `number`; it may share the network of one of `others`.
+pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -> Want {
+    use RestartPolicy::{Always, Never, OnAbnormal, OnFailure, OnSuccess};
+    let mut unit = service(name);
+    unit.enabled = !rng.chance(15);
+    unit.kind = if rng.chance(25) { Kind::Oneshot } else { Kind::Service };
+    unit.restart.policy = *rng.pick(&[Always, Always, Always, OnSuccess, OnFailure, OnFailure, OnAbnormal, Never]);
+    unit.restart.delay = Duration::from_millis(*rng.pick(&[0, 100, 1000]));
+    unit.restart.max_delay = Duration::from_secs(*rng.pick(&[1, 5, 60]));
+    unit.restart.reset_after = Duration::from_secs(*rng.pick(&[0, 1, 10]));
+    let limit = RestartLimit { burst: 1 + rng.below(4) as u32, interval: Duration::from_secs(1 + rng.below(30)) };
+    unit.restart.limit = rng.chance(30).then_some(limit);
+    unit.stop.timeout = Duration::from_millis(*rng.pick(&[0, 500, 3000]));
+    unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
+    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]) }
+}

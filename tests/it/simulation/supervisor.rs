@@ -1,0 +1,319 @@
+//! The fake supervisor: the real `record`, `reconcile` and `begin`, with its memory written out and read back as postcard,
+//! and a fuse that makes it crash between any two of its steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moored::plan::{
+    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Run, Seen, State, WallTime, Want, reconcile,
+};
+use moored::unit::{ContainerId, UnitName};
+
+use super::Bug;
+use super::host::{Host, Stage, millis};
+use super::oracle::Oracle;
+use super::rng::Rng;
+
+/// What survives a crash.
+#[derive(Default)]
+pub struct Disk {
+    pub seen: BTreeMap<UnitName, Vec<u8>>,
+    pub floor: u64,
+    pub good: BTreeMap<UnitName, Want>,
+}
+
+/// What a step of the supervisor may touch.
+pub struct Outside<'a> {
+    pub rng: &'a mut Rng,
+    pub now: BootTime,
+    pub host: &'a mut Host,
+    pub disk: &'a mut Disk,
+    pub oracle: &'a mut Oracle,
+    pub trace: &'a mut Option<Vec<String>>,
+    pub bug: Bug,
+}
+
+/// What dies in a crash.
+#[derive(Default)]
+pub struct Supervisor {
+    desired: Desired,
+    pub observed: Observed,
+    mail: Vec<(BootTime, Fact)>,
+    looked: BTreeSet<(ContainerId, bool)>,
+    wake_at: Option<BootTime>,
+    /// Something happened since the last round.
+    awake: bool,
+    /// So many steps to the crash.
+    pub fuse: Option<u32>,
+}
+
+/// Why a round did not end well.
+pub enum Stop {
+    Crashed,
+    Wrong(String),
+}
+
+impl From<String> for Stop {
+    fn from(words: String) -> Stop {
+        Stop::Wrong(words)
+    }
+}
+
+/// More rounds at one moment than this is a busy loop.
+const ROUNDS_MAX: usize = 50;
+
+impl Outside<'_> {
+    fn both(&self) -> Now {
+        // The wall clock jumps to and fro; nothing may depend on it.
+        Now { boot: self.now, wall: WallTime(self.now.0.wrapping_mul(31) % 1_000_000) }
+    }
+
+    pub fn say(&mut self, words: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace {
+            trace.push(format!("{:>9} ms  {}", self.now.0 / 1_000_000, words()));
+        }
+    }
+}
+
+impl Supervisor {
+    /// Reads back what the one before left, and looks at what there is.
+    pub fn start(out: &mut Outside, files: &BTreeMap<UnitName, Option<Want>>) -> Supervisor {
+        let mut this = Supervisor { awake: true, ..Supervisor::default() };
+        this.observed.floor = out.disk.floor;
+        for (unit, bytes) in &out.disk.seen {
+            let mut seen: Seen = postcard::from_bytes(bytes).expect("what was written reads back");
+            if out.bug == Bug::BackoffForgotten {
+                seen.backoff = Default::default();
+            }
+            this.observed.units.insert(unit.clone(), seen);
+        }
+        if out.bug == Bug::LastGoodLost {
+            out.disk.good.clear();
+        }
+        this.read_files(out, files);
+        this.look_after_crash(out);
+        if out.oracle.shutdown {
+            this.observed.record(&Fact::Shutdown { by: "SIGTERM".into() }, out.both());
+        }
+        this
+    }
+
+    /// For each live generation: the keeper's word, or that there is none.
+    fn look_after_crash(&mut self, out: &mut Outside) {
+        let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+        let news: Vec<Fact> = lives.filter_map(|live| look(out.host, &live.id, &live.run)).collect();
+        news.into_iter().for_each(|fact| self.post(out, fact));
+    }
+
+    /// What is on disk now becomes desired; a file that is not valid counts as its last good text.
+    pub fn read_files(&mut self, out: &mut Outside, files: &BTreeMap<UnitName, Option<Want>>) {
+        let good = &mut out.disk.good;
+        good.retain(|unit, _| files.contains_key(unit));
+        let valid = files.iter().filter_map(|(unit, text)| Some((unit.clone(), text.clone()?)));
+        good.extend(valid);
+        out.oracle.read_files(out.host, files);
+        self.desired.units = good.clone();
+        self.awake = true;
+    }
+
+    /// A fact arrives, some time.
+    pub fn post(&mut self, out: &mut Outside, fact: Fact) {
+        let delay = if out.rng.chance(80) { 0 } else { out.rng.below(300) };
+        if out.rng.chance(10) {
+            let again = out.now.after(millis(out.rng.below(3000)));
+            self.mail.push((again, fact.clone()));
+        }
+        self.mail.push((out.now.after(millis(delay)), fact));
+    }
+
+    /// A client's wish: on disk before its answer.
+    pub fn client(&mut self, out: &mut Outside, unit: &UnitName, fact: Fact) {
+        self.observed.record(&fact, out.both());
+        self.persist(out, unit);
+        self.awake = true;
+    }
+
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    pub fn next_at(&self) -> Option<BootTime> {
+        self.mail.iter().map(|(at, _)| *at).chain(self.wake_at).min()
+    }
+
+    /// Everything that there is to do at this moment.
+    pub fn run(&mut self, out: &mut Outside) -> Result<(), Stop> {
+        for _ in 0..ROUNDS_MAX {
+            self.look_at_ended(out);
+            self.read_mail(out);
+            if !self.awake && self.wake_at.is_none_or(|at| at > out.now) {
+                return Ok(());
+            }
+            self.round(out)?;
+        }
+        Err(Stop::Wrong("13: it does not come to rest".into()))
+    }
+
+    /// The threads that wait for cgroups and logs: they look only at what has ended.
+    fn look_at_ended(&mut self, out: &mut Outside) {
+        let mut news = Vec::new();
+        for live in self.observed.units.values().filter_map(|seen| seen.live.as_ref()) {
+            let State::Ended(ended) = &live.state else { continue };
+            let id = live.id.clone();
+            let empty = out.host.is_empty(&id, out.now) || out.bug == Bug::StartBesideOld;
+            if !ended.empty && empty && self.looked.insert((id.clone(), false)) {
+                news.push(Fact::CgroupEmpty { id: id.clone() });
+            }
+            if !ended.drained && out.host.is_drained(&id, out.now) && self.looked.insert((id.clone(), true)) {
+                news.push(Fact::Drained { id });
+            }
+        }
+        news.into_iter().for_each(|fact| self.post(out, fact));
+    }
+
+    fn read_mail(&mut self, out: &mut Outside) {
+        let (due, later) = std::mem::take(&mut self.mail).into_iter().partition(|(at, _)| *at <= out.now);
+        self.mail = later;
+        let due: Vec<(BootTime, Fact)> = due;
+        for (_, fact) in due {
+            let news = self.observed.record(&fact, out.both());
+            out.say(|| format!("fact: {fact}{}", if news { "" } else { " (nothing new)" }));
+            self.awake |= news;
+        }
+    }
+
+    fn round(&mut self, out: &mut Outside) -> Result<(), Stop> {
+        self.awake = false;
+        let Plan { actions, wake_at } = reconcile(&self.desired, &self.observed, out.now);
+        self.wake_at = wake_at;
+        if wake_at.is_some_and(|at| at <= out.now) {
+            return Err(Stop::Wrong(format!("13: wakes up in the past, {wake_at:?}")));
+        }
+        for action in &actions {
+            self.apply(out, action)?;
+        }
+        let again = reconcile(&self.desired, &self.observed, out.now);
+        let twice = again.actions.iter().find(|action| actions.contains(action));
+        match twice {
+            Some(action) => Err(Stop::Wrong(format!("asked twice: {action}"))),
+            None => {
+                self.awake = !again.actions.is_empty();
+                self.wake_at = again.wake_at;
+                Ok(())
+            }
+        }
+    }
+
+    /// Begin, write, do; it may crash between any two.
+    fn apply(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
+        self.burn()?;
+        let fits = self.observed.begin(action, out.both());
+        if !fits {
+            return Err(Stop::Wrong(format!("planned what does not fit: {action}")));
+        }
+        self.burn()?;
+        self.persist(out, action.unit());
+        if let Action::Forget { unit } = action {
+            out.oracle.forget(unit);
+        }
+        self.burn()?;
+        out.say(|| format!("{action}"));
+        self.effect(out, action)
+    }
+
+    fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
+        match action {
+            Action::Start { id, unit, fingerprint, join } => {
+                let want = Want { unit: unit.clone(), fingerprint: *fingerprint };
+                self.start_container(out, id, want, join.clone())?;
+            }
+            Action::Stop { id, signal, .. } => {
+                out.oracle.on_stop(out.host, id)?;
+                let answer = signal.and_then(|_| out.host.stop(id, out.now));
+                answer.into_iter().for_each(|fact| self.post(out, fact));
+            }
+            Action::Kill { id } => {
+                out.oracle.on_stop(out.host, id)?;
+                out.host.kill(id, out.now);
+            }
+            Action::Signal { .. } => {}
+            Action::Reload { id, .. } => self.post(out, Fact::Reloaded { id: id.clone() }),
+            Action::Clear { id } => self.clear(out, id)?,
+            Action::Forget { .. } | Action::Reboot { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn start_container(
+        &mut self,
+        out: &mut Outside,
+        id: &ContainerId,
+        want: Want,
+        join: Option<ContainerId>,
+    ) -> Result<(), Stop> {
+        let run = Run::new(&want.unit, want.fingerprint, join, out.now);
+        out.host.make_cgroup(out.rng, id, want.clone(), run);
+        self.burn()?;
+        out.oracle.on_start(out.host, id, &want, out.now)?;
+        out.host.spawn(out.rng, id, out.now);
+        self.burn()
+    }
+
+    /// Journal, acknowledge, remove.
+    fn clear(&mut self, out: &mut Outside, id: &ContainerId) -> Result<(), Stop> {
+        if !out.host.calm && out.rng.chance(5) {
+            let (deed, text) = (Deed::Clear, "rmdir: EBUSY".to_owned());
+            self.post(out, Fact::ActionFailed { id: id.clone(), deed, text });
+            return Ok(());
+        }
+        let last = self.observed.units.get(&id.unit).and_then(|seen| seen.last.as_ref());
+        if out.host.containers.contains_key(id) {
+            out.oracle.on_journal(out.host, id, last.filter(|last| last.id == *id))?;
+        }
+        self.burn()?;
+        if let Some(container) = out.host.containers.get_mut(id) {
+            container.kept = false;
+        }
+        self.burn()?;
+        if out.host.is_empty(id, out.now) {
+            out.host.containers.remove(id);
+        }
+        self.burn()?;
+        self.post(out, Fact::Cleared { id: id.clone() });
+        Ok(())
+    }
+
+    fn persist(&self, out: &mut Outside, unit: &UnitName) {
+        out.disk.floor = self.observed.floor;
+        match self.observed.units.get(unit) {
+            Some(seen) => {
+                let bytes = postcard::to_allocvec(seen).expect("a value that was made here");
+                out.disk.seen.insert(unit.clone(), bytes);
+            }
+            None => drop(out.disk.seen.remove(unit)),
+        }
+    }
+
+    fn burn(&mut self) -> Result<(), Stop> {
+        match &mut self.fuse {
+            None => Ok(()),
+            Some(0) => Err(Stop::Crashed),
+            Some(steps) => {
+                *steps -= 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What the keeper says of a generation after a crash of the supervisor.
+fn look(host: &Host, id: &ContainerId, run: &Run) -> Option<Fact> {
+    let container = host.containers.get(id);
+    if container.is_some_and(|container| container.kept) {
+        return match host.look(id) {
+            Some(Fact::Started { id, pid }) => Some(Fact::Adopted { id, pid, run: Box::new(run.clone()) }),
+            other => other,
+        };
+    }
+    let never = host.keeper_since <= run.begun && container.is_none_or(|found| matches!(found.stage, Stage::Made));
+    Some(if never { Fact::NeverStarted { id: id.clone() } } else { Fact::Lost { id: id.clone() } })
+}
