@@ -79,6 +79,9 @@ pub enum Failure {
     /// Only root may make containers.
     #[error("`moored {0}` needs root: containers, cgroups and mounts are made with its rights. Try `sudo moored {0}`")]
     NotRoot(&'static str),
+    /// `up` did not come to run anything.
+    #[error(transparent)]
+    Anchor(#[from] crate::anchor::AnchorError),
     /// Standard output.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -104,6 +107,7 @@ impl Failure {
             | Failure::WrongAnswer
             | Failure::NotBuilt(_)
             | Failure::NotRoot(_)
+            | Failure::Anchor(_)
             | Failure::Output(_)
             | Failure::Terminal { .. } => 1,
         }

@@ -212,8 +212,9 @@ pub enum RootPlan {
         dirs: Vec<String>,
         /// Written with mode 0644: absolute path inside and contents.
         files: Vec<(String, Vec<u8>)>,
-        /// Bind-mounted read-only: the host's path and the absolute path inside.
-        executable: (PathBuf, String),
+        /// Bind-mounted read-only over empty files: the host's path and the absolute path inside. One that is missing on the
+        /// host leaves the empty file, unless it is the last: that is the program.
+        binds: Vec<(PathBuf, String)>,
     },
 }
 
@@ -337,8 +338,9 @@ impl fmt::Display for Step {
                 limits.iter().try_for_each(|limit| write!(f, " {limit}"))
             }
             Step::Root(RootPlan::Directory(path)) => write!(f, "take {} as the root", path.display()),
-            Step::Root(RootPlan::Tmpfs { executable, .. }) => {
-                write!(f, "make a tmpfs root holding {} as {}", executable.0.display(), executable.1)
+            Step::Root(RootPlan::Tmpfs { binds, .. }) => {
+                write!(f, "make a tmpfs root holding")?;
+                binds.iter().try_for_each(|(source, target)| write!(f, " {} as {target}", source.display()))
             }
             Step::CurrentRoot => write!(f, "take the container's root"),
             Step::Mount(mount) => write!(f, "mount {mount}"),

@@ -195,6 +195,34 @@ const CLEAR_RETRY: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const CLEAR_RETRY_MAX: Duration = Duration::from_secs(600);
 
+impl Fact {
+    /// The unit that it is about, if one.
+    pub fn unit(&self) -> Option<&UnitName> {
+        match self {
+            Fact::Started { id, .. }
+            | Fact::StartFailed { id, .. }
+            | Fact::NeverStarted { id }
+            | Fact::Adopted { id, .. }
+            | Fact::Exited { id, .. }
+            | Fact::Lost { id }
+            | Fact::CgroupEmpty { id }
+            | Fact::Lingering { id, .. }
+            | Fact::Drained { id }
+            | Fact::Cleared { id }
+            | Fact::StopSent { id }
+            | Fact::StopUnhandled { id }
+            | Fact::Reloaded { id }
+            | Fact::ActionFailed { id, .. } => Some(&id.unit),
+            Fact::ClientStart { unit }
+            | Fact::ClientStop { unit, .. }
+            | Fact::ClientRestart { unit }
+            | Fact::ClientReload { unit }
+            | Fact::ClientKill { unit, .. } => Some(unit),
+            Fact::Shutdown { .. } => None,
+        }
+    }
+}
+
 impl Observed {
     /// Takes `fact` in; says whether it changed anything (then the unit's [`Seen`] is to be written before the next effect).
     pub fn record(&mut self, fact: &Fact, now: Now) -> bool {

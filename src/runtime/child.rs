@@ -256,7 +256,7 @@ fn isolate() -> Result<(), StepError> {
 
 fn default_signals() -> Result<(), StepError> {
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-    crate::sys::signal::default_all();
+    let _ = crate::sys::signal::reset_all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| call("sigprocmask")(rustix::io::Errno::from_raw_os_error(errno as i32)))
 }

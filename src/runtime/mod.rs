@@ -13,11 +13,13 @@ mod filter;
 mod identity;
 mod init;
 mod mount;
+mod payload;
 mod program;
 mod root;
 mod seed;
 mod slots;
 mod spawn;
 
+pub use payload::{KeeperSpawner, Payload, PayloadError};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};

@@ -66,8 +66,8 @@ pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
     let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
     attach(&tree, host.as_fd()).map_err(about("move_mount", "/"))?;
     let root = Root::new(tree);
-    if let RootPlan::Tmpfs { dirs, files, executable } = plan {
-        super::seed::fill(&root, dirs, files, executable)?;
+    if let RootPlan::Tmpfs { dirs, files, binds } = plan {
+        super::seed::fill(&root, dirs, files, binds)?;
     }
     Ok(root)
 }

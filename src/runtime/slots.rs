@@ -2,7 +2,7 @@
 //!
 //! A script and its slots may be put together in one process and executed in another. [`Slots::into_parts`] gives a small
 //! header and the descriptors in this order, absent ones left out: report, stdin, stdout, stderr, cgroup, network,
-//! console, gate; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
+//! console, gate, container; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
 
 use std::os::fd::OwnedFd;
 
@@ -33,6 +33,8 @@ pub struct Slots {
     pub console: Option<OwnedFd>,
     /// Read end of a FIFO (opened for both): the program is executed when something is written.
     pub gate: Option<OwnedFd>,
+    /// Pidfd of a container to join.
+    pub container: Option<OwnedFd>,
     /// The container's cgroup v1 directories.
     pub hierarchies: Vec<Hierarchy>,
     /// Descriptors 3 and up of the program.
@@ -53,8 +55,8 @@ pub struct Hierarchy {
 /// Says which descriptors follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotMap {
-    /// stdin, stdout, stderr, cgroup, network, console, gate.
-    pub present: [bool; 7],
+    /// stdin, stdout, stderr, cgroup, network, console, gate, container.
+    pub present: [bool; 8],
     /// Names of the cgroup v1 hierarchies.
     pub hierarchies: Vec<String>,
     /// How many extra descriptors.
@@ -83,6 +85,7 @@ impl Slots {
             network: None,
             console: None,
             gate: None,
+            container: None,
             hierarchies: Vec::new(),
             extra: Vec::new(),
         }
@@ -90,7 +93,8 @@ impl Slots {
 
     /// Header and descriptors, to be sent.
     pub fn into_parts(self) -> (SlotMap, Vec<OwnedFd>) {
-        let single = [self.stdin, self.stdout, self.stderr, self.cgroup, self.network, self.console, self.gate];
+        let single =
+            [self.stdin, self.stdout, self.stderr, self.cgroup, self.network, self.console, self.gate, self.container];
         let mut map = SlotMap { extra: self.extra.len() as u16, ..SlotMap::default() };
         let mut fds = vec![self.report];
         for (present, fd) in map.present.iter_mut().zip(single) {
@@ -124,6 +128,7 @@ impl Slots {
             &mut slots.network,
             &mut slots.console,
             &mut slots.gate,
+            &mut slots.container,
         ];
         for (slot, present) in single.into_iter().zip(map.present) {
             if present {

@@ -42,13 +42,16 @@ pub struct SpawnError(#[source] pub std::io::Error);
 /// Clones a process that executes the script, and returns at once. It is the caller's child and is born in the cgroup
 /// of the slots.
 ///
-/// The caller must have one thread. The slots are closed here.
-pub fn spawn(script: &Script, slots: Slots) -> Result<Spawned, SpawnError> {
+/// The caller must have one thread. The slots are closed here. `prepare` is called first in the new process.
+pub fn spawn(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Spawned, SpawnError> {
     let cgroup = slots.cgroup.as_ref().map(AsFd::as_fd);
     let namespaces = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
     let request = Request { namespaces, cgroup, sibling: false, pidfd: true };
     match clone3(&request).map_err(SpawnError)? {
-        Side::Child => child::run(script, slots),
+        Side::Child => {
+            prepare();
+            child::run(script, slots)
+        }
         Side::Parent { pid, pidfd: Some(pidfd) } => Ok(Spawned { pid: HostPid(pid as u32), pidfd }),
         Side::Parent { pidfd: None, .. } => Err(SpawnError(std::io::ErrorKind::Unsupported.into())),
     }

@@ -3,22 +3,25 @@
 //! A client's wish is a fact like any other; what is waited for is looked at after each round. Answers that need the host (`status`) or
 //! a process (`exec`) are given by the hands.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock;
 use super::hands::Job;
 use super::round::{Supervisor, Waiter, Waiting};
-use super::session::{Purpose, SessionJob};
+use super::session::{ExecProcess, Purpose, SessionJob};
 use super::usage::StatusJob;
 use super::wait::Goal;
 use crate::control::protocol::Change;
 use crate::control::{Call, Post, Reply, Request, Response};
 use crate::plan::{Fact, Hold, Until, WallTime};
-use crate::runtime::ExecProcess;
 use crate::unit::{Signal, UnitName};
 
 /// How many close names an error offers.
 const CLOSE_NAMES_MAX: usize = 3;
+
+/// Slips of the finger that still make a name close.
+const DISTANCE_MAX: usize = 2;
 
 const SIGKILL: u8 = 9;
 
@@ -86,7 +89,10 @@ impl Supervisor {
                 let live = self.observed.units.get(&unit).and_then(|seen| seen.live.as_ref());
                 let container = live.map(|live| live.id.clone()).ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
                 let process = ExecProcess { args, env, cwd, user, terminal: tty, size };
-                self.hands.push(Job::Session(Box::new(SessionJob { container, process, fds, purpose: Purpose::Client(reply) })));
+                let good = self.catalogue.in_force(&unit).ok_or_else(|| format!("{unit} is being removed"))?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let purpose = Purpose::Client(reply);
+                self.hands.push(Job::Session(Box::new(SessionJob { container, unit, facts, process, fds, purpose })));
             }
         }
         Ok(())
@@ -150,11 +156,13 @@ impl Supervisor {
         // A name may be that of a file which is not read yet; one that is no name at all is answered when the reading is done.
         let units = units.iter().filter_map(|unit| UnitName::new(unit).ok()).collect();
         self.wait(reply, Waiting::Read { token, units }, deadline);
-        self.files.sync(token);
+        if !self.files.sync(token) {
+            tracing::warn!("too many wait for the directories to be read: one of them will time out");
+        }
     }
 
     /// What was on disk at the time of the request is read: from here on it is the units that count.
-    pub(super) fn synced(&mut self, read: u64) {
+    pub(super) fn was_read(&mut self, read: u64) {
         let names: Vec<UnitName> = self.catalogue.names().cloned().collect();
         for waiter in &mut self.waiters {
             if let Waiting::Read { token, units } = &waiter.what {
@@ -218,10 +226,11 @@ impl Supervisor {
     }
 
     fn unknown(&self, typed: &str) -> String {
-        let mut close: Vec<(usize, &UnitName)> = self.catalogue.names().map(|name| (crate::unit::distance(typed, name.as_str()), name)).collect();
+        let distance = |name: &UnitName| crate::unit::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
+        let mut close: Vec<(usize, &UnitName)> = self.catalogue.names().filter_map(|name| Some((distance(name)?, name))).collect();
         close.sort();
         let close: Vec<String> =
-            close.iter().filter(|(distance, _)| *distance <= 2).take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();
+            close.iter().take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();
         match close.is_empty() {
             true => format!("no unit `{typed}`: `moored ps` lists them all"),
             false => format!("no unit `{typed}`, did you mean {}?", close.join(" or ")),

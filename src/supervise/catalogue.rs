@@ -264,7 +264,7 @@ impl Catalogue {
     }
 
     /// Every source that a text names, on disk or in force.
-    pub fn sources(&self) -> BTreeSet<&Source> {
+    pub fn sources(&self) -> Vec<&Source> {
         let on_disk = self.entries.values().filter_map(Entry::newest).filter_map(|on_disk| on_disk.text.as_ref().ok());
         on_disk.map(|text| &text.unit.source).collect()
     }

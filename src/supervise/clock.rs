@@ -21,3 +21,16 @@ pub fn wall_of(at: BootTime) -> WallTime {
     let ahead = u64::try_from(at.since(now.boot).as_millis()).unwrap_or(u64::MAX);
     WallTime(now.wall.0.saturating_sub(ago).saturating_add(ahead))
 }
+
+/// A moment in local time, for people: the time of day if it is today, else with the date.
+pub fn wall(at: WallTime) -> String {
+    let local = |at: WallTime| {
+        let seconds = i64::try_from(at.0 / 1000).unwrap_or(0);
+        let shifted = at.0.saturating_add_signed(crate::sys::localtime::offset_s(seconds).saturating_mul(1000));
+        super::log::rfc3339_ms(shifted)
+    };
+    let (then, today) = (local(at), local(now().wall));
+    let (date, time) = then.split_once('T').unwrap_or((&then, ""));
+    let time = time.get(..8).unwrap_or(time);
+    if today.starts_with(date) { time.to_owned() } else { format!("{date} {time}") }
+}

@@ -49,7 +49,7 @@ pub enum Job {
     /// Send a signal to pid 1 of the container.
     Signal(ContainerId, Signal),
     /// Tell it to reload.
-    Reload(ContainerId, Reload),
+    Reload(Box<ReloadJob>),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
@@ -89,6 +89,18 @@ pub struct StartJob {
     pub run: Run,
 }
 
+/// All that a reload needs.
+pub struct ReloadJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// By which means.
+    pub how: Reload,
+    /// For a command that runs inside.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+}
+
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -97,9 +109,11 @@ pub struct Places {
 }
 
 /// Positions of what the keeper holds for a container.
-const HELD_OUT: usize = 0;
-const HELD_ERR: usize = 1;
-const HELD_REPORT: usize = 2;
+/// Standard output, standard error, and this.
+const HELD_REPORT: u8 = 2;
+
+/// Of a container found at work, until its unit's text is read and says otherwise.
+const LOG_LIMITS: crate::unit::Log = crate::unit::Log { max_size_bytes: 10 << 20, max_files: 5 };
 
 /// Wakes the hands for a job; the other tokens are [`Watched`].
 const BELL: u64 = 0;
@@ -117,8 +131,8 @@ struct Handle {
     /// `Started`, or a failure, was said.
     announced: bool,
     ended: bool,
-    /// Token of the cgroup's events while they are waited for.
-    emptying: Option<u64>,
+    /// The cgroup's events and their token, while they are waited for.
+    emptying: Option<(u64, OwnedFd)>,
 }
 
 /// What a token of the epoll set stands for.
@@ -208,7 +222,7 @@ impl Hands {
             Job::Stop(id, signal) => self.stop(id, signal),
             Job::Kill(id) => self.kill(id),
             Job::Signal(id, signal) => self.signal(id, signal),
-            Job::Reload(id, how) => self.reload(id, how),
+            Job::Reload(job) => self.reload(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Adopt(id, pid, run) => self.adopt(id, pid, &run),
@@ -245,10 +259,9 @@ impl Hands {
 
     fn try_start(&mut self, job: StartJob) -> Result<(), String> {
         let StartJob { id, unit, facts, run } = job;
-        let program = program::compile(&unit, &facts, &id).map_err(|errors| errors.join("; "))?;
+        let program = program::compile(&unit, &facts, &id.to_string()).map_err(|errors| errors.join("; "))?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
-        let (cgroup, hierarchies) =
-            self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
+        let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
         let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
             .map_err(|errno| format!("making a pipe: {errno}"))?;
@@ -257,10 +270,9 @@ impl Hands {
         slots.stdin = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
         slots.stdout = Some(fifos.out_write);
         slots.stderr = Some(fifos.err_write);
-        slots.cgroup = Some(cgroup.directory().map_err(|error| error.to_string())?);
-        slots.hierarchies = hierarchies;
+        cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
-        let payload = crate::runtime::Payload::container(program.script, slots).map_err(|error| error.to_string())?;
+        let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
         let held = [fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
         let name = id.to_string();
         let spawn = keeper::Spawn {
@@ -322,7 +334,7 @@ impl Hands {
 
     fn ready(&mut self, token: u64) {
         match self.watched.get(&token).cloned() {
-            Some(Watched::Report(id)) => self.read_report(&id),
+            Some(Watched::Report(id)) => drop(self.read_report(&id)),
             Some(Watched::Cgroup(id)) => self.look_at_cgroup(&id),
             None => {}
         }
@@ -342,7 +354,7 @@ impl Hands {
         };
         let first = !std::mem::replace(&mut handle.announced, true);
         self.unwatch(token, &fd);
-        self.ask(self.keeper.release(&id.to_string(), HELD_REPORT as u8));
+        self.ask(self.keeper.release(&id.to_string(), HELD_REPORT));
         if first {
             self.fact(fact);
         }
@@ -351,28 +363,18 @@ impl Hands {
 
     fn look_at_cgroup(&mut self, id: &ContainerId) {
         let Some(handle) = self.handles.get_mut(id).filter(|handle| handle.ended) else { return };
-        let populated = handle.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_populated().unwrap_or(false));
-        if populated {
-            if handle.emptying.is_none() {
-                let events = handle.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok());
-                let Some(events) = events else { return };
-                let (token, fd) = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
-                if let Some(handle) = self.handles.get_mut(id) {
-                    handle.emptying = Some(token);
-                    if let Some(cgroup) = &mut handle.cgroup {
-                        cgroup.keep_events(fd);
-                    }
-                }
-                // It may have emptied between the look and the watch.
-                self.look_at_cgroup(id);
+        let is_empty = |handle: &Handle| handle.cgroup.as_ref().is_none_or(|cgroup| cgroup.is_empty().unwrap_or(true));
+        if !is_empty(handle) && handle.emptying.is_none() {
+            let Some(events) = handle.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok()) else { return };
+            let watched = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
+            if let Some(handle) = self.handles.get_mut(id) {
+                handle.emptying = Some(watched);
             }
-            return;
         }
-        if let Some(token) = handle.emptying.take() {
-            self.watched.remove(&token);
-            if let Some(fd) = handle.cgroup.as_mut().and_then(ContainerCgroup::take_events) {
-                let _ = epoll::delete(&self.epoll, &fd);
-            }
+        // Asked again behind the watch: it may have emptied in between.
+        let Some(handle) = self.handles.get_mut(id).filter(|handle| is_empty(handle)) else { return };
+        if let Some((token, fd)) = handle.emptying.take() {
+            self.unwatch(token, &fd);
         }
         self.fact(Fact::CgroupEmpty { id: id.clone() });
     }
@@ -434,9 +436,8 @@ impl Hands {
         let keeper::Full { tag, held } = full.unwrap_or(keeper::Full { tag: Vec::new(), held: Vec::new() });
         let mut held = held.into_iter();
         let (out, err, report) = (held.next().flatten(), held.next().flatten(), held.next().flatten());
-        debug_assert!((HELD_OUT, HELD_ERR) == (0, 1));
         if let (Some(out), Some(err)) = (out, err) {
-            self.log.attach(id.clone(), out, err, super::log::default_limits());
+            self.log.attach(id.clone(), out, err, LOG_LIMITS);
         }
         let report = report.map(|fd| self.watch(fd, epoll::EventFlags::IN, Watched::Report(id.clone())));
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
@@ -450,7 +451,7 @@ impl Hands {
         let Some(handle) = self.handles.get_mut(id) else { return };
         handle.ended = true;
         handle.pidfd = None;
-        let oom = handle.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills().unwrap_or(0) > 0);
+        let oom = handle.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
         let exit = match exit {
             keeper::Exit::Code(code) => Exit::Code(code),
             keeper::Exit::Signal { signal, .. } => Exit::Signal(signal),
@@ -488,7 +489,8 @@ impl Hands {
     }
 
     fn orphan(&mut self, orphan: &keeper::Orphan) {
-        let id = orphan.cgroup.as_deref().and_then(|path| self.cgroups.id_of(path)).and_then(|id| ContainerId::parse(&id));
+        let below = |path: &str| path.strip_prefix(self.cgroups.path())?.strip_prefix('/').and_then(ContainerId::parse);
+        let id = orphan.cgroup.as_deref().and_then(below);
         if let (Some(id), Some(inventory)) = (id, &mut self.inventory) {
             // The eldest of a cgroup is the container's init; they are told by age.
             if !inventory.orphans.iter().any(|(known, _)| *known == id) {
@@ -547,9 +549,9 @@ impl Hands {
         match killed {
             Err(error) => self.failed(id, Deed::Kill, error.to_string()),
             Ok(()) => {
-                let left = handle.cgroup.as_ref().and_then(|cgroup| cgroup.count_processes().ok()).unwrap_or(0);
+                let left = handle.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).map_or(0, |left| left.len());
                 if left > 0 {
-                    self.fact(Fact::Lingering { id, processes: left });
+                    self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
                 }
             }
         }
@@ -563,7 +565,8 @@ impl Hands {
         }
     }
 
-    fn reload(&mut self, id: ContainerId, how: Reload) {
+    fn reload(&mut self, job: ReloadJob) {
+        let ReloadJob { id, how, unit, facts } = job;
         match how {
             Reload::Signal(signal) => {
                 let sent = self.handles.get(&id).and_then(|handle| handle.pidfd.as_ref()).map(|pidfd| send(pidfd.as_fd(), signal));
@@ -573,7 +576,7 @@ impl Hands {
                     None => {}
                 }
             }
-            Reload::Exec(args) => self.open_session(SessionJob::reload(id, args)),
+            Reload::Exec(args) => self.open_session(SessionJob::reload(id, unit, facts, args)),
         }
     }
 
@@ -581,7 +584,7 @@ impl Hands {
         let name = id.to_string();
         let removed = match self.handles.get(&id).and_then(|handle| handle.cgroup.as_ref()) {
             Some(cgroup) => cgroup.remove(),
-            None => self.cgroups.remove(&name),
+            None => self.cgroups.find(&name).and_then(|found| found.map_or(Ok(()), |cgroup| cgroup.remove())),
         };
         let removed = removed.map_err(|error| error.to_string());
         if let Err(text) = removed.and_then(|()| fifo::remove(&self.places.containers, &id).map_err(|error| error.to_string())) {
@@ -623,7 +626,7 @@ impl Hands {
 
     fn status(&mut self, job: super::usage::StatusJob) {
         let cgroup = job.id.as_ref().and_then(|id| self.handles.get(id)).and_then(|handle| handle.cgroup.as_ref());
-        job.spawn(cgroup.and_then(|cgroup| cgroup.figures().ok()));
+        job.spawn(cgroup.map(ContainerCgroup::figures));
     }
 }
 

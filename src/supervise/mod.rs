@@ -176,9 +176,8 @@ pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, 
 
 /// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.
 fn reboot() -> ExitCode {
-    const SIGINT: i32 = 2;
     rustix::fs::sync();
-    let asked = std::path::Path::new("/run/systemd/system").is_dir() && crate::sys::signal::kill_init(SIGINT).is_ok();
+    let asked = std::path::Path::new("/run/systemd/system").is_dir() && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
     if !asked {
         if let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
             tracing::error!("rebooting: {errno}");

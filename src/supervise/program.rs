@@ -1,5 +1,6 @@
 //! A unit and its source, compiled to what the keeper runs: [`unit::compile`](crate::unit::compile), then [`oci::compile`](crate::oci::compile).
 
+use super::session::ExecProcess;
 use crate::oci::{self, CgroupSettings, Script};
 use crate::unit::{self, SourceFacts, Unit};
 
@@ -18,7 +19,7 @@ pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Ve
     let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     let text = unit::compile(unit, facts).map_err(lines)?;
     let context = oci::Context {
-        root: Some(text.root.into()),
+        root: Some(root(text.root)),
         init: text.init,
         user: text.user_lookup.as_deref().map(user_and_group),
         devices: text.devices,
@@ -32,9 +33,53 @@ pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Ve
     Ok(Program { script: compiled.script, cgroup: compiled.cgroup, warnings })
 }
 
+/// Compiles a process that joins the unit's container: as its own process, but for what `process` says.
+pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecProcess) -> Result<Script, Vec<String>> {
+    let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let text = unit::compile(unit, facts).map_err(lines)?;
+    let mut own = text.spec.process().clone().unwrap_or_default();
+    own.set_args(Some(process.args.clone())).set_terminal(Some(process.terminal));
+    own.set_env(Some(with_overrides(own.env().clone().unwrap_or_default(), &process.env)));
+    if let Some(cwd) = &process.cwd {
+        own.set_cwd(cwd.into());
+    }
+    if let Some((rows, columns)) = process.size {
+        let size = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
+        own.set_console_size(size.ok());
+    }
+    let lookup = process.user.as_deref().or(text.user_lookup.as_deref());
+    let context = oci::Context { user: lookup.map(user_and_group), best_effort: true, ..oci::Context::new(facts.resolved.clone(), id.to_owned()) };
+    let profile = text.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    oci::compile_exec(&own, profile, &context).map_err(lines)
+}
+
+fn with_overrides(own: Vec<String>, over: &[String]) -> Vec<String> {
+    let name = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
+    let is_overridden = |entry: &String| over.iter().any(|other| name(other) == name(entry));
+    own.into_iter().filter(|entry| !is_overridden(entry)).chain(over.iter().cloned()).collect()
+}
+
 fn user_and_group(lookup: &str) -> (String, Option<String>) {
     match lookup.split_once(':') {
         Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
         None => (lookup.to_owned(), None),
+    }
+}
+
+/// The unit layer's root as the runtime makes it. The program is the last of the binds.
+fn root(plan: unit::RootPlan) -> oci::RootPlan {
+    match plan {
+        unit::RootPlan::Directory(path) => oci::RootPlan::Directory(path),
+        unit::RootPlan::Tmpfs { dirs, files, .. } => {
+            let (mut texts, mut binds) = (Vec::new(), Vec::new());
+            for unit::RootFile { path, contents, .. } in files {
+                match contents {
+                    unit::Contents::Inline(text) => texts.push((path, text.into_bytes())),
+                    unit::Contents::HostFile(source) => binds.push((source, path)),
+                }
+            }
+            oci::RootPlan::Tmpfs { dirs, files: texts, binds }
+        }
     }
 }

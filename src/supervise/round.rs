@@ -13,7 +13,7 @@ use super::bell::Inbox;
 use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
 use super::events::{Events, concerns};
-use super::hands::{Job, StartJob};
+use super::hands::{Job, ReloadJob, StartJob};
 use super::files::{Files, Stored};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
@@ -286,7 +286,11 @@ impl Supervisor {
             Action::Stop { id, signal, .. } => Some(Job::Stop(id, signal)),
             Action::Kill { id } => Some(Job::Kill(id)),
             Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
-            Action::Reload { id, how } => Some(Job::Reload(id, how)),
+            Action::Reload { id, how } => {
+                let good = self.catalogue.in_force(&id.unit)?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
+            }
             Action::Clear { id } => Some(Job::Clear(id)),
             Action::Forget { unit } => {
                 self.files.forget(&unit);

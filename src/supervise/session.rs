@@ -6,17 +6,20 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::fifo;
 use super::mail::Mail;
+use super::program;
 use super::report::{self, Report};
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper::{self, ChildState, Kind};
+use crate::oci::Script;
 use crate::plan::{Deed, Fact};
 use crate::runtime::cgroup::ContainerCgroup;
-use crate::runtime::{ExecProcess, Payload, Slots};
-use crate::unit::ContainerId;
+use crate::runtime::{Payload, Slots};
+use crate::unit::{ContainerId, SourceFacts, Unit};
 
 /// Sessions at a time, of all units: each costs the keeper a record and this process a descriptor.
 const SESSIONS_MAX: usize = 1024;
@@ -25,12 +28,33 @@ const SESSIONS_MAX: usize = 1024;
 pub struct SessionJob {
     /// Where.
     pub container: ContainerId,
+    /// As what the container's own process is.
+    pub unit: Arc<Unit>,
+    /// The unit's source.
+    pub facts: Arc<SourceFacts>,
     /// What.
     pub process: ExecProcess,
     /// stdin, stdout, stderr; with a terminal one end of a socket pair.
     pub fds: Vec<OwnedFd>,
     /// Who.
     pub purpose: Purpose,
+}
+
+/// What a joining process has of its own; the rest is as the container's.
+#[derive(Debug, Clone, Default)]
+pub struct ExecProcess {
+    /// `argv`.
+    pub args: Vec<String>,
+    /// `NAME=value`, over the container's own.
+    pub env: Vec<String>,
+    /// Working directory; `None`: the container's own.
+    pub cwd: Option<String>,
+    /// `user[:group]`; `None`: the container's own.
+    pub user: Option<String>,
+    /// With a terminal of the container's.
+    pub terminal: bool,
+    /// Rows and columns of the terminal at the start.
+    pub size: Option<(u16, u16)>,
 }
 
 /// Who wants to know how it ends.
@@ -57,8 +81,8 @@ pub struct Sessions {
 
 impl SessionJob {
     /// `[reload] exec`: as the container's own process, with nothing to read and nowhere to write.
-    pub fn reload(container: ContainerId, args: Vec<String>) -> SessionJob {
-        SessionJob { container, process: ExecProcess { args, ..ExecProcess::default() }, fds: Vec::new(), purpose: Purpose::Reload }
+    pub fn reload(container: ContainerId, unit: Arc<Unit>, facts: Arc<SourceFacts>, args: Vec<String>) -> SessionJob {
+        SessionJob { container, unit, facts, process: ExecProcess { args, ..ExecProcess::default() }, fds: Vec::new(), purpose: Purpose::Reload }
     }
 }
 
@@ -71,11 +95,13 @@ impl Sessions {
         keeper: &keeper::Requests,
         post: &Sender<Mail>,
     ) {
-        let SessionJob { container, process, fds, purpose } = job;
+        let SessionJob { container, unit, facts, process, fds, purpose } = job;
         let spawned = match target {
             None => Err(format!("{container} is not running")),
             Some(_) if self.by_id.len() >= SESSIONS_MAX => Err(format!("{SESSIONS_MAX} sessions are open already")),
-            Some((pidfd, cgroup)) => self.spawn(&container, &process, fds, pidfd, cgroup, keeper),
+            Some(target) => program::compile_exec(&unit, &facts, &container.to_string(), &process)
+                .map_err(|errors| errors.join("; "))
+                .and_then(|script| self.spawn(&container, &script, process.terminal, fds, target, keeper)),
         };
         match spawned {
             Ok((id, report)) => drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), started: false })),
@@ -86,28 +112,30 @@ impl Sessions {
     fn spawn(
         &mut self,
         container: &ContainerId,
-        process: &ExecProcess,
+        script: &Script,
+        terminal: bool,
         fds: Vec<OwnedFd>,
-        pidfd: BorrowedFd<'_>,
-        cgroup: &ContainerCgroup,
+        (pidfd, cgroup): (BorrowedFd<'_>, &ContainerCgroup),
         keeper: &keeper::Requests,
     ) -> Result<(String, OwnedFd), String> {
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
         let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
         let mut slots = Slots::new(report_write);
         let mut fds = fds.into_iter();
-        match process.terminal {
+        match terminal {
             true => slots.console = fds.next(),
             false => (slots.stdin, slots.stdout, slots.stderr) = (fds.next(), fds.next(), fds.next()),
         }
-        if !process.terminal {
+        if !terminal {
             for slot in [&mut slots.stdin, &mut slots.stdout, &mut slots.stderr] {
                 if slot.is_none() {
                     *slot = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
                 }
             }
         }
-        let payload = Payload::exec(process, pidfd, cgroup, slots).map_err(|error| error.to_string())?;
+        slots.container = Some(pidfd.try_clone_to_owned().map_err(|error| format!("copying a pidfd: {error}"))?);
+        cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
+        let payload = Payload::new(script, slots).map_err(|error| error.to_string())?;
         self.next += 1;
         let id = format!("exec:{container}:{}:{}", std::process::id(), self.next);
         let spawn = keeper::Spawn {

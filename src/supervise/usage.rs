@@ -24,6 +24,13 @@ pub struct StatusJob {
     pub reply: Reply,
 }
 
+fn rendered(entry: &super::log::Entry) -> Vec<u8> {
+    let mut text = Vec::new();
+    super::log::render(entry, super::log::Style { timestamps: true, terminal: false, json: false }, &mut text);
+    text.truncate(text.trim_ascii_end().len());
+    text
+}
+
 impl StatusJob {
     /// Fills in the rest and answers.
     pub fn spawn(self, figures: Option<Figures>) {
@@ -36,7 +43,7 @@ impl StatusJob {
         }
         let read = move || {
             status.log = match super::log::last_lines(&log_dir, &unit, LINES) {
-                Ok(entries) => entries.iter().map(super::log::plain_line).collect(),
+                Ok(entries) => entries.iter().map(|entry| String::from_utf8_lossy(&rendered(entry)).into_owned()).collect(),
                 Err(error) => vec![format!("(the log cannot be read: {error})")],
             };
             reply.send(&Response::Status(Box::new(status)));

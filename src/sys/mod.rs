@@ -13,3 +13,4 @@ pub mod pidfd;
 pub mod seccomp;
 pub mod signal;
 pub mod wait;
+pub mod localtime;

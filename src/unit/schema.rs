@@ -297,7 +297,7 @@ fn tolerance(word: &str) -> usize {
 }
 
 /// Letters added, dropped, replaced or swapped with their neighbour; `None` for words too long to be compared.
-fn distance(a: &str, b: &str) -> Option<usize> {
+pub(crate) fn distance(a: &str, b: &str) -> Option<usize> {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LIKENESS_MAX + 1).collect(), b.chars().collect());
     if a.len() > LIKENESS_MAX || b.len() > LIKENESS_MAX {
         return None;

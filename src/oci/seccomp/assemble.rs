@@ -63,7 +63,7 @@ pub(super) fn assemble(sections: &[Section], chains: &[Chain], rules: &[Rule], b
 fn drop_unreachable(program: &[Instruction]) -> Vec<Instruction> {
     // Jumps go forward only, so one pass sees every way to an instruction before the instruction.
     let mut reached = vec![false; program.len()];
-    let mut mark = |at: usize, reached: &mut [bool]| reached.get_mut(at).map_or((), |slot| *slot = true);
+    let mark = |at: usize, reached: &mut [bool]| reached.get_mut(at).map_or((), |slot| *slot = true);
     mark(0, &mut reached);
     for (at, instruction) in program.iter().enumerate() {
         if reached.get(at) == Some(&true) {

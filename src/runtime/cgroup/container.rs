@@ -111,6 +111,12 @@ impl ContainerCgroup {
         &self.directory
     }
 
+    /// The v1 directory of a controller, if this container has one.
+    pub(super) fn hierarchy(&self, controller: &str) -> Option<&OwnedFd> {
+        let has = |name: &str| name.split(',').any(|one| one == controller);
+        self.legacy.iter().find(|(name, _)| has(name)).map(|(_, directory)| directory)
+    }
+
     /// `cgroup.events`: pollable with `POLLPRI`; the text says `populated 0` when the last process is gone.
     pub fn events(&self) -> Result<OwnedFd, CgroupError> {
         open(&self.directory, "cgroup.events", OFlags::RDONLY).map_err(failed("open", "cgroup.events"))

@@ -7,12 +7,14 @@
 //! Everything is done through directory descriptors below a place that is ours; nothing else is touched.
 
 mod container;
+mod figures;
 mod host;
 mod legacy;
 mod root;
 mod unified;
 
 pub use container::ContainerCgroup;
+pub use figures::Figures;
 pub use host::{Host, Layout, host_is_unified};
 pub use root::CgroupRoot;
 
