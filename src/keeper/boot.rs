@@ -72,7 +72,8 @@ pub(crate) fn start(
     file.rewind()?;
     let settings = fcntl_dupfd_cloexec(&file, SPARE_FD)?;
     let listener = fcntl_dupfd_cloexec(listener, SPARE_FD)?;
-    image::spawn(image, argv, &environment(), || {
+    let image = fcntl_dupfd_cloexec(image, SPARE_FD)?;
+    image::spawn(image.as_fd(), argv, &environment(), || {
         fd::place(settings, SETTINGS_FD)?;
         fd::place(listener, LISTENER_FD)
     })

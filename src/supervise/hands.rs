@@ -349,6 +349,11 @@ impl Hands {
                 handle.report = Some((token, fd));
                 return false;
             }
+            // The program may run before the keeper has said its pid, which is part of the fact.
+            Report::Executed if handle.pid == 0 => {
+                handle.report = Some((token, fd));
+                return false;
+            }
             Report::Executed => Fact::Started { id: id.clone(), pid: host_pid(handle.pid) },
             Report::Failed(text) => Fact::StartFailed { id: id.clone(), text },
         };
@@ -414,7 +419,7 @@ impl Hands {
                 match (&mut self.inventory, run) {
                     (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),
                     (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
-                    (None, _) => {}
+                    (None, _) => drop(self.read_report(&id)),
                 }
             }
             ChildState::Failed { errno, text } => {
