@@ -128,6 +128,8 @@ struct Handle {
     cgroup: Option<ContainerCgroup>,
     report: Option<(u64, OwnedFd)>,
     tag: Vec<u8>,
+    /// The report says that the program runs.
+    executed: bool,
     /// `Started`, or a failure, was said.
     announced: bool,
     ended: bool,
@@ -292,6 +294,7 @@ impl Hands {
             cgroup: Some(cgroup),
             report: Some(report),
             tag,
+            executed: false,
             announced: false,
             ended: false,
             emptying: None,
@@ -334,36 +337,46 @@ impl Hands {
 
     fn ready(&mut self, token: u64) {
         match self.watched.get(&token).cloned() {
-            Some(Watched::Report(id)) => drop(self.read_report(&id)),
+            Some(Watched::Report(id)) => self.read_report(&id),
             Some(Watched::Cgroup(id)) => self.look_at_cgroup(&id),
             None => {}
         }
     }
 
-    /// Reads what the setup had to say. Returns false while it has not ended.
-    fn read_report(&mut self, id: &ContainerId) -> bool {
-        let Some(handle) = self.handles.get_mut(id) else { return true };
-        let Some((token, fd)) = handle.report.take() else { return true };
+    /// Reads what the setup had to say, if it has ended.
+    fn read_report(&mut self, id: &ContainerId) {
+        let Some(handle) = self.handles.get_mut(id) else { return };
+        let Some((token, fd)) = handle.report.take() else { return };
         let fact = match report::read(fd.as_fd()) {
             Report::Pending => {
                 handle.report = Some((token, fd));
-                return false;
+                return;
             }
-            // The program may run before the keeper has said its pid, which is part of the fact.
-            Report::Executed if handle.pid == 0 => {
-                handle.report = Some((token, fd));
-                return false;
+            Report::Executed => {
+                handle.executed = true;
+                None
             }
-            Report::Executed => Fact::Started { id: id.clone(), pid: host_pid(handle.pid) },
-            Report::Failed(text) => Fact::StartFailed { id: id.clone(), text },
+            Report::Failed(text) => Some(Fact::StartFailed { id: id.clone(), text }),
         };
-        let first = !std::mem::replace(&mut handle.announced, true);
         self.unwatch(token, &fd);
         self.ask(self.keeper.release(&id.to_string(), HELD_REPORT));
+        match fact {
+            Some(fact) => self.announce(id, fact),
+            None => self.announce_started(id),
+        }
+    }
+
+    /// The program may run before the keeper has said its pid, which is part of the fact.
+    fn announce_started(&mut self, id: &ContainerId) {
+        let Some(handle) = self.handles.get(id).filter(|handle| handle.executed && handle.pid != 0) else { return };
+        self.announce(id, Fact::Started { id: id.clone(), pid: host_pid(handle.pid) });
+    }
+
+    fn announce(&mut self, id: &ContainerId, fact: Fact) {
+        let first = self.handles.get_mut(id).is_some_and(|handle| !std::mem::replace(&mut handle.announced, true));
         if first {
             self.fact(fact);
         }
-        true
     }
 
     fn look_at_cgroup(&mut self, id: &ContainerId) {
@@ -419,7 +432,7 @@ impl Hands {
                 match (&mut self.inventory, run) {
                     (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),
                     (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
-                    (None, _) => drop(self.read_report(&id)),
+                    (None, _) => self.announce_started(&id),
                 }
             }
             ChildState::Failed { errno, text } => {
@@ -447,7 +460,7 @@ impl Hands {
         let report = report.map(|fd| self.watch(fd, epoll::EventFlags::IN, Watched::Report(id.clone())));
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
         let announced = report.is_none();
-        let handle = Handle { pid: 0, pidfd: None, cgroup, report, tag, announced, ended: false, emptying: None };
+        let handle = Handle { pid: 0, pidfd: None, cgroup, report, tag, executed: false, announced, ended: false, emptying: None };
         self.handles.insert(id.clone(), handle);
     }
 
