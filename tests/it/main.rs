@@ -1,3 +1,6 @@
-//! Integration tests: one binary, one module a subject.
+//! Integration tests: one binary, a module per area.
 
 mod cli;
+mod layers;
+mod logs;
+mod support;
