@@ -15,7 +15,7 @@ use moored::supervise::log::{LogEvent, LogReader, LogWriter, Query, Stream, What
 use moored::unit::{ContainerId, Log, UnitName};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use super::support::{TempDir, wait_for};
+use super::support::{TempDir, end_of, tool, wait_for};
 
 /// Names the test's directory to the writer's process.
 const DIR: &str = "MOORED_IT_LOG_DIR";
@@ -148,6 +148,58 @@ fn a_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     }
     assert_eq!(next, [LINES; 2]);
     assert!(reader.unfinished().is_empty());
+}
+
+/// Every one of the first calls of each kind that moves the log on: the signal lands before the call, so also between a record and its splice.
+#[test]
+fn a_writer_killed_at_each_call_keeps_every_byte_its_stream() {
+    let Some(strace) = tool("strace") else { return };
+    let world = World::new("calls", "web");
+    let fifo = |stream: &str| File::options().write(true).open(world.dir.join("web").join(stream)).unwrap();
+    let (mut out, mut err) = (fifo("out"), fifo("err"));
+    let mut said = 0;
+    for call in ["pwrite64", "splice"] {
+        for when in 1..=6 {
+            // Different streams are ready first in different rounds.
+            for _ in 0..=said % 3 {
+                writeln!(out, "out {said}").unwrap();
+                writeln!(err, "err {said}").unwrap();
+                said += 1;
+            }
+            let inject = format!("inject={call}:signal=KILL:when={when}");
+            let mut writer = Command::new(&strace)
+                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "logs::role_writer", "--test-threads=1", "--nocapture"])
+                .env(DIR, &world.dir.0)
+                .env(UNITS, "web")
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            while end_of(&mut writer, Duration::from_millis(300)).is_none() {
+                // Fewer calls so far: more to do.
+                writeln!(if said % 2 == 0 { &out } else { &err }, "{} {said}", ["out", "err"][said % 2]).unwrap();
+                said += 1;
+            }
+        }
+    }
+    world.finish(world.writer());
+    let unit = UnitName::new("web").unwrap();
+    let mut reader = LogReader::open(&world.dir.join("log"), &unit, &Query::default()).unwrap();
+    let mut heard = [Vec::new(), Vec::new()];
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let What::Line { bytes, .. } = entry.what else { panic!("{entry:?}") };
+        let (name, number) = std::str::from_utf8(&bytes).unwrap().split_once(' ').unwrap();
+        assert_eq!(name, if entry.stream == Stream::Out { "out" } else { "err" });
+        heard[entry.stream as usize].push(number.parse::<usize>().unwrap());
+    }
+    for numbers in &heard {
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    }
+    let mut all = heard.concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (0..said).collect::<Vec<_>>());
 }
 
 #[test]
