@@ -15,7 +15,11 @@ use moored::supervise::log::{LogEvent, LogReader, LogWriter, Query, Stream, What
 use moored::unit::{ContainerId, Log, UnitName};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
+<<<<<<< Updated upstream
 use super::support::{TempDir, end_of, tool, wait_for};
+=======
+use super::support::{TempDir, wait_for};
+>>>>>>> Stashed changes
 
 /// Names the test's directory to the writer's process.
 const DIR: &str = "MOORED_IT_LOG_DIR";
@@ -150,6 +154,7 @@ fn a_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     assert!(reader.unfinished().is_empty());
 }
 
+<<<<<<< Updated upstream
 /// Every one of the first calls of each kind that moves the log on: the signal lands before the call, so also between a record and its splice.
 #[test]
 fn a_writer_killed_at_each_call_keeps_every_byte_its_stream() {
@@ -202,6 +207,8 @@ fn a_writer_killed_at_each_call_keeps_every_byte_its_stream() {
     assert_eq!(all, (0..said).collect::<Vec<_>>());
 }
 
+=======
+>>>>>>> Stashed changes
 #[test]
 fn a_writer_with_nothing_to_do_does_not_wake_up() {
     let mut world = World::new("idle", "a b c");
