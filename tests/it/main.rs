@@ -3,3 +3,6 @@
 mod cli;
 mod seccomp;
 mod simulation;
+mod layers;
+mod logs;
+mod support;
