@@ -5,5 +5,6 @@ pub mod fd;
 pub mod image;
 pub mod payload;
 pub mod pidfd;
+pub mod service_manager;
 pub mod signal;
 pub mod wait;

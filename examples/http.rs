@@ -1,0 +1,154 @@
+//! A small HTTP/1.1 server: one page, on port 8080 or that of the first argument. `http get [PORT]` asks it for the page.
+//!
+//! A thread per connection, at most [`CONNECTIONS_MAX`]; requests of at most [`REQUEST_MAX_BYTES`] that arrive within [`PATIENCE`]; one answer,
+//! then the connection is closed.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 8080;
+const CONNECTIONS_MAX: usize = 64;
+const REQUEST_MAX_BYTES: usize = 8 * 1024;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// accept fails while descriptors are short: then not at full speed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const STACK_BYTES: usize = 64 * 1024;
+
+#[derive(Default)]
+struct Counters {
+    served: AtomicU64,
+    open: AtomicUsize,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let get = arguments.next_if_eq("get").is_some();
+    let port = match arguments.next().map(|text| text.parse()) {
+        None => PORT,
+        Some(Ok(port)) => port,
+        Some(Err(error)) => return fail("the port", error),
+    };
+    if get {
+        return ask(port).map_or_else(|error| fail(&format!("port {port}"), error), |()| ExitCode::SUCCESS);
+    }
+    // Both families where there are two, else IPv4.
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let listener = match TcpListener::bind(both).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))) {
+        Ok(listener) => listener,
+        Err(error) => return fail(&format!("port {port}"), error),
+    };
+    say(&format!("listening on port {port}"));
+    let counters = Arc::new(Counters::default());
+    for stream in listener.incoming() {
+        match stream {
+            Ok(stream) => accept(stream, &counters),
+            Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// For machines without curl.
+fn ask(port: u16) -> io::Result<()> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut text = String::new();
+    stream.take(REQUEST_MAX_BYTES as u64).read_to_string(&mut text)?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    io::stdout().write_all(body.as_bytes())
+}
+
+fn fail(what: &str, error: impl std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{what}: {error}");
+    ExitCode::FAILURE
+}
+
+/// Not println!, which panics when nobody listens.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+fn accept(stream: TcpStream, counters: &Arc<Counters>) {
+    let counters = Arc::clone(counters);
+    if counters.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+        counters.open.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
+    let connection = {
+        let counters = Arc::clone(&counters);
+        move || {
+            let _ = serve(stream, &counters);
+            counters.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    };
+    if std::thread::Builder::new().stack_size(STACK_BYTES).spawn(connection).is_err() {
+        counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let (status, body) = match read_head(&mut stream)? {
+        None => ("431 Request Header Fields Too Large", "that is too much\n".to_owned()),
+        Some(head) => answer(&head, counters),
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Everything up to the empty line; `None` if that is too long. Slow senders are cut off as a whole, not per byte.
+fn read_head(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && !head.windows(2).any(|end| end == b"\n\n") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.extend_from_slice(&buffer[..read]);
+        if head.len() > REQUEST_MAX_BYTES {
+            return Ok(None);
+        }
+    }
+    Ok(Some(head))
+}
+
+fn answer(head: &[u8], counters: &Counters) -> (&'static str, String) {
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("GET"), Some(path), Some(version)) if version.starts_with("HTTP/1.") => {
+            say(&format!("GET {}", path.escape_default()));
+            page(path, counters)
+        }
+        (Some(_), Some(_), Some(version)) if version.starts_with("HTTP/1.") => {
+            ("405 Method Not Allowed", "GET only\n".into())
+        }
+        _ => ("400 Bad Request", "that is not HTTP/1.1\n".into()),
+    }
+}
+
+fn page(path: &str, counters: &Counters) -> (&'static str, String) {
+    if path != "/" {
+        return ("404 Not Found", "there is one page: /\n".into());
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let served = counters.served.fetch_add(1, Ordering::Relaxed) + 1;
+    ("200 OK", format!("hello from {}, page {served} of process {}\n", host.trim(), std::process::id()))
+}
