@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,23 +41,13 @@ fn spam(mode: &str, mb: &str) {
     let bytes: usize = mb.parse::<usize>().expect("a number") * 1_000_000;
     let line = format!("{:099}\n", 7);
     let block = line.repeat(if mode == "block" { 40 } else { 1 });
-    let mut out = File::from(OwnedFd::from(std::io::stdout().lock().by_fd()));
+    let unbuffered = std::io::stdout().as_fd().try_clone_to_owned();
+    let mut out = File::from(unbuffered.expect("a descriptor"));
     let start = Instant::now();
     for _ in 0..bytes / block.len() {
         out.write_all(block.as_bytes()).expect("a pipe");
     }
     eprintln!("{}", start.elapsed().as_secs_f64());
-}
-
-/// stdout without its line buffer.
-trait ByFd {
-    fn by_fd(&self) -> OwnedFd;
-}
-
-impl ByFd for std::io::StdoutLock<'_> {
-    fn by_fd(&self) -> OwnedFd {
-        std::os::fd::AsFd::as_fd(self).try_clone_to_owned().expect("a descriptor")
-    }
 }
 
 fn with_dir<T>(dir: &Path, run: impl FnOnce(&Path) -> T) -> T {

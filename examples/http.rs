@@ -98,7 +98,10 @@ fn serve(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
         Some(head) => answer(&head, counters),
     };
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     stream.shutdown(std::net::Shutdown::Write)
 }
 
@@ -134,7 +137,9 @@ fn answer(head: &[u8], counters: &Counters) -> (&'static str, String) {
             say(&format!("GET {}", path.escape_default()));
             page(path, counters)
         }
-        (Some(_), Some(_), Some(version)) if version.starts_with("HTTP/1.") => ("405 Method Not Allowed", "GET only\n".into()),
+        (Some(_), Some(_), Some(version)) if version.starts_with("HTTP/1.") => {
+            ("405 Method Not Allowed", "GET only\n".into())
+        }
         _ => ("400 Bad Request", "that is not HTTP/1.1\n".into()),
     }
 }

@@ -12,5 +12,6 @@ pub mod mount;
 pub mod payload;
 pub mod pidfd;
 pub mod seccomp;
+pub mod service_manager;
 pub mod signal;
 pub mod wait;

@@ -82,7 +82,12 @@ fn pure_layers_touch_nothing() {
                 wrong.push(format!("{}: {path}", source.path.display()));
             }
         }
-        wrong.extend(PRINTING.iter().filter(|name| has_word(&source.code, name)).map(|name| format!("{}: {name}", source.path.display())));
+        wrong.extend(
+            PRINTING
+                .iter()
+                .filter(|name| has_word(&source.code, name))
+                .map(|name| format!("{}: {name}", source.path.display())),
+        );
     }
     assert!(wrong.is_empty(), "a pure layer names\n{}", wrong.join("\n"));
 }

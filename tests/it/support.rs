@@ -254,7 +254,9 @@ impl Supervisor {
 
     /// Waits for one of these phases.
     pub fn wait_phase(&self, unit: &str, phases: &[&str]) -> Value {
-        self.wait_unit(unit, &phases.join(" or "), |row| row["phase"].as_str().is_some_and(|phase| phases.contains(&phase)))
+        self.wait_unit(unit, &phases.join(" or "), |row| {
+            row["phase"].as_str().is_some_and(|phase| phases.contains(&phase))
+        })
     }
 
     /// Waits until `ps` no longer has it.
@@ -395,7 +397,9 @@ fn remove_tree(cgroup: &Path) {
     }
     for _ in 0..200 {
         match fs::remove_dir(cgroup) {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => std::thread::sleep(LOOK),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+                std::thread::sleep(LOOK)
+            }
             _ => return,
         }
     }

@@ -430,7 +430,8 @@ mod tests {
     fn a_reader_that_meets_the_file_while_it_grows_sees_the_same_pieces() {
         let mut cursor = Cursor::default();
         let mut records = Vec::new();
-        for (stream, now, bytes) in [(Stream::Out, 1, 3), (Stream::Err, 2, 0), (Stream::Err, 3, 2), (Stream::Out, 3, 4)] {
+        for (stream, now, bytes) in [(Stream::Out, 1, 3), (Stream::Err, 2, 0), (Stream::Err, 3, 2), (Stream::Out, 3, 4)]
+        {
             for record in cursor.before_splice(1, stream, now) {
                 records.push(record);
                 cursor.wrote(record);

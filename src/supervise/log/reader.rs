@@ -183,14 +183,26 @@ pub fn last_lines(log_dir: &Path, unit: &UnitName, lines: u64) -> Result<Vec<Ent
 }
 
 /// `moored logs`: writes what is asked for; with `follow` until the output is closed.
-pub fn print(log_dir: &Path, unit: &UnitName, query: &Query, style: Style, out: &mut dyn Write) -> Result<(), ReadError> {
+pub fn print(
+    log_dir: &Path,
+    unit: &UnitName,
+    query: &Query,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<(), ReadError> {
     match print_all(log_dir, unit, query, style, out) {
         Err(ReadError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
 }
 
-fn print_all(log_dir: &Path, unit: &UnitName, query: &Query, style: Style, out: &mut dyn Write) -> Result<(), ReadError> {
+fn print_all(
+    log_dir: &Path,
+    unit: &UnitName,
+    query: &Query,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<(), ReadError> {
     let mut reader = LogReader::open(log_dir, unit, query)?;
     let mut text = Vec::with_capacity(OUTPUT_BYTES);
     loop {
@@ -429,7 +441,9 @@ impl Forward {
 
     /// At the end of a file: if it has a successor, takes a last look at it, then lets go of it. False if there is nothing more.
     fn leave(&mut self, number: u64, limit: u64) -> Result<bool, ReadError> {
-        if self.end.is_some_and(|end| end.number <= number) || list(&self.dir)?.last().is_none_or(|last| *last <= number) {
+        if self.end.is_some_and(|end| end.number <= number)
+            || list(&self.dir)?.last().is_none_or(|last| *last <= number)
+        {
             return Ok(false);
         }
         match self.file.as_mut().map(|file| file.piece(limit)).transpose()?.flatten() {
@@ -470,7 +484,8 @@ impl Watch {
             Ok(_) => self.watched = true,
             Err(Errno::NOENT) => {
                 let above = On::CREATE | On::MOVED_TO | On::ONLYDIR;
-                inotify::add_watch(&self.inotify, &self.log_dir, above).map_err(|errno| failed(&self.log_dir, errno))?;
+                inotify::add_watch(&self.inotify, &self.log_dir, above)
+                    .map_err(|errno| failed(&self.log_dir, errno))?;
             }
             Err(errno) => return Err(failed(&self.dir, errno)),
         }

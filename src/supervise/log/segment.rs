@@ -102,7 +102,9 @@ mod tests {
     fn only_our_names_are_numbers() {
         assert_eq!(number_in("00000007.log", "log"), Some(7));
         assert_eq!(number_in("123456789.idx", "idx"), Some(123_456_789));
-        for other in ["7.log", "00000007.idx", "00000007log", "0000000a.log", "-0000007.log", "current", ".log", "+00000007.log"] {
+        for other in
+            ["7.log", "00000007.idx", "00000007log", "0000000a.log", "-0000007.log", "current", ".log", "+00000007.log"]
+        {
             assert_eq!(number_in(other, "log"), None, "{other}");
         }
     }

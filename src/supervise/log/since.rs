@@ -165,7 +165,9 @@ mod tests {
     #[test]
     fn nonsense_is_named() {
         let bad = "|abc|10|m|10x|2023-13-01|2023-02-29|2023-1-1|2023-11-14T25:00|2023-11-14T|1969-12-31|2023-11-14T10:00:00.|2023-11-14 10:00+1";
-        for text in bad.split('|').chain(["99999999999999999999h", "2023-11-14T10:00:00+aa:bb", "ä", "2023-11-14T10:00ä"]) {
+        for text in
+            bad.split('|').chain(["99999999999999999999h", "2023-11-14T10:00:00+aa:bb", "ä", "2023-11-14T10:00ä"])
+        {
             let error = parse_since(text, NOW, |_| 0).expect_err(text);
             assert!(error.to_string().starts_with(&format!("`{text}`")), "{error}");
         }

@@ -144,7 +144,8 @@ impl UnitLog {
 
     /// New caps; what is too much goes at the next rotation.
     pub fn set_limits(&mut self, limits: Log) {
-        self.limits = Log { max_size_bytes: limits.max_size_bytes.max(SIZE_MIN_BYTES), max_files: limits.max_files.max(1) };
+        self.limits =
+            Log { max_size_bytes: limits.max_size_bytes.max(SIZE_MIN_BYTES), max_files: limits.max_files.max(1) };
     }
 
     /// Closes the files; the position is remembered.
@@ -170,7 +171,14 @@ impl UnitLog {
     }
 
     /// Says that bytes are missing here.
-    pub fn dropped(&mut self, dir: &Path, generation: u64, stream: Stream, bytes: u64, now_ms: u64) -> Result<(), StoreError> {
+    pub fn dropped(
+        &mut self,
+        dir: &Path,
+        generation: u64,
+        stream: Stream,
+        bytes: u64,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
         self.open(dir)?;
         self.make_room(dir)?;
         let owner = self.cursor.before_splice(generation, stream, now_ms);
@@ -230,7 +238,8 @@ impl UnitLog {
         let Some(files) = self.files.as_mut() else { return Err((Errno::BADF, 0)) };
         if !files.copies {
             let mut offset = self.cursor.offset;
-            let moved = retry(|| rustix::pipe::splice(pipe, None, &files.log, Some(&mut offset), max, SpliceFlags::NONBLOCK));
+            let moved =
+                retry(|| rustix::pipe::splice(pipe, None, &files.log, Some(&mut offset), max, SpliceFlags::NONBLOCK));
             if moved != Err(Errno::INVAL) {
                 return moved.map_err(|errno| (errno, 0));
             }
@@ -360,9 +369,8 @@ impl UnitLog {
 }
 
 fn open_files(dir: &Path, number: u64) -> Result<Files, StoreError> {
-    let open = |path: PathBuf| {
-        segment::open_for_writing(&path, true).map_err(|source| StoreError::Open { path, source })
-    };
+    let open =
+        |path: PathBuf| segment::open_for_writing(&path, true).map_err(|source| StoreError::Open { path, source });
     let index = open(segment::index_path(dir, number))?;
     let log = open(segment::log_path(dir, number))?;
     Ok(Files { log, index, copies: false, checked_ms: 0 })

@@ -370,7 +370,9 @@ impl Mover {
             for stream in STREAMS {
                 let mut pending = self.pending(slot, stream);
                 while pending > 0 {
-                    let Some(moved) = self.move_some(slot, stream, TURN_MAX_BYTES).filter(|moved| *moved > 0) else { break };
+                    let Some(moved) = self.move_some(slot, stream, TURN_MAX_BYTES).filter(|moved| *moved > 0) else {
+                        break;
+                    };
                     pending = pending.saturating_sub(moved as u64);
                 }
             }
