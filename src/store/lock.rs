@@ -1,0 +1,102 @@
+//! One supervisor for each run-dir: flock(2) on `RUN/lock`, which ends with the process, however that ends.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+/// Longest pid and a newline, generously.
+const PID_MAX_BYTES: u64 = 32;
+
+/// Why the run-dir is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another supervisor lives there.
+    #[error("{}: another supervisor{} works here: stop it with `moored down`, or give another --run-dir", .run_dir.display(), .pid.map(|pid| format!(", pid {pid},")).unwrap_or_default())]
+    Held {
+        /// Which run-dir.
+        run_dir: PathBuf,
+        /// As it wrote it.
+        pid: Option<u32>,
+    },
+    /// mkdir(2).
+    #[error("{}: cannot make the directory", .path.display())]
+    MakeDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// open(2).
+    #[error("{}: cannot open", .path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// flock(2).
+    #[error("{}: cannot lock", .path.display())]
+    Lock {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
+    /// write(2).
+    #[error("{}: cannot write the pid", .path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Held until it is dropped. The descriptor is close-on-exec: no child inherits it.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock or says who has it; never waits.
+    pub fn take(run_dir: &Path) -> Result<RunLock, LockError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(run_dir)
+            .map_err(|source| LockError::MakeDir { path: run_dir.to_owned(), source })?;
+        let path = run_dir.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|source| LockError::Open { path: path.clone(), source })?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(LockError::Held { run_dir: run_dir.to_owned(), pid: pid_in(&file) }),
+            Err(source) => return Err(LockError::Lock { path, source }),
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+        written.map_err(|source| LockError::Write { path, source })?;
+        Ok(RunLock { _file: file })
+    }
+}
+
+/// `None` in the moment between the lock and the pid.
+fn pid_in(file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(PID_MAX_BYTES).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

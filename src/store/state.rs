@@ -1,0 +1,310 @@
+//! The state-dir: what the next boot must know. One thread writes; nobody waits for it.
+//!
+//! A request replaces the pending one of the same [`Key`] (history is added to), so the queue is as long as there are
+//! units, however slow the disk is. Each request gets a [`Ticket`]; a fact names the latest ticket that it covers.
+//! What failed stays pending and is tried again with the next request, and after [`RETRY`]; the failure is posted once,
+//! and again when it is another one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::Disk;
+use super::generation::Mark;
+use super::{Note, StoreError};
+use crate::unit::UnitName;
+
+/// While something could not be written, and only then.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Lines of history that wait for the disk; the oldest go first.
+const HISTORY_PENDING_MAX: usize = 1024;
+
+/// Counts requests.
+pub type Ticket = u64;
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The unit's last good text and config.json.
+    Good(UnitName),
+    /// The unit's stop mark.
+    Stop(UnitName),
+    /// The generation mark.
+    Generation,
+    /// The history.
+    History,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// It is on the disk.
+    Persisted {
+        /// What.
+        key: Key,
+        /// The latest request that this covers.
+        ticket: Ticket,
+    },
+    /// It is not, and will be tried again.
+    Failed {
+        /// What.
+        key: Key,
+        /// The latest request that this covers.
+        ticket: Ticket,
+        /// Why.
+        error: StoreError,
+    },
+}
+
+/// What a unit ran with when it was last valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Good {
+    /// The unit file's text.
+    pub text: String,
+    /// config.json's bytes, for a bundle.
+    pub config: Option<Vec<u8>>,
+    /// The unit file as it was found.
+    pub path: PathBuf,
+    /// Where the unit file was read, links resolved.
+    pub resolved: PathBuf,
+    /// Since when it is in force, in ms since 1970.
+    pub since_ms: u64,
+}
+
+/// Why a unit is stopped by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopMark {
+    /// Who asked, as the control socket saw it.
+    pub who: String,
+    /// When, in ms since 1970.
+    pub when_ms: u64,
+    /// `--reason`.
+    pub why: Option<String>,
+    /// `--for`: the end, in ms since 1970.
+    pub until_ms: Option<u64>,
+}
+
+/// What was found in the state-dir.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Last good texts, by unit.
+    pub good: Vec<(UnitName, Good)>,
+    /// Stop marks, by unit.
+    pub stops: Vec<(UnitName, StopMark)>,
+    /// For [`Generations`](super::Generations).
+    pub mark: Mark,
+    /// What was wrong.
+    pub notes: Vec<Note>,
+}
+
+/// What the writer does.
+#[derive(Debug)]
+pub enum Work {
+    /// Last good text.
+    Keep(UnitName, Box<Good>),
+    /// No last good text.
+    Forget(UnitName),
+    /// Stop mark.
+    Mark(UnitName, StopMark),
+    /// No stop mark.
+    Clear(UnitName),
+    /// Generation mark.
+    Reserve(u64),
+    /// Lines of JSON.
+    History(Vec<String>),
+}
+
+impl Work {
+    fn key(&self) -> Key {
+        match self {
+            Work::Keep(unit, _) | Work::Forget(unit) => Key::Good(unit.clone()),
+            Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
+            Work::Reserve(_) => Key::Generation,
+            Work::History(_) => Key::History,
+        }
+    }
+
+    /// What is left to do when `self` was asked for after `earlier`, which is not done.
+    fn after(self, earlier: Work) -> Work {
+        match (earlier, self) {
+            (Work::History(mut lines), Work::History(new)) => {
+                lines.extend(new);
+                let too_many = lines.len().saturating_sub(HISTORY_PENDING_MAX);
+                lines.drain(..too_many);
+                Work::History(lines)
+            }
+            (_, new) => new,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    work: Work,
+    /// What was said of its failure.
+    failed: Option<StoreError>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pending: BTreeMap<Key, Pending>,
+    ticket: Ticket,
+    /// Something is pending that was not tried.
+    fresh: bool,
+    stop: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    disk: Mutex<Disk>,
+}
+
+/// The state-dir and its writer. Dropping it tries what is pending once more and joins the thread.
+#[derive(Debug)]
+pub struct StateStore {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StateStore {
+    /// Reads the state-dir, making it where it is missing, and starts the writer. That the directory is unusable is a note,
+    /// and later a fact, not an error; the error is a thread that could not be started.
+    pub fn open(state_dir: &Path, post: impl Fn(Fact) + Send + 'static) -> std::io::Result<(StateStore, Loaded)> {
+        let (disk, loaded) = Disk::open(state_dir);
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), disk: Mutex::new(disk) });
+        let thread = std::thread::Builder::new().name("state".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.write(&post)
+        })?;
+        Ok((StateStore { shared, thread: Some(thread) }, loaded))
+    }
+
+    /// Keeps the unit's text and config.json as its last good ones.
+    pub fn keep_good(&self, unit: UnitName, good: Good) -> Ticket {
+        self.request(Work::Keep(unit, Box::new(good)))
+    }
+
+    /// The unit is gone.
+    pub fn forget_good(&self, unit: UnitName) -> Ticket {
+        self.request(Work::Forget(unit))
+    }
+
+    /// The unit was stopped by hand.
+    pub fn mark_stop(&self, unit: UnitName, mark: StopMark) -> Ticket {
+        self.request(Work::Mark(unit, mark))
+    }
+
+    /// It may run again.
+    pub fn clear_stop(&self, unit: UnitName) -> Ticket {
+        self.request(Work::Clear(unit))
+    }
+
+    /// Adds an entry to the history, which [`read_history`](super::read_history) reads. At most 1024 wait for a disk that
+    /// refuses them; then the oldest of these are lost. An entry that has no JSON is an error here.
+    pub fn add_history(&self, entry: &impl Serialize) -> Result<Ticket, StoreError> {
+        let line = serde_json::to_string(entry)
+            .map_err(|error| StoreError::Encode { path: "history".into(), text: error.to_string() })?;
+        Ok(self.request(Work::History(vec![line])))
+    }
+
+    /// No generation above this will be used without another call.
+    pub(super) fn reserve(&self, mark: u64) -> Ticket {
+        self.request(Work::Reserve(mark))
+    }
+
+    /// The same, waiting for the disk: at the start only.
+    pub(super) fn reserve_now(&self, mark: u64) -> Result<(), StoreError> {
+        lock(&self.shared.disk).apply(&Work::Reserve(mark))
+    }
+
+    fn request(&self, work: Work) -> Ticket {
+        let mut queue = lock(&self.shared.queue);
+        queue.ticket = queue.ticket.wrapping_add(1);
+        let ticket = queue.ticket;
+        let key = work.key();
+        let work = match queue.pending.remove(&key) {
+            Some(earlier) => work.after(earlier.work),
+            None => work,
+        };
+        queue.pending.insert(key, Pending { ticket, work, failed: None });
+        queue.fresh = true;
+        drop(queue);
+        self.shared.wake.notify_one();
+        ticket
+    }
+}
+
+impl Drop for StateStore {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It ends only by stop or by a panic, which was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn write(&self, post: &impl Fn(Fact)) {
+        loop {
+            let (works, stop) = self.take();
+            for (key, pending) in works {
+                if let Some(fact) = self.write_one(key, pending) {
+                    post(fact);
+                }
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do, or to do again. What comes with a stop is the last.
+    fn take(&self) -> (BTreeMap<Key, Pending>, bool) {
+        let mut queue = lock(&self.queue);
+        let retry_at = Instant::now() + RETRY;
+        while !queue.fresh && !queue.stop {
+            queue = if queue.pending.is_empty() {
+                self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let left = retry_at.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+            };
+        }
+        queue.fresh = false;
+        (std::mem::take(&mut queue.pending), queue.stop)
+    }
+
+    /// `None`: it failed as it did before, or something newer is pending.
+    fn write_one(&self, key: Key, pending: Pending) -> Option<Fact> {
+        let result = lock(&self.disk).apply(&pending.work);
+        let Pending { ticket, work, failed } = pending;
+        let Err(error) = result else { return Some(Fact::Persisted { key, ticket }) };
+        let mut queue = lock(&self.queue);
+        if let Some(newer) = queue.pending.remove(&key) {
+            let work = newer.work.after(work);
+            queue.pending.insert(key, Pending { work, ..newer });
+            return None;
+        }
+        let said = failed.as_ref() == Some(&error);
+        queue.pending.insert(key.clone(), Pending { ticket, work, failed: Some(error.clone()) });
+        (!said).then_some(Fact::Failed { key, ticket, error })
+    }
+}
+
+/// Queue and disk are whole after every statement, or found out to be wrong by their checksums.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
