@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::text::Style;
-use super::{Failure, print, render, text};
+use super::{Failure, print, render};
 use crate::control::Client;
 use crate::control::client::Responses;
 use crate::control::protocol::{Change, Request, Response};
+use crate::unit::diagnostic::one_line;
 
 /// SIGKILL and SIGTERM, as `kill` sends them by default.
 const SIGKILL: u8 = 9;
@@ -142,5 +143,5 @@ pub(super) fn act(run_dir: &Path, request: &Request) -> Result<u8, Failure> {
 }
 
 fn print_lines(lines: &[String]) -> Result<(), Failure> {
-    lines.iter().try_for_each(|line| print(&format!("{}\n", text::one_line(line))))
+    lines.iter().try_for_each(|line| print(&format!("{}\n", one_line(line))))
 }

@@ -18,7 +18,9 @@
 
 pub mod args;
 pub mod ask;
+pub mod check;
 pub mod exec;
+pub mod logs;
 pub mod oci;
 pub mod render;
 pub mod settings;
@@ -36,8 +38,11 @@ use clap::Parser;
 
 pub use settings::Settings;
 
+use crate::anchor::AnchorError;
 use crate::control::protocol::Request;
 use crate::control::{CallError, ConnectError};
+use crate::supervise::log::ReadError;
+use crate::unit::diagnostic::one_line;
 use args::{Cli, Command};
 
 /// EX_USAGE.
@@ -79,9 +84,15 @@ pub enum Failure {
     /// Only root may make containers.
     #[error("`moored {0}` needs root: containers, cgroups and mounts are made with its rights. Try `sudo moored {0}`")]
     NotRoot(&'static str),
-    /// `up` did not come to run anything.
+    /// No unit can have this name.
+    #[error("{0}")]
+    BadUnit(String),
+    /// `up` could not become or find what it needs.
     #[error(transparent)]
-    Anchor(#[from] crate::anchor::AnchorError),
+    Anchor(#[from] AnchorError),
+    /// The files of a unit's log.
+    #[error(transparent)]
+    Logs(ReadError),
     /// Standard output.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -107,9 +118,19 @@ impl Failure {
             | Failure::WrongAnswer
             | Failure::NotBuilt(_)
             | Failure::NotRoot(_)
+            | Failure::BadUnit(_)
             | Failure::Anchor(_)
+            | Failure::Logs(_)
             | Failure::Output(_)
             | Failure::Terminal { .. } => 1,
+        }
+    }
+
+    /// The supervisor may say 126 or 127 as a shell does; whatever else kept the process from running is 125.
+    fn code_of_exec(&self) -> u8 {
+        match self {
+            Failure::Refused { code, .. } if *code > 1 => *code,
+            _ => exec::EXIT_NOT_RUN,
         }
     }
 }
@@ -145,18 +166,18 @@ fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
         }
     };
     let inside = matches!(cli.command, Command::Exec(_));
-    match run(cli) {
-        Ok(code) => code,
-        Err(failure) => {
-            let code = failure.code();
-            if code != EXIT_PIPE {
-                // Nobody is left to tell when standard error is gone too.
-                let _ = writeln!(io::stderr(), "moored: {}", text::one_line(&failure.to_string()));
-            }
-            let ours = inside && !matches!(failure, Failure::Refused { .. } | Failure::Usage(_));
-            ExitCode::from(if ours { exec::EXIT_NOT_RUN } else { code })
-        }
+    let failure = match run(cli) {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    let code = failure.code();
+    if code == EXIT_PIPE {
+        return ExitCode::from(code);
     }
+    // Nobody is left to tell when standard error is gone too.
+    let _ = writeln!(io::stderr(), "moored: {}", one_line(&failure.to_string()));
+    // For `exec` 1 would be the process's word.
+    ExitCode::from(if inside && code != EXIT_USAGE { failure.code_of_exec() } else { code })
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
@@ -183,8 +204,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Apply { atomic: Some(_), .. } => return Err(Failure::NotBuilt("apply --atomic")),
         Command::Apply { confirm_removals, atomic: None } => ask::act(run_dir, &Request::Apply { confirm_removals })?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
-        Command::Logs(_) => return Err(Failure::NotBuilt("logs")),
-        Command::Check { .. } => return Err(Failure::NotBuilt("check")),
+        Command::Logs(args) => logs::logs(&places.log_dir, args)?,
+        Command::Check { paths, json } => check::check(&paths, json)?,
         Command::Init(_) => return Err(Failure::NotBuilt("init")),
         Command::Why(_) => return Err(Failure::NotBuilt("why")),
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),

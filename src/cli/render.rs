@@ -5,8 +5,10 @@
 
 use std::fmt::Write;
 
-use super::text::{Colour, Style, bytes, cut, one_line, phase_colour, rfc3339};
+use super::text::{Colour, Style, bytes, cut, phase_colour};
 use crate::control::protocol::{Change, Event, SupervisorReport, UnitReport, UnitStatus};
+use crate::supervise::log::{escape_controls, rfc3339_ms};
+use crate::unit::diagnostic::one_line;
 
 /// The reason keeps this many columns on a narrow terminal; then the line wraps.
 const REASON_MIN: usize = 20;
@@ -51,13 +53,13 @@ fn ps_row(unit: &UnitReport, style: &Style) -> [String; 7] {
         None => unit.reason.clone(),
     };
     [
-        one_line(&unit.unit).into_owned(),
-        one_line(&unit.phase).into_owned(),
+        one_line(&unit.unit),
+        one_line(&unit.phase),
         or_dash(unit.pid.map(|pid| pid.to_string())),
         or_dash(unit.since.map(|since| style.ago(since))),
         unit.restarts.to_string(),
-        or_dash(unit.exit.as_deref().map(|exit| one_line(exit).into_owned())),
-        one_line(&reason).into_owned(),
+        or_dash(unit.exit.as_deref().map(one_line)),
+        one_line(&reason),
     ]
 }
 
@@ -91,9 +93,9 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
     let mut field = |name: &str, text: String| {
         let _ = writeln!(out, "{name:>10}: {text}");
     };
-    field("File", status.file.as_ref().map_or("none".into(), |file| one_line(&file.to_string_lossy()).into_owned()));
-    field("Source", one_line(&status.source).into_owned());
-    let since = report.since.map(|since| format!(" since {} ({})", rfc3339(since), style.ago(since)));
+    field("File", status.file.as_ref().map_or("none".into(), |file| one_line(&file.to_string_lossy())));
+    field("Source", one_line(&status.source));
+    let since = report.since.map(|since| format!(" since {} ({})", rfc3339_ms(since), style.ago(since)));
     field("Phase", style.paint(colour, &one_line(&report.phase)) + &since.unwrap_or_default());
     let optional = [
         ("Reason", Some(report.reason.clone()).filter(|reason| !reason.is_empty())),
@@ -111,11 +113,11 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
     ];
     for (name, text) in optional {
         if let Some(text) = text {
-            field(name, one_line(&text).into_owned());
+            field(name, one_line(&text));
         }
     }
     for text in &status.looser {
-        field("Looser", one_line(text).into_owned());
+        field("Looser", one_line(text));
     }
     for error in &status.errors {
         field("Error", style.paint(Colour::Red, &one_line(error)));
@@ -137,7 +139,7 @@ fn lines_below(out: &mut String, lines: &[String]) {
         out.push('\n');
     }
     for line in lines {
-        let _ = writeln!(out, "{}", one_line(line));
+        let _ = writeln!(out, "{}", escape_controls(line.as_bytes()));
     }
 }
 
@@ -154,7 +156,7 @@ pub fn supervisor(report: &SupervisorReport, style: &Style) -> String {
     );
     field("Units", format!("{}, {} containers", report.units, report.containers));
     for dir in &report.units_dirs {
-        field("Directory", one_line(&dir.to_string_lossy()).into_owned());
+        field("Directory", one_line(&dir.to_string_lossy()));
     }
     field("Logs", bytes(report.log_bytes));
     for cgroup in &report.unknown_cgroups {
@@ -168,7 +170,7 @@ pub fn supervisor(report: &SupervisorReport, style: &Style) -> String {
 
 /// One line of `events`.
 pub fn event(event: &Event, style: &Style) -> String {
-    let unit = event.unit.as_deref().map_or("-".into(), one_line);
+    let unit = event.unit.as_deref().map_or_else(|| "-".into(), one_line);
     let by = event.by.as_deref().map(|by| format!(" (by {})", one_line(by))).unwrap_or_default();
     let colour = match event.what.as_str() {
         "started" | "ready" | "completed" | "adopted" => Colour::Green,
@@ -178,8 +180,7 @@ pub fn event(event: &Event, style: &Style) -> String {
     let what = style.paint(colour, &one_line(&event.what));
     let text = one_line(&event.text);
     let space = if text.is_empty() { "" } else { " " };
-    let milliseconds = event.time % 1000;
-    let time = rfc3339(event.time).replace('Z', &format!(".{milliseconds:03}Z"));
+    let time = rfc3339_ms(event.time);
     format!("{time} {} {what}{space}{text}{by}\n", style.paint(Colour::Bold, &unit))
 }
 

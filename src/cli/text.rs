@@ -111,43 +111,6 @@ fn in_unit(bytes: u64, unit_bytes: u64, unit: &str) -> String {
     }
 }
 
-/// RFC 3339 in UTC, to the second: `2026-01-05T12:00:00Z`.
-pub fn rfc3339(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// The date of a day since 1970-01-01, in the proleptic Gregorian calendar: years begin in March, so that the leap day is the last.
-fn civil(day: u64) -> (u64, u64, u64) {
-    let day = day + 719_468;
-    let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day_of_year - (153 * month_from_march + 2) / 5 + 1)
-}
-
-/// The text on one line and harmless: names, reasons and log lines come from files and containers.
-pub fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_hidden) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_hidden(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    Cow::Owned(shown)
-}
-
-fn is_hidden(c: char) -> bool {
-    // Separators and direction overrides change what a terminal shows without being control characters.
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
 /// At most `width` characters, the last one `…` if something was cut.
 pub fn cut(text: &str, width: usize) -> Cow<'_, str> {
     if text.chars().count() <= width {
@@ -191,26 +154,6 @@ mod tests {
         for (n, text) in cases {
             assert_eq!(bytes(n), text);
         }
-    }
-
-    #[test]
-    fn times_are_written_as_in_rfc_3339() {
-        let cases = [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399_000, "2000-02-28T23:59:59Z"),
-            (951_782_400_000, "2000-02-29T00:00:00Z"),
-            (1_767_614_400_999, "2026-01-05T12:00:00Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
-        ];
-        for (ms, text) in cases {
-            assert_eq!(rfc3339(ms), text);
-        }
-    }
-
-    #[test]
-    fn what_could_drive_a_terminal_is_escaped() {
-        assert_eq!(one_line("plain ö"), "plain ö");
-        assert_eq!(one_line("a\nb\x1b[31m\u{202e}\u{9b}"), "a\\nb\\u{1b}[31m\\u{202e}\\u{9b}");
     }
 
     #[test]

@@ -1,78 +1,62 @@
-//! Values on the command line: times, sizes, signals, assignments.
+//! Values on the command line: the same times, sizes and signals as in unit files.
 
 use std::time::Duration;
 
+use crate::supervise::log::parse_since;
+use crate::sys::local_time;
+use crate::unit::{Signal, quantity};
+
 /// "1m30s".
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a time: expected a number and a unit, as in 250ms, 30s, 1m30s, 2h, 1d");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let unit = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit);
-        let unit_ms = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(wrong()),
-        };
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let part = Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(wrong)?);
-        total = total.checked_add(part).ok_or_else(wrong)?;
-        rest = after;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    quantity::duration(text).map_err(|bad| wrong(text, bad, "a time", "250ms, 30s, 1m30s, 2h, 1d"))
 }
 
 /// "256M", in bytes.
 pub fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is not a size: expected bytes or a number with K, M, G or T, as in 256M");
-    let (number, shift) = match text.strip_suffix(['K', 'M', 'G', 'T']) {
-        Some(number) => (
-            number,
-            if text.ends_with('K') {
-                10
-            } else if text.ends_with('M') {
-                20
-            } else if text.ends_with('G') {
-                30
-            } else {
-                40
-            },
-        ),
-        None => (text, 0),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
+    quantity::size(text).map_err(|bad| wrong(text, bad, "a size", "4096, 64K, 256M, 1G"))
+}
+
+fn wrong(text: &str, bad: quantity::Bad, what: &str, examples: &str) -> String {
+    match bad {
+        quantity::Bad::Form(Some(guess)) => format!("`{text}` is not {what}: did you mean {guess}?"),
+        quantity::Bad::Form(None) => format!("`{text}` is not {what}: expected one as in {examples}"),
+        quantity::Bad::TooLarge => format!("`{text}` is too large"),
+    }
 }
 
 /// "SIGHUP", "hup", "1".
 pub fn signal(text: &str) -> Result<u8, String> {
-    let wrong = || format!("`{text}` is not a signal: expected a name as in SIGHUP or a number from 1 to 64");
-    if let Ok(number) = text.parse::<u8>() {
-        return Some(number).filter(|n| (1..=64).contains(n)).ok_or_else(wrong);
-    }
-    let name = text.to_ascii_uppercase();
-    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-    let signal: nix::sys::signal::Signal = name.parse().map_err(|_| wrong())?;
-    Ok(signal as u8)
+    let expected = "expected a name as in SIGHUP or SIGRTMIN+3, or a number from 1 to 64";
+    Signal::parse(text).map(|signal| signal.0).ok_or_else(|| format!("`{text}` is not a signal: {expected}"))
 }
 
-/// "10m" ago: ms since 1970.
+/// "10m" ago, or a moment: ms since 1970.
 pub fn since(text: &str) -> Result<u64, String> {
-    let ago = duration(text)?;
-    let now = super::text::now_ms();
-    Ok(now.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    parse_since(text, super::text::now_ms(), local_time::offset_s).map_err(|error| error.to_string())
 }
 
 /// "NAME=VALUE".
 pub fn assignment(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(text.into()),
-        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
+        Some(_) | None => Err(format!("`{text}` is not of the form NAME=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_cure() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5 min"), Err("`5 min` is not a time: did you mean 5m?".into()));
+        let message = "`abc` is not a time: expected one as in 250ms, 30s, 1m30s, 2h, 1d";
+        assert_eq!(duration("abc"), Err(message.into()));
+        assert_eq!(duration("99999999d"), Err("`99999999d` is too large".into()));
+        assert_eq!(size("256M"), Ok(256 << 20));
+        assert_eq!(signal("rtmin+1"), Ok(35));
+        assert!(signal("0").is_err() && signal("SIGNOPE").is_err());
+        assert!(since("2026-01-05T12:00:00Z").is_ok_and(|ms| ms == 1_767_614_400_000));
     }
 }

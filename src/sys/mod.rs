@@ -8,6 +8,7 @@ pub mod keyring;
 pub mod lease;
 pub mod loopback;
 pub mod mount;
+pub mod local_time;
 pub mod payload;
 pub mod pidfd;
 pub mod seccomp;

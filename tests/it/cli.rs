@@ -198,6 +198,25 @@ fn exec_that_cannot_ask_is_125() {
     assert_eq!(output.status.code(), Some(125));
 }
 
+#[test]
+fn check_and_logs_need_no_supervisor() {
+    let dir = std::env::temp_dir().join(format!("moored-cli-check-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("web.toml");
+    std::fs::write(&file, "executable = \"/nonexistent\"\n").unwrap();
+    let output = moored(&dir, "check").arg(&file).output().unwrap();
+    let expected =
+        "web.toml:1:1 executable /nonexistent: there is nothing of this name\n1 unit file checked, 1 error\n";
+    assert!(String::from_utf8(output.stdout).unwrap().ends_with(expected));
+    assert_eq!(output.status.code(), Some(1));
+    std::fs::write(&file, format!("executable = \"{}\"\n", env!("CARGO_BIN_EXE_moored"))).unwrap();
+    assert_eq!(moored(&dir, "check --json").arg(&dir).output().unwrap().stdout, b"[]\n");
+    let output = moored(&dir, "logs web --log-dir /nonexistent").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error_of(&output).starts_with("moored: web has no log in /nonexistent"), "{}", error_of(&output));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// A pty: the master, and the other end.
 fn pty() -> (OwnedFd, File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};

@@ -93,13 +93,13 @@ fn status_reads_like_systemds() {
         tasks: Some(5),
         cpu_us: Some(1_234_567),
         looser: vec!["seccomp unconfined".into()],
-        log: vec!["listening".into(), "bye\x07".into()],
+        log: vec!["listening".into(), "bye\tnow\x07".into()],
     };
     let expected = "\
 ● web - Public web front
       File: /etc/moored/units/web.toml
     Source: bundle /srv/web
-     Phase: running since 2026-01-05T11:56:55Z (3m ago)
+     Phase: running since 2026-01-05T11:56:55.000Z (3m ago)
  Container: web.3
        Pid: 4711
   Restarts: 2
@@ -113,7 +113,7 @@ fn status_reads_like_systemds() {
      Error: web.toml:7:3 unknown key `comand`
 
 listening
-bye\\u{7}
+bye	now\\x07
 ";
     assert_eq!(status(&value, &PIPED), expected);
     let stopped = UnitStatus { report: UnitReport { phase: "stopped".into(), ..web() }, ..UnitStatus::default() };

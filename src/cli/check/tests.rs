@@ -1,0 +1,131 @@
+//! What is said of files as they are found.
+
+use super::*;
+use crate::control::testing::TempDir;
+
+const PLAIN: Style = Style { colour: false, width: None, now_ms: 0 };
+
+/// A program of this machine's that stands alone: this test is linked like the product.
+fn static_program() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+fn said(dir: &TempDir, paths: &[&str]) -> String {
+    let paths: Vec<PathBuf> = paths.iter().map(|path| dir.path().join(path)).collect();
+    let text = as_text(&check_all(&paths), &PLAIN);
+    text.replace(&format!("{}/", dir.path().display()), "")
+}
+
+fn write(dir: &TempDir, name: &str, text: &str) {
+    let path = dir.path().join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_directory_of_valid_units_is_counted() {
+    let dir = TempDir::new("check");
+    write(&dir, "u/one.toml", &format!("executable = \"{}\"\n", static_program().display()));
+    std::fs::create_dir(dir.path().join("root")).unwrap();
+    write(&dir, "u/two.toml", "rootfs = \"../root\"\n[process]\nargs = [\"/bin/true\"]\n");
+    std::os::unix::fs::symlink("/dev/null", dir.path().join("u/masked.toml")).unwrap();
+    for other in ["u/.one.toml.swp", "u/one.toml~", "u/README"] {
+        write(&dir, other, "not looked at = [");
+    }
+    assert_eq!(said(&dir, &["u"]), "2 unit files checked, no errors\n");
+}
+
+#[test]
+fn every_mistake_of_every_file_is_said() {
+    let dir = TempDir::new("mistakes");
+    write(&dir, "a.toml", "rootfs = 3\nenabeld = true\n");
+    write(&dir, "b c.toml", "");
+    write(&dir, "big.toml", &"#".repeat(TEXT_MAX + 1));
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.path().join("fifo.toml"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let text = said(&dir, &[""]);
+    let starts = [
+        "a.toml:1:",
+        "a.toml:2:1 ",
+        "b c.toml:1:1 ",
+        "big.toml:1:1 1048577 bytes, expected at most 1048576",
+        "fifo.toml:1:1 a FIFO, expected a regular file",
+    ];
+    for (line, start) in text.lines().zip(starts) {
+        assert!(line.starts_with(start), "{text}");
+    }
+    assert!(text.ends_with("3 unit files checked, 5 errors\n"), "{text}");
+}
+
+#[test]
+fn a_path_given_by_hand_must_be_there_and_a_unit() {
+    let dir = TempDir::new("named");
+    write(&dir, "web.conf", "");
+    let text = said(&dir, &["none.toml", "nowhere", "web.conf"]);
+    let expected = "\
+none.toml:1:1 no such file
+nowhere:1:1 no such file or directory
+web.conf:1:1 not a unit file's name: expected NAME.toml
+1 unit file checked, 3 errors
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn sources_are_looked_at_where_they_are_named() {
+    let dir = TempDir::new("sources");
+    write(&dir, "script", "#!/bin/sh\n");
+    write(&dir, "file", "");
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    write(&dir, "wrong/config.json", "{\n  \"ociVersion\": 1\n}\n");
+    write(&dir, "a.toml", "description = \"x\"\n bundle = \"nothing\"\n");
+    write(&dir, "b.toml", "bundle = \"empty\"\n");
+    write(&dir, "c.toml", "bundle = \"wrong\"\n");
+    write(&dir, "d.toml", "rootfs = \"file\"\n[process]\nargs = [\"/x\"]\n");
+    write(&dir, "e.toml", "executable = \"script\"\n");
+    write(&dir, "f.toml", "executable = \"empty\"\n");
+    let text = said(&dir, &[""]);
+    let expected = [
+        "a.toml:2:2 bundle nothing: there is nothing of this name",
+        "b.toml:1:1 bundle empty: its config.json: no such file",
+        "wrong/config.json:2:",
+        "d.toml:1:1 rootfs file: a file, expected a directory",
+        "e.toml:1:1 executable script: not executable: chmod +x",
+        "f.toml:1:1 executable empty: a directory, expected a static executable",
+    ];
+    for expected in expected {
+        assert!(text.contains(&format!("\n{expected}")) || text.starts_with(expected), "{expected}\nin {text}");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir.path().join("script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(said(&dir, &["e.toml"]).contains("a script, expected a static ELF executable"));
+}
+
+#[test]
+fn a_spec_that_could_not_start_is_refused_by_its_json_path() {
+    let dir = TempDir::new("spec");
+    std::fs::create_dir_all(dir.path().join("b/rootfs")).unwrap();
+    let config = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},"cwd":"/","args":["/x"],
+        "capabilities":{"bounding":["CAP_DANCE"]}},"linux":{}}"#;
+    write(&dir, "b/config.json", config);
+    write(&dir, "a.toml", "bundle = \"b\"\n");
+    let text = said(&dir, &["a.toml"]);
+    assert!(text.contains("CAP_DANCE") && text.ends_with("1 error\n"), "{text}");
+}
+
+#[test]
+fn json_has_every_finding() {
+    let dir = TempDir::new("json");
+    write(&dir, "a.toml", "rootfs = \"/nonexistent\"\n[process]\nargs = [\"/x\"]\n");
+    let json = as_json(&check_all(&[dir.path().join("a.toml")])).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(found[0]["line"], 1);
+    assert_eq!(found[0]["severity"], "error");
+    assert_eq!(found[0]["message"], "rootfs /nonexistent: there is nothing of this name");
+}
