@@ -50,6 +50,8 @@ struct Index {
     config: Option<String>,
     path: PathText,
     resolved: PathText,
+    source: PathText,
+    directory: (u64, u64),
     since_ms: u64,
 }
 
@@ -148,6 +150,8 @@ impl Disk {
             config: good.config.as_deref().map(content_name),
             path: PathText::of(&good.path),
             resolved: PathText::of(&good.resolved),
+            source: PathText::of(&good.source),
+            directory: good.directory,
             since_ms: good.since_ms,
         };
         self.write_content(&index.text, good.text.as_bytes())?;
@@ -226,7 +230,8 @@ impl Dirs {
             },
         };
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
-        Ok(Some(Good { text, config, path, resolved, since_ms: index.since_ms }))
+        let (source, directory) = (index.source.clone().into_path(), index.directory);
+        Ok(Some(Good { text, config, path, resolved, source, directory, since_ms: index.since_ms }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

@@ -62,14 +62,23 @@ impl Generations {
         (Generations { last, asked }, notes)
     }
 
-    /// The next number, and whether the run-dir holds it. If not, it is unique all the same until this supervisor dies.
-    pub fn next(&mut self, run: &RunStore, state: &StateStore) -> (u64, Result<(), StoreError>) {
-        self.last = self.last.saturating_add(1);
+    /// The highest number in use so far, or in an earlier boot. A unit without a record starts above it.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// A generation of this number is about to start. Says whether the run-dir holds that; if not, the number is unique all the
+    /// same until this supervisor dies. Units count on their own, so most calls are below the highest number and do nothing.
+    pub fn used(&mut self, number: u64, run: &RunStore, state: &StateStore) -> Result<(), StoreError> {
+        if number <= self.last {
+            return Ok(());
+        }
+        self.last = number;
         if self.asked.saturating_sub(self.last) < GENERATIONS_PER_BLOCK / 2 {
             self.asked = self.last.saturating_add(GENERATIONS_PER_BLOCK);
             state.reserve(self.asked);
         }
-        (self.last, run.set_generation(self.last))
+        run.set_generation(self.last)
     }
 }
 

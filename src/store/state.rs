@@ -72,6 +72,10 @@ pub struct Good {
     pub path: PathBuf,
     /// Where the unit file was read, links resolved.
     pub resolved: PathBuf,
+    /// Where the unit's source was found, links resolved.
+    pub source: PathBuf,
+    /// Device and inode of the unit file's directory; zeroes if unknown.
+    pub directory: (u64, u64),
     /// Since when it is in force, in ms since 1970.
     pub since_ms: u64,
 }

@@ -52,6 +52,8 @@ fn good(text: &str, config: Option<&str>) -> Good {
         config: config.map(|config| config.as_bytes().to_vec()),
         path: "/etc/moored/units/web.toml".into(),
         resolved: "/srv/current/web.toml".into(),
+        source: "/srv/web-2".into(),
+        directory: (1, 2),
         since_ms: 7,
     }
 }
@@ -176,7 +178,11 @@ fn generations_never_repeat() {
         let (run, _) = RunStore::open(&temp.0.join("run"), boot).unwrap();
         let (mut generations, notes) = Generations::open(&run, &state, loaded.mark, now);
         assert_eq!(notes, []);
-        (0..starts).map(|_| generations.next(&run, &state).0).collect()
+        let mut next = || {
+            let number = generations.last() + 1;
+            generations.used(number, &run, &state).map(|()| number)
+        };
+        (0..starts).map(|_| next().expect("tmpfs takes it")).collect()
     };
     let mut all = boot("a", 3);
     assert_eq!(all, [1, 2, 3], "a new host begins at one");
@@ -204,7 +210,8 @@ fn generations_go_on_without_a_disk() {
     let (run, _) = RunStore::open(&temp.0.join("run"), "a").unwrap();
     let (mut generations, notes) = Generations::open(&run, &state, loaded.mark, now);
     assert_eq!(notes.len(), 1);
-    let (number, recorded) = generations.next(&run, &state);
+    let number = generations.last() + 1;
+    let recorded = generations.used(number, &run, &state);
     assert_eq!((number, recorded), (1_800_000_001, Ok(())));
 }
 

@@ -55,7 +55,9 @@ impl Supervisor {
                 self.hands.push(Job::Status(Box::new(StatusJob { id, unit, log_dir, status, reply })));
             }
             Request::Events { follow, since_ms, units } => {
-                self.events.select(since_ms, &units).for_each(|event| drop(reply.send(&Response::Event(event.clone()))));
+                for event in self.events.select(since_ms, &units) {
+                    reply.send(&Response::Event(event.clone()));
+                }
                 if follow {
                     self.followers.push((reply, units));
                 }

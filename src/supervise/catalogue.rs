@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
+use crate::store::Good;
 use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
@@ -388,6 +389,20 @@ fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Resul
     let base = resolved.parent().unwrap_or(Path::new("/"));
     let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
     Ok(Text { unit: Arc::new(parsed.unit), warnings: lines(parsed.warnings), text: text.into(), resolved })
+}
+
+/// A text that an earlier run found good, with the source as it was then.
+pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
+    let text = parse(&good.path, name, good.text, good.resolved)?;
+    let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
+    let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
+    let on_disk = OnDisk { path: good.path, text: Ok(text) };
+    let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
+    match judge(&on_disk, text, &facts, validate) {
+        Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
+        Verdict::Bad(errors) => Err(errors),
+        Verdict::Looking => Err(Vec::new()),
+    }
 }
 
 fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {

@@ -30,7 +30,7 @@ pub enum Mail {
     /// The log thread says something.
     Log(super::log::LogEvent),
     /// A state file was written, or could not be.
-    Stored(super::files::Stored),
+    Stored(crate::store::Fact),
 }
 
 /// What the keeper knows, once per connection to it.

@@ -51,7 +51,8 @@ use round::{End, Supervisor};
 
 use crate::cli::Settings;
 use crate::runtime::cgroup::CgroupRoot;
-use crate::unit::{SourceFacts, Unit};
+use crate::store::Good;
+use crate::unit::{SourceFacts, Unit, UnitName};
 use crate::watch::{Options, Watch, trusted::Trust};
 use crate::{control, keeper};
 
@@ -75,6 +76,8 @@ enum SetupError {
     Cgroup(#[from] crate::runtime::cgroup::CgroupError),
     #[error(transparent)]
     Log(#[from] log::LogError),
+    #[error(transparent)]
+    Files(#[from] files::FilesError),
 }
 
 fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupError {
@@ -100,6 +103,10 @@ pub fn main(settings: Settings) -> ExitCode {
 
 fn supervise(settings: Settings) -> Result<End, SetupError> {
     let (post, mailbox) = channel::<Mail>();
+    let stored = post.clone();
+    let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
+    let (mut files, left) = opened?;
+    left.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let containers = settings.run_dir.join(CONTAINERS_DIR);
     std::fs::create_dir_all(&containers).map_err(step("making RUN/c"))?;
     let (requests, events) = keeper::connect(&settings.run_dir)?;
@@ -115,15 +122,27 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     listen(events, Arc::clone(&inbox))?;
     let _control = serve(&settings, post.clone())?;
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
-    let files = Files::new(watch);
+    files.watch_with(watch);
     // It is the first to ask, so it is not too many.
     let _ = files.sync(FIRST_READ);
-    let catalogue = Catalogue::new(&settings.units_dirs);
-    let mut supervisor = Supervisor::new(settings, catalogue, files, Arc::clone(&inbox), log);
+    let mut catalogue = Catalogue::new(&settings.units_dirs);
+    remember(&mut catalogue, left.good);
+    let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
+    supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);
-    supervisor.say_down();
+    supervisor.conclude(&end);
     Ok(end)
+}
+
+/// Puts the last good texts in force until the directories say otherwise. One that this version does not take any more is left out.
+fn remember(catalogue: &mut Catalogue, goods: Vec<(UnitName, Good)>) {
+    for (name, good) in goods {
+        match catalogue::recall(&name, good, validate) {
+            Ok(good) => catalogue.remember(good),
+            Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),
+        }
+    }
 }
 
 /// Tells the keeper that no successor is needed, and waits until it is said.

@@ -85,6 +85,11 @@ pub fn removed(unit: &UnitName) -> Event {
     event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
 }
 
+/// Something of the host's does not work.
+pub fn trouble(text: String) -> Event {
+    note("trouble", text)
+}
+
 /// About no unit.
 pub fn note(what: &str, text: String) -> Event {
     event(None, what, text, None)

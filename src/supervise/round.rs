@@ -14,7 +14,7 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
 use super::events::{Events, concerns};
 use super::hands::{Job, ReloadJob, StartJob};
-use super::files::{Files, Stored};
+use super::files::{self, Files};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::wait::{Goal, Verdict, judge};
@@ -23,7 +23,7 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Observed, Run, State, Status, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Observed, Run, State, Status, reconcile};
 use crate::unit::{ContainerId, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
@@ -89,13 +89,13 @@ pub(super) enum Waiting {
 }
 
 impl Supervisor {
-    /// A supervisor that knows nothing yet.
-    pub fn new(settings: Settings, catalogue: Catalogue, files: Files, hands: Arc<Inbox<Job>>, log: Arc<LogWriter>) -> Supervisor {
+    /// A supervisor that knows what an earlier one left.
+    pub fn new(settings: Settings, catalogue: Catalogue, observed: Observed, files: Files, hands: Arc<Inbox<Job>>, log: Arc<LogWriter>) -> Supervisor {
         Supervisor {
             settings,
             catalogue,
             desired: Desired::default(),
-            observed: Observed::default(),
+            observed,
             events: Events::default(),
             files,
             hands,
@@ -111,6 +111,13 @@ impl Supervisor {
             down: false,
             end: None,
             next_token: super::FIRST_READ,
+        }
+    }
+
+    /// Stop marks of an earlier boot hold in this one.
+    pub fn restore_marks(&mut self, marks: Vec<(UnitName, Hold)>) {
+        for (unit, hold) in marks {
+            self.record(&Fact::ClientStop { unit, hold });
         }
     }
 
@@ -138,7 +145,7 @@ impl Supervisor {
             Mail::Keeper(stats) => self.keeper = stats,
             Mail::StopAll { by } => self.stop_all(&by),
             Mail::Orphaned(why) => self.end = Some(End::Orphaned(why)),
-            Mail::Stored(outcome) => self.stored(outcome),
+            Mail::Stored(fact) => files::told(&fact).into_iter().for_each(|event| self.tell(event)),
         }
     }
 
@@ -163,8 +170,8 @@ impl Supervisor {
             None => tracing::info!("{}", event.text),
         }
         self.followers.retain(|(reply, _)| reply.is_open());
-        for (reply, units) in self.followers.iter().filter(|(_, units)| concerns(&event, units)) {
-            let _ = (reply.send(&Response::Event(event.clone())), units);
+        for (reply, _) in self.followers.iter().filter(|(_, units)| concerns(&event, units)) {
+            reply.send(&Response::Event(event.clone()));
         }
         self.events.push(event);
     }
@@ -184,11 +191,6 @@ impl Supervisor {
         }
     }
 
-    fn stored(&mut self, outcome: Stored) {
-        if let Some(event) = self.files.stored(outcome) {
-            self.tell(event);
-        }
-    }
 
     // ---- adoption ----
 
@@ -292,10 +294,8 @@ impl Supervisor {
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
             Action::Clear { id } => Some(Job::Clear(id)),
-            Action::Forget { unit } => {
-                self.files.forget(&unit);
-                None
-            }
+            // Its record went with the mark that `begin` made.
+            Action::Forget { .. } => None,
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });
@@ -306,7 +306,9 @@ impl Supervisor {
 
     fn write_down(&mut self) {
         for name in std::mem::take(&mut self.dirty) {
-            self.files.save(&name, self.observed.units.get(&name));
+            if let Some(event) = self.files.save(&name, self.observed.units.get(&name)) {
+                self.tell(event);
+            }
         }
     }
 
@@ -432,8 +434,12 @@ impl Supervisor {
         goals.iter().filter(is_pending).map(|(unit, _)| format!("{unit}: {}", words(unit))).collect()
     }
 
-    /// Ends every connection that waits for the end.
-    pub fn say_down(&mut self) {
+    /// The end: nothing is kept that only a crash should bring back, and whoever waits for the end is told.
+    pub fn conclude(&mut self, end: &End) {
+        match end {
+            End::Stopped | End::Reboot => self.files.forget_all(&self.observed),
+            End::Detached | End::Orphaned(_) => {}
+        }
         for waiter in std::mem::take(&mut self.waiters) {
             if let Waiting::Down = waiter.what {
                 waiter.reply.send(&Response::Done { lines: vec!["everything is stopped".to_owned()] });

@@ -186,7 +186,7 @@ impl Supervisor {
 
     /// Follows what the texts name now; cheap when that did not change.
     pub(super) fn follow_sources(&mut self) {
-        let wanted: Vec<Follow> = self.catalogue.sources().into_iter().map(follow).collect();
+        let wanted: BTreeSet<Follow> = self.catalogue.sources().into_iter().map(follow).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }

@@ -62,7 +62,7 @@ pub struct Options {
 }
 
 /// A file or path, besides the unit files, that a unit depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Follow {
     /// Absolute.
     pub path: PathBuf,
@@ -71,7 +71,7 @@ pub struct Follow {
 }
 
 /// What is wanted of a followed path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// Its contents: [`Event::File`]. Checked as unit files are.
     Contents,

@@ -108,6 +108,18 @@ fn sources_are_looked_at_where_they_are_named() {
 }
 
 #[test]
+fn a_spec_that_could_not_start_is_refused_by_its_json_path() {
+    let dir = TempDir::new("spec");
+    std::fs::create_dir_all(dir.path().join("b/rootfs")).unwrap();
+    let config = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},"cwd":"/","args":["/x"],
+        "capabilities":{"bounding":["CAP_DANCE"]}},"linux":{}}"#;
+    write(&dir, "b/config.json", config);
+    write(&dir, "a.toml", "bundle = \"b\"\n");
+    let text = said(&dir, &["a.toml"]);
+    assert!(text.contains("CAP_DANCE") && text.ends_with("1 error\n"), "{text}");
+}
+
+#[test]
 fn json_has_every_finding() {
     let dir = TempDir::new("json");
     write(&dir, "a.toml", "rootfs = \"/nonexistent\"\n[process]\nargs = [\"/x\"]\n");
