@@ -203,16 +203,10 @@ fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
 }
 
 /// Cgroups, namespaces, names.
-fn isolate(
-    steps: &mut Vec<Step>,
-    spec: &Spec,
-    linux: &Linux,
-    context: &Context,
-    wanted: &Wanted,
-    report: &mut Report,
-) {
+fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, wanted: &Wanted, report: &mut Report) {
     steps.push(Step::JoinCgroups);
-    let shows_cgroups = spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
+    let shows_cgroups =
+        spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
     if shows_cgroups && !wanted.others.cgroup {
         steps.push(Step::TakeCgroups);
     }
@@ -270,7 +264,8 @@ fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context
         .filter_map(|(index, entry)| mount::compile(entry, &format!("mounts[{index}]"), &context.bundle, report))
         .collect();
     // A /dev of the host's own is left as it is.
-    let own_dev = !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
+    let own_dev =
+        !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
     steps.extend(mounts.into_iter().map(Step::Mount));
     if own_dev {
         steps.push(Step::Devices(nodes(linux, report)));
@@ -408,7 +403,9 @@ fn sysctls(steps: &mut Vec<Step>, linux: &Linux, report: &mut Report) {
         let slashed = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
         let known = slashed.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
         match sysctl_namespace(&slashed).filter(|_| known) {
-            None => report.error(path, Problem::Conflict { reason: "is not held by a namespace: it would change the host" }),
+            None => {
+                report.error(path, Problem::Conflict { reason: "is not held by a namespace: it would change the host" })
+            }
             Some(kind) if !has(kind) => {
                 let reason = "needs the namespace that holds it: it would change the host";
                 report.error(path, Problem::Conflict { reason });

@@ -20,7 +20,7 @@ mod script;
 pub mod seccomp;
 mod template;
 
-pub use cgroup::{Cpu, DeviceRule, CgroupSettings, Memory, RuleTarget, Write, default_devices};
+pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
 pub use compile::{Compiled, Context, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, parse, parse_process};

@@ -23,7 +23,11 @@ pub(super) fn compile(resources: Option<&LinuxResources>, report: &mut Report) -
 
 fn refuse(resources: &LinuxResources, report: &mut Report) {
     let field = |name: &str| format!("linux.resources.{name}");
-    report.not_yet(field("blockIO"), resources.block_io().as_ref().is_some_and(|io| *io != Default::default()), "block I/O limits");
+    report.not_yet(
+        field("blockIO"),
+        resources.block_io().as_ref().is_some_and(|io| *io != Default::default()),
+        "block I/O limits",
+    );
     let pages = resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty());
     report.not_yet(field("hugepageLimits"), pages, "huge page limits");
     let network = resources.network().as_ref();
@@ -71,7 +75,8 @@ fn compile_cpu(cpu: &LinuxCpu, report: &mut Report) -> Cpu {
     let quota = cpu.quota().filter(|quota| *quota != 0);
     if quota.is_some_and(|quota| quota < -1 || (0..1000).contains(&quota)) {
         let found = quota.unwrap_or_default().to_string();
-        report.error(path("quota"), Problem::Range { found, expected: "at least 1000 microseconds, or -1 for no limit" });
+        report
+            .error(path("quota"), Problem::Range { found, expected: "at least 1000 microseconds, or -1 for no limit" });
     }
     let period = cpu.period().filter(|period| *period != 0);
     if period.is_some_and(|period| !(1000..=1_000_000).contains(&period)) {
@@ -125,7 +130,8 @@ fn compile_rule(rule: &LinuxDeviceCgroup, index: usize, report: &mut Report) -> 
         None | Some(-1) => None,
         Some(value) => u32::try_from(value).ok().or_else(|| {
             let found = value.to_string();
-            report.error(format!("{path}.{name}"), Problem::Range { found, expected: "0 to 4294967295, or -1 for any" });
+            report
+                .error(format!("{path}.{name}"), Problem::Range { found, expected: "0 to 4294967295, or -1 for any" });
             None
         }),
     };

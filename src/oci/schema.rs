@@ -57,7 +57,10 @@ pub(super) fn check(raw: &Value, report: &mut Report) {
 fn read(text: &[u8], path: &str) -> Result<Value, Vec<CompileError>> {
     if text.len() > MAX_CONFIG_BYTES {
         let found = format!("a file of {} bytes", text.len());
-        return Err(vec![CompileError { path: path.into(), problem: Problem::Range { found, expected: "at most 1 MiB" } }]);
+        return Err(vec![CompileError {
+            path: path.into(),
+            problem: Problem::Range { found, expected: "at most 1 MiB" },
+        }]);
     }
     // serde_json itself bounds the depth, at 128.
     serde_json::from_slice(text).map_err(|error| vec![unexpected(path, &error)])
@@ -266,12 +269,8 @@ const MOUNT: Kind = Kind::Object(&[
     ("gidMappings", ID_MAPPINGS),
 ]);
 
-const HOOK: Kind = Kind::List(&Kind::Object(&[
-    ("path", Kind::Text),
-    ("args", TEXTS),
-    ("env", TEXTS),
-    ("timeout", Kind::Signed),
-]));
+const HOOK: Kind =
+    Kind::List(&Kind::Object(&[("path", Kind::Text), ("args", TEXTS), ("env", TEXTS), ("timeout", Kind::Signed)]));
 
 const HOOKS: Kind = Kind::Object(&[
     ("prestart", HOOK),

@@ -285,7 +285,8 @@ fn unshare(namespaces: Namespaces) -> Result<(), StepError> {
 
 fn loopback() -> Result<(), StepError> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).map_err(call("socket"))?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).map_err(call("socket"))?;
     crate::sys::loopback::up(socket.as_fd()).map_err(|error| call("bring lo up")(errno_of(&error)))
 }
 

@@ -5,12 +5,8 @@ use crate::oci::seccomp::Filter;
 
 /// Loads it into the calling thread, the only one.
 pub(super) fn load(filter: &Filter) -> Result<(), StepError> {
-    let instruction = |one: &crate::oci::seccomp::Instruction| libc::sock_filter {
-        code: one.code,
-        jt: one.jt,
-        jf: one.jf,
-        k: one.k,
-    };
+    let instruction =
+        |one: &crate::oci::seccomp::Instruction| libc::sock_filter { code: one.code, jt: one.jt, jf: one.jf, k: one.k };
     let program: Vec<libc::sock_filter> = filter.program.iter().map(instruction).collect();
     crate::sys::seccomp::load(&program, filter.flags.bits()).map_err(|error| call("seccomp")(errno_of(&error)))
 }

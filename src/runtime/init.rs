@@ -48,9 +48,7 @@ fn reap(program: Pid) {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             Ok(WaitStatus::Exited(pid, code)) if pid == program => std::process::exit(code),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                std::process::exit(SIGNALLED + signal as i32)
-            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => std::process::exit(SIGNALLED + signal as i32),
             Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
             Ok(_) | Err(_) => {}
         }

@@ -47,7 +47,8 @@ impl Payload {
     pub fn new(script: &Script, slots: Slots) -> Result<Payload, PayloadError> {
         let (map, fds) = slots.into_parts();
         let bytes = postcard::to_stdvec(&Header { slots: &map, script })?;
-        let memfd = memfd_create("moored-script", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(std::io::Error::from)?;
+        let memfd = memfd_create("moored-script", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(std::io::Error::from)?;
         let mut file = std::fs::File::from(memfd);
         file.write_all(&bytes)?;
         let memfd = OwnedFd::from(file);
@@ -74,14 +75,16 @@ pub struct KeeperSpawner;
 impl Spawner for KeeperSpawner {
     fn spawn(&mut self, kind: Kind, payload: &[u8], slots: Vec<OwnedFd>, base: &Base) -> Result<i32, SpawnError> {
         let malformed = |text: String| SpawnError { errno: libc::EPROTO, text };
-        let received: Received = postcard::from_bytes(payload).map_err(|error| malformed(format!("the script does not decode: {error}")))?;
+        let received: Received =
+            postcard::from_bytes(payload).map_err(|error| malformed(format!("the script does not decode: {error}")))?;
         let slots = Slots::from_parts(received.slots, slots).map_err(|error| malformed(error.to_string()))?;
         let spawned = match kind {
             // What cannot be restored fails later by itself, or does not matter.
             Kind::Container => super::spawn(&received.script, slots, || drop(base.restore())),
             Kind::Exec => Err(super::SpawnError(std::io::ErrorKind::Unsupported.into())),
         };
-        let spawned = spawned.map_err(|error| SpawnError { errno: error.0.raw_os_error().unwrap_or(0), text: "clone".to_owned() })?;
+        let spawned = spawned
+            .map_err(|error| SpawnError { errno: error.0.raw_os_error().unwrap_or(0), text: "clone".to_owned() })?;
         Ok(i32::try_from(spawned.pid.0).unwrap_or(0))
     }
 }

@@ -89,7 +89,9 @@ impl Supervisor {
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
                 let unit = self.resolve_one(&unit)?;
                 let live = self.observed.units.get(&unit).and_then(|seen| seen.live.as_ref());
-                let container = live.map(|live| live.id.clone()).ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
+                let container = live
+                    .map(|live| live.id.clone())
+                    .ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
                 let process = ExecProcess { args, env, cwd, user, terminal: tty, size };
                 let good = self.catalogue.in_force(&unit).ok_or_else(|| format!("{unit} is being removed"))?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
@@ -102,7 +104,13 @@ impl Supervisor {
 
     // ---- wishes ----
 
-    fn wish(&mut self, units: &[String], reply: Reply, goal: Goal, fact: impl Fn(UnitName) -> Fact) -> Result<(), String> {
+    fn wish(
+        &mut self,
+        units: &[String],
+        reply: Reply,
+        goal: Goal,
+        fact: impl Fn(UnitName) -> Fact,
+    ) -> Result<(), String> {
         let units = self.resolve_named(units)?;
         for unit in &units {
             let fact = fact(unit.clone());
@@ -144,7 +152,9 @@ impl Supervisor {
     }
 
     fn running_only(&self, units: &[String]) -> Result<(), String> {
-        let is_down = |unit: &&UnitName| self.observed.units.get(*unit).and_then(|seen| seen.live.as_ref()).is_none_or(|live| live.pid.is_none());
+        let is_down = |unit: &&UnitName| {
+            self.observed.units.get(*unit).and_then(|seen| seen.live.as_ref()).is_none_or(|live| live.pid.is_none())
+        };
         let down: Vec<String> = self.resolve_named(units)?.iter().filter(is_down).map(ToString::to_string).collect();
         match down.is_empty() {
             true => Ok(()),
@@ -228,11 +238,12 @@ impl Supervisor {
     }
 
     fn unknown(&self, typed: &str) -> String {
-        let distance = |name: &UnitName| crate::unit::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
-        let mut close: Vec<(usize, &UnitName)> = self.catalogue.names().filter_map(|name| Some((distance(name)?, name))).collect();
+        let distance =
+            |name: &UnitName| crate::unit::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
+        let mut close: Vec<(usize, &UnitName)> =
+            self.catalogue.names().filter_map(|name| Some((distance(name)?, name))).collect();
         close.sort();
-        let close: Vec<String> =
-            close.iter().take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();
+        let close: Vec<String> = close.iter().take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();
         match close.is_empty() {
             true => format!("no unit `{typed}`: `moored ps` lists them all"),
             false => format!("no unit `{typed}`, did you mean {}?", close.join(" or ")),
@@ -242,7 +253,10 @@ impl Supervisor {
 
 fn hold(by: String, reason: Option<String>, for_ms: Option<u64>) -> Hold {
     let now = clock::now();
-    let until = for_ms.map(|ms| Until { boot: now.boot.after(Duration::from_millis(ms)), wall: WallTime(now.wall.0.saturating_add(ms)) });
+    let until = for_ms.map(|ms| Until {
+        boot: now.boot.after(Duration::from_millis(ms)),
+        wall: WallTime(now.wall.0.saturating_add(ms)),
+    });
     Hold { by, reason, since: now.wall, until }
 }
 
@@ -265,4 +279,3 @@ fn user_name(uid: u32) -> String {
     };
     passwd.lines().find_map(of_line).unwrap_or_else(|| format!("uid {uid}"))
 }
-

@@ -134,7 +134,15 @@ impl Catalogue {
     }
 
     /// A file's settled text; `resolved` is the file without links.
-    pub fn read(&mut self, path: &Path, name: UnitName, text: String, resolved: PathBuf, validate: Validate, now: WallTime) {
+    pub fn read(
+        &mut self,
+        path: &Path,
+        name: UnitName,
+        text: String,
+        resolved: PathBuf,
+        validate: Validate,
+        now: WallTime,
+    ) {
         let text = parse(path, &name, text, resolved);
         self.set_text(path, name, text, validate, now);
     }
@@ -144,7 +152,14 @@ impl Catalogue {
         self.set_text(path, name, Err(vec![why]), validate, now);
     }
 
-    fn set_text(&mut self, path: &Path, name: UnitName, text: Result<Text, Vec<String>>, validate: Validate, now: WallTime) {
+    fn set_text(
+        &mut self,
+        path: &Path,
+        name: UnitName,
+        text: Result<Text, Vec<String>>,
+        validate: Validate,
+        now: WallTime,
+    ) {
         let rank = self.rank_of(path);
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
@@ -176,7 +191,8 @@ impl Catalogue {
     /// A file is gone for good.
     pub fn gone(&mut self, path: &Path, name: &UnitName, validate: Validate, now: WallTime) {
         let rank = self.rank_of(path);
-        let braked = path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
+        let braked =
+            path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.texts.remove(&rank);
         entry.busy = None;
@@ -224,7 +240,8 @@ impl Catalogue {
 
     /// Removes what was absent long enough; says when to ask again.
     pub fn expire(&mut self, now: BootTime) -> Option<BootTime> {
-        let due: Vec<UnitName> = self.absent.iter().filter(|(_, until)| **until <= now).map(|(name, _)| name.clone()).collect();
+        let due: Vec<UnitName> =
+            self.absent.iter().filter(|(_, until)| **until <= now).map(|(name, _)| name.clone()).collect();
         due.iter().for_each(|name| self.remove(name));
         self.absent.values().min().copied()
     }
@@ -259,8 +276,12 @@ impl Catalogue {
             return;
         }
         self.sources.insert(path.to_owned(), view);
-        let concerned: Vec<UnitName> =
-            self.entries.iter().filter(|(_, entry)| entry.source() == Some(path)).map(|(name, _)| name.clone()).collect();
+        let concerned: Vec<UnitName> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.source() == Some(path))
+            .map(|(name, _)| name.clone())
+            .collect();
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
     }
 
@@ -330,7 +351,10 @@ impl Catalogue {
     /// The file on disk that counts.
     pub fn file(&self, name: &UnitName) -> Option<&Path> {
         let entry = self.entries.get(name)?;
-        entry.newest().map(|on_disk| on_disk.path.as_path()).or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
+        entry
+            .newest()
+            .map(|on_disk| on_disk.path.as_path())
+            .or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
     }
 
     /// What disk and running have not in common, in words.
@@ -347,7 +371,11 @@ impl Catalogue {
         }
         let braked = self.directories.values().any(|view| view.braked.contains(name));
         let missing = || entry.texts.is_empty().then(|| "its directory is missing or unreadable".to_owned());
-        if braked { Some("its file went with its directory; removal waits for `moored apply --confirm-removals`".to_owned()) } else { missing() }
+        if braked {
+            Some("its file went with its directory; removal waits for `moored apply --confirm-removals`".to_owned())
+        } else {
+            missing()
+        }
     }
 
     /// Whether a text waits for a look at its source, or a file for its writer.
@@ -407,7 +435,9 @@ pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce
 
 fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
     match validate(&text.unit, facts) {
-        Err(errors) => Verdict::Bad(errors.into_iter().map(|error| format!("{}: {error}", on_disk.path.display())).collect()),
+        Err(errors) => {
+            Verdict::Bad(errors.into_iter().map(|error| format!("{}: {error}", on_disk.path.display())).collect())
+        }
         Ok(more) => Verdict::Good(InForce {
             file: on_disk.path.clone(),
             directory: DirectoryId::default(),

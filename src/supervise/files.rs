@@ -57,7 +57,11 @@ pub struct Left {
 
 impl Files {
     /// Takes the run-dir, reads what is there.
-    pub fn open(run_dir: &Path, state_dir: &Path, post: impl Fn(store::Fact) + Send + 'static) -> Result<(Files, Left), FilesError> {
+    pub fn open(
+        run_dir: &Path,
+        state_dir: &Path,
+        post: impl Fn(store::Fact) + Send + 'static,
+    ) -> Result<(Files, Left), FilesError> {
         let lock = RunLock::take(run_dir)?;
         let (run, mut notes) = RunStore::open(run_dir, &store::boot_id())?;
         let (records, more) = run.load_all::<Seen>()?;
@@ -66,11 +70,21 @@ impl Files {
         notes.extend(loaded.notes);
         let (generations, more) = Generations::open(&run, &state, loaded.mark, SystemTime::now());
         notes.extend(more);
-        let observed = Observed { units: records.into_iter().collect(), floor: generations.last(), ..Observed::default() };
+        let observed =
+            Observed { units: records.into_iter().collect(), floor: generations.last(), ..Observed::default() };
         let without_record = |(unit, _): &(UnitName, StopMark)| !observed.units.contains_key(unit);
         let marks = loaded.stops.into_iter().filter(without_record).map(|(unit, mark)| (unit, hold_of(mark))).collect();
         let stored = loaded.good.iter().map(|(unit, _)| unit.clone()).collect();
-        let files = Files { _lock: lock, run, state, generations, watch: None, followed: BTreeSet::new(), stored, failing: false };
+        let files = Files {
+            _lock: lock,
+            run,
+            state,
+            generations,
+            watch: None,
+            followed: BTreeSet::new(),
+            stored,
+            failing: false,
+        };
         Ok((files, Left { observed, good: loaded.good, marks, notes }))
     }
 
@@ -169,6 +183,8 @@ fn hold_of(mark: StopMark) -> Hold {
 pub fn told(fact: &store::Fact) -> Option<Event> {
     match fact {
         store::Fact::Persisted { .. } => None,
-        store::Fact::Failed { error, .. } => Some(narrate::trouble(format!("state cannot be written, and is tried again: {error}"))),
+        store::Fact::Failed { error, .. } => {
+            Some(narrate::trouble(format!("state cannot be written, and is tried again: {error}")))
+        }
     }
 }

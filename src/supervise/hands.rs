@@ -174,7 +174,20 @@ impl Hands {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, inbox.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
         let (handles, watched, sessions) = (BTreeMap::new(), HashMap::new(), Sessions::default());
-        Ok(Hands { inbox, post, epoll, keeper, cgroups, log, places, handles, sessions, watched, next_token: 1, inventory: None })
+        Ok(Hands {
+            inbox,
+            post,
+            epoll,
+            keeper,
+            cgroups,
+            log,
+            places,
+            handles,
+            sessions,
+            watched,
+            next_token: 1,
+            inventory: None,
+        })
     }
 
     /// Works until the keeper is gone or the loop has ended.
@@ -265,8 +278,9 @@ impl Hands {
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
-        let (report_read, report_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
-            .map_err(|errno| format!("making a pipe: {errno}"))?;
+        let (report_read, report_write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
+                .map_err(|errno| format!("making a pipe: {errno}"))?;
         let tag = postcard::to_stdvec(&run).map_err(|error| format!("encoding the tag: {error}"))?;
         let mut slots = crate::runtime::Slots::new(report_write);
         slots.stdin = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
@@ -304,11 +318,14 @@ impl Hands {
     }
 
     fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {
-        let handle = self.handles.get(owner).ok_or_else(|| format!("{owner}, whose network is to be shared, is gone"))?;
-        let pidfd = handle.pidfd.as_ref().ok_or_else(|| format!("{owner}, whose network is to be shared, is not running"))?;
+        let handle =
+            self.handles.get(owner).ok_or_else(|| format!("{owner}, whose network is to be shared, is gone"))?;
+        let pidfd =
+            handle.pidfd.as_ref().ok_or_else(|| format!("{owner}, whose network is to be shared, is not running"))?;
         let path = format!("/proc/{}/ns/net", handle.pid);
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(|errno| format!("{path}: {errno}"))?;
+        let fd =
+            rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(|errno| format!("{path}: {errno}"))?;
         // The number is the container's as long as its pidfd can be signalled: checked after the open, so it was then.
         match is_alive(pidfd.as_fd()) {
             true => Ok(fd),
@@ -402,10 +419,14 @@ impl Hands {
     fn keeper_says(&mut self, event: keeper::Event) {
         match event {
             keeper::Event::Welcome(stats) => self.begin_inventory(stats),
-            keeper::Event::Child(child) if child.kind == Kind::Exec => self.sessions.child(child, &self.keeper, &self.post),
+            keeper::Event::Child(child) if child.kind == Kind::Exec => {
+                self.sessions.child(child, &self.keeper, &self.post)
+            }
             keeper::Event::Child(child) => self.child(child),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
-            keeper::Event::Held { name, .. } => tracing::warn!("the keeper holds {name}, which this version does not know"),
+            keeper::Event::Held { name, .. } => {
+                tracing::warn!("the keeper holds {name}, which this version does not know")
+            }
             keeper::Event::Synced => self.end_inventory(),
             keeper::Event::Refused(refusal) => self.refused(&refusal),
             keeper::Event::Stop => self.say(Mail::StopAll { by: "signal".to_owned() }),
@@ -460,7 +481,17 @@ impl Hands {
         let report = report.map(|fd| self.watch(fd, epoll::EventFlags::IN, Watched::Report(id.clone())));
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
         let announced = report.is_none();
-        let handle = Handle { pid: 0, pidfd: None, cgroup, report, tag, executed: false, announced, ended: false, emptying: None };
+        let handle = Handle {
+            pid: 0,
+            pidfd: None,
+            cgroup,
+            report,
+            tag,
+            executed: false,
+            announced,
+            ended: false,
+            emptying: None,
+        };
         self.handles.insert(id.clone(), handle);
     }
 
@@ -520,18 +551,24 @@ impl Hands {
     /// A keeper was met: what this process has and the keeper has not is announced again; the rest is the loop's to decide.
     fn end_inventory(&mut self) {
         let Some(mut inventory) = self.inventory.take() else { return };
-        let lost: Vec<ContainerId> =
-            self.handles.iter().filter(|(id, handle)| !handle.ended && !inventory.known.contains(id)).map(|(id, _)| id.clone()).collect();
+        let lost: Vec<ContainerId> = self
+            .handles
+            .iter()
+            .filter(|(id, handle)| !handle.ended && !inventory.known.contains(id))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in lost {
             let Some(handle) = self.handles.get(&id).filter(|handle| handle.pid != 0) else { continue };
             let fifos = fifo::reopen(&self.places.containers, &id);
-            let held = fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
+            let held =
+                fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
             let pidfd = handle.pidfd.as_ref().map(|fd| fd.as_fd());
             self.ask(self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, handle.pid, pidfd, &held));
             inventory.known.push(id.clone());
             inventory.orphans.retain(|(orphan, _)| *orphan != id);
         }
-        inventory.cgroups = self.cgroups.list().unwrap_or_default().iter().filter_map(|id| ContainerId::parse(id)).collect();
+        inventory.cgroups =
+            self.cgroups.list().unwrap_or_default().iter().filter_map(|id| ContainerId::parse(id)).collect();
         inventory.cgroups.retain(|id| !inventory.known.contains(id));
         self.say(Mail::Inventory(inventory));
     }
@@ -549,13 +586,18 @@ impl Hands {
 
     fn stop(&mut self, id: ContainerId, signal: Option<Signal>) {
         let Some(signal) = signal else { return };
-        let Some((handle, pidfd)) = self.handles.get(&id).and_then(|handle| Some((handle, handle.pidfd.as_ref()?))) else { return };
+        let Some((handle, pidfd)) = self.handles.get(&id).and_then(|handle| Some((handle, handle.pidfd.as_ref()?)))
+        else {
+            return;
+        };
         let fact = match super::signals::would_ignore(handle.pid, signal) {
             true => Fact::StopUnhandled { id },
             false => match send(pidfd.as_fd(), signal) {
                 Ok(()) => Fact::StopSent { id },
                 Err(rustix::io::Errno::SRCH) => return,
-                Err(errno) => Fact::ActionFailed { id, deed: Deed::Stop, text: format!("sending {}: {errno}", signal.0) },
+                Err(errno) => {
+                    Fact::ActionFailed { id, deed: Deed::Stop, text: format!("sending {}: {errno}", signal.0) }
+                }
             },
         };
         self.fact(fact);
@@ -567,7 +609,8 @@ impl Hands {
         match killed {
             Err(error) => self.failed(id, Deed::Kill, error.to_string()),
             Ok(()) => {
-                let left = handle.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).map_or(0, |left| left.len());
+                let left =
+                    handle.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).map_or(0, |left| left.len());
                 if left > 0 {
                     self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
                 }
@@ -587,7 +630,11 @@ impl Hands {
         let ReloadJob { id, how, unit, facts } = job;
         match how {
             Reload::Signal(signal) => {
-                let sent = self.handles.get(&id).and_then(|handle| handle.pidfd.as_ref()).map(|pidfd| send(pidfd.as_fd(), signal));
+                let sent = self
+                    .handles
+                    .get(&id)
+                    .and_then(|handle| handle.pidfd.as_ref())
+                    .map(|pidfd| send(pidfd.as_fd(), signal));
                 match sent {
                     Some(Ok(())) => self.fact(Fact::Reloaded { id }),
                     Some(Err(errno)) => self.failed(id, Deed::Reload, format!("sending signal {}: {errno}", signal.0)),
@@ -605,7 +652,9 @@ impl Hands {
             None => self.cgroups.find(&name).and_then(|found| found.map_or(Ok(()), |cgroup| cgroup.remove())),
         };
         let removed = removed.map_err(|error| error.to_string());
-        if let Err(text) = removed.and_then(|()| fifo::remove(&self.places.containers, &id).map_err(|error| error.to_string())) {
+        if let Err(text) =
+            removed.and_then(|()| fifo::remove(&self.places.containers, &id).map_err(|error| error.to_string()))
+        {
             return self.failed(id, Deed::Clear, text);
         }
         if let Some(handle) = self.handles.remove(&id) {
@@ -621,7 +670,8 @@ impl Hands {
     /// For a generation that ended without a handle, or before it had one.
     fn look(&mut self, id: ContainerId) {
         if !self.handles.contains_key(&id) {
-            let held = fifo::reopen(&self.places.containers, &id).map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
+            let held = fifo::reopen(&self.places.containers, &id)
+                .map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
             let drained = held.is_empty();
             self.take_over(&id, Some(keeper::Full { tag: Vec::new(), held }));
             if drained {

@@ -113,11 +113,14 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let owner = settings.run_dir.to_string_lossy().into_owned();
     let cgroups = Arc::new(CgroupRoot::open(&settings.cgroup_root.to_string_lossy(), &owner)?);
     let log_post = post.clone();
-    let log = LogWriter::start(&settings.log_dir, settings.log_cap_bytes, move |event| drop(log_post.send(Mail::Log(event))))?;
+    let log = LogWriter::start(&settings.log_dir, settings.log_cap_bytes, move |event| {
+        drop(log_post.send(Mail::Log(event)))
+    })?;
     let log = Arc::new(log);
     let inbox = Arc::new(Inbox::new().map_err(step("making an eventfd"))?);
-    let hands = Hands::new(Arc::clone(&inbox), post.clone(), requests, cgroups, Arc::clone(&log), Places { containers })
-        .map_err(step("making an epoll set"))?;
+    let hands =
+        Hands::new(Arc::clone(&inbox), post.clone(), requests, cgroups, Arc::clone(&log), Places { containers })
+            .map_err(step("making an epoll set"))?;
     start("hands", move || hands.run())?;
     listen(events, Arc::clone(&inbox))?;
     let _control = serve(&settings, post.clone())?;
@@ -177,7 +180,8 @@ fn listen(mut events: keeper::Events, inbox: Arc<Inbox<Job>>) -> Result<(), Setu
 
 fn serve(settings: &Settings, post: Sender<Mail>) -> Result<control::Server, SetupError> {
     let listener = control::socket::bind(&settings.run_dir).map_err(step("making the control socket"))?;
-    control::Server::start(listener, move |call| drop(post.send(Mail::Control(call)))).map_err(step("serving the control socket"))
+    control::Server::start(listener, move |call| drop(post.send(Mail::Control(call))))
+        .map_err(step("serving the control socket"))
 }
 
 fn options(settings: &Settings) -> Options {
@@ -196,7 +200,8 @@ pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, 
 /// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.
 fn reboot() -> ExitCode {
     rustix::fs::sync();
-    let asked = std::path::Path::new("/run/systemd/system").is_dir() && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
+    let asked = std::path::Path::new("/run/systemd/system").is_dir()
+        && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
     if !asked {
         if let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
             tracing::error!("rebooting: {errno}");

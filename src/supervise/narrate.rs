@@ -17,8 +17,12 @@ pub fn fact(fact: &Fact) -> Option<Event> {
     Some(match fact {
         Fact::Started { id, pid } => event(Some(&id.unit), "started", format!("started as {id}, pid {}", pid.0), None),
         Fact::Adopted { id, pid, .. } => event(Some(&id.unit), "adopted", format!("adopted {id}, pid {}", pid.0), None),
-        Fact::StartFailed { id, text } => event(Some(&id.unit), "start-failed", format!("start of {id} failed: {text}"), None),
-        Fact::NeverStarted { id } => event(Some(&id.unit), "never-started", format!("{id} was begun and never started"), None),
+        Fact::StartFailed { id, text } => {
+            event(Some(&id.unit), "start-failed", format!("start of {id} failed: {text}"), None)
+        }
+        Fact::NeverStarted { id } => {
+            event(Some(&id.unit), "never-started", format!("{id} was begun and never started"), None)
+        }
         Fact::Exited { id, exit, oom, .. } => {
             let memory = if *oom { ", out of memory" } else { "" };
             event(Some(&id.unit), "exited", format!("{id} exited: {}{memory}", words(*exit)), None)
@@ -50,8 +54,14 @@ pub fn action(action: &Action) -> Option<Event> {
     Some(match action {
         Action::Stop { id, why, .. } => event(Some(&id.unit), "stopping", format!("stopping {id}: {why}"), None),
         Action::Kill { id } => event(Some(&id.unit), "killing", format!("killing all of {id}"), None),
-        Action::Reboot { unit } => event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy")),
-        Action::Start { .. } | Action::Signal { .. } | Action::Reload { .. } | Action::Clear { .. } | Action::Forget { .. } => return None,
+        Action::Reboot { unit } => {
+            event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
+        }
+        Action::Start { .. }
+        | Action::Signal { .. }
+        | Action::Reload { .. }
+        | Action::Clear { .. }
+        | Action::Forget { .. } => return None,
     })
 }
 
@@ -99,11 +109,17 @@ pub fn note(what: &str, text: String) -> Event {
 pub fn log(said: &LogEvent) -> Event {
     match said {
         LogEvent::Drained(id) => event(Some(&id.unit), "drained", format!("the log of {id} is read to its end"), None),
-        LogEvent::Dropping { unit, error } => {
-            event(Some(unit), "dropping", format!("its log cannot be written, what it prints is dropped and counted: {error}"), None)
-        }
-        LogEvent::Recorded { unit, dropped_bytes } => {
-            event(Some(unit), "dropped", format!("its log can be written again; {dropped_bytes} bytes are missing"), None)
-        }
+        LogEvent::Dropping { unit, error } => event(
+            Some(unit),
+            "dropping",
+            format!("its log cannot be written, what it prints is dropped and counted: {error}"),
+            None,
+        ),
+        LogEvent::Recorded { unit, dropped_bytes } => event(
+            Some(unit),
+            "dropped",
+            format!("its log can be written again; {dropped_bytes} bytes are missing"),
+            None,
+        ),
     }
 }

@@ -29,7 +29,9 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     let name = path.file_name().unwrap_or_default();
     let name = match file_stem_to_name(name) {
         Ok(Some(name)) => name,
-        Ok(None) => return Err(vec![format!("{}: not a unit file: expected a name that ends in .toml", path.display())]),
+        Ok(None) => {
+            return Err(vec![format!("{}: not a unit file: expected a name that ends in .toml", path.display())]);
+        }
         Err(bad) => return Err(vec![format!("{}: {bad}", path.display())]),
     };
     let file = read_trusted(path, trust, TEXT_MAX_BYTES).map_err(|error| vec![error.to_string()])?;
@@ -87,14 +89,23 @@ pub fn compare(dir: &Path, ours: &BTreeMap<UnitName, Fingerprint>) -> Response {
             theirs.insert(name, checked.map(|checked| checked.fingerprint));
         }
     }
-    let change = |unit: &UnitName, how: &str, why: &str| Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned() };
+    let change = |unit: &UnitName, how: &str, why: &str| Change {
+        unit: unit.to_string(),
+        how: how.to_owned(),
+        why: why.to_owned(),
+    };
     let there = theirs.iter().filter_map(|(unit, fingerprint)| match (ours.get(unit), fingerprint) {
         (_, None) => None,
         (None, Some(_)) => Some(change(unit, "add", "it is not in force")),
-        (Some(ours), Some(theirs)) if ours != theirs => Some(change(unit, "replace", "its text, source or config.json differs")),
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            Some(change(unit, "replace", "its text, source or config.json differs"))
+        }
         (Some(_), Some(_)) => None,
     });
-    let gone = ours.keys().filter(|unit| !theirs.contains_key(*unit)).map(|unit| change(unit, "remove", "it has no file there"));
+    let gone = ours
+        .keys()
+        .filter(|unit| !theirs.contains_key(*unit))
+        .map(|unit| change(unit, "remove", "it has no file there"));
     let mut changes: Vec<Change> = there.chain(gone).collect();
     changes.sort_by(|a, b| a.unit.cmp(&b.unit));
     Response::Plan { changes, errors }

@@ -48,7 +48,11 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
         own.set_console_size(size.ok());
     }
     let lookup = process.user.as_deref().or(text.user_lookup.as_deref());
-    let context = oci::Context { user: lookup.map(user_and_group), best_effort: true, ..oci::Context::new(facts.resolved.clone(), id.to_owned()) };
+    let context = oci::Context {
+        user: lookup.map(user_and_group),
+        best_effort: true,
+        ..oci::Context::new(facts.resolved.clone(), id.to_owned())
+    };
     let profile = text.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     oci::compile_exec(&own, profile, &context).map_err(lines)

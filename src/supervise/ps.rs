@@ -18,7 +18,8 @@ impl Supervisor {
         let is_asked = |name: &UnitName| units.is_empty() || units.contains(name);
         let mut rows: Vec<UnitReport> =
             known.iter().filter(|(name, _)| is_asked(name)).map(|(name, status)| self.row(name, status)).collect();
-        let without = self.catalogue.names().filter(|name| is_asked(name) && !known.iter().any(|(known, _)| known == *name));
+        let without =
+            self.catalogue.names().filter(|name| is_asked(name) && !known.iter().any(|(known, _)| known == *name));
         rows.extend(without.map(|name| self.row_without_text(name)));
         rows.sort_by(|a, b| a.unit.cmp(&b.unit));
         Response::Units { units: rows, notes: self.notes() }
@@ -71,7 +72,13 @@ impl Supervisor {
             Some(first) => (Phase::Failed, first.clone()),
             None => (Phase::Waiting, self.catalogue.drift(name).unwrap_or_default()),
         };
-        UnitReport { unit: name.to_string(), phase: phase_word(phase).to_owned(), reason, drift: self.catalogue.drift(name), ..UnitReport::default() }
+        UnitReport {
+            unit: name.to_string(),
+            phase: phase_word(phase).to_owned(),
+            reason,
+            drift: self.catalogue.drift(name),
+            ..UnitReport::default()
+        }
     }
 
     /// All that is known without looking at the host; the live container's id beside it.
@@ -94,7 +101,12 @@ impl Supervisor {
             source: unit.map(source_words).unwrap_or_default(),
             previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),
             cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
-            looser: unit.map(looser).into_iter().flatten().chain(good.into_iter().flat_map(|good| good.warnings.iter().cloned())).collect(),
+            looser: unit
+                .map(looser)
+                .into_iter()
+                .flatten()
+                .chain(good.into_iter().flat_map(|good| good.warnings.iter().cloned()))
+                .collect(),
             ..UnitStatus::default()
         };
         (live.map(|live| live.id.clone()), status)
@@ -104,10 +116,16 @@ impl Supervisor {
         let anchor = self.keeper.anchor;
         let mut notes = self.notes();
         if !self.keeper.spare {
-            notes.push("no spare: if the keeper dies too, exits may be unknown; `moored down`, then `moored up` gives one".to_owned());
+            notes.push(
+                "no spare: if the keeper dies too, exits may be unknown; `moored down`, then `moored up` gives one"
+                    .to_owned(),
+            );
         }
         if self.keeper.oom_score_adj != OOM_SCORE_ADJ {
-            notes.push(format!("oom_score_adj is {} instead of {OOM_SCORE_ADJ}: CAP_SYS_RESOURCE is missing", self.keeper.oom_score_adj));
+            notes.push(format!(
+                "oom_score_adj is {} instead of {OOM_SCORE_ADJ}: CAP_SYS_RESOURCE is missing",
+                self.keeper.oom_score_adj
+            ));
         }
         Response::Supervisor(Box::new(SupervisorReport {
             anchor,
@@ -164,7 +182,8 @@ fn looser(unit: &Unit) -> Vec<String> {
     let found = [
         capabilities.map(|names| format!("capabilities: {}", names.join(" "))),
         (security.no_new_privileges == Some(false)).then(|| "no_new_privileges = false".to_owned()),
-        matches!(security.seccomp, Some(crate::unit::Seccomp::Unconfined)).then(|| "seccomp = \"unconfined\"".to_owned()),
+        matches!(security.seccomp, Some(crate::unit::Seccomp::Unconfined))
+            .then(|| "seccomp = \"unconfined\"".to_owned()),
         (security.read_only == Some(false)).then(|| "read_only = false".to_owned()),
         matches!(unit.network, Some(crate::unit::Network::Host)).then(|| "network = \"host\"".to_owned()),
         (!unit.devices.is_empty()).then(|| format!("{} devices of the host's", unit.devices.len())),

@@ -13,8 +13,8 @@ use super::bell::Inbox;
 use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
 use super::events::{Events, concerns};
-use super::hands::{Job, ReloadJob, StartJob};
 use super::files::{self, Files};
+use super::hands::{Job, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::wait::{Goal, Verdict, judge};
@@ -90,7 +90,14 @@ pub(super) enum Waiting {
 
 impl Supervisor {
     /// A supervisor that knows what an earlier one left.
-    pub fn new(settings: Settings, catalogue: Catalogue, observed: Observed, files: Files, hands: Arc<Inbox<Job>>, log: Arc<LogWriter>) -> Supervisor {
+    pub fn new(
+        settings: Settings,
+        catalogue: Catalogue,
+        observed: Observed,
+        files: Files,
+        hands: Arc<Inbox<Job>>,
+        log: Arc<LogWriter>,
+    ) -> Supervisor {
         Supervisor {
             settings,
             catalogue,
@@ -191,7 +198,6 @@ impl Supervisor {
         }
     }
 
-
     // ---- adoption ----
 
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
@@ -201,9 +207,13 @@ impl Supervisor {
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }
-        let live: Vec<(ContainerId, Run, bool)> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).map(|live| {
-            (live.id.clone(), live.run.clone(), matches!(live.state, State::Starting))
-        }).collect();
+        let live: Vec<(ContainerId, Run, bool)> = self
+            .observed
+            .units
+            .values()
+            .filter_map(|seen| seen.live.as_ref())
+            .map(|live| (live.id.clone(), live.run.clone(), matches!(live.state, State::Starting)))
+            .collect();
         for (id, run, starting) in live.iter().filter(|(id, _, _)| !known.contains(id)).cloned() {
             match orphans.iter().find(|(orphan, _)| *orphan == id) {
                 Some((_, pid)) => self.hands.push(Job::Adopt(id, *pid, run)),
@@ -275,7 +285,8 @@ impl Supervisor {
     fn job_of(&mut self, action: Action) -> Option<Job> {
         match action {
             Action::Start { id, unit, .. } => {
-                let run = self.observed.units.get(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
+                let run =
+                    self.observed.units.get(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
                 match (self.catalogue.in_force(&id.unit), run) {
                     (Some(good), Some(run)) => {
                         let facts = Arc::clone(&good.facts);
@@ -387,7 +398,12 @@ impl Supervisor {
         answer.is_some()
     }
 
-    fn goals_answer(&self, goals: &[(UnitName, Goal)], statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Option<Response> {
+    fn goals_answer(
+        &self,
+        goals: &[(UnitName, Goal)],
+        statuses: &BTreeMap<UnitName, Status>,
+        now: BootTime,
+    ) -> Option<Response> {
         let verdicts: Vec<(&UnitName, &Goal, Verdict)> =
             goals.iter().map(|(unit, goal)| (unit, goal, self.verdict(unit, goal, statuses, now))).collect();
         if verdicts.iter().any(|(_, _, verdict)| *verdict == Verdict::Pending) {
@@ -403,7 +419,9 @@ impl Supervisor {
         }
         let Some(status) = statuses.get(unit) else {
             return match (goal, self.catalogue.errors(unit).is_empty()) {
-                (Goal::Converged | Goal::Up | Goal::Newer(_) | Goal::Reloaded, false) => Verdict::Missed("its text is not valid, and there is no earlier one".to_owned()),
+                (Goal::Converged | Goal::Up | Goal::Newer(_) | Goal::Reloaded, false) => {
+                    Verdict::Missed("its text is not valid, and there is no earlier one".to_owned())
+                }
                 (Goal::Stopped | Goal::Converged, _) => Verdict::Reached("gone".to_owned()),
                 (Goal::Up | Goal::Newer(_) | Goal::Reloaded, true) => Verdict::Missed("its file is gone".to_owned()),
             };
@@ -413,7 +431,8 @@ impl Supervisor {
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let invalid: Vec<String> = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
+        let invalid: Vec<String> =
+            verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
         let missed = verdicts.iter().filter_map(|(unit, _, verdict)| match verdict {
             Verdict::Missed(why) => Some(format!("{unit}: {why}")),
             Verdict::Pending | Verdict::Reached(_) => None,
@@ -430,7 +449,8 @@ impl Supervisor {
     fn pending(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Vec<String> {
         let Waiting::Goals(goals) = &waiter.what else { return Vec::new() };
         let is_pending = |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, statuses, now) == Verdict::Pending;
-        let words = |unit: &UnitName| statuses.get(unit).map_or(String::new(), |status| status.reason.words(now, &wall));
+        let words =
+            |unit: &UnitName| statuses.get(unit).map_or(String::new(), |status| status.reason.words(now, &wall));
         goals.iter().filter(is_pending).map(|(unit, _)| format!("{unit}: {}", words(unit))).collect()
     }
 

@@ -82,7 +82,14 @@ pub struct Sessions {
 impl SessionJob {
     /// `[reload] exec`: as the container's own process, with nothing to read and nowhere to write.
     pub fn reload(container: ContainerId, unit: Arc<Unit>, facts: Arc<SourceFacts>, args: Vec<String>) -> SessionJob {
-        SessionJob { container, unit, facts, process: ExecProcess { args, ..ExecProcess::default() }, fds: Vec::new(), purpose: Purpose::Reload }
+        SessionJob {
+            container,
+            unit,
+            facts,
+            process: ExecProcess { args, ..ExecProcess::default() },
+            fds: Vec::new(),
+            purpose: Purpose::Reload,
+        }
     }
 }
 
@@ -104,7 +111,9 @@ impl Sessions {
                 .and_then(|script| self.spawn(&container, &script, process.terminal, fds, target, keeper)),
         };
         match spawned {
-            Ok((id, report)) => drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), started: false })),
+            Ok((id, report)) => {
+                drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), started: false }))
+            }
             Err(text) => end(Some(purpose), &container, Err(text), post),
         }
     }
@@ -119,7 +128,8 @@ impl Sessions {
         keeper: &keeper::Requests,
     ) -> Result<(String, OwnedFd), String> {
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
-        let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
+        let (report, report_write) =
+            rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
         let mut slots = Slots::new(report_write);
         let mut fds = fds.into_iter();
         match terminal {
@@ -208,7 +218,11 @@ fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, St
             let id = container.clone();
             let fact = match outcome {
                 Ok(0) => Fact::Reloaded { id },
-                Ok(code) => Fact::ActionFailed { id, deed: Deed::Reload, text: format!("the reload command exited with code {code}") },
+                Ok(code) => Fact::ActionFailed {
+                    id,
+                    deed: Deed::Reload,
+                    text: format!("the reload command exited with code {code}"),
+                },
                 Err(text) => Fact::ActionFailed { id, deed: Deed::Reload, text },
             };
             let _ = post.send(Mail::Fact(fact));

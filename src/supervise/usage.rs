@@ -43,7 +43,9 @@ impl StatusJob {
         }
         let read = move || {
             status.log = match super::log::last_lines(&log_dir, &unit, LINES) {
-                Ok(entries) => entries.iter().map(|entry| String::from_utf8_lossy(&rendered(entry)).into_owned()).collect(),
+                Ok(entries) => {
+                    entries.iter().map(|entry| String::from_utf8_lossy(&rendered(entry)).into_owned()).collect()
+                }
                 Err(error) => vec![format!("(the log cannot be read: {error})")],
             };
             reply.send(&Response::Status(Box::new(status)));

@@ -2,8 +2,8 @@
 //!
 //! Pure: what is known in, an answer or nothing out.
 
-use crate::plan::{Desired, Live, Observed, Phase, State, Status, statuses};
 use crate::plan::{BootTime, Seen};
+use crate::plan::{Desired, Live, Observed, Phase, State, Status, statuses};
 use crate::unit::UnitName;
 
 /// What a client waits for, of one unit.
@@ -83,6 +83,10 @@ pub fn all_stopped(observed: &Observed) -> bool {
 }
 
 /// The statuses of all units, by name.
-pub fn statuses_by_name(desired: &Desired, observed: &Observed, now: BootTime) -> std::collections::BTreeMap<UnitName, Status> {
+pub fn statuses_by_name(
+    desired: &Desired,
+    observed: &Observed,
+    now: BootTime,
+) -> std::collections::BTreeMap<UnitName, Status> {
     statuses(desired, observed, now).into_iter().collect()
 }

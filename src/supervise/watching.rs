@@ -57,7 +57,9 @@ pub(super) fn look_at(path: PathBuf, resolved: PathBuf) -> Look {
         Err(error) => Err(format!("rootfs {}: {error}", path.display())),
     };
     let program = match head(&resolved) {
-        Ok(first) => check_executable(&first).map(|()| facts()).map_err(|error| format!("executable {}: {error}", path.display())),
+        Ok(first) => check_executable(&first)
+            .map(|()| facts())
+            .map_err(|error| format!("executable {}: {error}", path.display())),
         Err(error) => Err(format!("executable {}: {error}", path.display())),
     };
     Look { path, directory, program }
@@ -171,7 +173,8 @@ impl Supervisor {
             }
             DirectoryState::Present { identity, names, .. } => {
                 let id = DirectoryId { device: identity.dev, inode: identity.ino, mount: identity.mount };
-                let names: BTreeSet<UnitName> = names.iter().filter_map(|name| file_stem_to_name(name).ok().flatten()).collect();
+                let names: BTreeSet<UnitName> =
+                    names.iter().filter_map(|name| file_stem_to_name(name).ok().flatten()).collect();
                 let braked = self.catalogue.directory_listed(dir, id, &names, clock::now());
                 if braked > 0 {
                     let text = format!(

@@ -8,7 +8,8 @@ use rustix::io::Errno;
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: u8) -> Result<(), Errno> {
     let info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: `pidfd` is open for the call; a null siginfo is what kill(2) would send; flags must be 0.
-    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::c_int::from(signal), info, 0) };
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::c_int::from(signal), info, 0) };
     match sent {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),

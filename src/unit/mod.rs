@@ -45,8 +45,8 @@ pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, changes, container_fingerprint, fingerprint};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
-pub(crate) use schema::distance;
 pub use root::{Contents, RootFile, RootPlan};
+pub(crate) use schema::distance;
 pub use spec::{SpecError, SpecText, compile};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.

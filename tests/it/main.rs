@@ -1,8 +1,8 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
-mod seccomp;
-mod simulation;
 mod layers;
 mod logs;
+mod seccomp;
+mod simulation;
 mod support;

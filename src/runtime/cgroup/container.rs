@@ -306,9 +306,10 @@ pub(super) fn needs_devices(settings: &CgroupSettings) -> bool {
         let everything = RuleTarget::Numbers { kind: 'a', major: None, minor: None };
         rule.allow && rule.device == everything && rule.access.len() == 3
     };
-    let last_all = settings.devices.iter().rposition(|rule| matches!(rule.device, RuleTarget::Numbers { kind: 'a', .. }));
-    let open = last_all.and_then(|last| settings.devices.get(last..)).is_some_and(|rest| {
-        rest.first().is_some_and(allows_all) && rest.iter().all(|rule| rule.allow)
-    });
+    let last_all =
+        settings.devices.iter().rposition(|rule| matches!(rule.device, RuleTarget::Numbers { kind: 'a', .. }));
+    let open = last_all
+        .and_then(|last| settings.devices.get(last..))
+        .is_some_and(|rest| rest.first().is_some_and(allows_all) && rest.iter().all(|rule| rule.allow));
     !open
 }

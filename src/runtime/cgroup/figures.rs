@@ -25,7 +25,8 @@ impl ContainerCgroup {
         let v2 = |file: &str| read(self.directory(), file).ok();
         let v1 = |controller: &str, file: &str| read(self.hierarchy(controller)?, file).ok();
         let number = |text: String| text.trim().parse::<u64>().ok();
-        let usage = v2("cpu.stat").and_then(|text| text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok()));
+        let usage = v2("cpu.stat")
+            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok()));
         let limit = v2("memory.max").or_else(|| v1("memory", "memory.limit_in_bytes")).and_then(number);
         Figures {
             memory_bytes: v2("memory.current").or_else(|| v1("memory", "memory.usage_in_bytes")).and_then(number),
