@@ -4,7 +4,7 @@
 //! are recorded into [`plan::Observed`]; the pure function [`plan::reconcile`] turns both and a clock value into a plan,
 //! which [`supervise`] applies through [`keeper`] and [`runtime`]. Everything that happens comes back as a fact.
 //!
-//! The layers are kept by a test (`tests/it/layers.rs`): [`unit`], [`plan`] and [`oci`] are pure and touch neither files,
+//! The layers are kept by a test (`tests/it/layers.rs`): [`mod@unit`], [`plan`] and [`oci`] are pure and touch neither files,
 //! clocks, environment nor randomness; `unsafe` lives in [`sys`] alone.
 
 #![deny(unsafe_code)]

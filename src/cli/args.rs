@@ -101,7 +101,7 @@ pub enum Command {
     },
     /// Stop units and start them at once
     Restart(Units),
-    /// Do what the unit's [reload] says; SIGHUP if it says nothing
+    /// Do what the reload section of the unit says; SIGHUP if it says nothing
     Reload(Units),
     /// Send a signal to the first process of units
     Kill {
@@ -238,7 +238,7 @@ pub struct Exec {
     /// Directory inside
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// USER[:GROUP], names or numbers
+    /// A user, or user:group, by name or number
     #[arg(short, long, value_name = "USER")]
     pub user: Option<String>,
     /// Where

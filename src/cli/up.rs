@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::{Failure, Settings};
-use crate::{anchor, keeper, runtime, supervise};
+use crate::{anchor, keeper, supervise};
 
 /// `moored up`: becomes the anchor.
 pub fn up(settings: Settings) -> Result<ExitCode, Failure> {
@@ -14,12 +14,12 @@ pub fn up(settings: Settings) -> Result<ExitCode, Failure> {
     let supervisor = ["moored".into(), "supervisor".into()].into_iter().chain(settings.to_args()).collect();
     let options =
         anchor::Options { run_dir: settings.run_dir, keeper: vec!["moored".into(), "keeper".into()], supervisor };
-    Ok(anchor::run(&options, &mut runtime::KeeperSpawner)?)
+    Ok(anchor::run(&options, &mut keeper::ScriptSpawner)?)
 }
 
 /// `moored keeper`, started by the anchor.
 pub fn keeper(_: Vec<OsString>) -> ExitCode {
-    keeper::main(&mut runtime::KeeperSpawner)
+    keeper::main(&mut keeper::ScriptSpawner)
 }
 
 /// `moored supervisor …`, started by the keeper.

@@ -51,11 +51,11 @@ fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
     let limit = bytes("limit", memory.limit());
     let reservation = bytes("reservation", memory.reservation());
     let swap = bytes("swap", memory.swap());
-    if let (Some(limit), Some(swap)) = (limit.filter(|limit| *limit > 0), swap.filter(|swap| *swap > 0)) {
-        if swap < limit {
-            let reason = "is memory and swap together, so it cannot be below memory.limit";
-            report.error("linux.resources.memory.swap", Problem::Conflict { reason });
-        }
+    if let (Some(limit), Some(swap)) = (limit.filter(|limit| *limit > 0), swap.filter(|swap| *swap > 0))
+        && swap < limit
+    {
+        let reason = "is memory and swap together, so it cannot be below memory.limit";
+        report.error("linux.resources.memory.swap", Problem::Conflict { reason });
     }
     let swappiness = memory.swappiness();
     if swappiness.is_some_and(|value| value > 100) {

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit as KernelLimit, getrlimit, setrlimit};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets as KernelSets, Gid, Uid, capabilities, configure_capability_in_ambient_set,
+    CapabilitySet, CapabilitySets as KernelSets, Gid, Uid, configure_capability_in_ambient_set,
     remove_capability_from_bounding_set, set_keep_capabilities, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
@@ -122,16 +122,12 @@ pub(super) fn set_capabilities(sets: CapabilitySets) -> Result<(), StepError> {
     Ok(())
 }
 
-/// What of `wanted` this process has itself.
-pub(super) fn permitted(wanted: u64) -> u64 {
-    capabilities(None).map_or(0, |sets| sets.permitted.bits() & wanted)
-}
-
 /// Numbers as they are; names by the root's own files.
 pub(super) fn resolve(root: &Root, who: &Identity) -> Result<Account, StepError> {
     match who {
         Identity::Numbers { uid, gid, groups } => {
-            Ok(Account { uid: *uid, gid: *gid, groups: groups.clone(), home: None })
+            let home = home_of(root, *uid).unwrap_or_else(|| "/".to_owned());
+            Ok(Account { uid: *uid, gid: *gid, groups: groups.clone(), home: Some(home) })
         }
         Identity::Names { user, group } => {
             let passwd = read_accounts(root, "/etc/passwd")?;
@@ -142,7 +138,7 @@ pub(super) fn resolve(root: &Root, who: &Identity) -> Result<Account, StepError>
 }
 
 /// The home directory of a numbered user, where the root's passwd file names one.
-pub(super) fn home_of(root: &Root, uid: u32) -> Option<String> {
+fn home_of(root: &Root, uid: u32) -> Option<String> {
     let passwd = read_accounts(root, "/etc/passwd").ok()?;
     let entry = passwd.lines().map(fields).find(|fields| number(fields.get(2)) == Some(uid))?;
     entry.get(5).filter(|home| !home.is_empty()).map(|home| (*home).to_owned())

@@ -20,6 +20,6 @@ mod seed;
 mod slots;
 mod spawn;
 
-pub use payload::{KeeperSpawner, Payload, PayloadError};
+pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};

@@ -1,4 +1,4 @@
-//! A script and its slots on the way to the keeper, and the keeper's side of it.
+//! A script and its slots on the way from the process that compiles to the one that forks.
 //!
 //! The header ([`SlotMap`] and [`Script`], postcard) travels in a sealed memfd, the descriptors beside it.
 
@@ -8,10 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use super::{SlotMap, Slots};
-use crate::keeper::{Kind, SpawnError, Spawner};
+use super::{SlotMap, SlotMismatch, Slots};
 use crate::oci::Script;
-use crate::sys::base::Base;
 
 /// What the keeper is to run, ready to be sent.
 pub struct Payload {
@@ -28,6 +26,17 @@ pub enum PayloadError {
     /// No memory file.
     #[error("writing the script to memory: {0}")]
     Memfd(#[from] std::io::Error),
+}
+
+/// What came is not what was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not a header.
+    #[error("the script does not decode: {0}")]
+    Script(#[from] postcard::Error),
+    /// Other descriptors than announced.
+    #[error(transparent)]
+    Slots(#[from] SlotMismatch),
 }
 
 #[derive(Serialize)]
@@ -68,23 +77,8 @@ impl Payload {
     }
 }
 
-/// Runs scripts for the keeper.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct KeeperSpawner;
-
-impl Spawner for KeeperSpawner {
-    fn spawn(&mut self, kind: Kind, payload: &[u8], slots: Vec<OwnedFd>, base: &Base) -> Result<i32, SpawnError> {
-        let malformed = |text: String| SpawnError { errno: libc::EPROTO, text };
-        let received: Received =
-            postcard::from_bytes(payload).map_err(|error| malformed(format!("the script does not decode: {error}")))?;
-        let slots = Slots::from_parts(received.slots, slots).map_err(|error| malformed(error.to_string()))?;
-        let spawned = match kind {
-            // What cannot be restored fails later by itself, or does not matter.
-            Kind::Container => super::spawn(&received.script, slots, || drop(base.restore())),
-            Kind::Exec => Err(super::SpawnError(std::io::ErrorKind::Unsupported.into())),
-        };
-        let spawned = spawned
-            .map_err(|error| SpawnError { errno: error.0.raw_os_error().unwrap_or(0), text: "clone".to_owned() })?;
-        Ok(i32::try_from(spawned.pid.0).unwrap_or(0))
-    }
+/// The reverse of [`Payload::new`], from the memfd's bytes and the descriptors that came beside it.
+pub fn decode(payload: &[u8], slots: Vec<OwnedFd>) -> Result<(Script, Slots), DecodeError> {
+    let received: Received = postcard::from_bytes(payload)?;
+    Ok((received.script, Slots::from_parts(received.slots, slots)?))
 }

@@ -177,11 +177,11 @@ impl Supervisor {
     pub(super) fn was_read(&mut self, read: u64) {
         let names: Vec<UnitName> = self.catalogue.names().cloned().collect();
         for waiter in &mut self.waiters {
-            if let Waiting::Read { token, units } = &waiter.what {
-                if *token == read {
-                    let units = if units.is_empty() { names.clone() } else { units.clone() };
-                    waiter.what = Waiting::Goals(units.into_iter().map(|unit| (unit, Goal::Converged)).collect());
-                }
+            if let Waiting::Read { token, units } = &waiter.what
+                && *token == read
+            {
+                let units = if units.is_empty() { names.clone() } else { units.clone() };
+                waiter.what = Waiting::Goals(units.into_iter().map(|unit| (unit, Goal::Converged)).collect());
             }
         }
     }

@@ -657,10 +657,10 @@ impl Hands {
         {
             return self.failed(id, Deed::Clear, text);
         }
-        if let Some(handle) = self.handles.remove(&id) {
-            if let Some((token, fd)) = &handle.report {
-                self.unwatch(*token, fd);
-            }
+        if let Some(handle) = self.handles.remove(&id)
+            && let Some((token, fd)) = &handle.report
+        {
+            self.unwatch(*token, fd);
         }
         self.log.detach(id.clone());
         self.ask(self.keeper.ack(&name));

@@ -7,10 +7,10 @@
 //! hands ────────facts───▶┘
 //! ```
 //!
-//! - The loop ([`round`]) records, reconciles, writes down, hands over. It waits for its mailbox and for nothing else.
-//! - The hands ([`hands`]) do what was decided and watch the descriptors of what they did. They decide nothing.
-//! - [`catalogue`] says which text of each unit is in force; [`wait`] when a client's wish has come true. Both are pure.
-//! - [`log`] moves what containers print; [`session`] runs what joins them.
+//! - The loop (`round`) records, reconciles, writes down, hands over. It waits for its mailbox and for nothing else.
+//! - The hands (`hands`) do what was decided and watch the descriptors of what they did. They decide nothing.
+//! - `catalogue` says which text of each unit is in force; `wait` when a client's wish has come true. Both are pure.
+//! - [`log`] moves what containers print; `session` runs what joins them.
 //!
 //! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
 
@@ -202,11 +202,9 @@ fn reboot() -> ExitCode {
     rustix::fs::sync();
     let asked = std::path::Path::new("/run/systemd/system").is_dir()
         && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
-    if !asked {
-        if let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
-            tracing::error!("rebooting: {errno}");
-            return ExitCode::FAILURE;
-        }
+    if !asked && let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
+        tracing::error!("rebooting: {errno}");
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }

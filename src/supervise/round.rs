@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use super::bell::Inbox;
@@ -504,10 +504,7 @@ fn sleep(mailbox: &Receiver<Mail>, wake_at: Option<BootTime>) -> Option<Mail> {
         return mailbox.recv().ok();
     };
     let wait: Duration = wake_at.since(clock::now().boot);
-    match mailbox.recv_timeout(wait) {
-        Ok(mail) => Some(mail),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    mailbox.recv_timeout(wait).ok()
 }
 
 /// For threads that post.

@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// From linux/sched.h; the `libc` crate's constant is an `int`, in which nothing is left of it.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// What clone3(2) is asked for. The child gets a copy of the memory (no `CLONE_VM`).
 #[derive(Debug, Default)]
 pub struct Request<'fd> {
@@ -39,7 +42,7 @@ pub fn clone3(request: &Request<'_>) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     let args = libc::clone_args {
         flags: request.namespaces
-            | if request.cgroup.is_some() { libc::CLONE_INTO_CGROUP as u64 } else { 0 }
+            | if request.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 }
             | if request.sibling { libc::CLONE_PARENT as u64 } else { 0 }
             | if request.pidfd { libc::CLONE_PIDFD as u64 } else { 0 },
         pidfd: &raw mut pidfd as u64,

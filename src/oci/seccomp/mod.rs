@@ -1,7 +1,7 @@
 //! An OCI seccomp profile compiled to a classic BPF program. Pure.
 //!
-//! The way: [`rules`] checks the profile and lowers it, [`outcome`] gathers what happens to each call number of each
-//! ABI and joins equal neighbours to ranges, [`assemble`] lays the ranges out as a balanced binary tree. The kernel runs
+//! The way: `rules` checks the profile and lowers it, `outcome` gathers what happens to each call number of each
+//! ABI and joins equal neighbours to ranges, `assemble` lays the ranges out as a balanced binary tree. The kernel runs
 //! a filter once per known call number when it loads it, so a tree (depth 7 for 340 names) is not only faster at each
 //! call than a list of comparisons, it loads in a tenth of the time.
 //!
