@@ -18,6 +18,7 @@
 
 pub mod args;
 pub mod ask;
+pub mod cable;
 pub mod check;
 pub mod exec;
 pub mod logs;
