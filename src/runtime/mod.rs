@@ -7,6 +7,7 @@
 pub mod cgroup;
 mod child;
 mod console;
+pub mod container;
 mod device;
 pub mod error;
 mod filter;

@@ -1,6 +1,6 @@
 //! The cgroups of one container.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::runtime::slots::{Hierarchy, Slots};
 const MAX_DEPTH: usize = 64;
 /// Rounds in which processes are signalled one by one where `cgroup.kill` is missing (before Linux 5.14).
 const KILL_ROUNDS: usize = 100;
+const SIGKILL: u8 = 9;
 /// Removing waits for processes that are dying: 10 times, 1 ms first, doubled.
 const REMOVE_TRIES: u32 = 10;
 
@@ -151,7 +152,7 @@ impl ContainerCgroup {
                 break;
             }
             for pid in pids {
-                self.signal_member(pid, rustix::process::Signal::KILL);
+                self.signal_member(pid, SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -160,7 +161,7 @@ impl ContainerCgroup {
     }
 
     /// Signals every process.
-    pub fn signal(&self, signal: rustix::process::Signal) -> Result<(), CgroupError> {
+    pub fn signal(&self, signal: u8) -> Result<(), CgroupError> {
         for pid in self.processes()? {
             self.signal_member(pid, signal);
         }
@@ -168,12 +169,12 @@ impl ContainerCgroup {
     }
 
     /// A pid from a list may be another process by now: hold it by pidfd, and only then look whether it is still listed.
-    fn signal_member(&self, pid: u32, signal: rustix::process::Signal) {
+    fn signal_member(&self, pid: u32, signal: u8) {
         let Some(kernel_pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
         let Ok(pidfd) = rustix::process::pidfd_open(kernel_pid, rustix::process::PidfdFlags::empty()) else { return };
         if self.processes().is_ok_and(|listed| listed.contains(&pid)) {
             // It may be gone now, which is what was wanted or no harm.
-            let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+            let _ = crate::sys::pidfd::send_signal(pidfd.as_fd(), signal);
         }
     }
 

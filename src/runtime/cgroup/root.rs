@@ -104,17 +104,17 @@ impl CgroupRoot {
 }
 
 impl ContainerCgroup {
-    /// Makes the cgroups of a container of `moored oci`, at the place runc would use.
+    /// Where the cgroups of a container of `moored oci` are to be: the places runc would use.
     ///
     /// `path` is `linux.cgroupsPath`: absolute from the root of each hierarchy, relative from where this process is; with
     /// it a directory is made in every hierarchy, since whoever names it looks for figures there. Without it only those
     /// hierarchies get one that a limit needs.
-    pub fn create(
+    pub fn plan(
         host: &Host,
         path: Option<&str>,
         id: &str,
         settings: &CgroupSettings,
-    ) -> Result<ContainerCgroup, CgroupError> {
+    ) -> Result<Location, CgroupError> {
         let wanted = path.unwrap_or(id);
         let place = |own: &str| match wanted.starts_with('/') {
             true => checked(wanted),
@@ -130,12 +130,21 @@ impl ContainerCgroup {
         } else {
             needed(host, settings)
         };
-        let mut hierarchies = Vec::new();
+        let mut legacy = Vec::new();
         for name in names {
             let own = host.legacy.iter().find(|(known, _)| *known == name).map_or("/", |(_, own)| own.as_str());
-            hierarchies.push((name, place(own)?));
+            legacy.push((name, place(own)?));
         }
-        ContainerCgroup::make(host, place(own)?, &hierarchies, settings)
+        Ok(Location { unified: place(own)?, legacy })
+    }
+
+    /// Makes cgroups where they were planned.
+    pub fn create(
+        host: &Host,
+        location: &Location,
+        settings: &CgroupSettings,
+    ) -> Result<ContainerCgroup, CgroupError> {
+        ContainerCgroup::make(host, location.unified.clone(), &location.legacy, settings)
     }
 }
 

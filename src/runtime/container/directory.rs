@@ -1,0 +1,239 @@
+//! The directories of containers: claiming one, finding it again, and what is written into it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, openat};
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerError, call, file};
+use crate::runtime::cgroup::Location;
+
+const STATE: &str = "state.json";
+const STATE_NEW: &str = "state.json.new";
+const CONFIG: &str = "config.json";
+const GATE: &str = "exec.fifo";
+
+/// What runc allows, and what a file name and a cgroup can be.
+const ID_BYTES_MAX: usize = 1024;
+/// A larger record is none of ours.
+const STATE_BYTES_MAX: u64 = 4 << 20;
+
+/// Where the directories of all containers are: `--root`.
+#[derive(Debug, Clone)]
+pub struct StateRoot(PathBuf);
+
+/// A container's directory. It is a place, not a lock: see [`Container::lock`].
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    directory: PathBuf,
+}
+
+/// What is known of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// `ociVersion` of its config.json.
+    pub oci_version: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of its root.
+    pub rootfs: PathBuf,
+    /// When it was made.
+    pub created: SystemTime,
+    /// User who made it.
+    pub owner: u32,
+    /// Annotations of its config.json.
+    pub annotations: BTreeMap<String, String>,
+    /// It has a pid namespace of its own, with which all its processes end.
+    pub own_pids: bool,
+    /// Its cgroups, also when they are not made yet.
+    pub cgroup: Location,
+    /// Its first process, once there is one.
+    pub process: Option<Process>,
+}
+
+/// A process as it is found again: neither number is an identity by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its start, in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    pub started_ticks: u64,
+}
+
+impl StateRoot {
+    /// Made when the first container is.
+    pub fn new(path: PathBuf) -> StateRoot {
+        StateRoot(path)
+    }
+
+    /// Claims an id.
+    pub fn claim(&self, id: &str) -> Result<Container, ContainerError> {
+        let container = self.place(id)?;
+        let root = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        root.map_err(file("make", &self.0))?;
+        match DirBuilder::new().mode(0o700).create(&container.directory) {
+            Ok(()) => Ok(container),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ContainerError::Exists),
+            Err(error) => Err(file("make", &container.directory)(error)),
+        }
+    }
+
+    /// The container of this id.
+    pub fn find(&self, id: &str) -> Result<Container, ContainerError> {
+        let container = self.place(id)?;
+        match container.directory.is_dir() {
+            true => Ok(container),
+            false => Err(ContainerError::Unknown),
+        }
+    }
+
+    /// All there are, by name.
+    pub fn list(&self) -> Result<Vec<Container>, ContainerError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(file("read", &self.0)(error)),
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut found: Vec<Container> = names.filter_map(|name| self.find(&name).ok()).collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    fn place(&self, id: &str) -> Result<Container, ContainerError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+        let fits = (1..=ID_BYTES_MAX).contains(&id.len()) && id != "." && id != "..";
+        match fits && id.bytes().all(allowed) {
+            true => Ok(Container { id: id.to_owned(), directory: self.0.join(id) }),
+            false => Err(ContainerError::BadId { id: id.to_owned() }),
+        }
+    }
+}
+
+impl Container {
+    /// Keeps other commands on this container waiting until it is dropped. The container may be gone by the time it is had.
+    pub fn lock(&self) -> Result<OwnedFd, ContainerError> {
+        let directory = openat(CWD, &self.directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|_| ContainerError::Unknown)?;
+        rustix::io::retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive)).map_err(call("flock"))?;
+        match self.directory.is_dir() {
+            true => Ok(directory),
+            false => Err(ContainerError::Unknown),
+        }
+    }
+
+    /// What is known of it; `None` when whoever made it did not come that far.
+    pub fn read(&self) -> Result<Option<Record>, ContainerError> {
+        use std::io::Read;
+        let path = self.directory.join(STATE);
+        let opened = match File::open(&path) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(file("open", path)(error)),
+        };
+        let mut text = Vec::new();
+        opened.take(STATE_BYTES_MAX).read_to_end(&mut text).map_err(file("read", &path))?;
+        serde_json::from_slice(&text).map(Some).map_err(|source| ContainerError::Damaged { path, source })
+    }
+
+    /// Replaces what is known. `ROOT` does not outlive the host, so nothing is synced.
+    pub(super) fn write(&self, record: &Record) -> Result<(), ContainerError> {
+        let path = self.directory.join(STATE);
+        let text = serde_json::to_vec(record).map_err(|source| ContainerError::Damaged { path: path.clone(), source })?;
+        let new = self.directory.join(STATE_NEW);
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(file("write", path))
+    }
+
+    /// The text of its config.json.
+    pub fn config(&self) -> Result<Vec<u8>, ContainerError> {
+        let path = self.directory.join(CONFIG);
+        fs::read(&path).map_err(file("read", path))
+    }
+
+    pub(super) fn write_config(&self, text: &[u8]) -> Result<(), ContainerError> {
+        let path = self.directory.join(CONFIG);
+        fs::write(&path, text).map_err(file("write", path))
+    }
+
+    /// Makes the gate and opens it for both ends, so that the reader never sees an end of file.
+    pub(super) fn make_gate(&self) -> Result<OwnedFd, ContainerError> {
+        let path = self.directory.join(GATE);
+        mknodat(CWD, &path, FileType::Fifo, Mode::from(0o600), 0).map_err(|errno| file("make", &path)(errno.into()))?;
+        openat(CWD, &path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| file("open", path)(errno.into()))
+    }
+
+    /// The gate for writing, while somebody waits behind it.
+    pub(super) fn gate(&self) -> Option<File> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // ENXIO: nobody waits any more. ENOENT: nobody ever did.
+        openat(CWD, self.directory.join(GATE), flags, Mode::empty()).ok().map(File::from)
+    }
+
+    pub(super) fn open_gate(&self, mut gate: File) -> Result<(), ContainerError> {
+        gate.write_all(b"0").map_err(file("write", self.directory.join(GATE)))
+    }
+
+    /// Forgets the container.
+    pub(super) fn remove(&self) -> Result<(), ContainerError> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", &self.directory)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_cannot_leave_the_root() {
+        let root = StateRoot::new("/nowhere".into());
+        for bad in ["", ".", "..", "a/b", "/a", "a b", "a\n", "ü", &"a".repeat(1025)] {
+            assert!(matches!(root.find(bad), Err(ContainerError::BadId { .. })), "{bad:?}");
+        }
+        for good in ["a", "a.b", "-a", "A_+9"] {
+            assert!(matches!(root.find(good), Err(ContainerError::Unknown)), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_claimed_once_and_a_record_comes_back() {
+        let dir = std::env::temp_dir().join(format!("moored-state-{}", std::process::id()));
+        let root = StateRoot::new(dir.clone());
+        let container = root.claim("x").unwrap();
+        assert!(matches!(root.claim("x"), Err(ContainerError::Exists)));
+        assert_eq!(container.read().unwrap(), None);
+        let record = Record {
+            oci_version: "1.3.0".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: SystemTime::UNIX_EPOCH,
+            owner: 0,
+            annotations: BTreeMap::new(),
+            own_pids: true,
+            cgroup: Location::default(),
+            process: Some(Process { pid: 7, started_ticks: 9 }),
+        };
+        container.write(&record).unwrap();
+        assert_eq!(root.find("x").unwrap().read().unwrap(), Some(record));
+        assert!(container.gate().is_none());
+        container.remove().unwrap();
+        assert_eq!(root.list().unwrap().len(), 0);
+        fs::remove_dir(dir).unwrap();
+    }
+}

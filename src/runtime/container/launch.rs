@@ -1,0 +1,151 @@
+//! Making a container: its directory, its cgroups, its process.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::directory::{Container, Process, Record, StateRoot};
+use super::operate::started_ticks;
+use super::{ContainerError, call};
+use crate::oci::{CgroupSettings, Script};
+use crate::runtime::cgroup::{ContainerCgroup, Host};
+use crate::runtime::{Failure, HostPid, Slots, Spawned, spawn};
+use crate::sys::wait::{Which, reap};
+
+/// All that a container is made of.
+#[derive(Debug)]
+pub struct Launch {
+    /// Its id.
+    pub id: String,
+    /// `ociVersion` of its config.json.
+    pub oci_version: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of its root.
+    pub rootfs: PathBuf,
+    /// Annotations of its config.json.
+    pub annotations: BTreeMap<String, String>,
+    /// The text of its config.json.
+    pub config: Vec<u8>,
+    /// What its process does.
+    pub script: Script,
+    /// What its cgroups get.
+    pub settings: CgroupSettings,
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<String>,
+    /// The script has a gate.
+    pub gate: bool,
+    /// Where the master of its terminal goes.
+    pub console: Option<OwnedFd>,
+    /// Descriptors 3 and up.
+    pub extra: Vec<OwnedFd>,
+}
+
+/// A container whose process is ready: behind its gate, or executed.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its place.
+    pub container: Container,
+    /// Its process, a child of the caller.
+    pub pid: HostPid,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+}
+
+impl StateRoot {
+    /// Makes a container. What was made is gone again when this fails. The caller must have one thread.
+    pub fn launch(&self, launch: Launch) -> Result<Launched, ContainerError> {
+        let container = self.claim(&launch.id)?;
+        let made = Making { container: container.clone(), record: None, cgroup: None }.make(launch);
+        made.map_err(|(making, error)| {
+            making.undo();
+            error
+        })
+    }
+}
+
+/// What there is so far.
+struct Making {
+    container: Container,
+    record: Option<Record>,
+    cgroup: Option<ContainerCgroup>,
+}
+
+impl Making {
+    fn make(mut self, launch: Launch) -> Result<Launched, (Making, ContainerError)> {
+        match self.try_make(launch) {
+            Ok(Spawned { pid, pidfd }) => Ok(Launched { container: self.container, pid, pidfd }),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    fn try_make(&mut self, launch: Launch) -> Result<Spawned, ContainerError> {
+        let container = &self.container;
+        container.write_config(&launch.config)?;
+        let host = Host::detect()?;
+        let cgroups = ContainerCgroup::plan(&host, launch.cgroups_path.as_deref(), &launch.id, &launch.settings)?;
+        let record = self.record.insert(Record {
+            oci_version: launch.oci_version,
+            bundle: launch.bundle,
+            rootfs: launch.rootfs,
+            created: SystemTime::now(),
+            owner: rustix::process::getuid().as_raw(),
+            annotations: launch.annotations,
+            own_pids: launch.script.new_pid_namespace,
+            cgroup: cgroups,
+            process: None,
+        });
+        container.write(record)?;
+        let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
+        record.cgroup = cgroup.location.clone();
+        let (report, report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
+        let mut slots = Slots::new(report_write);
+        cgroup.fill(&mut slots)?;
+        slots.console = launch.console;
+        slots.extra = launch.extra;
+        slots.gate = if launch.gate { Some(container.make_gate()?) } else { None };
+        let spawned = spawn(&launch.script, slots, || {})?;
+        record.process = started_ticks(spawned.pid).map(|started_ticks| Process { pid: spawned.pid.0, started_ticks });
+        container.write(record)?;
+        let failure = Failure::read(report);
+        match failure {
+            Some(failure) => Err(ContainerError::Setup(failure.text)),
+            // A process that waits at its gate and is gone was killed; without a gate it may have done its work.
+            None if launch.gate && has_ended(&spawned) => {
+                Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 })
+            }
+            None => Ok(spawned),
+        }
+    }
+
+    /// A failed setup is over by now, or is killed here; it leaves nothing behind.
+    fn undo(self) {
+        let process = self.record.as_ref().and_then(|record| record.process);
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+        }
+        if let Some(pid) = process.and_then(|process| i32::try_from(process.pid).ok()) {
+            bury(pid);
+        }
+        // The first error is the one that matters.
+        let _ = self.cgroup.map(|cgroup| cgroup.remove());
+        let _ = self.container.remove();
+    }
+}
+
+fn has_ended(spawned: &Spawned) -> bool {
+    crate::sys::wait::peek(Which::PidFd(spawned.pidfd.as_fd())).is_ok_and(|ended| ended.is_some())
+}
+
+/// Reaps a child that was killed.
+fn bury(pid: i32) {
+    let pidfd = rustix::process::Pid::from_raw(pid)
+        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+    if let Some(pidfd) = pidfd {
+        let _ = super::operate::wait_for_end(pidfd.as_fd());
+    }
+    let _ = reap(Which::Pid(pid));
+}

@@ -1,0 +1,130 @@
+//! Containers without a supervisor, as `moored oci` has them: one command makes one, others find it again.
+//!
+//! What is known of a container between two commands is its directory `ROOT/ID` (0700):
+//!
+//! | file | holds | written |
+//! |---|---|---|
+//! | `config.json` | the bundle's text as it was at `create` | first |
+//! | `state.json` | a [`Record`] | before the cgroups are made, and again when the process is there |
+//! | `exec.fifo` | the gate: the process waits for a byte in it | before the process is made; not by `run` |
+//!
+//! # Status
+//!
+//! | status | what is so |
+//! |---|---|
+//! | created | the process lives and has the gate open for reading |
+//! | running | the process lives |
+//! | stopped | it does not, or it was never recorded |
+//!
+//! It is looked up, not written down, so no crash can make it wrong. The process is the recorded one if its start time *and* its cgroup
+//! are those of the record; it is held by a pidfd before either is looked at.
+//!
+//! # Killed in between
+//!
+//! Making the directory claims the id. A command that dies before the process is ready takes it along (the process dies with its parent
+//! until then); what is left is a record that names the cgroups, from which `delete` kills and removes what there is.
+
+mod directory;
+mod launch;
+mod operate;
+
+pub use directory::{Container, Process, Record, StateRoot};
+pub use launch::{Launch, Launched};
+pub use operate::Status;
+
+use std::path::PathBuf;
+
+use super::cgroup::CgroupError;
+
+/// Why a command on a container failed. The texts are those that clients of runc match on.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// An id that could not be a file name of ours.
+    #[error("invalid container ID format: {id:?}: expected letters, digits and _ + - . only, at most 1024")]
+    BadId {
+        /// As it was given.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("container with given ID already exists")]
+    Exists,
+    /// No such directory.
+    #[error("container does not exist")]
+    Unknown,
+    /// `start` on a container that runs.
+    #[error("cannot start an already running container")]
+    AlreadyRunning,
+    /// `start` on one that ended.
+    #[error("cannot start a container that has stopped")]
+    HasStopped,
+    /// `exec` in one that ended.
+    #[error("cannot exec in a stopped container")]
+    ExecInStopped,
+    /// `kill` on one that ended.
+    #[error("container not running")]
+    NotRunning,
+    /// `delete` without `--force`.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    NotStopped {
+        /// Which.
+        id: String,
+        /// What it is.
+        status: Status,
+    },
+    /// It was killed and does not go.
+    #[error("container {id} was killed and does not end")]
+    Undying {
+        /// Which.
+        id: String,
+    },
+    /// The process said which step failed.
+    #[error("{0}")]
+    Setup(String),
+    /// It was gone before it could say anything.
+    #[error("the container's process was killed while it set itself up{}", if *.oom { ": its memory limit is too low" } else { "" })]
+    KilledInSetup {
+        /// For lack of memory.
+        oom: bool,
+    },
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// No process.
+    #[error(transparent)]
+    Spawn(#[from] super::SpawnError),
+    /// The record does not read.
+    #[error("{}: {source}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A file or directory of the container's.
+    #[error("{call} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        call: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A call that is about no file.
+    #[error("{call}: {source}")]
+    Call {
+        /// Which.
+        call: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn file(call: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ContainerError {
+    let path = path.into();
+    move |source| ContainerError::File { call, path, source }
+}
+
+fn call<E: Into<std::io::Error>>(call: &'static str) -> impl FnOnce(E) -> ContainerError {
+    move |source| ContainerError::Call { call, source: source.into() }
+}

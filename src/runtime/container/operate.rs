@@ -1,0 +1,156 @@
+//! What is done with a container that is there: look, start, kill, delete.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::ContainerError;
+use super::directory::{Container, Process, Record};
+use crate::runtime::HostPid;
+use crate::runtime::cgroup::{ContainerCgroup, Host, Location};
+use crate::sys::pidfd::send_signal;
+
+/// How long a killed process may take to end; one in uninterruptible sleep may not end at all.
+const DYING: Duration = Duration::from_secs(10);
+const SIGKILL: u8 = 9;
+
+/// What a container is doing (runtime-spec, "State").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Waits for `start`.
+    Created,
+    /// Runs.
+    Running,
+    /// Does not run any more.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+impl Container {
+    /// Its status, and its process if it lives.
+    pub fn status(&self, record: Option<&Record>) -> (Status, Option<(HostPid, OwnedFd)>) {
+        match record.and_then(Record::alive) {
+            None => (Status::Stopped, None),
+            Some(process) if self.gate().is_some() => (Status::Created, Some(process)),
+            Some(process) => (Status::Running, Some(process)),
+        }
+    }
+
+    /// Lets the process execute its program.
+    pub fn start(&self) -> Result<(), ContainerError> {
+        let _lock = self.lock()?;
+        let record = self.read()?;
+        match (self.status(record.as_ref()), self.gate()) {
+            ((Status::Created, _), Some(gate)) => self.open_gate(gate),
+            ((Status::Stopped, _), _) => Err(ContainerError::HasStopped),
+            ((Status::Created | Status::Running, _), _) => Err(ContainerError::AlreadyRunning),
+        }
+    }
+
+    /// Sends a signal to the first process, or to every process there is.
+    pub fn kill(&self, signal: u8, all: bool) -> Result<(), ContainerError> {
+        let record = self.read()?;
+        let (_, process) = self.status(record.as_ref());
+        if all {
+            return signal_all(record.as_ref(), signal, process.is_some());
+        }
+        let (_, pidfd) = process.ok_or(ContainerError::NotRunning)?;
+        send_signal(pidfd.as_fd(), signal).map_err(|_| ContainerError::NotRunning)
+    }
+
+    /// Removes what is left of it; one that lives only with `force`, or before it was started.
+    pub fn delete(&self, force: bool) -> Result<(), ContainerError> {
+        let _lock = self.lock()?;
+        let record = self.read()?;
+        let (status, process) = self.status(record.as_ref());
+        if status == Status::Running && !force {
+            return Err(ContainerError::NotStopped { id: self.id.clone(), status });
+        }
+        if let Some((_, pidfd)) = process {
+            // It may have just ended.
+            let _ = send_signal(pidfd.as_fd(), SIGKILL);
+            if !wait_for_end(pidfd.as_fd()) {
+                return Err(ContainerError::Undying { id: self.id.clone() });
+            }
+        }
+        if let Some(cgroup) = record.as_ref().map(cgroup_of).transpose()?.flatten() {
+            cgroup.kill()?;
+            cgroup.remove()?;
+        }
+        self.remove()
+    }
+}
+
+fn signal_all(record: Option<&Record>, signal: u8, alive: bool) -> Result<(), ContainerError> {
+    let Some(cgroup) = record.map(cgroup_of).transpose()?.flatten() else { return Err(ContainerError::NotRunning) };
+    if !alive && cgroup.is_empty()? {
+        return Err(ContainerError::NotRunning);
+    }
+    Ok(if signal == SIGKILL { cgroup.kill()? } else { cgroup.signal(signal)? })
+}
+
+/// The cgroups of a container, if there are any.
+fn cgroup_of(record: &Record) -> Result<Option<ContainerCgroup>, ContainerError> {
+    Ok(ContainerCgroup::open(&Host::detect()?, &record.cgroup)?)
+}
+
+impl Record {
+    /// Its process, held, if it is still the recorded one and has not ended.
+    pub fn alive(&self) -> Option<(HostPid, OwnedFd)> {
+        let Process { pid, started_ticks: started } = self.process?;
+        let pidfd = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        // Looked at after it is held: what is read below is about the process behind the pidfd, or it has ended.
+        let same = started_ticks(HostPid(pid)) == Some(started) && is_below(HostPid(pid), &self.cgroup);
+        (same && !ended_within(pidfd.as_fd(), Duration::ZERO)).then_some((HostPid(pid), pidfd))
+    }
+
+    /// Its cgroups, for a process that joins it.
+    pub fn open_cgroup(&self) -> Result<Option<ContainerCgroup>, ContainerError> {
+        cgroup_of(self)
+    }
+}
+
+/// Field 22 of proc_pid_stat(5). The name before it may hold anything but its end is the last parenthesis.
+pub(super) fn started_ticks(pid: HostPid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", pid.0)).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether the process is in the container's v2 cgroup or in one below.
+fn is_below(pid: HostPid, cgroup: &Location) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.0)).unwrap_or_default();
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    path.and_then(|path| path.strip_prefix(&cgroup.unified)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Waits for a process that was killed; `false` when it does not end.
+pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> bool {
+    ended_within(pidfd, DYING)
+}
+
+/// A pidfd becomes readable when the whole process has ended (pidfd_open(2)).
+fn ended_within(pidfd: BorrowedFd<'_>, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) if ready > 0 => return true,
+            Ok(_) if left.is_zero() => return false,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
