@@ -55,8 +55,7 @@ fn with_terminal(run_dir: &Path, args: Exec) -> Result<u8, Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(failed("making a socket pair"))?;
     let interactive = args.interactive;
     // Blocked before anything can be left half done; they arrive as input from here on.
-    let signals =
-        take_signals([Signal::SIGWINCH, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT])?;
+    let signals = take_signals([Signal::SIGWINCH, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT])?;
     let mut answers = Answers(Client::connect(run_dir)?.call(&request(args), &[theirs.as_fd()])?);
     drop(theirs);
     let mut cable = Cable::new(Some(ours), interactive, signals);

@@ -142,10 +142,10 @@ pub fn main() -> ExitCode {
     let program = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
     if is_runtime_name(&program) {
-        return up::oci(args);
+        return up::oci(args, &args::Places::default().resolve().run_dir);
     }
     match args.split_first() {
-        Some((first, rest)) if first == "oci" => up::oci(rest.to_vec()),
+        Some((first, rest)) if first == "oci" => up::oci(rest.to_vec(), &args::Places::default().resolve().run_dir),
         Some((first, rest)) if first == "keeper" => up::keeper(rest.to_vec()),
         Some((first, rest)) if first == "supervisor" => up::supervisor(rest.to_vec()),
         Some(_) | None => command_line(program, args),
@@ -188,7 +188,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let units = |units: args::Units| units.units;
     let code = match cli.command {
         Command::Up(args) => return up::up(Settings::new(places, args)),
-        Command::Oci(rest) => return Ok(up::oci(rest.args)),
+        Command::Oci(rest) => return Ok(up::oci(rest.args, run_dir)),
         Command::Ps { units, failed, json } => ask::ps(run_dir, units, failed, json)?,
         Command::Status { unit, json } => ask::status(run_dir, unit, json)?,
         Command::Events { units, follow, since, json } => ask::events(run_dir, units, follow, since, json)?,

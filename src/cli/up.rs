@@ -31,6 +31,6 @@ pub fn supervisor(args: Vec<OsString>) -> ExitCode {
 }
 
 /// runc's command line.
-pub fn oci(args: Vec<OsString>) -> ExitCode {
-    super::oci::main(args)
+pub fn oci(args: Vec<OsString>, run_dir: &std::path::Path) -> ExitCode {
+    super::oci::main(args, run_dir)
 }

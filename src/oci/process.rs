@@ -159,12 +159,9 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
             groups: user.additional_gids().clone().unwrap_or_default(),
         },
     }));
-    // The kernel takes an ambient capability only where it is inheritable too; runc drops the others silently, since
-    // `spec` itself writes such a file.
+    // The kernel takes an ambient capability only where it is inheritable too; runc drops the others without a word, since what its
+    // own `spec` used to write is such a file.
     let ambient = sets.ambient & sets.permitted & sets.inheritable;
-    if ambient != sets.ambient {
-        report.warn("process.capabilities.ambient", "only what is permitted and inheritable can be ambient");
-    }
     steps.push(Step::Capabilities(CapabilitySets { ambient, ..sets }));
 }
 

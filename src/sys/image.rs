@@ -1,4 +1,5 @@
-//! The running program as a descriptor: executed again from a sealed memfd, so that nothing can reach its file.
+//! The running program as a descriptor: executed again from a sealed memfd or through a read-only overlay of its directory, so that
+//! nothing can write its file (CVE-2019-5736).
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -30,6 +31,42 @@ pub fn sealed_copy(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> 
     io::copy(&mut from, &mut to)?;
     fcntl_add_seals(&to, SEALS)?;
     Ok(to.into())
+}
+
+/// Whether what is executed from this descriptor's file system cannot be written through it: an overlay that is read-only.
+pub fn is_read_only_overlay(program: BorrowedFd<'_>) -> bool {
+    /// OVERLAYFS_SUPER_MAGIC.
+    const OVERLAY: u64 = 0x794c_7630;
+    let overlay = rustix::fs::fstatfs(program).is_ok_and(|stat| stat.f_type as u64 == OVERLAY);
+    let read_only = |stat: rustix::fs::StatVfs| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    overlay && rustix::fs::fstatvfs(program).is_ok_and(read_only)
+}
+
+/// The file of `path` as a read-only overlay shows it. No upper layer, so whatever its mount's flags become, it cannot be written;
+/// nobody else can reach the mount. Some 0.1 ms against 4 for a copy in memory. Fails where there is no overlayfs, or not over this
+/// file system.
+pub fn read_only_overlay(path: &std::path::Path) -> io::Result<OwnedFd> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    };
+    use std::os::fd::AsRawFd;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // Without an upper layer there must be two lower ones.
+    let empty = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&empty)?;
+    let empty = fsmount(&empty, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // By descriptor: a path may hold `:`, and be longer than fsconfig takes.
+    let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", directory.as_raw_fd(), empty.as_raw_fd());
+    fsconfig_set_string(&context, "lowerdir", lower)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    Ok(openat(&mount, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Replaces this process by `program`.

@@ -1,15 +1,197 @@
-//! `moored oci`: runc's command line.
+//! `moored oci`: runc's command line, for people and for containerd, podman and conmon.
+//!
+//! One command makes a container and ends; the next finds it by its directory (see [`runtime::container`](crate::runtime::container)).
+//! The command that makes one is its parent until it ends itself. Errors go to standard error, and with `--log` also to that file, in the
+//! texts that clients of runc match on; the last line at level `error` is the one they show.
+//!
+//! `create`, `run` and `exec` first execute the program again through a read-only overlay of itself, or from memory where there is no
+//! overlayfs: a process of the container's that gets hold of `/proc/PID/exe` before the program is executed must not be able to
+//! overwrite the host's binary (CVE-2019-5736).
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | done |
+//! | the process's, 128 + signal | `run`, `exec` |
+//! | 1 | not done |
+//! | 255 | `exec` could not run the process |
 
-use std::ffi::{OsStr, OsString};
+mod args;
+mod error;
+mod exec;
+mod log;
+mod make;
+mod show;
+mod wait;
+
+use std::ffi::{CString, OsString};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Whether a program called so is to behave as an OCI runtime.
-pub fn is_name_of_runtime(program: &OsStr) -> bool {
-    let name = std::path::Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.ends_with("oci") || name.ends_with("runc")
+use clap::Parser;
+
+use args::{Cli, Command, Exec, Globals};
+use error::OciError;
+use log::Log;
+
+use crate::runtime::container::{ContainerError, StateRoot};
+use crate::sys::image;
+use crate::unit::Signal;
+
+/// Below the run-dir, unless `--root` says otherwise.
+const ROOT_DIR: &str = "oci";
+/// The newest runtime-spec whose fields are known.
+const SPEC_VERSION: &str = "1.3.0";
+/// What `exec` answers when there is no process whose code it could pass on.
+const EXIT_NOT_EXECUTED: u8 = 255;
+
+/// Runs the command. `run_dir` is where moored's own state is.
+pub fn main(args: Vec<OsString>, run_dir: &Path) -> ExitCode {
+    let program: OsString = "moored oci".into();
+    let cli = match Cli::try_parse_from(std::iter::once(program).chain(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    if cli.globals.version {
+        return print(&format!("moored version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION")));
+    }
+    let Some(command) = cli.command else {
+        let _ = writeln!(std::io::stderr(), "moored oci: expected a command, `--help` lists them");
+        return ExitCode::FAILURE;
+    };
+    let log = Log::new(cli.globals.log.clone(), cli.globals.log_format, cli.globals.debug);
+    let code_of_failure = if matches!(command, Command::Exec(_)) { EXIT_NOT_EXECUTED } else { 1 };
+    match run(command, &cli.globals, run_dir, &log) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log.error(&error.to_string());
+            ExitCode::from(code_of_failure)
+        }
+    }
 }
 
-/// Runs the command.
-pub fn main(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::SUCCESS
+fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result<u8, OciError> {
+    refuse(globals)?;
+    let root = StateRoot::new(globals.root.clone().map_or_else(|| Ok(run_dir.join(ROOT_DIR)), absolute)?);
+    match command {
+        Command::Spec { bundle } => spec(bundle),
+        Command::Create { make } => {
+            prepare("create")?;
+            make::create(&root, make, log)
+        }
+        Command::Run { make, detach, keep, no_subreaper: _ } => {
+            prepare("run")?;
+            make::run(&root, make, detach, keep, log)
+        }
+        Command::Exec(exec) => {
+            prepare("exec")?;
+            exec_in(&root, exec, log)
+        }
+        Command::Start { id } => root.find(&id)?.start().map(|()| 0).map_err(OciError::from),
+        Command::State { id } => show::state(&root, &id),
+        Command::List { format, quiet } => show::list(&root, format, quiet),
+        Command::Kill { id, signal, all } => {
+            let container = root.find(&id)?;
+            container.kill(signal_number(&signal)?, all)?;
+            Ok(0)
+        }
+        Command::Delete { id, force } => match root.find(&id).and_then(|container| container.delete(force)) {
+            Err(ContainerError::Unknown) if force => Ok(0),
+            other => Ok(other.map(|()| 0)?),
+        },
+        Command::Other(words) => Err(other(words.first().map_or("", String::as_str))),
+    }
+}
+
+fn exec_in(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
+    exec::exec(root, exec, log)
+}
+
+/// What runc knows and this version does not do.
+fn refuse(globals: &Globals) -> Result<(), OciError> {
+    let rootless = globals.rootless.as_deref().is_some_and(|value| value == "true");
+    match (globals.systemd_cgroup, rootless) {
+        (true, _) => Err(OciError::NotYet("--systemd-cgroup".to_owned())),
+        (false, true) => Err(OciError::NotYet("--rootless".to_owned())),
+        (false, false) => Ok(()),
+    }
+}
+
+fn other(command: &str) -> OciError {
+    match command {
+        "checkpoint" | "restore" => OciError::NotYet(format!("`{command}`: checkpointing is out of scope and")),
+        "ps" | "pause" | "resume" | "update" | "events" | "features" => OciError::NotYet(format!("`{command}`")),
+        _ => OciError::Value {
+            what: "command",
+            found: command.to_owned(),
+            expected: "spec, create, start, run, exec, state, list, kill or delete",
+        },
+    }
+}
+
+fn spec(bundle: Option<PathBuf>) -> Result<u8, OciError> {
+    let path = bundle.unwrap_or_default().join("config.json");
+    let opened = std::fs::File::options().write(true).create_new(true).open(&path);
+    match opened {
+        Ok(mut config) => {
+            config.write_all(crate::oci::template().as_bytes()).map_err(error::file("write", path))?;
+            Ok(0)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(OciError::ConfigExists(path)),
+        Err(error) => Err(error::file("create", path)(error)),
+    }
+}
+
+/// 0 asks whether there is a process, as in kill(2).
+fn signal_number(text: &str) -> Result<u8, OciError> {
+    match (text, Signal::parse(text)) {
+        ("0", _) => Ok(0),
+        (_, Some(signal)) => Ok(signal.0),
+        (_, None) => Err(OciError::Signal(text.to_owned())),
+    }
+}
+
+/// What the commands that fork a container's process need first.
+fn prepare(command: &'static str) -> Result<(), OciError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(OciError::NotRoot(command));
+    }
+    run_sealed().map_err(OciError::Seal)
+}
+
+/// Comes back only where the program's own file cannot be written by anybody who reaches it through this process.
+fn run_sealed() -> std::io::Result<()> {
+    let (program, sealed) = image::own()?;
+    if sealed || image::is_read_only_overlay(program.as_fd()) {
+        return Ok(());
+    }
+    let path = std::fs::read_link("/proc/self/exe")?;
+    let copy = image::read_only_overlay(&path).or_else(|_| image::sealed_copy(program.as_fd(), c"moored"))?;
+    let strings = |words: &mut dyn Iterator<Item = OsString>| -> Vec<CString> {
+        words.filter_map(|word| CString::new(word.into_vec()).ok()).collect()
+    };
+    let env = strings(&mut std::env::vars_os().map(|(name, value)| {
+        let mut entry = name;
+        entry.push("=");
+        entry.push(value);
+        entry
+    }));
+    let never = image::execute(copy.as_fd(), &strings(&mut std::env::args_os()), &env)?;
+    match never {}
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, OciError> {
+    std::path::absolute(&path).map_err(error::file("resolve", path))
+}
+
+fn print(text: &str) -> ExitCode {
+    match super::print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }

@@ -109,12 +109,7 @@ impl ContainerCgroup {
     /// `path` is `linux.cgroupsPath`: absolute from the root of each hierarchy, relative from where this process is; with
     /// it a directory is made in every hierarchy, since whoever names it looks for figures there. Without it only those
     /// hierarchies get one that a limit needs.
-    pub fn plan(
-        host: &Host,
-        path: Option<&str>,
-        id: &str,
-        settings: &CgroupSettings,
-    ) -> Result<Location, CgroupError> {
+    pub fn plan(host: &Host, path: Option<&str>, id: &str, settings: &CgroupSettings) -> Result<Location, CgroupError> {
         let wanted = path.unwrap_or(id);
         let place = |own: &str| match wanted.starts_with('/') {
             true => checked(wanted),
@@ -139,11 +134,7 @@ impl ContainerCgroup {
     }
 
     /// Makes cgroups where they were planned.
-    pub fn create(
-        host: &Host,
-        location: &Location,
-        settings: &CgroupSettings,
-    ) -> Result<ContainerCgroup, CgroupError> {
+    pub fn create(host: &Host, location: &Location, settings: &CgroupSettings) -> Result<ContainerCgroup, CgroupError> {
         ContainerCgroup::make(host, location.unified.clone(), &location.legacy, settings)
     }
 }

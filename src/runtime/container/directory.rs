@@ -121,8 +121,9 @@ impl StateRoot {
 impl Container {
     /// Keeps other commands on this container waiting until it is dropped. The container may be gone by the time it is had.
     pub fn lock(&self) -> Result<OwnedFd, ContainerError> {
-        let directory = openat(CWD, &self.directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|_| ContainerError::Unknown)?;
+        let directory =
+            openat(CWD, &self.directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|_| ContainerError::Unknown)?;
         rustix::io::retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive)).map_err(call("flock"))?;
         match self.directory.is_dir() {
             true => Ok(directory),
@@ -147,7 +148,8 @@ impl Container {
     /// Replaces what is known. `ROOT` does not outlive the host, so nothing is synced.
     pub(super) fn write(&self, record: &Record) -> Result<(), ContainerError> {
         let path = self.directory.join(STATE);
-        let text = serde_json::to_vec(record).map_err(|source| ContainerError::Damaged { path: path.clone(), source })?;
+        let text =
+            serde_json::to_vec(record).map_err(|source| ContainerError::Damaged { path: path.clone(), source })?;
         let new = self.directory.join(STATE_NEW);
         fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(file("write", path))
     }
@@ -178,8 +180,10 @@ impl Container {
         openat(CWD, self.directory.join(GATE), flags, Mode::empty()).ok().map(File::from)
     }
 
+    /// Lets through who waits, and closes the way for a second one. A death in between leaves a gate behind which nobody is.
     pub(super) fn open_gate(&self, mut gate: File) -> Result<(), ContainerError> {
-        gate.write_all(b"0").map_err(file("write", self.directory.join(GATE)))
+        let path = self.directory.join(GATE);
+        gate.write_all(b"0").and_then(|()| fs::remove_file(&path)).map_err(file("write", path))
     }
 
     /// Forgets the container.

@@ -133,7 +133,8 @@ pub(super) fn started_ticks(pid: HostPid) -> Option<u64> {
 fn is_below(pid: HostPid, cgroup: &Location) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.0)).unwrap_or_default();
     let path = text.lines().find_map(|line| line.strip_prefix("0::"));
-    path.and_then(|path| path.strip_prefix(&cgroup.unified)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.and_then(|path| path.strip_prefix(&cgroup.unified))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Waits for a process that was killed; `false` when it does not end.

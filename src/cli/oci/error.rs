@@ -1,0 +1,102 @@
+//! What can go wrong with a command, in words that clients of runc match on.
+
+use std::path::PathBuf;
+
+use crate::cli::Failure;
+use crate::oci::CompileError;
+use crate::runtime::container::ContainerError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OciError {
+    /// About a container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// No config.json.
+    #[error("{}: {source}: expected a bundle there, `spec` writes one to start from", path.display())]
+    NoConfig {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// All that is wrong in a JSON file.
+    #[error("{}", lines(path, errors))]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong where.
+        errors: Vec<CompileError>,
+    },
+    /// A file or directory.
+    #[error("{call} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        call: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `spec` overwrites nothing.
+    #[error("File {} exists. Remove it first", .0.display())]
+    ConfigExists(PathBuf),
+    /// runc's rules about terminals.
+    #[error("{0}")]
+    Console(&'static str),
+    /// No such signal.
+    #[error("unknown signal {0:?}")]
+    Signal(String),
+    /// A value that does not read.
+    #[error("{what} {found:?}: expected {expected}")]
+    Value {
+        /// Of which option.
+        what: &'static str,
+        /// As it was given.
+        found: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Fewer descriptors are open than are to be passed on.
+    #[error("--preserve-fds {wanted}: descriptor {missing} is not open")]
+    NoDescriptor {
+        /// How many were asked for.
+        wanted: u16,
+        /// The first that is not there.
+        missing: i32,
+    },
+    /// Not done by this version.
+    #[error("{0} is not supported by this version")]
+    NotYet(String),
+    /// The caller's terminal or standard output.
+    #[error(transparent)]
+    Terminal(#[from] Failure),
+    /// Running from where nobody can write.
+    #[error("running from a file that no container can write: {0}")]
+    Seal(std::io::Error),
+    /// Containers take root.
+    #[error("`moored oci {0}` needs root: containers, cgroups and mounts are made with its rights")]
+    NotRoot(&'static str),
+    /// A call.
+    #[error("{call}: {source}")]
+    Call {
+        /// Which.
+        call: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn lines(path: &std::path::Path, errors: &[CompileError]) -> String {
+    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
+    lines.join("\n")
+}
+
+pub(super) fn file(call: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> OciError {
+    let path = path.into();
+    move |source| OciError::File { call, path, source }
+}
+
+pub(super) fn call<E: Into<std::io::Error>>(call: &'static str) -> impl FnOnce(E) -> OciError {
+    move |source| OciError::Call { call, source: source.into() }
+}

@@ -1,0 +1,60 @@
+//! Where messages go: standard error, and the file that a client named with `--log`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::args::LogFormat;
+use crate::supervise::log::rfc3339_ms;
+use crate::unit::diagnostic::one_line;
+
+/// See the module.
+pub struct Log {
+    file: Option<PathBuf>,
+    format: LogFormat,
+    debug: bool,
+}
+
+impl Log {
+    /// The file is opened when there is something to say.
+    pub fn new(file: Option<PathBuf>, format: LogFormat, debug: bool) -> Log {
+        Log { file, format, debug }
+    }
+
+    /// Why the command failed; several lines are several mistakes, but one message.
+    pub fn error(&self, text: &str) {
+        for line in text.lines() {
+            let _ = writeln!(std::io::stderr(), "moored: {}", one_line(line));
+        }
+        self.append("error", text);
+    }
+
+    /// Something odd that stops nothing.
+    pub fn warning(&self, text: &str) {
+        match self.file {
+            Some(_) => self.append("warning", text),
+            None => drop(writeln!(std::io::stderr(), "moored: warning: {}", one_line(text))),
+        }
+    }
+
+    /// What is done, with `--debug`.
+    pub fn debug(&self, text: &str) {
+        match (self.debug, &self.file) {
+            (false, _) => {}
+            (true, Some(_)) => self.append("debug", text),
+            (true, None) => drop(writeln!(std::io::stderr(), "moored: {}", one_line(text))),
+        }
+    }
+
+    /// One write for one message, so that two commands do not mix theirs. A log that cannot be written stops no container.
+    fn append(&self, level: &str, text: &str) {
+        let Some(path) = &self.file else { return };
+        let time = rfc3339_ms(crate::cli::text::now_ms());
+        let line = match self.format {
+            LogFormat::Json => serde_json::json!({ "level": level, "msg": text, "time": time }).to_string(),
+            LogFormat::Text => format!("time={time:?} level={level} msg={text:?}"),
+        };
+        let opened = File::options().append(true).create(true).open(path);
+        let _ = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    }
+}

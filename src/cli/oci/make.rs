@@ -1,0 +1,161 @@
+//! `create` and `run`: from a bundle to a process.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use super::args::Make;
+use super::error::{OciError, call, file};
+use super::log::Log;
+use super::wait;
+use crate::oci::{self, Context};
+use crate::runtime::container::{Launch, Launched, StateRoot};
+use crate::sys::fd::inherited;
+
+/// Makes a container whose process waits for `start`.
+pub fn create(root: &StateRoot, make: Make, log: &Log) -> Result<u8, OciError> {
+    let extra = preserved(make.preserve_fds)?;
+    let bundle = Bundle::read(&make)?;
+    let console = detached_console(bundle.terminal(), make.console_socket.as_deref())?;
+    let launched = root.launch(bundle.launch(&make, true, Descriptors { console, extra }, log)?)?;
+    write_pid(make.pid_file.as_deref(), &launched)?;
+    Ok(0)
+}
+
+/// Makes a container that runs at once, and waits for its end unless it is detached.
+pub fn run(root: &StateRoot, make: Make, detach: bool, keep: bool, log: &Log) -> Result<u8, OciError> {
+    let extra = preserved(make.preserve_fds)?;
+    let bundle = Bundle::read(&make)?;
+    if detach {
+        let console = detached_console(bundle.terminal(), make.console_socket.as_deref())?;
+        let launched = root.launch(bundle.launch(&make, false, Descriptors { console, extra }, log)?)?;
+        write_pid(make.pid_file.as_deref(), &launched)?;
+        return Ok(0);
+    }
+    if make.console_socket.is_some() {
+        return Err(OciError::Console("cannot use console socket if runc will not detach or allocate tty"));
+    }
+    let (ours, theirs) = bundle.terminal().then(pair).transpose()?.unzip();
+    let signals = wait::hold_signals()?;
+    let launched = root.launch(bundle.launch(&make, false, Descriptors { console: theirs, extra }, log)?)?;
+    let ended =
+        write_pid(make.pid_file.as_deref(), &launched).and_then(|()| wait::wait(launched.pidfd.as_fd(), ours, signals));
+    let removed = if keep { Ok(()) } else { launched.container.delete(true) };
+    let code = ended?;
+    removed?;
+    Ok(code)
+}
+
+/// What the process gets from the caller.
+struct Descriptors {
+    console: Option<OwnedFd>,
+    extra: Vec<OwnedFd>,
+}
+
+struct Bundle {
+    directory: PathBuf,
+    text: Vec<u8>,
+    spec: Spec,
+    warnings: Vec<String>,
+}
+
+impl Bundle {
+    fn read(make: &Make) -> Result<Bundle, OciError> {
+        let named = make.bundle.clone().unwrap_or_else(|| ".".into());
+        let directory = fs::canonicalize(&named).map_err(file("open the bundle", named))?;
+        let path = directory.join("config.json");
+        let text = read_bounded(&path).map_err(|source| OciError::NoConfig { path: path.clone(), source })?;
+        let parsed = oci::parse(&text).map_err(|errors| OciError::Config { path, errors })?;
+        let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
+        Ok(Bundle { directory, text, spec: parsed.spec, warnings })
+    }
+
+    fn terminal(&self) -> bool {
+        self.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false)
+    }
+
+    fn launch(self, make: &Make, gate: bool, descriptors: Descriptors, log: &Log) -> Result<Launch, OciError> {
+        let not_yet = |given: bool, option: &str| if given { Err(OciError::NotYet(option.to_owned())) } else { Ok(()) };
+        not_yet(make.no_pivot, "--no-pivot")?;
+        not_yet(make.pidfd_socket.is_some(), "--pidfd-socket")?;
+        let context = Context {
+            gate,
+            new_keyring: !make.no_new_keyring,
+            ..Context::new(self.directory.clone(), make.id.clone())
+        };
+        let compiled = oci::compile(&self.spec, None, &context)
+            .map_err(|errors| OciError::Config { path: self.directory.join("config.json"), errors })?;
+        let warnings = self.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string));
+        warnings.for_each(|warning| log.warning(&format!("config.json: {warning}")));
+        compiled.script.steps.iter().for_each(|step| log.debug(&step.to_string()));
+        let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
+        let linux = self.spec.linux().as_ref();
+        let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+        Ok(Launch {
+            id: make.id.clone(),
+            oci_version: self.spec.version().clone(),
+            rootfs,
+            annotations: self.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            config: self.text,
+            script: compiled.script,
+            settings: compiled.cgroup,
+            cgroups_path: cgroups_path.map(|path| path.to_string_lossy().into_owned()).filter(|path| !path.is_empty()),
+            gate,
+            console: descriptors.console,
+            extra: descriptors.extra,
+            bundle: self.directory,
+        })
+    }
+}
+
+/// At most as much as a config.json may have, and no more.
+pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    // A FIFO without a writer must not hold the command.
+    let opened = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut text = Vec::new();
+    opened.take(oci::MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The socket for a container that nobody waits for, in runc's words where terminal and socket do not go together.
+pub(super) fn detached_console(terminal: bool, socket: Option<&Path>) -> Result<Option<OwnedFd>, OciError> {
+    match (terminal, socket) {
+        (false, None) => Ok(None),
+        (true, None) => {
+            Err(OciError::Console("cannot allocate tty if runc will detach without setting console socket"))
+        }
+        (false, Some(_)) => Err(OciError::Console("cannot use console socket if runc will not detach or allocate tty")),
+        (true, Some(path)) => {
+            let socket = UnixStream::connect(path).map_err(file("connect to the console socket", path))?;
+            Ok(Some(socket.into()))
+        }
+    }
+}
+
+pub(super) fn pair() -> Result<(UnixStream, OwnedFd), OciError> {
+    let (ours, theirs) = UnixStream::pair().map_err(call("socketpair"))?;
+    Ok((ours, theirs.into()))
+}
+
+/// Descriptors 3 and up of the caller's. To be taken before anything else is opened, which would get these numbers.
+pub(super) fn preserved(count: u16) -> Result<Vec<OwnedFd>, OciError> {
+    let take = |number| inherited(number).ok_or(OciError::NoDescriptor { wanted: count, missing: number });
+    (3..3 + i32::from(count)).map(take).collect()
+}
+
+fn write_pid(path: Option<&Path>, launched: &Launched) -> Result<(), OciError> {
+    path.map_or(Ok(()), |path| write_pid_file(path, launched.pid.0))
+}
+
+/// Whole or not at all: its reader waits for the name.
+pub(super) fn write_pid_file(path: &Path, pid: u32) -> Result<(), OciError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    let new = path.with_file_name(name);
+    fs::write(&new, pid.to_string()).and_then(|()| fs::rename(&new, path)).map_err(file("write", path))
+}
