@@ -3,6 +3,8 @@
 mod cli;
 mod layers;
 mod logs;
+mod oci;
+mod oracle;
 mod seccomp;
 mod simulation;
 mod support;

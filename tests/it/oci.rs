@@ -1,0 +1,1 @@
+//! `moored oci` beyond what the oracles show.
