@@ -14,13 +14,14 @@ impl Spawner for ScriptSpawner {
     fn spawn(&mut self, kind: Kind, payload: &[u8], slots: Vec<OwnedFd>, base: &Base) -> Result<i32, SpawnError> {
         let (script, slots) = runtime::decode(payload, slots)
             .map_err(|error| SpawnError { errno: libc::EPROTO, text: error.to_string() })?;
+        // What cannot be restored fails later by itself, or does not matter.
+        let restore = || drop(base.restore());
         let spawned = match kind {
-            // What cannot be restored fails later by itself, or does not matter.
-            Kind::Container => runtime::spawn(&script, slots, || drop(base.restore())),
-            Kind::Exec => Err(runtime::SpawnError(std::io::ErrorKind::Unsupported.into())),
-        };
-        let spawned = spawned
-            .map_err(|error| SpawnError { errno: error.0.raw_os_error().unwrap_or(0), text: "clone".to_owned() })?;
+            Kind::Container => runtime::spawn(&script, slots, restore)
+                .map_err(|error| SpawnError { errno: error.0.raw_os_error().unwrap_or(0), text: "clone".to_owned() }),
+            Kind::Exec => runtime::spawn_exec(&script, slots, restore)
+                .map_err(|error| SpawnError { errno: error.errno(), text: error.to_string() }),
+        }?;
         Ok(i32::try_from(spawned.pid.0).unwrap_or(0))
     }
 }

@@ -111,7 +111,7 @@ pub fn compile_exec(
     if context.new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", context.id)));
     }
-    steps.push(Step::CurrentRoot);
+    steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
     if process.terminal() == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }

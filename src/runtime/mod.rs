@@ -1,8 +1,8 @@
 //! Running a script: the process that sets itself up, and the cgroup it lives in.
 //!
 //! [`spawn`] clones a process that executes a [`Script`](crate::oci::Script) with the descriptors of [`Slots`]. The parent
-//! learns through a pipe either nothing (the program was executed) or which step failed and why. The parent must have
-//! one thread: the child is a copy of it that runs ordinary code.
+//! learns through a pipe either nothing (the program was executed) or which step failed and why. [`spawn_exec`] does the
+//! same inside a running container. The parent must have one thread: the child is a copy of it that runs ordinary code.
 
 pub mod cgroup;
 mod child;
@@ -13,6 +13,7 @@ pub mod error;
 mod filter;
 mod identity;
 mod init;
+mod join;
 mod mount;
 mod payload;
 mod program;
@@ -21,6 +22,7 @@ mod seed;
 mod slots;
 mod spawn;
 
+pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};

@@ -91,6 +91,22 @@ impl Slots {
         }
     }
 
+    /// Every descriptor.
+    pub(super) fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        let single = [
+            &self.stdin,
+            &self.stdout,
+            &self.stderr,
+            &self.cgroup,
+            &self.network,
+            &self.console,
+            &self.gate,
+            &self.container,
+        ];
+        let hierarchies = self.hierarchies.iter().flat_map(|hierarchy| [&hierarchy.directory, &hierarchy.tasks]);
+        std::iter::once(&self.report).chain(single.into_iter().flatten()).chain(hierarchies).chain(&self.extra)
+    }
+
     /// Header and descriptors, to be sent.
     pub fn into_parts(self) -> (SlotMap, Vec<OwnedFd>) {
         let single =

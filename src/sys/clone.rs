@@ -13,8 +13,8 @@ pub struct Request<'fd> {
     pub namespaces: u64,
     /// A cgroup v2 directory the child is born in (Linux 5.7).
     pub cgroup: Option<BorrowedFd<'fd>>,
-    /// Makes the child a sibling: its parent is the caller's parent, and it sends no signal when it ends, so that parent
-    /// must wait with `__WALL`.
+    /// Makes the child a sibling: its parent is the caller's parent, which gets the signal at its end that it would get at
+    /// the caller's.
     pub sibling: bool,
     /// Asks for a pidfd.
     pub pidfd: bool,
@@ -72,6 +72,12 @@ fn owned(fd: RawFd) -> Option<OwnedFd> {
     }
     // SAFETY: the kernel just put a new descriptor there and nobody else knows it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Ends this process and nothing else: no exit handler, and nothing written that its parent has in a buffer as well.
+pub fn leave(code: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory.
+    unsafe { libc::_exit(code) }
 }
 
 /// unshare(2) for namespaces. The caller has one thread; `CLONE_FILES` and friends are not for this.

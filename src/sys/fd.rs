@@ -37,6 +37,26 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes every descriptor from `first` up but those of `keep`, which is sorted on the way (close_range(2), Linux 5.9). For a process
+/// whose owned ones are forgotten by never returning.
+pub fn close_from_except(first: RawFd, keep: &mut [RawFd]) -> io::Result<()> {
+    keep.sort_unstable();
+    let mut from = first;
+    for kept in keep.iter().copied().filter(|kept| *kept >= first) {
+        if from < kept {
+            close_range(from as u32, kept as u32 - 1)?;
+        }
+        from = from.max(kept.saturating_add(1));
+    }
+    close_range(from as u32, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: no memory is passed; the caller uses none of these descriptors any more.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Closes every descriptor. For a process that keeps none, and whose owned ones are forgotten by never returning.
 pub fn close_all() {
     // SAFETY: no memory is passed; the caller uses no descriptor any more.

@@ -35,6 +35,18 @@ pub fn reap(which: Which<'_>) -> io::Result<Option<Ended>> {
     wait(which, libc::WNOHANG)
 }
 
+/// Waits until a child has ended, and buries it.
+pub fn await_end(which: Which<'_>) -> io::Result<Ended> {
+    loop {
+        match wait(which, 0) {
+            Ok(Some(ended)) => return Ok(ended),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn wait(which: Which<'_>, options: i32) -> io::Result<Option<Ended>> {
     let (kind, id) = match which {
         Which::Any => (libc::P_ALL, 0),

@@ -1,11 +1,12 @@
 //! What the host offers: which hierarchies, where they are reached, and where this process is in them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use super::CgroupError;
+use super::container::open_beneath;
+use super::{CgroupError, failed};
 
 /// Magic number of a cgroup2 file system (statfs(2)).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -60,6 +61,17 @@ impl Host {
     pub(super) fn open_legacy(name: &str) -> Result<OwnedFd, rustix::io::Errno> {
         open_directory(&format!("{MOUNT}/{name}"))
     }
+}
+
+/// The v2 directory a process is in now.
+pub fn current(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, CgroupError> {
+    let host = Host::detect()?;
+    let gone = || failed("find", "the process")(rustix::io::Errno::SRCH);
+    let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
+    let pid = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).ok_or_else(gone)?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| gone())?;
+    let (path, _) = parse(&text);
+    open_beneath(&host.unified, path.trim_start_matches('/')).map_err(failed("open", path))
 }
 
 fn is_cgroup2(path: &str) -> bool {

@@ -15,8 +15,10 @@ mod unified;
 
 pub use container::ContainerCgroup;
 pub use figures::Figures;
+pub(super) use host::current;
 pub use host::{Host, Layout, host_is_unified};
 pub use root::CgroupRoot;
+pub(super) use unified::hands_down;
 
 use std::path::PathBuf;
 

@@ -41,6 +41,11 @@ pub(super) fn hand_down(directory: &OwnedFd) {
     }
 }
 
+/// Whether children have controllers of it, so that it takes no process itself.
+pub fn hands_down(directory: &OwnedFd) -> bool {
+    read(directory, "cgroup.subtree_control").is_ok_and(|enabled| !enabled.trim().is_empty())
+}
+
 /// Writes the limits.
 pub(super) fn apply(directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
     for limit in settings.unified_writes() {

@@ -1,0 +1,192 @@
+//! A process that joins a running container: `exec`, and what a reload runs inside.
+//!
+//! | who | does | and then |
+//! |---|---|---|
+//! | the caller | forks a helper and waits for its end | reads the pid |
+//! | the helper, outside | drops every descriptor that is not the run's, enters the namespaces, forks, tells the pid | ends |
+//! | the process, inside | runs the script: cgroup v1, terminal, user, rights, filter, program | is the caller's child |
+//!
+//! - **Why a helper.** Who enters a pid namespace does not change its own, only that of its children (setns(2)). The caller is
+//!   the parent of every container: were it to enter and could not come back, all that it forks later would be born in there.
+//!   So somebody else enters and is gone afterwards. What it forks has `CLONE_PARENT`: a child of the caller's, like a
+//!   container, with an exit that nobody else can take.
+//! - **Why the caller may wait for it.** The helper does nothing that takes time: one setns(2), one clone3(2), as much as a
+//!   fork of the caller's own. What may take long (an attach in cgroup v1, a user's files over a network) is done by the process
+//!   itself, which nobody waits for. The end of the helper is waited for, not its pipe: the process has a copy of that
+//!   and may be born frozen, in a frozen cgroup, before it could let go of it.
+//! - **Why the helper undresses.** From its birth the process can be looked at by whoever has CAP_SYS_PTRACE inside. It has never
+//!   been dumpable (CVE-2016-9962) and never held the socket or the pipes of its parent's.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::cgroup::{self, CgroupError};
+use super::child;
+use super::error::words;
+use super::slots::Slots;
+use super::spawn::{HostPid, Spawned};
+use crate::oci::Script;
+use crate::sys::clone::{Request, Side, clone3, leave};
+use crate::sys::wait::{Which, await_end};
+
+/// Why no process was made inside. Nothing is left of the attempt.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The slots name no container.
+    #[error("no container to run in was given")]
+    NoContainer,
+    /// The caller has no room for a pipe or a process.
+    #[error("fork a helper to enter the container: {0}")]
+    Helper(#[source] io::Error),
+    /// ESRCH: its first process has ended.
+    #[error("enter the namespaces of the container: {}", words(*.0))]
+    Enter(Errno),
+    /// The cgroup of its first process, where the container's own can take none.
+    #[error("find the cgroup of the container's first process: {}", words(*.0))]
+    Cgroup(Errno),
+    /// ENOMEM also says that the first process has just ended (pid_namespaces(7)).
+    #[error("fork a process inside the container: {}", words(*.0))]
+    Fork(Errno),
+    /// It was killed.
+    #[error("the helper that was to enter the container was killed")]
+    Killed,
+}
+
+impl JoinError {
+    /// What the kernel said, 0 where it did not.
+    pub fn errno(&self) -> i32 {
+        match self {
+            JoinError::NoContainer | JoinError::Killed => 0,
+            JoinError::Helper(error) => error.raw_os_error().unwrap_or(0),
+            JoinError::Enter(errno) | JoinError::Cgroup(errno) | JoinError::Fork(errno) => errno.raw_os_error(),
+        }
+    }
+}
+
+/// Makes a process that executes the script inside the container of `slots.container` (a pidfd of its first process), born
+/// in `slots.cgroup`, and returns without waiting for the script. It is a child of the caller's like any other.
+///
+/// The caller must have one thread. The slots are closed here; descriptors 0 to 2 without a slot are the caller's. `prepare` is
+/// called first in the new process, still outside. Whether the program could be executed is what `slots.report` says.
+pub fn spawn_exec(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Spawned, JoinError> {
+    if slots.container.is_none() {
+        return Err(JoinError::NoContainer);
+    }
+    let helper = |errno: Errno| JoinError::Helper(errno.into());
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(helper)?;
+    match clone3(&Request::default()).map_err(JoinError::Helper)? {
+        Side::Child => {
+            prepare();
+            help(script, slots, &tell)
+        }
+        Side::Parent { pid, .. } => {
+            drop(tell);
+            await_end(Which::Pid(pid)).map_err(JoinError::Helper)?;
+            let pid = Note::read(told)?;
+            let found = Pid::from_raw(pid).ok_or(JoinError::Killed)?;
+            // Ours and not waited for: the number is still its own.
+            let pidfd = pidfd_open(found, PidfdFlags::empty()).map_err(helper)?;
+            Ok(Spawned { pid: HostPid(pid.unsigned_abs()), pidfd })
+        }
+    }
+}
+
+/// The helper's life.
+fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
+    let made = enter_and_fork(&slots, tell);
+    let note = match made {
+        Ok(Side::Child) => {
+            // The pipe goes with exec; until then it says nothing any more.
+            child::run(script, slots)
+        }
+        Ok(Side::Parent { pid, .. }) => Note::Made(pid),
+        Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),
+        Err(JoinError::Cgroup(errno)) => Note::Cgroup(errno.raw_os_error()),
+        Err(error) => Note::Fork(error.errno()),
+    };
+    note.write(tell);
+    leave(0)
+}
+
+fn enter_and_fork(slots: &Slots, tell: &OwnedFd) -> Result<Side, JoinError> {
+    let container = slots.container.as_ref().ok_or(JoinError::NoContainer)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(JoinError::Enter)?;
+    // While the host's /proc is in reach.
+    let leaf = slots.cgroup.as_ref().map(|own| leaf(own, container.as_fd())).transpose()?.flatten();
+    let mut keep: Vec<i32> = slots.all().map(|fd| fd.as_raw_fd()).collect();
+    keep.extend([tell.as_raw_fd()]);
+    keep.extend(leaf.as_ref().map(AsRawFd::as_raw_fd));
+    crate::sys::fd::close_from_except(3, &mut keep).map_err(JoinError::Helper)?;
+    enter(container.as_fd()).map_err(JoinError::Enter)?;
+    let cgroup = leaf.as_ref().or(slots.cgroup.as_ref()).map(AsFd::as_fd);
+    let request = Request { cgroup, sibling: true, ..Request::default() };
+    clone3(&request).map_err(|error| JoinError::Fork(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+}
+
+/// All at once or none; those that are shared with the container anyway are entered again without effect.
+fn enter(container: BorrowedFd<'_>) -> Result<(), Errno> {
+    let all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    move_into_thread_name_spaces(container, all)
+}
+
+/// A cgroup that has handed down controllers takes no process (cgroups(7), "no internal processes"): with an init like systemd
+/// inside it is the cgroup of this one that does.
+fn leaf(own: &OwnedFd, container: BorrowedFd<'_>) -> Result<Option<OwnedFd>, JoinError> {
+    if !cgroup::hands_down(own) {
+        return Ok(None);
+    }
+    cgroup::current(container).map(Some).map_err(|error| match error {
+        CgroupError::Call { errno, .. } | CgroupError::NoUnified { errno } => JoinError::Cgroup(errno),
+        _ => JoinError::Cgroup(Errno::NOENT),
+    })
+}
+
+/// What the helper tells, in eight bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    Made(i32),
+    Enter(i32),
+    Cgroup(i32),
+    Fork(i32),
+}
+
+impl Note {
+    fn write(self, tell: &OwnedFd) {
+        let (kind, value) = match self {
+            Note::Made(pid) => (0, pid),
+            Note::Enter(errno) => (1, errno),
+            Note::Cgroup(errno) => (2, errno),
+            Note::Fork(errno) => (3, errno),
+        };
+        let note = (u64::from(value.unsigned_abs()) << 8 | kind).to_ne_bytes();
+        // An empty pipe takes eight bytes whole (pipe(7)); its reader lives or nobody cares.
+        let _ = rustix::io::write(tell, &note);
+    }
+
+    /// The pid, of what the helper said before it ended.
+    fn read(told: OwnedFd) -> Result<i32, JoinError> {
+        let mut note = [0u8; 8];
+        // Does not block: the helper has ended, and with it whoever writes.
+        std::fs::File::from(told).read_exact(&mut note).map_err(|_| JoinError::Killed)?;
+        let note = u64::from_ne_bytes(note);
+        let value = i32::try_from(note >> 8).unwrap_or(0);
+        let errno = Errno::from_raw_os_error(value);
+        match note & 0xff {
+            0 => Ok(value),
+            1 => Err(JoinError::Enter(errno)),
+            2 => Err(JoinError::Cgroup(errno)),
+            _ => Err(JoinError::Fork(errno)),
+        }
+    }
+}
