@@ -12,6 +12,9 @@ pub enum OciError {
     /// About a container.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// No process inside.
+    #[error(transparent)]
+    Join(#[from] crate::runtime::JoinError),
     /// No config.json.
     #[error("{}: {source}: expected a bundle there, `spec` writes one to start from", path.display())]
     NoConfig {

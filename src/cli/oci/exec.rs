@@ -1,11 +1,165 @@
 //! `exec`: a process that joins a container.
+//!
+//! It is the container's own process but for what the options say, or wholly what `--process` says. The filter of the container holds for
+//! it in either case.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
 
 use super::args::Exec;
-use super::error::OciError;
+use super::error::{OciError, call};
 use super::log::Log;
-use crate::runtime::container::StateRoot;
+use super::make::{detached_console, pair, preserved, read_bounded, write_pid_file};
+use super::wait;
+use crate::oci::{self, Context, Script};
+use crate::runtime::container::{Container, ContainerError, Record, StateRoot, Status};
+use crate::runtime::{Failure, Slots, Spawned, spawn_exec};
 
-/// Runs it.
-pub fn exec(_root: &StateRoot, _exec: Exec, _log: &Log) -> Result<u8, OciError> {
-    Err(OciError::NotYet("exec".into()))
+/// Runs a process inside: its exit code, or 0 at once when it is detached.
+pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
+    let extra = preserved(exec.preserve_fds)?;
+    refuse(&exec)?;
+    let container = root.find(&exec.id)?;
+    let record = container.read()?.ok_or(ContainerError::Unknown)?;
+    let (status, held) = container.status(Some(&record));
+    let pidfd = match (status, held) {
+        (Status::Created | Status::Running, Some((_, pidfd))) => pidfd,
+        (Status::Created | Status::Running, None) | (Status::Stopped, _) => Err(ContainerError::ExecInStopped)?,
+    };
+    let (spec, config) = spec_of(&container)?;
+    let process = process(&exec, &spec)?;
+    let terminal = process.terminal() == Some(true);
+    let script = compile(&process, &spec, &record, &exec.id, &config)?;
+    script.steps.iter().for_each(|step| log.debug(&step.to_string()));
+    let (ours, console) = match exec.detach {
+        true => (None, detached_console(terminal, exec.console_socket.as_deref())?),
+        false if exec.console_socket.is_some() => {
+            return Err(OciError::Console("cannot use console socket if runc will not detach or allocate tty"));
+        }
+        false => terminal.then(pair).transpose()?.unzip(),
+    };
+    let signals = if exec.detach { None } else { Some(wait::hold_signals()?) };
+    let spawned = spawn(&script, &record, Given { pidfd, console, extra })?;
+    exec.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, spawned.pid.0))?;
+    match signals {
+        Some(signals) => wait::wait(spawned.pidfd.as_fd(), ours, signals),
+        None => Ok(0),
+    }
+}
+
+/// What runc knows and this version does not do.
+fn refuse(exec: &Exec) -> Result<(), OciError> {
+    let options = [
+        ("--pidfd-socket", exec.pidfd_socket.is_some()),
+        ("--apparmor", exec.apparmor.is_some()),
+        ("--process-label", exec.process_label.is_some()),
+    ];
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(OciError::NotYet((*option).to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// As it was when the container was made; the bundle may have changed since.
+fn spec_of(container: &Container) -> Result<(Spec, std::path::PathBuf), OciError> {
+    let path = container.path().join("config.json");
+    let parsed = oci::parse(&container.config()?).map_err(|errors| OciError::Config { path: path.clone(), errors })?;
+    Ok((parsed.spec, path))
+}
+
+fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
+    if let Some(path) = &exec.process {
+        let text = read_bounded(path).map_err(super::error::file("read", path))?;
+        return oci::parse_process(&text).map_err(|errors| OciError::Config { path: path.clone(), errors });
+    }
+    if exec.args.is_empty() {
+        return Err(OciError::Value {
+            what: "process args",
+            found: String::new(),
+            expected: "a program, or --process",
+        });
+    }
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(exec.args.clone())).set_terminal(Some(exec.tty));
+    let env = process.env().clone().unwrap_or_default();
+    process.set_env(Some(env.into_iter().chain(exec.env.iter().cloned()).collect()));
+    if let Some(cwd) = &exec.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if exec.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    add_capabilities(&mut process, &exec.cap)?;
+    set_user(&mut process, exec)?;
+    Ok(process)
+}
+
+/// To what it may do and may hand on, as runc has it; ambient and inheritable stay as they are.
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciError> {
+    let bad = |name: &String| OciError::Value {
+        what: "--cap",
+        found: name.clone(),
+        expected: "a capability as in CAP_NET_ADMIN (capabilities(7))",
+    };
+    let more = names.iter().map(|name| name.parse::<Capability>().map_err(|_| bad(name)));
+    let more: Vec<Capability> = more.collect::<Result<_, _>>()?;
+    if more.is_empty() {
+        return Ok(());
+    }
+    let mut all: LinuxCapabilities = process.capabilities().clone().unwrap_or_default();
+    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().copied().chain(more.iter().copied()).collect());
+    let (bounding, effective, permitted) = (with(all.bounding()), with(all.effective()), with(all.permitted()));
+    all.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(all));
+    Ok(())
+}
+
+fn set_user(process: &mut Process, exec: &Exec) -> Result<(), OciError> {
+    if exec.user.is_none() && exec.additional_gids.is_empty() {
+        return Ok(());
+    }
+    let mut user = process.user().clone();
+    if let Some(text) = &exec.user {
+        let bad = || OciError::Value { what: "--user", found: text.clone(), expected: "UID or UID:GID, in numbers" };
+        let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+        user.set_uid(uid.parse().map_err(|_| bad())?);
+        if !gid.is_empty() {
+            user.set_gid(gid.parse().map_err(|_| bad())?);
+        }
+    }
+    let groups = user.additional_gids().iter().flatten().chain(&exec.additional_gids).copied().collect();
+    user.set_additional_gids(Some(groups));
+    process.set_user(user);
+    Ok(())
+}
+
+fn compile(process: &Process, spec: &Spec, record: &Record, id: &str, config: &Path) -> Result<Script, OciError> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let context = Context::new(record.bundle.clone(), id.to_owned());
+    oci::compile_exec(process, profile, &context).map_err(|errors| OciError::Config { path: config.to_owned(), errors })
+}
+
+/// What the process gets.
+struct Given {
+    pidfd: OwnedFd,
+    console: Option<OwnedFd>,
+    extra: Vec<OwnedFd>,
+}
+
+/// Makes the process and waits until it is executed, or says why it is not.
+fn spawn(script: &Script, record: &Record, given: Given) -> Result<Spawned, OciError> {
+    let flags = rustix::pipe::PipeFlags::CLOEXEC;
+    let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(call("pipe"))?;
+    let mut slots = Slots::new(report_write);
+    if let Some(cgroup) = record.open_cgroup()? {
+        cgroup.fill(&mut slots).map_err(ContainerError::from)?;
+    }
+    (slots.container, slots.console, slots.extra) = (Some(given.pidfd), given.console, given.extra);
+    let spawned = spawn_exec(script, slots, || {})?;
+    match Failure::read(report) {
+        None => Ok(spawned),
+        Some(failure) => Err(ContainerError::Setup(failure.text))?,
+    }
 }

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, Exec, Globals};
+use args::{Cli, Command, Globals};
 use error::OciError;
 use log::Log;
 
@@ -90,7 +90,7 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
         }
         Command::Exec(exec) => {
             prepare("exec")?;
-            exec_in(&root, exec, log)
+            exec::exec(&root, exec, log)
         }
         Command::Start { id } => root.find(&id)?.start().map(|()| 0).map_err(OciError::from),
         Command::State { id } => show::state(&root, &id),
@@ -106,10 +106,6 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
         },
         Command::Other(words) => Err(other(words.first().map_or("", String::as_str))),
     }
-}
-
-fn exec_in(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
-    exec::exec(root, exec, log)
 }
 
 /// What runc knows and this version does not do.
