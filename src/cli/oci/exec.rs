@@ -103,7 +103,7 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciEr
         found: name.clone(),
         expected: "a capability as in CAP_NET_ADMIN (capabilities(7))",
     };
-    let more = names.iter().map(|name| name.parse::<Capability>().map_err(|_| bad(name)));
+    let more = names.iter().map(|name| name.trim_start_matches("CAP_").parse::<Capability>().map_err(|_| bad(name)));
     let more: Vec<Capability> = more.collect::<Result<_, _>>()?;
     if more.is_empty() {
         return Ok(());
