@@ -135,16 +135,14 @@ impl Run {
 
     /// Tells the parent, or after the gate, when nobody listens any more, standard error.
     fn report(&mut self, index: usize, step: &Step, error: &StepError) {
-        let text = match step {
-            // These speak to people who know runc: no prefix.
-            Step::FindProgram { .. } | Step::Execute { .. } => error.to_string(),
-            _ => format!("{step}: {error}"),
-        };
+        let program = matches!(step, Step::FindProgram { .. } | Step::Execute { .. });
+        // Those speak to people who know runc: no prefix.
+        let text = if program { error.to_string() } else { format!("{step}: {error}") };
         let Some(report) = self.report.take() else {
             let _ = writeln!(std::io::stderr(), "{text}");
             return;
         };
-        let failure = Failure { step: index as u16, errno: error.errno(), text };
+        let failure = Failure { step: index as u16, errno: error.errno(), text, program };
         if let Ok(bytes) = postcard::to_stdvec(&failure) {
             let _ = rustix::io::write(&report, &bytes);
         }

@@ -181,12 +181,13 @@ impl Note {
         std::fs::File::from(told).read_exact(&mut note).map_err(|_| JoinError::Killed)?;
         let note = u64::from_ne_bytes(note);
         let value = i32::try_from(note >> 8).unwrap_or(0);
-        let errno = Errno::from_raw_os_error(value);
+        // Not for 0, which is no error number.
+        let errno = || if value > 0 { Errno::from_raw_os_error(value) } else { Errno::IO };
         match note & 0xff {
             0 => Ok(value),
-            1 => Err(JoinError::Enter(errno)),
-            2 => Err(JoinError::Cgroup(errno)),
-            _ => Err(JoinError::Fork(errno)),
+            1 => Err(JoinError::Enter(errno())),
+            2 => Err(JoinError::Cgroup(errno())),
+            _ => Err(JoinError::Fork(errno())),
         }
     }
 }
