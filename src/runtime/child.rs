@@ -42,6 +42,8 @@ pub(super) struct Run {
     procfs: Option<OwnedFd>,
     pub(super) trees: Trees,
     pub(super) account: identity::Account,
+    /// The standard streams are a terminal that was made for this process.
+    pub(super) terminal: bool,
     found: Option<std::ffi::CString>,
     retry_chdir: Option<String>,
 }
@@ -56,6 +58,7 @@ impl Run {
             procfs: None,
             trees: Trees::default(),
             account: identity::Account::default(),
+            terminal: false,
             found: None,
             retry_chdir: None,
         }
@@ -107,6 +110,7 @@ impl Run {
             Step::BoundingSet(keep) => identity::limit_bounding_set(*keep),
             Step::Identity(who) => {
                 self.account = identity::resolve(self.root()?, who)?;
+                identity::give_streams(&self.account, &self.slots, self.terminal);
                 identity::become_user(&self.account)
             }
             Step::Capabilities(sets) => {

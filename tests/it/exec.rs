@@ -106,8 +106,8 @@ fn a_process_that_joins_is_in_the_containers_namespaces_and_cgroups() {
     }
     assert!(status(inside).contains("Seccomp:\t2"));
     assert!(status(inside).contains("CapEff:\t0000000000000000"));
-    let fds = fs::read_dir(format!("/proc/{inside}/fd")).unwrap().count();
-    assert_eq!(fds, 3, "stdin, stdout, stderr and nothing else");
+    let open = fs::read_dir(format!("/proc/{inside}/fd")).unwrap().count();
+    assert_eq!(open, 3, "stdin, stdout, stderr and nothing else");
     assert_eq!(
         fs::read_link(format!("/proc/{inside}/cwd")).unwrap(),
         fs::read_link(format!("/proc/{init}/cwd")).unwrap()
@@ -169,7 +169,26 @@ fn streams_codes_and_words_are_as_if_the_program_ran_here() {
         "id -u; id -g; pwd; echo $A; grep -c . /proc/1/stat",
     ]);
     assert_eq!(own, "65534\n65534\n/tmp\nb\n1\n");
+    let reopened = ["-u", "nobody", "web", "--", "sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr"];
+    let output = exec(&supervisor, &reopened);
+    assert_eq!((output.stdout.as_slice(), stderr(&output).as_str()), (&b"out\n"[..], "err\n"));
     assert_nothing_left(&supervisor);
+}
+
+#[test]
+fn the_user_of_a_container_may_open_his_own_output_again() {
+    let Some(supervisor) = web("exec-streams", "") else { return };
+    let root = supervisor.dir.join("busybox-root");
+    let args = r#"["sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr; id -u"]"#;
+    let text =
+        format!("rootfs = \"{}\"\ntype = \"oneshot\"\n[process]\nuser = \"nobody\"\nargs = {args}\n", root.display());
+    supervisor.unit("once", &text);
+    supervisor.wait_phase("once", &["completed"]);
+    let log = supervisor.log("once");
+    let mut lines: Vec<&str> = log.lines().collect();
+    // Two streams have no order between them.
+    lines.sort_unstable();
+    assert_eq!(lines, ["65534", "err", "out"]);
 }
 
 #[test]
@@ -238,6 +257,12 @@ fn a_terminal_has_the_callers_size_and_is_raw_on_his_side() {
     master.write_all(b"exit 5\n").unwrap();
     assert_eq!(end_of(&mut shell, PATIENCE).and_then(|status| status.code()), Some(5));
     assert!(canonical(&slave), "and is as it was afterwards");
+    let (mut master, slave) = terminal();
+    let own = "echo mine >$(tty) && stat -c %U $(tty)";
+    let mut shell =
+        on_terminal(supervisor.moored(&["exec", "-it", "-u", "nobody", "web", "--", "sh", "-c", own]), &slave);
+    assert_eq!(read_until(&mut master, "nobody\r\n"), "mine\r\nnobody\r\n", "the terminal is its user's");
+    assert!(end_of(&mut shell, PATIENCE).unwrap().success());
     assert_nothing_left(&supervisor);
 }
 
@@ -317,6 +342,18 @@ fn a_frozen_container_holds_up_nobody_else() {
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
         (children.split_whitespace().count() == 3).then_some(())
     });
+    // Frozen at its birth, before it could let go of anything.
+    let born = fs::read_to_string(cgroup(&supervisor).join("cgroup.procs")).unwrap();
+    let born = born
+        .lines()
+        .find(|pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().starts_with(b"moored"))
+        .unwrap();
+    let open = fs::read_dir(format!("/proc/{born}/fd"))
+        .unwrap()
+        .flatten()
+        .map(|fd| fs::read_link(fd.path()).unwrap_or_default());
+    let theirs: Vec<PathBuf> = open.filter(|target| target.to_string_lossy().starts_with("socket:")).collect();
+    assert!(theirs.is_empty(), "it holds the keeper's {theirs:?}");
     let root = supervisor.dir.join("busybox-root");
     supervisor.unit("other", &format!("rootfs = \"{}\"\n[process]\nargs = [\"sleep\", \"1000\"]\n", root.display()));
     supervisor.wait_phase("other", &["running", "ready"]);
