@@ -337,17 +337,12 @@ fn a_frozen_container_holds_up_nobody_else() {
     let freeze = cgroup(&supervisor).join("cgroup.freeze");
     fs::write(&freeze, "1").unwrap();
     let mut waiting = client(&supervisor, &["web", "--", "true"]);
-    wait_for("the keeper to have made its process", || {
-        let keeper = supervisor.pids().keeper;
-        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
-        (children.split_whitespace().count() == 3).then_some(())
-    });
+    let is_ours = |pid: &&str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().starts_with(b"moored");
     // Frozen at its birth, before it could let go of anything.
-    let born = fs::read_to_string(cgroup(&supervisor).join("cgroup.procs")).unwrap();
-    let born = born
-        .lines()
-        .find(|pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().starts_with(b"moored"))
-        .unwrap();
+    let born = wait_for("its process", || {
+        let pids = fs::read_to_string(cgroup(&supervisor).join("cgroup.procs")).unwrap();
+        pids.lines().find(is_ours).map(str::to_owned)
+    });
     let open = fs::read_dir(format!("/proc/{born}/fd"))
         .unwrap()
         .flatten()
