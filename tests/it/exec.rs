@@ -86,7 +86,10 @@ fn assert_nothing_left(supervisor: &Supervisor) {
 
 #[test]
 fn a_process_that_joins_is_in_the_containers_namespaces_and_cgroups() {
-    let Some(supervisor) = web("exec-inside", "[resources]\nmemory = \"64M\"\n") else { return };
+    let Some(supervisor) = web("exec-inside", "[resources]\nmemory = \"64M\"\n[oci.process]\noomScoreAdj = 300\n")
+    else {
+        return;
+    };
     let init = supervisor.pid("web");
     let mut sleeping = client(&supervisor, &["web", "--", "sleep", "4242"]);
     let inside = wait_sleeper(&supervisor, "4242");
@@ -104,6 +107,11 @@ fn a_process_that_joins_is_in_the_containers_namespaces_and_cgroups() {
         let of = |pid: i32| status(pid).lines().find(|line| line.starts_with(field)).map(str::to_owned);
         assert_eq!(of(inside), of(init), "{field}");
     }
+    for file in ["oom_score_adj", "limits"] {
+        let of = |pid: i32| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        assert_eq!(of(inside), of(init), "{file}");
+    }
+    assert_eq!(fs::read_to_string(format!("/proc/{inside}/oom_score_adj")).unwrap(), "300\n");
     assert!(status(inside).contains("Seccomp:\t2"));
     assert!(status(inside).contains("CapEff:\t0000000000000000"));
     let open = fs::read_dir(format!("/proc/{inside}/fd")).unwrap().count();
@@ -258,10 +266,12 @@ fn a_terminal_has_the_callers_size_and_is_raw_on_his_side() {
     assert_eq!(end_of(&mut shell, PATIENCE).and_then(|status| status.code()), Some(5));
     assert!(canonical(&slave), "and is as it was afterwards");
     let (mut master, slave) = terminal();
-    let own = "echo mine >$(tty) && stat -c %U $(tty)";
-    let mut shell =
-        on_terminal(supervisor.moored(&["exec", "-it", "-u", "nobody", "web", "--", "sh", "-c", own]), &slave);
-    assert_eq!(read_until(&mut master, "nobody\r\n"), "mine\r\nnobody\r\n", "the terminal is its user's");
+    let own = "echo mine $TERM >$(tty) && stat -c %U $(tty)";
+    let mut nobody = supervisor.moored(&["exec", "-it", "-u", "nobody", "web", "--", "sh", "-c", own]);
+    nobody.env("TERM", "vt100");
+    let mut shell = on_terminal(nobody, &slave);
+    let shown = read_until(&mut master, "nobody\r\n");
+    assert_eq!(shown, "mine vt100\r\nnobody\r\n", "the terminal is its user's, and of the caller's kind");
     assert!(end_of(&mut shell, PATIENCE).unwrap().success());
     assert_nothing_left(&supervisor);
 }
@@ -280,6 +290,17 @@ fn a_client_that_goes_takes_its_process_along() {
         wait_no_sleeper(&supervisor, seconds);
     }
     assert_nothing_left(&supervisor);
+}
+
+#[test]
+fn a_container_that_ends_takes_its_sessions_along() {
+    let Some(supervisor) = web("exec-stop", "") else { return };
+    let mut inside = client(&supervisor, &["web", "--", "sh", "-c", "trap '' TERM HUP; sleep 701"]);
+    wait_sleeper(&supervisor, "701");
+    // Pid 1 of a pid namespace has not ended before all others of it are reaped, this one by the keeper.
+    supervisor.ok(&["stop", "web"]);
+    assert_eq!(inside.wait().unwrap().code(), Some(137));
+    supervisor.wait_phase("web", &["stopped"]);
 }
 
 #[test]
