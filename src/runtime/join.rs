@@ -108,7 +108,8 @@ fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
         Ok(Side::Parent { pid, .. }) => Note::Made(pid),
         Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),
         Err(JoinError::Cgroup(errno)) => Note::Cgroup(errno.raw_os_error()),
-        Err(error) => Note::Fork(error.errno()),
+        Err(JoinError::Fork(errno)) => Note::Fork(errno.raw_os_error()),
+        Err(error) => Note::Fork(Some(error.errno()).filter(|errno| *errno > 0).unwrap_or(libc::EIO)),
     };
     note.write(tell);
     leave(0)
@@ -181,8 +182,8 @@ impl Note {
         std::fs::File::from(told).read_exact(&mut note).map_err(|_| JoinError::Killed)?;
         let note = u64::from_ne_bytes(note);
         let value = i32::try_from(note >> 8).unwrap_or(0);
-        // Not for 0, which is no error number.
-        let errno = || if value > 0 { Errno::from_raw_os_error(value) } else { Errno::IO };
+        // A pid is no errno, and may not be made one.
+        let errno = || Errno::from_raw_os_error(value);
         match note & 0xff {
             0 => Ok(value),
             1 => Err(JoinError::Enter(errno())),

@@ -644,7 +644,10 @@ impl Hands {
                     None => {}
                 }
             }
-            Reload::Exec(args) => self.open_session(SessionJob::reload(id, unit, facts, args)),
+            Reload::Exec(args) => {
+                let log = fifo::write_ends(&self.places.containers, &id);
+                self.open_session(SessionJob::reload(id, unit, facts, args, log));
+            }
         }
     }
 

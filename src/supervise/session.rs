@@ -115,16 +115,18 @@ pub struct Sessions {
 }
 
 impl SessionJob {
-    /// `[reload] exec`: as the container's own process, with nothing to read and nowhere to write.
-    pub fn reload(container: ContainerId, unit: Arc<Unit>, facts: Arc<SourceFacts>, args: Vec<String>) -> SessionJob {
-        SessionJob {
-            container,
-            unit,
-            facts,
-            process: ExecProcess { args, ..ExecProcess::default() },
-            fds: Vec::new(),
-            purpose: Purpose::Reload,
-        }
+    /// `[reload] exec`: as the container's own process, with nothing to read; what it writes is in the container's log.
+    pub fn reload(
+        container: ContainerId,
+        unit: Arc<Unit>,
+        facts: Arc<SourceFacts>,
+        args: Vec<String>,
+        log: Option<(OwnedFd, OwnedFd)>,
+    ) -> SessionJob {
+        let process = ExecProcess { args, ..ExecProcess::default() };
+        // Without either it runs all the same.
+        let fds = fifo::null().ok().zip(log).map_or_else(Vec::new, |(null, (out, err))| vec![null, out, err]);
+        SessionJob { container, unit, facts, process, fds, purpose: Purpose::Reload }
     }
 }
 

@@ -382,18 +382,21 @@ fn a_frozen_container_holds_up_nobody_else() {
 fn a_reload_runs_its_command_inside_and_says_how_it_failed() {
     let Some(supervisor) = web(
         "exec-reload",
-        "[reload]\nexec = [\"sh\", \"-c\", \"exit $(cat /tmp/code)\"]\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/tmp\"\n",
+        "[reload]\nexec = [\"sh\", \"-c\", \"echo reloading; exit $(cat /tmp/code)\"]\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/tmp\"\n",
     ) else {
         return;
     };
     let init = supervisor.pid("web");
     sh(&supervisor, "echo 0 >/tmp/code");
     supervisor.ok(&["reload", "web"]);
+    supervisor.wait_log("web", "reloading");
     sh(&supervisor, "echo 3 >/tmp/code");
     let failed = supervisor.run(&["reload", "web"]);
     assert!(!failed.status.success(), "{failed:?}");
     let said = stderr(&failed) + &String::from_utf8_lossy(&failed.stdout);
     assert!(said.contains("the reload command exited with code 3"), "{said}");
+    let row = supervisor.find("web").unwrap();
+    assert!(row.to_string().contains("the reload command exited with code 3"), "{row}");
     let events = supervisor.ok(&["events"]);
     assert!(events.contains("the reload command exited with code 3"), "{events}");
     assert_eq!(supervisor.pid("web"), init);
