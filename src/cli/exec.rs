@@ -30,7 +30,10 @@ pub fn exec(run_dir: &Path, args: Exec) -> Result<u8, Failure> {
 }
 
 fn request(args: Exec) -> Request {
-    let Exec { tty, env, workdir, user, unit, args, .. } = args;
+    let Exec { tty, mut env, workdir, user, unit, args, .. } = args;
+    // What is at the other end of the terminal is the caller's: only he knows what it understands.
+    let is_named = env.iter().any(|entry| entry.starts_with("TERM="));
+    env.extend(std::env::var("TERM").ok().filter(|_| tty && !is_named).map(|term| format!("TERM={term}")));
     let size = if tty { terminal::size(io::stdout().as_fd()) } else { None };
     Request::Exec { unit, args, env, cwd: workdir, user, tty, size }
 }

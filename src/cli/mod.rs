@@ -8,7 +8,7 @@
 //! | 0 | done |
 //! | 1 | not done; `check`: something is invalid |
 //! | 0 to 3 | `sync`: converged, invalid, failed, timeout |
-//! | the process's, 128 + signal, or 125 when it could not be run | `exec` |
+//! | the process's, 128 + signal; 127: no such program, 126: it cannot be executed, 125: it did not come to that | `exec` |
 //! | 64 | the command line is wrong (sysexits' EX_USAGE, as 2 is taken by `sync`) |
 //! | 69 | no supervisor could be asked (EX_UNAVAILABLE), except for `exec` |
 //! | 141 | the reader of the output went away, as if by SIGPIPE, silently |

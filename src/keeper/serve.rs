@@ -1,7 +1,7 @@
 //! What the keeper does about each request.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -274,15 +274,9 @@ impl Keeper<'_> {
 fn is_of(pidfd: BorrowedFd<'_>, pid: i32) -> bool {
     match peek(Which::PidFd(pidfd)) {
         Ok(Some(ended)) => ended.pid == pid,
-        Ok(None) => fdinfo_pid(pidfd).is_none_or(|found| found == pid),
+        Ok(None) => crate::sys::pidfd::pid(pidfd).is_none_or(|found| found == pid),
         Err(_) => false,
     }
-}
-
-/// `Pid:` of a pidfd (proc_pid_fdinfo(5)), where `/proc` says.
-fn fdinfo_pid(pidfd: BorrowedFd<'_>) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 fn errno(error: io::Error) -> Errno {

@@ -112,6 +112,7 @@ pub fn compile_exec(
         steps.push(Step::Keyring(format!("_ses.{}", context.id)));
     }
     steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
+    process::oom_score_adj(&mut steps, process, context, &mut report);
     if process.terminal() == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }
@@ -276,13 +277,7 @@ fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context
             steps.push(Step::Console { size: process::console_size(process, report), cover: true });
         }
         steps.push(Step::MakeCwd(mount::clean(&process.cwd().to_string_lossy())));
-        if let Some(value) = process.oom_score_adj() {
-            if !(-1000..=1000).contains(&value) {
-                let found = value.to_string();
-                report.error("process.oomScoreAdj", Problem::Range { found, expected: "-1000 to 1000" });
-            }
-            steps.push(Step::OomScoreAdj { value, best_effort: context.best_effort });
-        }
+        process::oom_score_adj(steps, process, context, report);
     }
     sysctls(steps, linux, report);
     let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();

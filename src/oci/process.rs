@@ -63,6 +63,16 @@ fn refuse(process: &Process, report: &mut Report) {
     report.not_yet("process.execCPUAffinity", process.exec_cpu_affinity().is_some(), "CPU affinity");
 }
 
+/// While the process may still mount a procfs of its own to write to.
+pub(super) fn oom_score_adj(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
+    let Some(value) = process.oom_score_adj() else { return };
+    if !(-1000..=1000).contains(&value) {
+        let found = value.to_string();
+        report.error("process.oomScoreAdj", Problem::Range { found, expected: "-1000 to 1000" });
+    }
+    steps.push(Step::OomScoreAdj { value, best_effort: context.best_effort });
+}
+
 /// Rows and columns.
 pub(super) fn console_size(process: &Process, report: &mut Report) -> Option<(u16, u16)> {
     let size = process.console_size()?;

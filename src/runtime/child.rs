@@ -42,6 +42,8 @@ pub(super) struct Run {
     procfs: Option<OwnedFd>,
     pub(super) trees: Trees,
     pub(super) account: identity::Account,
+    /// The standard streams are a terminal that was made for this process.
+    pub(super) terminal: bool,
     found: Option<std::ffi::CString>,
     retry_chdir: Option<String>,
 }
@@ -56,6 +58,7 @@ impl Run {
             procfs: None,
             trees: Trees::default(),
             account: identity::Account::default(),
+            terminal: false,
             found: None,
             retry_chdir: None,
         }
@@ -107,6 +110,7 @@ impl Run {
             Step::BoundingSet(keep) => identity::limit_bounding_set(*keep),
             Step::Identity(who) => {
                 self.account = identity::resolve(self.root()?, who)?;
+                identity::give_streams(&self.account, &self.slots, self.terminal);
                 identity::become_user(&self.account)
             }
             Step::Capabilities(sets) => {
@@ -135,16 +139,14 @@ impl Run {
 
     /// Tells the parent, or after the gate, when nobody listens any more, standard error.
     fn report(&mut self, index: usize, step: &Step, error: &StepError) {
-        let text = match step {
-            // These speak to people who know runc: no prefix.
-            Step::FindProgram { .. } | Step::Execute { .. } => error.to_string(),
-            _ => format!("{step}: {error}"),
-        };
+        let program = matches!(step, Step::FindProgram { .. } | Step::Execute { .. });
+        // Those speak to people who know runc: no prefix.
+        let text = if program { error.to_string() } else { format!("{step}: {error}") };
         let Some(report) = self.report.take() else {
             let _ = writeln!(std::io::stderr(), "{text}");
             return;
         };
-        let failure = Failure { step: index as u16, errno: error.errno(), text };
+        let failure = Failure { step: index as u16, errno: error.errno(), text, program };
         if let Ok(bytes) = postcard::to_stdvec(&failure) {
             let _ = rustix::io::write(&report, &bytes);
         }

@@ -62,6 +62,7 @@ pub(super) fn take(run: &mut Run, master: OwnedFd, slave: OwnedFd) -> Result<(),
     run.slots.stdin = Some(copy(&slave)?);
     run.slots.stdout = Some(copy(&slave)?);
     run.slots.stderr = Some(slave);
+    run.terminal = true;
     Ok(())
 }
 

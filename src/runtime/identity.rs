@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, OFlags, fstat};
+use rustix::fs::{FileType, OFlags, fchown, fstat};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit as KernelLimit, getrlimit, setrlimit};
 use rustix::thread::{
@@ -14,6 +15,7 @@ use rustix::thread::{
 
 use super::error::{StepError, call};
 use super::root::Root;
+use super::slots::Slots;
 use crate::oci::{CapabilitySets, Identity, Rlimit, RlimitResource};
 
 /// The largest passwd or group file that is read (CVE-2024-9676).
@@ -93,6 +95,23 @@ pub(super) fn limit_bounding_set(keep: u64) -> Result<(), StepError> {
         }
     }
     Ok(())
+}
+
+/// Makes the user the owner of the pipes and of the terminal that are his standard streams, as runc does: else he may write to
+/// descriptor 1 but not open `/dev/stdout`. Files, and a terminal that is somebody's, stay whose they are. Best effort: most programs
+/// never ask.
+pub(super) fn give_streams(account: &Account, slots: &Slots, terminal: bool) {
+    let slots = [&slots.stdin, &slots.stdout, &slots.stderr];
+    let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for (slot, own) in slots.into_iter().zip(own) {
+        let stream = slot.as_ref().map_or(own, AsFd::as_fd);
+        let is_pipe = |stat: rustix::fs::Stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != account.uid
+        };
+        if (terminal && slot.is_some()) || fstat(stream).is_ok_and(is_pipe) {
+            let _ = fchown(stream, Some(Uid::from_raw(account.uid)), None);
+        }
+    }
 }
 
 /// Groups, gid, uid, in the order that keeps the right to do the next; capabilities stay permitted for the step that

@@ -47,6 +47,9 @@ pub enum JoinError {
     /// ESRCH: its first process has ended.
     #[error("enter the namespaces of the container: {}", words(*.0))]
     Enter(Errno),
+    /// Until it has changed its root, its namespaces show the host.
+    #[error("the container is still being set up: there is nothing to run in yet")]
+    NotReady,
     /// The cgroup of its first process, where the container's own can take none.
     #[error("find the cgroup of the container's first process: {}", words(*.0))]
     Cgroup(Errno),
@@ -62,7 +65,7 @@ impl JoinError {
     /// What the kernel said, 0 where it did not.
     pub fn errno(&self) -> i32 {
         match self {
-            JoinError::NoContainer | JoinError::Killed => 0,
+            JoinError::NoContainer | JoinError::NotReady | JoinError::Killed => 0,
             JoinError::Helper(error) => error.raw_os_error().unwrap_or(0),
             JoinError::Enter(errno) | JoinError::Cgroup(errno) | JoinError::Fork(errno) => errno.raw_os_error(),
         }
@@ -108,7 +111,9 @@ fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
         Ok(Side::Parent { pid, .. }) => Note::Made(pid),
         Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),
         Err(JoinError::Cgroup(errno)) => Note::Cgroup(errno.raw_os_error()),
-        Err(error) => Note::Fork(error.errno()),
+        Err(JoinError::NotReady) => Note::NotReady,
+        Err(JoinError::Fork(errno)) => Note::Fork(errno.raw_os_error()),
+        Err(error) => Note::Fork(Some(error.errno()).filter(|errno| *errno > 0).unwrap_or(libc::EIO)),
     };
     note.write(tell);
     leave(0)
@@ -118,12 +123,16 @@ fn enter_and_fork(slots: &Slots, tell: &OwnedFd) -> Result<Side, JoinError> {
     let container = slots.container.as_ref().ok_or(JoinError::NoContainer)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(JoinError::Enter)?;
     // While the host's /proc is in reach.
+    let outside = has_not_executed(container.as_fd()).then(root).flatten();
     let leaf = slots.cgroup.as_ref().map(|own| leaf(own, container.as_fd())).transpose()?.flatten();
     let mut keep: Vec<i32> = slots.all().map(|fd| fd.as_raw_fd()).collect();
     keep.extend([tell.as_raw_fd()]);
     keep.extend(leaf.as_ref().map(AsRawFd::as_raw_fd));
     crate::sys::fd::close_from_except(3, &mut keep).map_err(JoinError::Helper)?;
     enter(container.as_fd()).map_err(JoinError::Enter)?;
+    if outside.is_some() && outside == root() {
+        return Err(JoinError::NotReady);
+    }
     let cgroup = leaf.as_ref().or(slots.cgroup.as_ref()).map(AsFd::as_fd);
     let request = Request { cgroup, sibling: true, ..Request::default() };
     clone3(&request).map_err(|error| JoinError::Fork(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
@@ -138,6 +147,23 @@ fn enter(container: BorrowedFd<'_>) -> Result<(), Errno> {
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
     move_into_thread_name_spaces(container, all)
+}
+
+/// Whether its first process has not executed anything: it sets itself up, waits for its start, or is the tiny init. Callers know better
+/// (the report's end of file); this keeps a mistake of theirs from running a program on the host.
+fn has_not_executed(container: BorrowedFd<'_>) -> bool {
+    /// "Forked but did not exec", of the flags in proc_pid_stat(5); 0x40 since Linux 1.3.
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let stat =
+        crate::sys::pidfd::pid(container).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    let flags =
+        stat.as_deref().and_then(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & PF_FORKNOEXEC != 0)
+}
+
+/// Which directory is `/`.
+fn root() -> Option<(u64, u64)> {
+    rustix::fs::stat("/").ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// A cgroup that has handed down controllers takes no process (cgroups(7), "no internal processes"): with an init like systemd
@@ -159,6 +185,7 @@ enum Note {
     Enter(i32),
     Cgroup(i32),
     Fork(i32),
+    NotReady,
 }
 
 impl Note {
@@ -168,6 +195,7 @@ impl Note {
             Note::Enter(errno) => (1, errno),
             Note::Cgroup(errno) => (2, errno),
             Note::Fork(errno) => (3, errno),
+            Note::NotReady => (4, 0),
         };
         let note = (u64::from(value.unsigned_abs()) << 8 | kind).to_ne_bytes();
         // An empty pipe takes eight bytes whole (pipe(7)); its reader lives or nobody cares.
@@ -187,7 +215,8 @@ impl Note {
             0 => Ok(value),
             1 => Err(JoinError::Enter(errno())),
             2 => Err(JoinError::Cgroup(errno())),
-            _ => Err(JoinError::Fork(errno())),
+            3 => Err(JoinError::Fork(errno())),
+            _ => Err(JoinError::NotReady),
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Failure {
     pub errno: i32,
     /// Both in words.
     pub text: String,
+    /// It is the program itself that cannot be found or executed.
+    pub program: bool,
 }
 
 /// The process could not be made at all.
@@ -60,6 +62,16 @@ pub fn spawn(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Sp
 impl Failure {
     /// The largest report that is read.
     pub const MAX_BYTES: usize = 8192;
+
+    /// What a shell, docker and podman exit with: 127 for a program that is not there, 126 for one that cannot be executed, 125 where
+    /// it did not come to that.
+    pub fn code(&self) -> u8 {
+        match (self.program, self.errno) {
+            (true, libc::ENOENT) => 127,
+            (true, _) => 126,
+            (false, _) => 125,
+        }
+    }
 
     /// Reads the report pipe to its end, waiting as long as the process takes. `None` means that the program runs, or
     /// that the process was killed before it could say anything: only its exit status tells these apart.

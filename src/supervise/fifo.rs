@@ -76,6 +76,14 @@ pub fn reopen(containers: &Path, id: &ContainerId) -> Option<(OwnedFd, OwnedFd)>
     Some((read("out")?, read("err")?))
 }
 
+/// What else is to be in the container's log: standard output and standard error of one more process inside. Open for both, so that no
+/// death on our side is a SIGPIPE.
+pub fn write_ends(containers: &Path, id: &ContainerId) -> Option<(OwnedFd, OwnedFd)> {
+    let dir = directory(containers, id);
+    let write = |name: &str| open(&dir.join(name), OFlags::RDWR).ok();
+    Some((write("out")?, write("err")?))
+}
+
 /// Removes them; what is gone already is fine.
 pub fn remove(containers: &Path, id: &ContainerId) -> io::Result<()> {
     match std::fs::remove_dir_all(directory(containers, id)) {

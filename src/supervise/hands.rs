@@ -373,7 +373,7 @@ impl Hands {
                 handle.executed = true;
                 None
             }
-            Report::Failed(text) => Some(Fact::StartFailed { id: id.clone(), text }),
+            Report::Failed(failure) => Some(Fact::StartFailed { id: id.clone(), text: failure.text }),
         };
         self.unwatch(token, &fd);
         self.ask(self.keeper.release(&id.to_string(), HELD_REPORT));
@@ -487,7 +487,8 @@ impl Hands {
             cgroup,
             report,
             tag,
-            executed: false,
+            // Whoever released the report had read it to its end.
+            executed: announced,
             announced,
             ended: false,
             emptying: None,
@@ -517,12 +518,12 @@ impl Hands {
     fn refused(&mut self, refusal: &keeper::Refusal) {
         let why = std::io::Error::from_raw_os_error(refusal.errno);
         match (refusal.request.as_str(), ContainerId::parse(&refusal.id)) {
-            ("Spawn", Some(id)) => {
+            ("spawn", Some(id)) => {
                 self.fact(Fact::StartFailed { id: id.clone(), text: format!("the keeper refused to spawn it: {why}") });
                 self.look(id);
             }
-            ("Spawn", None) => self.sessions.refused(&refusal.id, &why),
-            ("Adopt", Some(id)) => {
+            ("spawn" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
+            ("adopt", Some(id)) => {
                 self.fact(Fact::Lost { id: id.clone() });
                 self.look(id);
             }
@@ -534,6 +535,7 @@ impl Hands {
 
     fn begin_inventory(&mut self, stats: keeper::Stats) {
         let (running, known, orphans, cgroups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        self.sessions.keeper_met();
         self.inventory = Some(Inventory { running, known, orphans, took_over: stats.adopting, cgroups, stats });
     }
 
@@ -551,6 +553,7 @@ impl Hands {
     /// A keeper was met: what this process has and the keeper has not is announced again; the rest is the loop's to decide.
     fn end_inventory(&mut self) {
         let Some(mut inventory) = self.inventory.take() else { return };
+        self.sessions.keeper_synced(&self.keeper, &self.post);
         let lost: Vec<ContainerId> = self
             .handles
             .iter()
@@ -641,7 +644,10 @@ impl Hands {
                     None => {}
                 }
             }
-            Reload::Exec(args) => self.open_session(SessionJob::reload(id, unit, facts, args)),
+            Reload::Exec(args) => {
+                let log = fifo::write_ends(&self.places.containers, &id);
+                self.open_session(SessionJob::reload(id, unit, facts, args, log));
+            }
         }
     }
 
@@ -686,8 +692,9 @@ impl Hands {
 
     // ---- sessions and figures ----
 
+    /// Only where the program was executed: until the setup has changed its root, the namespaces of a container show the host.
     fn open_session(&mut self, job: SessionJob) {
-        let container = self.handles.get(&job.container).filter(|handle| handle.pidfd.is_some() && !handle.ended);
+        let container = self.handles.get(&job.container).filter(|handle| handle.executed && !handle.ended);
         let target = container.and_then(|handle| Some((handle.pidfd.as_ref()?.as_fd(), handle.cgroup.as_ref()?)));
         self.sessions.open(job, target, &self.keeper, &self.post);
     }

@@ -13,8 +13,8 @@ pub enum Report {
     Pending,
     /// The pipe was closed by execve(2).
     Executed,
-    /// A step failed: which and why, in words.
-    Failed(String),
+    /// A step failed: which and why.
+    Failed(Failure),
 }
 
 /// Reads what there is, without waiting. A failure is written at once and is smaller than a page, so it comes whole (pipe(7)).
@@ -23,17 +23,19 @@ pub fn read(pipe: BorrowedFd<'_>) -> Report {
     loop {
         match rustix::io::read(pipe, &mut bytes) {
             Ok(0) => return Report::Executed,
-            Ok(length) => return Report::Failed(in_words(bytes.get(..length).unwrap_or_default())),
+            Ok(length) => return Report::Failed(decoded(bytes.get(..length).unwrap_or_default())),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => return Report::Pending,
-            Err(errno) => return Report::Failed(format!("reading the report of its setup: {errno}")),
+            Err(errno) => return Report::Failed(unreadable(format!("reading the report of its setup: {errno}"))),
         }
     }
 }
 
-fn in_words(bytes: &[u8]) -> String {
-    match postcard::from_bytes::<Failure>(bytes) {
-        Ok(failure) => failure.text,
-        Err(error) => format!("the report of its setup does not decode: {error}"),
-    }
+fn decoded(bytes: &[u8]) -> Failure {
+    postcard::from_bytes(bytes)
+        .unwrap_or_else(|error| unreadable(format!("the report of its setup does not decode: {error}")))
+}
+
+fn unreadable(text: String) -> Failure {
+    Failure { step: 0, errno: 0, text, program: false }
 }

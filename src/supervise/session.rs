@@ -1,8 +1,14 @@
 //! Processes that join a container: `moored exec`, and `[reload] exec`.
 //!
-//! A session is a helper of the keeper's. The client's own descriptors (or one end of a socket pair, on which the terminal's master
-//! arrives) go straight to the process: nothing of what it reads and writes passes through here, so it outlives this supervisor; only its
-//! exit code comes this way.
+//! The client's own descriptors (or one end of a socket pair, on which the terminal's master arrives) go straight to the process, which is
+//! the keeper's child: nothing of what it reads and writes passes through here, only its exit code comes this way.
+//!
+//! | who ends | what becomes of the process |
+//! |---|---|
+//! | the client | it is hung up (SIGHUP, as by a terminal that is gone): what was started for somebody is not left to nobody |
+//! | this supervisor | its client hears of it and goes; the next supervisor finds the process by its tag and hangs it up. A reload goes on |
+//! | the keeper | it is handed to the next keeper; the client notices nothing |
+//! | the container | the kernel ends it: 128 + SIGKILL |
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +24,7 @@ use crate::keeper::{self, ChildState, Kind};
 use crate::oci::Script;
 use crate::plan::{Deed, Fact};
 use crate::runtime::cgroup::ContainerCgroup;
-use crate::runtime::{Payload, Slots};
+use crate::runtime::{Failure, Payload, Slots};
 use crate::unit::{ContainerId, SourceFacts, Unit};
 
 /// Sessions at a time, of all units: each costs the keeper a record and this process a descriptor.
@@ -65,11 +71,40 @@ pub enum Purpose {
     Reload,
 }
 
+/// The keeper's tag of a process that has a client.
+const TAG_CLIENT: &[u8] = b"client";
+/// The keeper's tag of one that goes on without.
+const TAG_RELOAD: &[u8] = b"reload";
+
+/// A program that could not be run, for what is neither 126 nor 127.
+const NOT_RUN: u8 = 125;
+
 struct Session {
     container: ContainerId,
     report: OwnedFd,
     purpose: Option<Purpose>,
-    started: bool,
+    /// Of the process, once the keeper has said so.
+    process: Option<(i32, OwnedFd)>,
+    /// The keeper met last has not named it.
+    missing: bool,
+}
+
+/// Why there is no exit code.
+struct NotRun {
+    text: String,
+    code: u8,
+}
+
+impl From<String> for NotRun {
+    fn from(text: String) -> NotRun {
+        NotRun { text, code: NOT_RUN }
+    }
+}
+
+impl From<Failure> for NotRun {
+    fn from(failure: Failure) -> NotRun {
+        NotRun { code: failure.code(), text: failure.text }
+    }
 }
 
 /// All that run.
@@ -80,16 +115,18 @@ pub struct Sessions {
 }
 
 impl SessionJob {
-    /// `[reload] exec`: as the container's own process, with nothing to read and nowhere to write.
-    pub fn reload(container: ContainerId, unit: Arc<Unit>, facts: Arc<SourceFacts>, args: Vec<String>) -> SessionJob {
-        SessionJob {
-            container,
-            unit,
-            facts,
-            process: ExecProcess { args, ..ExecProcess::default() },
-            fds: Vec::new(),
-            purpose: Purpose::Reload,
-        }
+    /// `[reload] exec`: as the container's own process, with nothing to read; what it writes is in the container's log.
+    pub fn reload(
+        container: ContainerId,
+        unit: Arc<Unit>,
+        facts: Arc<SourceFacts>,
+        args: Vec<String>,
+        log: Option<(OwnedFd, OwnedFd)>,
+    ) -> SessionJob {
+        let process = ExecProcess { args, ..ExecProcess::default() };
+        // Without either it runs all the same.
+        let fds = fifo::null().ok().zip(log).map_or_else(Vec::new, |(null, (out, err))| vec![null, out, err]);
+        SessionJob { container, unit, facts, process, fds, purpose: Purpose::Reload }
     }
 }
 
@@ -104,17 +141,22 @@ impl Sessions {
     ) {
         let SessionJob { container, unit, facts, process, fds, purpose } = job;
         let spawned = match target {
-            None => Err(format!("{container} is not running")),
+            None => Err(format!("{container} is not running yet or any more: there is nothing to run in")),
             Some(_) if self.by_id.len() >= SESSIONS_MAX => Err(format!("{SESSIONS_MAX} sessions are open already")),
             Some(target) => program::compile_exec(&unit, &facts, &container.to_string(), &process)
                 .map_err(|errors| errors.join("; "))
-                .and_then(|script| self.spawn(&container, &script, process.terminal, fds, target, keeper)),
+                .and_then(|script| {
+                    let (report, slots) = slots(process.terminal, fds, target)?;
+                    let id = self.spawn(&container, &script, slots, purpose.tag(), keeper)?;
+                    Ok((id, report))
+                }),
         };
         match spawned {
             Ok((id, report)) => {
-                drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), started: false }))
+                let purpose = Some(purpose);
+                drop(self.by_id.insert(id, Session { container, report, purpose, process: None, missing: false }))
             }
-            Err(text) => end(Some(purpose), &container, Err(text), post),
+            Err(text) => end(Some(purpose), &container, Err(text.into()), post),
         }
     }
 
@@ -122,60 +164,30 @@ impl Sessions {
         &mut self,
         container: &ContainerId,
         script: &Script,
-        terminal: bool,
-        fds: Vec<OwnedFd>,
-        (pidfd, cgroup): (BorrowedFd<'_>, &ContainerCgroup),
+        slots: Slots,
+        tag: &[u8],
         keeper: &keeper::Requests,
-    ) -> Result<(String, OwnedFd), String> {
-        let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
-        let (report, report_write) =
-            rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
-        let mut slots = Slots::new(report_write);
-        let mut fds = fds.into_iter();
-        match terminal {
-            true => slots.console = fds.next(),
-            false => (slots.stdin, slots.stdout, slots.stderr) = (fds.next(), fds.next(), fds.next()),
-        }
-        if !terminal {
-            for slot in [&mut slots.stdin, &mut slots.stdout, &mut slots.stderr] {
-                if slot.is_none() {
-                    *slot = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
-                }
-            }
-        }
-        slots.container = Some(pidfd.try_clone_to_owned().map_err(|error| format!("copying a pidfd: {error}"))?);
-        cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
+    ) -> Result<String, String> {
         let payload = Payload::new(script, slots).map_err(|error| error.to_string())?;
         self.next += 1;
         let id = format!("exec:{container}:{}:{}", std::process::id(), self.next);
-        let spawn = keeper::Spawn {
-            id: &id,
-            kind: Kind::Exec,
-            tag: &[],
-            payload: payload.memfd(),
-            slots: &payload.slots(),
-            held: &[],
-        };
+        let (payload_fd, slots) = (payload.memfd(), payload.slots());
+        let spawn = keeper::Spawn { id: &id, kind: Kind::Exec, tag, payload: payload_fd, slots: &slots, held: &[] };
         keeper.spawn(&spawn).map_err(|error| error.to_string())?;
-        Ok((id, report))
+        Ok(id)
     }
 
     /// The keeper says how one fares.
     pub fn child(&mut self, child: keeper::Child, keeper: &keeper::Requests, post: &Sender<Mail>) {
         let outcome = match child.state {
-            ChildState::Running => {
-                if let Some(session) = self.by_id.get_mut(&child.id) {
-                    session.tell_started(child.pid);
-                }
-                return;
-            }
-            ChildState::Failed { errno, text } => Err(format!("{text}: {}", std::io::Error::from_raw_os_error(errno))),
+            ChildState::Running => return self.running(child),
+            ChildState::Failed { text, .. } => Err(text.into()),
             ChildState::Exited { exit, .. } => Ok(code_of(exit)),
         };
         // One of an earlier supervisor has no session here: its client is gone, only the record is left.
         if let Some(session) = self.by_id.remove(&child.id) {
             let outcome = match (outcome, report::read(session.report.as_fd())) {
-                (Ok(_), Report::Failed(text)) => Err(text),
+                (Ok(_), Report::Failed(failure)) => Err(failure.into()),
                 (outcome, _) => outcome,
             };
             end(session.purpose, &session.container, outcome, post);
@@ -185,35 +197,129 @@ impl Sessions {
         }
     }
 
-    /// The keeper did not spawn one.
-    pub fn refused(&mut self, id: &str, why: &std::io::Error) {
-        if let Some(Session { purpose: Some(Purpose::Client(reply)), .. }) = self.by_id.remove(id) {
-            reply.send(&Response::Error { message: format!("the keeper refused to run it: {why}"), code: 255 });
+    fn running(&mut self, child: keeper::Child) {
+        let Some(pidfd) = child.pidfd else { return };
+        let Some(session) = self.by_id.get_mut(&child.id) else {
+            if child.full.is_some_and(|full| full.tag == TAG_CLIENT) {
+                hang_up(child.pid, pidfd.as_fd());
+            }
+            return;
+        };
+        session.missing = false;
+        match &session.purpose {
+            None => hang_up(child.pid, pidfd.as_fd()),
+            Some(Purpose::Client(reply)) if session.process.is_none() => {
+                reply.send(&Response::ExecStarted { pid: child.pid });
+            }
+            Some(Purpose::Client(_) | Purpose::Reload) => {}
+        }
+        session.process = Some((child.pid, pidfd));
+    }
+
+    /// The keeper did not spawn or adopt one.
+    pub fn refused(&mut self, id: &str, why: &std::io::Error, post: &Sender<Mail>) {
+        if let Some(session) = self.by_id.remove(id) {
+            let text = match session.process {
+                None => format!("the keeper refused to run it: {why}"),
+                Some(_) => format!("it ended while the keeper died, so its exit code is not known: {why}"),
+            };
+            end(session.purpose, &session.container, Err(text.into()), post);
         }
     }
 
-    /// Nobody waits for its end any more. The process is left alone: a terminal that is gone hangs it up by itself.
+    /// A keeper begins to say what it knows.
+    pub fn keeper_met(&mut self) {
+        self.by_id.values_mut().for_each(|session| session.missing = true);
+    }
+
+    /// It has said all: what it has not named was a dead keeper's.
+    pub fn keeper_synced(&mut self, keeper: &keeper::Requests, post: &Sender<Mail>) {
+        let lost: Vec<String> =
+            self.by_id.iter().filter(|(_, session)| session.missing).map(|(id, _)| id.clone()).collect();
+        for id in lost {
+            let Some(session) = self.by_id.get(&id) else { continue };
+            let tag = session.purpose.as_ref().map_or(TAG_CLIENT, Purpose::tag);
+            let adopted = session
+                .process
+                .as_ref()
+                .map(|(pid, pidfd)| keeper.adopt(&id, Kind::Exec, tag, *pid, Some(pidfd.as_fd()), &[]));
+            if !matches!(adopted, Some(Ok(())))
+                && let Some(session) = self.by_id.remove(&id)
+            {
+                let text = "the keeper died before it said that it runs".to_owned();
+                end(session.purpose, &session.container, Err(text.into()), post);
+            }
+        }
+    }
+
+    /// Nobody waits for its end any more.
     pub fn client_gone(&mut self, client: ClientId) {
         for session in self.by_id.values_mut() {
-            session.purpose.take_if(|purpose| matches!(purpose, Purpose::Client(reply) if reply.id() == client));
+            let gone = |purpose: &mut Purpose| matches!(purpose, Purpose::Client(reply) if reply.id() == client);
+            if session.purpose.take_if(gone).is_some()
+                && let Some((pid, pidfd)) = &session.process
+            {
+                hang_up(*pid, pidfd.as_fd());
+            }
         }
     }
 }
 
-impl Session {
-    fn tell_started(&mut self, pid: i32) {
-        if let (false, Some(Purpose::Client(reply))) = (std::mem::replace(&mut self.started, true), &self.purpose) {
-            reply.send(&Response::ExecStarted { pid });
+/// The report's read end, and what the process is given. What the client did not send is /dev/null.
+fn slots(
+    terminal: bool,
+    fds: Vec<OwnedFd>,
+    (pidfd, cgroup): (BorrowedFd<'_>, &ContainerCgroup),
+) -> Result<(OwnedFd, Slots), String> {
+    let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+    let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
+    let mut slots = Slots::new(report_write);
+    let mut fds = fds.into_iter();
+    if terminal {
+        slots.console = fds.next();
+    } else {
+        for slot in [&mut slots.stdin, &mut slots.stdout, &mut slots.stderr] {
+            let null = || fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"));
+            *slot = Some(fds.next().map_or_else(null, Ok)?);
+        }
+    }
+    slots.container = Some(pidfd.try_clone_to_owned().map_err(|error| format!("copying a pidfd: {error}"))?);
+    cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
+    Ok((report, slots))
+}
+
+impl Purpose {
+    fn tag(&self) -> &'static [u8] {
+        match self {
+            Purpose::Client(_) => TAG_CLIENT,
+            Purpose::Reload => TAG_RELOAD,
         }
     }
 }
 
-fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, String>, post: &Sender<Mail>) {
+/// As the kernel does when a terminal is gone: SIGHUP to the process group that it leads, and SIGCONT, so that one which is stopped
+/// gets it. `nohup` inside has the effect that it has outside. The pid is not yet acknowledged, so the number is still its own; until it
+/// leads a group it is itself all there is.
+fn hang_up(pid: i32, pidfd: BorrowedFd<'_>) {
+    use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
+    let Some(group) = rustix::process::Pid::from_raw(pid) else { return };
+    for signal in [Signal::HUP, Signal::CONT] {
+        if kill_process_group(group, signal).is_err() {
+            // ESRCH: it has just ended.
+            let _ = pidfd_send_signal(pidfd, signal);
+        }
+    }
+}
+
+fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, NotRun>, post: &Sender<Mail>) {
     match (purpose, outcome) {
         (None, _) => {}
-        (Some(Purpose::Client(reply)), Ok(code)) => drop(reply.send(&Response::ExecEnded { code })),
-        // What runc's clients expect of an exec that could not run.
-        (Some(Purpose::Client(reply)), Err(message)) => drop(reply.send(&Response::Error { message, code: 255 })),
+        (Some(Purpose::Client(reply)), Ok(code)) => {
+            reply.send(&Response::ExecEnded { code });
+        }
+        (Some(Purpose::Client(reply)), Err(NotRun { text, code })) => {
+            reply.send(&Response::Error { message: text, code });
+        }
         (Some(Purpose::Reload), outcome) => {
             let id = container.clone();
             let fact = match outcome {
@@ -223,7 +329,7 @@ fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, St
                     deed: Deed::Reload,
                     text: format!("the reload command exited with code {code}"),
                 },
-                Err(text) => Fact::ActionFailed { id, deed: Deed::Reload, text },
+                Err(NotRun { text, .. }) => Fact::ActionFailed { id, deed: Deed::Reload, text },
             };
             let _ = post.send(Mail::Fact(fact));
         }

@@ -1,6 +1,6 @@
 //! What the host offers: which hierarchies, where they are reached, and where this process is in them.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
@@ -67,8 +67,7 @@ impl Host {
 pub fn current(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, CgroupError> {
     let host = Host::detect()?;
     let gone = || failed("find", "the process")(rustix::io::Errno::SRCH);
-    let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
-    let pid = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).ok_or_else(gone)?;
+    let pid = crate::sys::pidfd::pid(pidfd).ok_or_else(gone)?;
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| gone())?;
     let (path, _) = parse(&text);
     open_beneath(&host.unified, path.trim_start_matches('/')).map_err(failed("open", path))
