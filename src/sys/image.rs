@@ -45,7 +45,11 @@ pub fn is_read_only_overlay(program: BorrowedFd<'_>) -> bool {
 /// The file of `path` as a read-only overlay shows it. No upper layer, so whatever its mount's flags become, it cannot be written;
 /// nobody else can reach the mount. Some 0.1 ms against 4 for a copy in memory. Fails where there is no overlayfs, or not over this
 /// file system.
-pub fn read_only_overlay(path: &std::path::Path) -> io::Result<OwnedFd> {
+///
+/// `other` is any directory that neither holds the program's nor lies in it. Without an upper layer there must be two lower ones, and
+/// before Linux 6.15 a detached mount of an empty file system is not taken as one. What is in it does not matter: only the program is
+/// opened.
+pub fn read_only_overlay(path: &std::path::Path, other: &std::path::Path) -> io::Result<OwnedFd> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -54,14 +58,11 @@ pub fn read_only_overlay(path: &std::path::Path) -> io::Result<OwnedFd> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let directory = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // Without an upper layer there must be two lower ones.
-    let empty = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(&empty)?;
-    let empty = fsmount(&empty, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let open = |path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let (directory, other) = (open(directory)?, open(other)?);
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // By descriptor: a path may hold `:`, and be longer than fsconfig takes.
-    let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", directory.as_raw_fd(), empty.as_raw_fd());
+    let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", directory.as_raw_fd(), other.as_raw_fd());
     fsconfig_set_string(&context, "lowerdir", lower)?;
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;

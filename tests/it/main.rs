@@ -9,3 +9,5 @@ mod oracle;
 mod seccomp;
 mod simulation;
 mod support;
+#[cfg(target_arch = "x86_64")]
+mod vm;

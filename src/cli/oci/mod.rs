@@ -81,15 +81,15 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
     match command {
         Command::Spec { bundle } => spec(bundle),
         Command::Create { make } => {
-            prepare("create")?;
+            prepare("create", &root)?;
             make::create(&root, make, log)
         }
         Command::Run { make, detach, keep, no_subreaper: _ } => {
-            prepare("run")?;
+            prepare("run", &root)?;
             make::run(&root, make, detach, keep, log)
         }
         Command::Exec(exec) => {
-            prepare("exec")?;
+            prepare("exec", &root)?;
             exec::exec(&root, exec, log)
         }
         Command::Start { id } => root.find(&id)?.start().map(|()| 0).map_err(OciError::from),
@@ -153,21 +153,22 @@ fn signal_number(text: &str) -> Result<u8, OciError> {
 }
 
 /// What the commands that fork a container's process need first.
-fn prepare(command: &'static str) -> Result<(), OciError> {
+fn prepare(command: &'static str, root: &StateRoot) -> Result<(), OciError> {
     if !rustix::process::geteuid().is_root() {
         return Err(OciError::NotRoot(command));
     }
-    run_sealed().map_err(OciError::Seal)
+    run_sealed(root.make()?).map_err(OciError::Seal)
 }
 
 /// Comes back only where the program's own file cannot be written by anybody who reaches it through this process.
-fn run_sealed() -> std::io::Result<()> {
+/// `other` is a directory apart from the program's.
+fn run_sealed(other: &Path) -> std::io::Result<()> {
     let (program, sealed) = image::own()?;
     if sealed || image::is_read_only_overlay(program.as_fd()) {
         return Ok(());
     }
     let path = std::fs::read_link("/proc/self/exe")?;
-    let copy = image::read_only_overlay(&path).or_else(|_| image::sealed_copy(program.as_fd(), c"moored"))?;
+    let copy = image::read_only_overlay(&path, other).or_else(|_| image::sealed_copy(program.as_fd(), c"moored"))?;
     let strings = |words: &mut dyn Iterator<Item = OsString>| -> Vec<CString> {
         words.filter_map(|word| CString::new(word.into_vec()).ok()).collect()
     };

@@ -59,11 +59,14 @@ impl StateRoot {
     /// Makes a container. What was made is gone again when this fails. The caller must have one thread.
     pub fn launch(&self, launch: Launch) -> Result<Launched, ContainerError> {
         let container = self.claim(&launch.id)?;
-        let made = Making { container: container.clone(), record: None, cgroup: None }.make(launch);
-        made.map_err(|(making, error)| {
-            making.undo();
-            error
-        })
+        let mut making = Making { container, record: None, cgroup: None };
+        match making.try_make(launch) {
+            Ok(Spawned { pid, pidfd }) => Ok(Launched { container: making.container, pid, pidfd }),
+            Err(error) => {
+                making.undo();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -75,13 +78,6 @@ struct Making {
 }
 
 impl Making {
-    fn make(mut self, launch: Launch) -> Result<Launched, (Making, ContainerError)> {
-        match self.try_make(launch) {
-            Ok(Spawned { pid, pidfd }) => Ok(Launched { container: self.container, pid, pidfd }),
-            Err(error) => Err((self, error)),
-        }
-    }
-
     fn try_make(&mut self, launch: Launch) -> Result<Spawned, ContainerError> {
         let container = &self.container;
         container.write_config(&launch.config)?;

@@ -98,7 +98,12 @@ fn signal_all(record: Option<&Record>, signal: u8, alive: bool) -> Result<(), Co
     if !alive && cgroup.is_empty()? {
         return Err(ContainerError::NotRunning);
     }
-    Ok(if signal == SIGKILL { cgroup.kill()? } else { cgroup.signal(signal)? })
+    if signal == SIGKILL {
+        cgroup.kill()?
+    } else {
+        cgroup.signal(signal)?
+    }
+    Ok(())
 }
 
 /// The cgroups of a container, if there are any.

@@ -1,0 +1,88 @@
+//! A machine with a pure cgroup v2 and Debian's kernel (6.1), which the development machines do not have.
+//!
+//! One boot of qemu without hardware help runs all of `vm/scenarios`: each prints `ok NAME`, or `FAIL NAME` and how far it came, on the
+//! serial console. `tests/run` puts the kernel into `target/vm`.
+
+mod initramfs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use initramfs::Initramfs;
+
+use super::support::{TempDir, end_of, skip, tool};
+
+/// The kernel and its module for overlayfs.
+const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
+/// A machine that is not done by then hangs; the whole takes a minute.
+const BOOT: Duration = Duration::from_secs(900);
+const INIT: &[u8] = include_bytes!("vm/init");
+const SCENARIOS: &[u8] = include_bytes!("vm/scenarios");
+
+#[test]
+fn containers_and_units_work_on_pure_cgroup_v2() {
+    let (Some(qemu), Some(busybox), Some(kernel)) = (tool("qemu-system-x86_64"), tool("busybox"), kernel()) else {
+        return;
+    };
+    let dir = TempDir::new("vm");
+    let image = dir.join("initramfs");
+    fs::write(&image, archive(&dir, &busybox)).unwrap();
+    let console = run(&qemu, &kernel, &image, &dir.join("console"));
+    let results: Vec<&str> = console.lines().map(str::trim_end).collect();
+    let passed = results.iter().filter(|line| line.starts_with("ok ")).count();
+    let failed = results.iter().any(|line| line.starts_with("FAIL "));
+    let done = format!("done {passed}");
+    assert!(!failed && passed > 0 && results.contains(&done.as_str()), "{console}");
+    println!("{console}");
+}
+
+fn kernel() -> Option<PathBuf> {
+    let kernel = Path::new(KERNEL_DIR).join("vmlinuz");
+    let found = kernel.is_file();
+    if !found {
+        skip("no kernel in target/vm: tests/run puts it there");
+    }
+    found.then_some(kernel)
+}
+
+fn archive(dir: &TempDir, busybox: &Path) -> Vec<u8> {
+    let mut archive = Initramfs::default();
+    for directory in ["bin", "dev", "etc", "lib", "proc", "root", "run", "sys", "tmp", "var"] {
+        archive.directory(directory);
+    }
+    archive.program("init", INIT);
+    archive.program("scenarios", SCENARIOS);
+    archive.copy("bin/busybox", busybox);
+    archive.copy("bin/moored", &stripped(dir));
+    archive.copy("lib/overlay.ko", &Path::new(KERNEL_DIR).join("overlay.ko"));
+    archive.finish()
+}
+
+/// The binary without what a debugger reads, a third of its size: the machine copies it more than once, slowly.
+fn stripped(dir: &TempDir) -> PathBuf {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_moored"));
+    let copy = dir.join("moored");
+    let strip = Command::new("strip").arg("-o").arg(&copy).arg(&program).status();
+    if strip.is_ok_and(|status| status.success()) { copy } else { program }
+}
+
+/// What the serial console says until the machine is off.
+fn run(qemu: &Path, kernel: &Path, image: &Path, console: &Path) -> String {
+    let mut command = Command::new(qemu);
+    command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", "1G"]);
+    command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
+    command.arg("-serial").arg(format!("file:{}", console.display()));
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+    let mut machine = command.stdin(Stdio::null()).spawn().unwrap();
+    let status = end_of(&mut machine, BOOT);
+    if status.is_none() {
+        let _ = machine.kill();
+        let _ = machine.wait();
+    }
+    let console = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
+    assert!(status.is_some_and(|status| status.success()), "qemu: {status:?}\n{console}");
+    console
+}

@@ -1,0 +1,60 @@
+//! What the machine boots from: an archive in cpio's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
+
+use std::fs;
+use std::path::Path;
+
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+/// Every name and every content begins at a multiple of this.
+const ALIGNMENT: usize = 4;
+/// Ends the archive.
+const TRAILER: &str = "TRAILER!!!";
+
+/// An archive that is being written. Names are relative, parents come before what is in them.
+#[derive(Debug, Default)]
+pub struct Initramfs {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Initramfs {
+    /// A directory.
+    pub fn directory(&mut self, name: &str) {
+        self.entry(name, DIRECTORY, &[]);
+    }
+
+    /// A file that root may execute, with these contents.
+    pub fn program(&mut self, name: &str, contents: &[u8]) {
+        self.entry(name, PROGRAM, contents);
+    }
+
+    /// A file of the host's.
+    pub fn copy(&mut self, name: &str, from: &Path) {
+        let contents = fs::read(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        self.program(name, &contents);
+    }
+
+    /// The whole archive.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.entry(TRAILER, 0, &[]);
+        self.bytes
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, contents: &[u8]) {
+        self.entries += 1;
+        let (inode, size) = (self.entries, contents.len());
+        let (uid, gid, links, mtime, device, check) = (0, 0, 1, 0, 0, 0);
+        let name_size = name.len() + 1;
+        let header = format!(
+            "070701{inode:08x}{mode:08x}{uid:08x}{gid:08x}{links:08x}{mtime:08x}{size:08x}\
+             {device:08x}{device:08x}{device:08x}{device:08x}{name_size:08x}{check:08x}{name}\0"
+        );
+        self.push(header.as_bytes());
+        self.push(contents);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+    }
+}
