@@ -22,6 +22,8 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     let extra = preserved(exec.preserve_fds)?;
     refuse(&exec)?;
     let container = root.find(&exec.id)?;
+    // Not while it is being made.
+    drop(container.lock()?);
     let record = container.read()?.ok_or(ContainerError::Unknown)?;
     let (status, held) = container.status(Some(&record));
     let pidfd = match (status, held) {

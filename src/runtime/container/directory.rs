@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, openat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fcntl_lock, mknodat, openat};
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, call, file};
@@ -51,8 +51,6 @@ pub struct Record {
     pub owner: u32,
     /// Annotations of its config.json.
     pub annotations: BTreeMap<String, String>,
-    /// It has a pid namespace of its own, with which all its processes end.
-    pub own_pids: bool,
     /// Its cgroups, also when they are not made yet.
     pub cgroup: Location,
     /// Its first process, once there is one.
@@ -66,6 +64,18 @@ pub struct Process {
     pub pid: u32,
     /// Its start, in clock ticks since boot (field 22 of proc_pid_stat(5)).
     pub started_ticks: u64,
+}
+
+/// A lock of fcntl(2) on the container's config.json: it belongs to this process, so it goes with it, and the container's own process,
+/// a copy of ours, has no part in it.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    fn of(config: File) -> Result<Lock, ContainerError> {
+        rustix::io::retry_on_intr(|| fcntl_lock(&config, FlockOperation::LockExclusive)).map_err(call("fcntl"))?;
+        Ok(Lock(config))
+    }
 }
 
 impl StateRoot {
@@ -124,14 +134,16 @@ impl StateRoot {
 }
 
 impl Container {
-    /// Keeps other commands on this container waiting until it is dropped. The container may be gone by the time it is had.
-    pub fn lock(&self) -> Result<OwnedFd, ContainerError> {
-        let directory =
-            openat(CWD, &self.directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|_| ContainerError::Unknown)?;
-        rustix::io::retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive)).map_err(call("flock"))?;
+    /// Keeps other commands that ask for it waiting until it is dropped: whoever makes the container holds it until the process is set up.
+    /// `None` where nobody came as far as making the file. The container may be gone by the time it is had.
+    pub fn lock(&self) -> Result<Option<Lock>, ContainerError> {
+        let lock = match File::options().read(true).write(true).open(self.directory.join(CONFIG)) {
+            Ok(config) => Some(Lock::of(config)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(file("open", self.directory.join(CONFIG))(error)),
+        };
         match self.directory.is_dir() {
-            true => Ok(directory),
+            true => Ok(lock),
             false => Err(ContainerError::Unknown),
         }
     }
@@ -165,9 +177,13 @@ impl Container {
         fs::read(&path).map_err(file("read", path))
     }
 
-    pub(super) fn write_config(&self, text: &[u8]) -> Result<(), ContainerError> {
+    /// Writes the text of its config.json, and locks the container.
+    pub(super) fn write_config(&self, text: &[u8]) -> Result<Lock, ContainerError> {
         let path = self.directory.join(CONFIG);
-        fs::write(&path, text).map_err(file("write", path))
+        let made = File::options().read(true).write(true).create_new(true).open(&path);
+        let lock = Lock::of(made.map_err(file("make", &path))?)?;
+        (&lock.0).write_all(text).map_err(file("write", path))?;
+        Ok(lock)
     }
 
     /// Makes the gate and opens it for both ends, so that the reader never sees an end of file.
@@ -234,7 +250,6 @@ mod tests {
             created: SystemTime::UNIX_EPOCH,
             owner: 0,
             annotations: BTreeMap::new(),
-            own_pids: true,
             cgroup: Location::default(),
             process: Some(Process { pid: 7, started_ticks: 9 }),
         };

@@ -59,42 +59,39 @@ impl StateRoot {
     /// Makes a container. What was made is gone again when this fails. The caller must have one thread.
     pub fn launch(&self, launch: Launch) -> Result<Launched, ContainerError> {
         let container = self.claim(&launch.id)?;
-        let mut making = Making { container, record: None, cgroup: None };
-        match making.try_make(launch) {
-            Ok(Spawned { pid, pidfd }) => Ok(Launched { container: making.container, pid, pidfd }),
-            Err(error) => {
-                making.undo();
-                Err(error)
-            }
+        let mut making = Making { container, cgroup: None, spawned: None };
+        let made = making.try_make(launch);
+        if made.is_err() {
+            making.undo();
         }
+        made
     }
 }
 
 /// What there is so far.
 struct Making {
     container: Container,
-    record: Option<Record>,
     cgroup: Option<ContainerCgroup>,
+    spawned: Option<Spawned>,
 }
 
 impl Making {
-    fn try_make(&mut self, launch: Launch) -> Result<Spawned, ContainerError> {
+    fn try_make(&mut self, launch: Launch) -> Result<Launched, ContainerError> {
         let container = &self.container;
-        container.write_config(&launch.config)?;
+        let _locked = container.write_config(&launch.config)?;
         let host = Host::detect()?;
         let cgroups = ContainerCgroup::plan(&host, launch.cgroups_path.as_deref(), &launch.id, &launch.settings)?;
-        let record = self.record.insert(Record {
+        let mut record = Record {
             oci_version: launch.oci_version,
             bundle: launch.bundle,
             rootfs: launch.rootfs,
             created: SystemTime::now(),
             owner: rustix::process::getuid().as_raw(),
             annotations: launch.annotations,
-            own_pids: launch.script.new_pid_namespace,
             cgroup: cgroups,
             process: None,
-        });
-        container.write(record)?;
+        };
+        container.write(&record)?;
         let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
         record.cgroup = cgroup.location.clone();
         let (report, report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
@@ -103,28 +100,30 @@ impl Making {
         slots.console = launch.console;
         slots.extra = launch.extra;
         slots.gate = if launch.gate { Some(container.make_gate()?) } else { None };
-        let spawned = spawn(&launch.script, slots, || {})?;
-        record.process = started_ticks(spawned.pid).map(|started_ticks| Process { pid: spawned.pid.0, started_ticks });
-        container.write(record)?;
-        let failure = Failure::read(report);
-        match failure {
-            Some(failure) => Err(ContainerError::Setup(failure.text)),
+        let spawned = self.spawned.insert(spawn(&launch.script, slots, || {})?);
+        let pid = spawned.pid;
+        record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
+        container.write(&record)?;
+        match Failure::read(report) {
+            Some(failure) => return Err(ContainerError::Setup(failure.text)),
             // A process that waits at its gate and is gone was killed; without a gate it may have done its work.
-            None if launch.gate && has_ended(&spawned) => {
-                Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 })
+            None if launch.gate && has_ended(spawned) => {
+                return Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 });
             }
-            None => Ok(spawned),
+            None => {}
         }
+        Ok(Launched { container: container.clone(), pid, pidfd: spawned.pidfd.try_clone().map_err(call("dup"))? })
     }
 
     /// A failed setup is over by now, or is killed here; it leaves nothing behind.
     fn undo(self) {
-        let process = self.record.as_ref().and_then(|record| record.process);
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill();
         }
-        if let Some(pid) = process.and_then(|process| i32::try_from(process.pid).ok()) {
-            bury(pid);
+        if let Some(spawned) = &self.spawned
+            && super::operate::wait_for_end(spawned.pidfd.as_fd())
+        {
+            let _ = reap(Which::PidFd(spawned.pidfd.as_fd()));
         }
         // The first error is the one that matters.
         let _ = self.cgroup.map(|cgroup| cgroup.remove());
@@ -134,14 +133,4 @@ impl Making {
 
 fn has_ended(spawned: &Spawned) -> bool {
     crate::sys::wait::peek(Which::PidFd(spawned.pidfd.as_fd())).is_ok_and(|ended| ended.is_some())
-}
-
-/// Reaps a child that was killed.
-fn bury(pid: i32) {
-    let pidfd = rustix::process::Pid::from_raw(pid)
-        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-    if let Some(pidfd) = pidfd {
-        let _ = super::operate::wait_for_end(pidfd.as_fd());
-    }
-    let _ = reap(Which::Pid(pid));
 }

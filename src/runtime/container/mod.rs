@@ -23,12 +23,13 @@
 //!
 //! Making the directory claims the id. A command that dies before the process is ready takes it along (the process dies with its parent
 //! until then); what is left is a record that names the cgroups, from which `delete` kills and removes what there is.
+//! The container is locked until the process is set up, so that nothing joins it while it still has the host's mounts.
 
 mod directory;
 mod launch;
 mod operate;
 
-pub use directory::{Container, Process, Record, StateRoot};
+pub use directory::{Container, Lock, Process, Record, StateRoot};
 pub use launch::{Launch, Launched};
 pub use operate::Status;
 
