@@ -49,6 +49,12 @@ const EXIT_NOT_EXECUTED: u8 = 255;
 
 /// Runs the command. `run_dir` is where moored's own state is.
 pub fn main(args: Vec<OsString>, run_dir: &Path) -> ExitCode {
+    // First of all: whatever is done before is done twice.
+    let forks = args.iter().any(|word| ["create", "run", "exec"].iter().any(|command| word == command));
+    if let Err(error) = if forks && rustix::process::geteuid().is_root() { run_sealed() } else { Ok(()) } {
+        let _ = writeln!(std::io::stderr(), "moored: {}", OciError::Seal(error));
+        return ExitCode::FAILURE;
+    }
     let program: OsString = "moored oci".into();
     let cli = match Cli::try_parse_from(std::iter::once(program).chain(args)) {
         Ok(cli) => cli,
@@ -81,15 +87,15 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
     match command {
         Command::Spec { bundle } => spec(bundle),
         Command::Create { make } => {
-            prepare("create", &root)?;
+            need_root("create")?;
             make::create(&root, make, log)
         }
         Command::Run { make, detach, keep, no_subreaper: _ } => {
-            prepare("run", &root)?;
+            need_root("run")?;
             make::run(&root, make, detach, keep, log)
         }
         Command::Exec(exec) => {
-            prepare("exec", &root)?;
+            need_root("exec")?;
             exec::exec(&root, exec, log)
         }
         Command::Start { id } => root.find(&id)?.start().map(|()| 0).map_err(OciError::from),
@@ -152,23 +158,21 @@ fn signal_number(text: &str) -> Result<u8, OciError> {
     }
 }
 
-/// What the commands that fork a container's process need first.
-fn prepare(command: &'static str, root: &StateRoot) -> Result<(), OciError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(OciError::NotRoot(command));
-    }
-    run_sealed(root.make()?).map_err(OciError::Seal)
+fn need_root(command: &'static str) -> Result<(), OciError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(OciError::NotRoot(command)) }
 }
 
 /// Comes back only where the program's own file cannot be written by anybody who reaches it through this process.
-/// `other` is a directory apart from the program's.
-fn run_sealed(other: &Path) -> std::io::Result<()> {
+fn run_sealed() -> std::io::Result<()> {
     let (program, sealed) = image::own()?;
     if sealed || image::is_read_only_overlay(program.as_fd()) {
         return Ok(());
     }
     let path = std::fs::read_link("/proc/self/exe")?;
-    let copy = image::read_only_overlay(&path, other).or_else(|_| image::sealed_copy(program.as_fd(), c"moored"))?;
+    let apart = |other: &&str| !path.starts_with(other) && Path::new(other).is_dir();
+    let other = ["/run", "/dev/shm", "/tmp"].into_iter().find(apart).unwrap_or("/");
+    let overlay = image::read_only_overlay(&path, Path::new(other));
+    let copy = overlay.or_else(|_| image::sealed_copy(program.as_fd(), c"moored"))?;
     let strings = |words: &mut dyn Iterator<Item = OsString>| -> Vec<CString> {
         words.filter_map(|word| CString::new(word.into_vec()).ok()).collect()
     };

@@ -84,16 +84,11 @@ impl StateRoot {
         StateRoot(path)
     }
 
-    /// Makes the directory itself where it is not there yet.
-    pub fn make(&self) -> Result<&Path, ContainerError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
-        made.map_err(file("make", &self.0)).map(|()| self.0.as_path())
-    }
-
     /// Claims an id.
     pub fn claim(&self, id: &str) -> Result<Container, ContainerError> {
         let container = self.place(id)?;
-        self.make()?;
+        let root = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        root.map_err(file("make", &self.0))?;
         match DirBuilder::new().mode(0o700).create(&container.directory) {
             Ok(()) => Ok(container),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ContainerError::Exists),
