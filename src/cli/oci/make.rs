@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::args::Make;
+use super::args::{Make, Run};
 use super::error::{OciError, call, file};
 use super::log::Log;
 use super::wait;
@@ -26,7 +26,8 @@ pub fn create(root: &StateRoot, make: Make, log: &Log) -> Result<u8, OciError> {
 }
 
 /// Makes a container that runs at once, and waits for its end unless it is detached.
-pub fn run(root: &StateRoot, make: Make, detach: bool, keep: bool, log: &Log) -> Result<u8, OciError> {
+pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8, OciError> {
+    let Run { make, detach, keep, no_subreaper: _ } = run;
     let extra = preserved(make.preserve_fds)?;
     let bundle = Bundle::read(&make)?;
     if detach {

@@ -30,8 +30,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command, Globals};
 use error::OciError;
 use log::Log;
@@ -55,8 +53,7 @@ pub fn main(args: Vec<OsString>, run_dir: &Path) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "moored: {}", OciError::Seal(error));
         return ExitCode::FAILURE;
     }
-    let program: OsString = "moored oci".into();
-    let cli = match Cli::try_parse_from(std::iter::once(program).chain(args)) {
+    let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -86,13 +83,13 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
     let root = StateRoot::new(globals.root.clone().map_or_else(|| Ok(run_dir.join(ROOT_DIR)), absolute)?);
     match command {
         Command::Spec { bundle } => spec(bundle),
-        Command::Create { make } => {
+        Command::Create(make) => {
             need_root("create")?;
             make::create(&root, make, log)
         }
-        Command::Run { make, detach, keep, no_subreaper: _ } => {
+        Command::Run(run) => {
             need_root("run")?;
-            make::run(&root, make, detach, keep, log)
+            make::run(&root, run, log)
         }
         Command::Exec(exec) => {
             need_root("exec")?;
