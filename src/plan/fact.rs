@@ -293,7 +293,7 @@ impl Observed {
             None if id.generation <= seen.high_water => false,
             None => {
                 seen.high_water = id.generation;
-                let live = seen.live.insert(Live::new(id.clone(), run.clone(), false));
+                let live = seen.live.insert(Live::new(id.clone(), run.clone(), false, false));
                 live.started(pid, run.begun)
             }
         }
@@ -322,9 +322,7 @@ impl Seen {
             Outcome::Exited { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        if stopped.is_none() {
-            self.backoff.count(&live.run, ran_for);
-        }
+        self.backoff.count(&live.run, ran_for, stopped.is_some());
         let (id, fingerprint) = (live.id.clone(), live.run.fingerprint);
         live.state = State::Ended(Ended::new(now.boot, killing));
         let record = ExitRecord { id, fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
@@ -343,8 +341,9 @@ impl Seen {
             State::Ended(_) => return false,
         };
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let (wished, fingerprint) = (live.wished, live.run.fingerprint);
+        let (wished, manual, fingerprint) = (live.wished, live.manual, live.run.fingerprint);
         self.start_now |= wished;
+        self.manual |= manual;
         let counted = self.is_automatic_restart(fingerprint);
         self.restarts = self.restarts.saturating_sub(u64::from(counted));
         self.wishes_after_end();
@@ -397,7 +396,7 @@ impl Seen {
         self.manual = false;
         self.start_now = false;
         if let Some(live) = &mut self.live {
-            (live.restart, live.wished) = (false, false);
+            (live.restart, live.wished, live.manual) = (false, false, false);
         }
         true
     }

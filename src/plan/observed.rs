@@ -77,6 +77,8 @@ pub struct Live {
     pub state: State,
     /// Somebody's wish began it; if it turns out that it never started, the wish stands.
     pub wished: bool,
+    /// [`Seen::manual`] as it was before, and as it is again if it turns out that it never started.
+    pub manual: bool,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload.
@@ -245,7 +247,7 @@ pub struct Until {
     pub wall: WallTime,
 }
 
-/// What the backoff and the limit count, for the runs of one text that ended by themselves.
+/// What the backoff and the limit count, for the runs of one text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// Of which text. Another text begins anew.
@@ -278,9 +280,9 @@ const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
 
 impl Live {
     /// A generation that was just begun.
-    pub(super) fn new(id: ContainerId, run: Run, wished: bool) -> Live {
+    pub(super) fn new(id: ContainerId, run: Run, wished: bool, manual: bool) -> Live {
         let (state, signals) = (State::Starting, Vec::new());
-        Live { id, run, pid: None, state, wished, restart: false, reload: None, signals }
+        Live { id, run, pid: None, state, wished, manual, restart: false, reload: None, signals }
     }
 
     /// Starting or running, with no stop begun.

@@ -212,8 +212,11 @@ impl Supervisor {
         }
         self.burn()?;
         self.persist(out, action.unit());
-        if let Action::Forget { unit } = action {
-            out.oracle.forget(unit);
+        match action {
+            Action::Forget { unit } => out.oracle.forget(unit),
+            Action::Start { id, unit, join, .. } => out.oracle.on_begin(id, join.clone(), unit.enabled),
+            Action::Stop { .. } | Action::Kill { .. } | Action::Signal { .. } => {}
+            Action::Reload { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
         out.say(|| format!("{action}"));
@@ -266,8 +269,9 @@ impl Supervisor {
             return Ok(());
         }
         let last = self.observed.units.get(&id.unit).and_then(|seen| seen.last.as_ref());
-        if out.host.containers.contains_key(id) {
-            out.oracle.on_journal(out.host, id, last.filter(|last| last.id == *id))?;
+        let record = last.filter(|last| last.id == *id);
+        if record.is_some() || out.host.containers.contains_key(id) {
+            out.oracle.on_journal(out.host, id, record)?;
         }
         self.burn()?;
         if let Some(container) = out.host.containers.get_mut(id) {
