@@ -26,10 +26,11 @@ pub struct Oracle {
 }
 
 /// What a generation was begun with.
-struct Begun {
+pub struct Begun {
+    pub fingerprint: Fingerprint,
+    pub enabled: bool,
     /// Whose network it was to share.
-    joined: Option<ContainerId>,
-    enabled: bool,
+    pub joined: Option<ContainerId>,
 }
 
 /// How a generation really ended.
@@ -76,23 +77,27 @@ impl Oracle {
     }
 
     /// The supervisor has read the files. `None` is a text that is not valid: the last good one stays.
-    pub fn read_files(&mut self, host: &Host, files: &BTreeMap<UnitName, Option<Want>>) {
+    pub fn read_files(&mut self, files: &BTreeMap<UnitName, Option<Want>>) {
         let gone: Vec<UnitName> = self.units.keys().filter(|unit| !files.contains_key(*unit)).cloned().collect();
-        gone.iter().for_each(|unit| self.read(host, unit, None));
+        gone.iter().for_each(|unit| self.read(unit, None));
         let valid = files.iter().filter_map(|(unit, text)| Some((unit, text.as_ref()?)));
-        valid.for_each(|(unit, text)| self.read(host, unit, Some(text)));
+        valid.for_each(|(unit, text)| self.read(unit, Some(text)));
     }
 
-    fn read(&mut self, host: &Host, unit: &UnitName, good: Option<&Want>) {
-        let truth = self.truth(unit);
-        truth.good = good.cloned();
-        let other = |text: &Want| good.is_none_or(|good| good.fingerprint != text.fingerprint);
-        let changed = host.of(unit).filter(|(_, container)| other(&container.want)).map(|(id, _)| id.clone());
-        self.excused.extend(changed);
+    fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
+        self.truth(unit).good = good.cloned();
+        self.excuse(unit, |begun| good.is_none_or(|good| good.fingerprint != begun.fingerprint));
     }
 
-    pub fn client_stop(&mut self, host: &Host, unit: &UnitName, until: BootTime) {
-        self.excused.extend(host.of(unit).map(|(id, _)| id.clone()));
+    /// There is a reason to stop those generations of `unit` whose end is not written down.
+    fn excuse(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
+        let of_unit = self.begun.iter().filter(|(id, begun)| id.unit == *unit && which(begun));
+        let open = of_unit.filter(|(id, _)| !self.journal.contains_key(*id));
+        self.excused.extend(open.map(|(id, _)| id.clone()));
+    }
+
+    pub fn client_stop(&mut self, unit: &UnitName, until: BootTime) {
+        self.excuse(unit, |_| true);
         let truth = self.truth(unit);
         (truth.held, truth.wished, truth.by_hand) = (Some(until), None, false);
         (truth.counted, truth.short_runs) = (true, 0);
@@ -113,14 +118,14 @@ impl Oracle {
         (truth.counted, truth.short_runs) = (true, 0);
     }
 
-    pub fn client_restart(&mut self, host: &Host, unit: &UnitName) {
-        self.excused.extend(host.of(unit).map(|(id, _)| id.clone()));
+    pub fn client_restart(&mut self, unit: &UnitName) {
+        self.excuse(unit, |_| true);
         self.client_start(unit, false);
     }
 
     /// A generation is written down, to be spawned next.
-    pub fn on_begin(&mut self, id: &ContainerId, joined: Option<ContainerId>, enabled: bool) {
-        self.begun.insert(id.clone(), Begun { joined, enabled });
+    pub fn on_begin(&mut self, id: &ContainerId, begun: Begun) {
+        self.begun.insert(id.clone(), begun);
         self.truth(&id.unit).begun = id.generation;
     }
 
