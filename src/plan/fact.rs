@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
-use super::observed::{Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State};
+use super::observed::{
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State, Wishes,
+};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Signal, UnitName};
 
@@ -293,7 +295,7 @@ impl Observed {
             None if id.generation <= seen.high_water => false,
             None => {
                 seen.high_water = id.generation;
-                let live = seen.live.insert(Live::new(id.clone(), run.clone(), false, false));
+                let live = seen.live.insert(Live::new(id.clone(), run.clone(), Wishes::default()));
                 live.started(pid, run.begun)
             }
         }
@@ -341,9 +343,10 @@ impl Seen {
             State::Ended(_) => return false,
         };
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let (wished, manual, fingerprint) = (live.wished, live.manual, live.run.fingerprint);
-        self.start_now |= wished;
-        self.manual |= manual;
+        let (used, fingerprint) = (live.used, live.run.fingerprint);
+        self.start_now |= used.start_now;
+        self.manual |= used.manual;
+        self.fresh |= used.fresh;
         let counted = self.is_automatic_restart(fingerprint);
         self.restarts = self.restarts.saturating_sub(u64::from(counted));
         self.wishes_after_end();
@@ -396,7 +399,8 @@ impl Seen {
         self.manual = false;
         self.start_now = false;
         if let Some(live) = &mut self.live {
-            (live.restart, live.wished, live.manual) = (false, false, false);
+            live.restart = false;
+            live.used = Wishes { fresh: live.used.fresh, ..Wishes::default() };
         }
         true
     }
