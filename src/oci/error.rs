@@ -118,12 +118,15 @@ impl Report {
     }
 }
 
-/// The known word nearest to `found`, if it is near: at most a third of its letters differ.
+/// The known word nearest to `found`, if it is near: at most a third of its letters differ, not counting a prefix that both have.
 pub(super) fn nearest<'known>(found: &str, known: impl IntoIterator<Item = &'known str>) -> Option<String> {
     let lower = found.to_ascii_lowercase();
     let scored = known.into_iter().map(|word| (distance(&lower, &word.to_ascii_lowercase()), word));
     let (distance, word) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance <= found.chars().count().max(3) / 3).then(|| word.to_owned())
+    let prefix = found.find('_').map_or(0, |end| end + 1);
+    let is_shared = word.get(..prefix).is_some_and(|start| found.get(..prefix) == Some(start));
+    let letters = found.len() - if is_shared { prefix } else { 0 };
+    (distance <= letters.max(3) / 3).then(|| word.to_owned())
 }
 
 /// Edits between two words (Levenshtein). Words longer than any known one are not compared.

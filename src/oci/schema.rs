@@ -34,6 +34,15 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     Ok(Parsed { spec, warnings: report.warnings })
 }
 
+/// All mistakes in the shape of a config.json: types, words, numbers out of range. Text that is no JSON has none here.
+pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
+    let mut report = Report::default();
+    if let Ok(raw @ Value::Object(_)) = serde_json::from_slice(text) {
+        check(&raw, &mut report);
+    }
+    report.errors
+}
+
 /// Parses the process of `exec --process`.
 pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
     let mut raw = read(text, "process")?;

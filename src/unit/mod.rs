@@ -99,7 +99,7 @@ pub enum Kind {
 }
 
 /// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A directory holding config.json.
     Bundle(PathBuf),
@@ -110,6 +110,15 @@ pub enum Source {
 }
 
 impl Source {
+    /// The key that names it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Source::Bundle(_) => "bundle",
+            Source::Rootfs(_) => "rootfs",
+            Source::Executable(_) => "executable",
+        }
+    }
+
     /// Whether the hardened defaults hold, rather than a config.json.
     pub fn is_hardened(&self) -> bool {
         match self {

@@ -30,6 +30,8 @@ pub struct Parsed {
     pub unit: Unit,
     /// In the order of the text.
     pub warnings: Vec<Diagnostic>,
+    /// Line and column of the key that names the source: where to say what is wrong with it.
+    pub source_at: (u32, u32),
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -129,7 +131,7 @@ fn finish(mut walk: Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Result
     match unit {
         Some(unit) if errors.is_empty() => {
             walk.warnings.sort_by_key(|d| (d.line, d.column));
-            Ok(Parsed { unit, warnings: walk.warnings })
+            Ok(Parsed { unit, warnings: walk.warnings, source_at: walk.source_at })
         }
         _ => Err(errors),
     }

@@ -75,6 +75,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) warnings: Vec<Diagnostic>,
     /// A key that names a source stands in a wrong place or is not built: "no source" would be noise.
     pub(crate) source_misplaced: bool,
+    /// Line and column of the source's key.
+    pub(crate) source_at: (u32, u32),
     left_out: usize,
 }
 
@@ -88,6 +90,7 @@ impl<'t> Walk<'t> {
             absent: Vec::new(),
             warnings: Vec::new(),
             source_misplaced: false,
+            source_at: (1, 1),
             left_out: 0,
         }
     }
