@@ -28,6 +28,7 @@ use crate::unit::{Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
+    /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
@@ -294,10 +295,9 @@ impl Catalogue {
         on_disk.map(|text| &text.unit.source).collect()
     }
 
-    /// Forgets what was seen of sources that no text names any more.
+    /// Forgets what was seen at paths that no text names any more.
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
-        // Of a path that is followed all that was seen is kept: another unit may yet name it as something else.
         self.sources.retain(|source, _| named.contains(source.path()));
     }
 

@@ -99,6 +99,10 @@ impl Supervisor {
 
     pub(super) fn looked(&mut self, look: Look) {
         let now = clock::now().wall;
+        if !self.catalogue.sources().into_iter().any(|source| source.path() == look.path) {
+            return;
+        }
+        // As both: a path is followed once, whatever the texts that name it take it for.
         let Look { path, directory, program } = look;
         self.catalogue.looked(&Source::Rootfs(path.clone()), directory, VALIDATE, now);
         self.catalogue.looked(&Source::Executable(path), program, VALIDATE, now);

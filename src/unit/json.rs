@@ -48,6 +48,10 @@ fn place(text: &[u8], error: &serde_json::Error) -> JsonError {
     let characters = String::from_utf8_lossy(before).chars().count().max(1);
     let whole = error.to_string();
     let message = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(message, _)| message);
+    // The derived code's word for an unknown word of an enum.
+    let variant = message.strip_prefix("no variant for ").and_then(|rest| rest.split(' ').next());
+    let unknown = variant.map(|word| format!("unknown word {word:?}, expected one that runtime-spec has"));
+    let message = unknown.as_deref().unwrap_or(message);
     let message = if error.is_data() { message.to_owned() } else { format!("not JSON from here on: {message}") };
     let cut: String = one_line(&message).chars().take(MESSAGE_MAX).collect();
     let cut = if message.chars().count() > MESSAGE_MAX { format!("{cut}…") } else { cut };

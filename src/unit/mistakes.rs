@@ -266,7 +266,7 @@ web.toml:7:19 `oci.linux.cgroupsPath` cannot be set, a unit's cgroup is placed b
 [process
 args = ["/bin/web"]
 "#,
-        r#"web.toml:1:19 invalid basic string, expected `"`
+        r#"web.toml:1:19 invalid basic string, expected `"`, close the string on its line
 web.toml:2:9 unclosed table, expected `]`"#,
     ),
     // half a limit
@@ -339,6 +339,12 @@ path="/etc/x"
         r#"web.toml:4:6 `device.path` is the string "ttyUSB0", expected a path like "/dev/ttyUSB0"
 web.toml:6:6 `device.path` is the string "/etc/x", expected a path like "/dev/ttyUSB0"
 web.toml:7:1 [[device]] without `path`, write path = "/dev/…""#,
+    ),
+    // a relative path without quotes
+    (
+        r#"rootfs = ../web
+"#,
+        r#"web.toml:1:10 `../web` is not a TOML value, put a string into double quotes"#,
     ),
     // an unclosed array
     (
@@ -415,7 +421,7 @@ fn an_instance_is_refused_by_name() {
 #[test]
 fn text_that_is_not_utf_8_is_placed() {
     let error = super::text_of(Path::new("web.toml"), b"a = 1\n\xc3\xa4 = \xff\n").unwrap_err();
-    assert_eq!(error.to_string(), "web.toml:2:5 not UTF-8 text");
+    assert_eq!(error.to_string(), "web.toml:2:5 a byte that is not UTF-8, save the file as UTF-8");
 }
 
 // --- no text panics -----------------------------------------------------------------------------------------------

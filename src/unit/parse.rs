@@ -66,7 +66,11 @@ pub fn text_of<'b>(file: &Path, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> 
         let line = valid.iter().filter(|b| **b == b'\n').count() + 1;
         let column = String::from_utf8_lossy(valid.get(start..).unwrap_or(&[])).chars().count() + 1;
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Diagnostic { line: number(line), column: number(column), ..Diagnostic::of_file(file, "not UTF-8 text", None) }
+        Diagnostic {
+            line: number(line),
+            column: number(column),
+            ..Diagnostic::of_file(file, "a byte that is not UTF-8", Some("save the file as UTF-8"))
+        }
     })
 }
 
@@ -99,6 +103,21 @@ fn syntax_error(file: &Path, text: &str, lines: &Lines, error: &toml::de::Error)
     } else if message.starts_with("string values must be quoted") {
         message = format!("`{}` is not a TOML value", quote(text.get(span).unwrap_or("").trim_end()));
         help = Some("put a string into double quotes");
+    } else if message.starts_with("invalid mantissa") {
+        let value = lines.line(line).split_once('=').map_or("", |(_, value)| value.trim());
+        message = format!("`{}` is not a TOML value", quote(value));
+        help = Some("put a string into double quotes");
+    } else if message.starts_with("cannot recurse further") {
+        message = "brackets nested too deep, expected at most 80 levels".to_owned();
+    } else if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") {
+        match text.get(span.start..).and_then(|rest| rest.chars().next()) {
+            Some(c) if c.is_control() && !matches!(c, '\r' | '\n') => {
+                message = format!("the control character {} in a string, expected visible ones", c.escape_default());
+                help = Some("write an escape like \\t, or take it out");
+            }
+            Some('\r' | '\n') | None => help = Some("close the string on its line"),
+            Some(_) => {}
+        }
     } else if message.starts_with("key with no value") && lines.line(line).contains(':') {
         help = Some("TOML is written key = value");
     }

@@ -3,6 +3,7 @@
 mod cli;
 mod layers;
 mod logs;
+mod mistakes;
 mod seccomp;
 mod simulation;
 mod support;
