@@ -95,6 +95,9 @@ impl fmt::Display for Warning {
     }
 }
 
+/// More mistakes, or warnings, than anybody wants to know of one file; a 1 MiB file could hold half a million.
+const MISTAKES_MAX: usize = 1000;
+
 /// Gathers all mistakes of one config.json.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -104,6 +107,9 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn error(&mut self, path: impl Into<String>, problem: Problem) {
+        if self.errors.len() == MISTAKES_MAX {
+            return;
+        }
         self.errors.push(CompileError { path: path.into(), problem });
     }
 
@@ -114,6 +120,9 @@ impl Report {
     }
 
     pub(super) fn warn(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        if self.warnings.len() == MISTAKES_MAX {
+            return;
+        }
         self.warnings.push(Warning { path: path.into(), text: text.into() });
     }
 }

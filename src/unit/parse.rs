@@ -17,6 +17,9 @@ use super::{Unit, UnitName, sections};
 /// Largest unit file, in bytes.
 pub const TEXT_MAX: usize = 1024 * 1024;
 
+/// Most tables and arrays: one costs some 2 KiB while it is read, so that 1 MiB of text could take half a gigabyte.
+const BRACKETS_MAX: usize = 32 * 1024;
+
 /// Above this many bytes only the first mistake of syntax is reported: every line could hold several.
 const RECOVER_MAX: usize = 64 * 1024;
 
@@ -44,6 +47,11 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
     if text.len() > TEXT_MAX {
         let message = format!("the file has {} bytes, expected at most {TEXT_MAX} (1M)", text.len());
+        return Err(vec![Diagnostic::of_file(file, message, None)]);
+    }
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if brackets > BRACKETS_MAX {
+        let message = format!("the file opens {brackets} brackets, expected at most {BRACKETS_MAX}");
         return Err(vec![Diagnostic::of_file(file, message, None)]);
     }
     let (document, syntax) = read(file, text);

@@ -69,8 +69,8 @@ impl SpecError {
             let (own, merged) = (own.as_ref(), merged.or(own.as_ref()));
             own.is_some() && own.and_then(|own| at_path(own, path)) == merged.and_then(|merged| at_path(merged, path))
         };
-        let own_paths = errors.iter().map(|(path, _)| path.as_str()).filter(|path| is_own(path)).collect();
-        let places = super::json::places(bytes, &own_paths);
+        let shown = errors.iter().take(ERRORS_MAX).map(|(path, _)| path.as_str());
+        let places = super::json::places(bytes, &shown.filter(|path| is_own(path)).collect());
         let left_out = errors.len().saturating_sub(ERRORS_MAX);
         let placed = errors.into_iter().take(ERRORS_MAX).map(|(path, message)| {
             let place = places.get(&path).copied();

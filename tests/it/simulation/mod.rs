@@ -11,7 +11,7 @@
 
 mod host;
 mod oracle;
-mod rng;
+pub mod rng;
 mod sample;
 mod supervisor;
 
