@@ -7,7 +7,8 @@ use oci_spec::runtime::{Process, Spec};
 use serde_json::{Map, Value};
 
 use super::capability::Capability;
-use super::error::{CompileError, Problem, Report, Warning, nearest};
+use super::error::{CompileError, Problem, Report, Warning};
+use crate::words::nearest;
 
 /// The largest config.json that is read.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -120,7 +121,7 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
         (_, Value::Null) | (Kind::Any, _) | (Kind::Bool, Value::Bool(_)) | (Kind::Text, Value::String(_)) => {}
         (Kind::Word(_, known), Value::String(word)) if known.contains(&word.as_str()) => {}
         (Kind::Word(what, known), Value::String(word)) => {
-            let suggestion = nearest(word, known.iter().copied());
+            let suggestion = nearest(word, known.iter().copied()).map(str::to_owned);
             report.error(path, Problem::Unknown { what, found: word.clone(), suggestion });
         }
         (Kind::Capability, Value::String(name)) => {
@@ -448,7 +449,7 @@ mod tests {
         got.sort();
         let expected = [
             "hostname: expected a string, found 3",
-            "linux.namespaces[0].type: unknown namespace \"net\"",
+            "linux.namespaces[0].type: unknown namespace \"net\", did you mean \"network\"?",
             "linux.resources.memory.limit: expected a whole number, found \"256M\"",
             "process.args: expected a list, found \"sh\"",
             "process.capabilities.bounding[1]: unknown capability \"CAP_KIL\", did you mean \"CAP_KILL\"?",

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Lines, quote};
 use super::quantity::{self, Bad};
 use super::{path, schema};
+use crate::words::nearest;
 
 /// More mistakes than a person reads at once; what is left out is counted.
 const ERRORS_MAX: usize = 100;
@@ -294,7 +295,7 @@ impl<'t> Walk<'t> {
         }
         let plain = word.to_ascii_lowercase().replace('_', "-");
         let hint = hints.iter().find(|(other, _)| *other == plain).map(|(_, ours)| *ours);
-        let meant = hint.or_else(|| schema::nearest(&plain, words.iter().map(|(known, _)| *known)));
+        let meant = hint.or_else(|| nearest(&plain, words.iter().map(|(known, _)| *known)));
         self.mismatch(&field, &expected, meant.map(|word| format!("did you mean \"{word}\"?")));
         None
     }
