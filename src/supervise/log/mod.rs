@@ -45,6 +45,7 @@
 mod cap;
 mod index;
 mod lines;
+mod mover;
 mod reader;
 mod render;
 mod segment;
