@@ -23,3 +23,4 @@ pub mod supervise;
 pub mod sys;
 pub mod unit;
 pub mod watch;
+pub mod words;

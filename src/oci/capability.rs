@@ -5,62 +5,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::{CAPABILITIES, nearest};
+
 /// `CAP_LAST_CAP` of Linux 6.18; the last new one came in 5.9.
 pub const LAST: Capability = Capability(40);
 
-/// Names in the order of their numbers, without the prefix that all share.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// What every name starts with, in OCI and in the manual.
 const PREFIX: &str = "CAP_";
-
-/// A suggestion is made for at most this many edits; more is another word.
-const MAX_EDITS: usize = 3;
-
-/// Longer words are no typos of a capability, and are not compared.
-const MAX_COMPARED: usize = 32;
 
 /// One capability, by its number: at most [`LAST`]'s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,7 +36,7 @@ impl Capability {
 
     /// The name without `CAP_`.
     fn short_name(self) -> &'static str {
-        NAMES.get(usize::from(self.0)).copied().unwrap_or("?")
+        CAPABILITIES.get(usize::from(self.0)).copied().unwrap_or("?")
     }
 }
 
@@ -135,7 +86,7 @@ impl FromStr for Capability {
 
     /// `CAP_CHOWN`, exactly as OCI demands it; other spellings of it are suggested, not taken.
     fn from_str(text: &str) -> Result<Capability, NameError> {
-        let known = text.strip_prefix(PREFIX).and_then(|short| NAMES.iter().position(|name| *name == short));
+        let known = text.strip_prefix(PREFIX).and_then(|short| CAPABILITIES.iter().position(|name| *name == short));
         match known.and_then(|number| u8::try_from(number).ok()) {
             Some(number) => Ok(Capability(number)),
             None => Err(NameError { found: text.to_owned(), suggestion: suggest(text) }),
@@ -145,32 +96,9 @@ impl FromStr for Capability {
 
 /// The nearest name, regardless of case, `-` for `_`, and the prefix.
 fn suggest(text: &str) -> Option<Capability> {
-    if text.len() > MAX_COMPARED {
-        return None;
-    }
     let upper = text.to_ascii_uppercase().replace('-', "_");
-    let short = upper.strip_prefix(PREFIX).unwrap_or(&upper);
-    let (edits, nearest) = Capability::all().map(|one| (edit_distance(short, one.short_name()), one)).min()?;
-    // At most a third of the word may be wrong, so that "BIF" suggests BPF but "FOO" nothing.
-    (edits <= MAX_EDITS && edits * 3 <= short.len()).then_some(nearest)
-}
-
-/// Levenshtein's distance in bytes.
-fn edit_distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (b, cell) in other.bytes().zip(row.iter_mut().skip(1)) {
-            let here = (diagonal + usize::from(a != b)).min(*cell + 1).min(left + 1);
-            diagonal = std::mem::replace(cell, here);
-            left = here;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
+    let near = nearest(upper.strip_prefix(PREFIX).unwrap_or(&upper), CAPABILITIES)?;
+    Capability::all().find(|one| one.short_name() == near)
 }
 
 /// A set of capabilities as a bit mask: bit n is capability n, as in `/proc/PID/status` and capset(2).
@@ -303,7 +231,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, NAMES.len());
+        assert_eq!(seen, CAPABILITIES.len());
     }
 
     #[test]
@@ -318,15 +246,6 @@ mod tests {
         );
         assert!(message("").ends_with("`CAP_CHOWN`"));
         assert!(message(&"é".repeat(4000)).contains("expected a name"));
-    }
-
-    #[test]
-    fn distances_are_levenshteins() {
-        for (one, other, expected) in
-            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("CHOWN", "CHWON", 2)]
-        {
-            assert_eq!(edit_distance(one, other), expected, "{one} {other}");
-        }
     }
 
     #[test]

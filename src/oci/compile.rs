@@ -246,7 +246,8 @@ fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
         }
         Some(Propagation { kind: PropagationKind::Slave | PropagationKind::Shared, .. }) => slave,
         None => {
-            let suggestion = super::error::nearest(text, ["private", "slave", "shared", "unbindable"]);
+            let suggestion =
+                crate::words::nearest(text, ["private", "slave", "shared", "unbindable"]).map(str::to_owned);
             let found = text.to_owned();
             report.error("linux.rootfsPropagation", Problem::Unknown { what: "propagation", found, suggestion });
             slave

@@ -95,6 +95,9 @@ impl fmt::Display for Warning {
     }
 }
 
+/// More mistakes, or warnings, than anybody wants to know of one file; a 1 MiB file could hold half a million.
+const MISTAKES_MAX: usize = 1000;
+
 /// Gathers all mistakes of one config.json.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -104,6 +107,9 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn error(&mut self, path: impl Into<String>, problem: Problem) {
+        if self.errors.len() == MISTAKES_MAX {
+            return;
+        }
         self.errors.push(CompileError { path: path.into(), problem });
     }
 
@@ -114,50 +120,9 @@ impl Report {
     }
 
     pub(super) fn warn(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        if self.warnings.len() == MISTAKES_MAX {
+            return;
+        }
         self.warnings.push(Warning { path: path.into(), text: text.into() });
-    }
-}
-
-/// The known word nearest to `found`, if it is near: at most a third of its letters differ.
-pub(super) fn nearest<'known>(found: &str, known: impl IntoIterator<Item = &'known str>) -> Option<String> {
-    let lower = found.to_ascii_lowercase();
-    let scored = known.into_iter().map(|word| (distance(&lower, &word.to_ascii_lowercase()), word));
-    let (distance, word) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance <= found.chars().count().max(3) / 3).then(|| word.to_owned())
-}
-
-/// Edits between two words (Levenshtein). Words longer than any known one are not compared.
-fn distance(left: &str, right: &str) -> usize {
-    const MAX_WORD: usize = 64;
-    if left.len() > MAX_WORD || right.len() > MAX_WORD {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut above = i + 1;
-        for (cell, b) in row.iter_mut().skip(1).zip(right.bytes()) {
-            let cost = diagonal + usize::from(a != b);
-            diagonal = *cell;
-            above = cost.min(*cell + 1).min(above + 1);
-            *cell = above;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
-        assert_eq!(nearest("CAP_KIL", ["CAP_KILL", "CAP_CHOWN"]).as_deref(), Some("CAP_KILL"));
-        assert_eq!(nearest("nosuidd", ["nosuid", "nodev"]).as_deref(), Some("nosuid"));
-        assert_eq!(nearest("xyzzy", ["nosuid", "nodev"]), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

@@ -23,7 +23,7 @@ mod template;
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
 pub use compile::{Compiled, Context, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
-pub use schema::{MAX_CONFIG_BYTES, Parsed, parse, parse_process};
+pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,
     Rlimit, RlimitResource, RootPlan, Script, Step,

@@ -7,7 +7,8 @@ use oci_spec::runtime::{Process, Spec};
 use serde_json::{Map, Value};
 
 use super::capability::Capability;
-use super::error::{CompileError, Problem, Report, Warning, nearest};
+use super::error::{CompileError, Problem, Report, Warning};
+use crate::words::nearest;
 
 /// The largest config.json that is read.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -32,6 +33,15 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     fill_user(raw.get_mut("process"));
     let spec = serde_json::from_value(raw).map_err(|error| vec![unexpected("config.json", &error)])?;
     Ok(Parsed { spec, warnings: report.warnings })
+}
+
+/// All mistakes in the shape of a config.json: types, words, numbers out of range. Text that is no JSON has none here.
+pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
+    let mut report = Report::default();
+    if let Ok(raw @ Value::Object(_)) = serde_json::from_slice(text) {
+        check(&raw, &mut report);
+    }
+    report.errors
 }
 
 /// Parses the process of `exec --process`.
@@ -111,7 +121,7 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
         (_, Value::Null) | (Kind::Any, _) | (Kind::Bool, Value::Bool(_)) | (Kind::Text, Value::String(_)) => {}
         (Kind::Word(_, known), Value::String(word)) if known.contains(&word.as_str()) => {}
         (Kind::Word(what, known), Value::String(word)) => {
-            let suggestion = nearest(word, known.iter().copied());
+            let suggestion = nearest(word, known.iter().copied()).map(str::to_owned);
             report.error(path, Problem::Unknown { what, found: word.clone(), suggestion });
         }
         (Kind::Capability, Value::String(name)) => {
@@ -439,7 +449,7 @@ mod tests {
         got.sort();
         let expected = [
             "hostname: expected a string, found 3",
-            "linux.namespaces[0].type: unknown namespace \"net\"",
+            "linux.namespaces[0].type: unknown namespace \"net\", did you mean \"network\"?",
             "linux.resources.memory.limit: expected a whole number, found \"256M\"",
             "process.args: expected a list, found \"sh\"",
             "process.capabilities.bounding[1]: unknown capability \"CAP_KIL\", did you mean \"CAP_KILL\"?",

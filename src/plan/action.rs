@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::exit::ExitRecord;
-use super::observed::{Asked, Backoff, Live, Observed, Run, Seen, State, Stopping, Why};
+use super::observed::{Asked, Backoff, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
 
@@ -126,13 +126,14 @@ impl Observed {
     fn begin_forget(&mut self, unit: &UnitName) -> bool {
         let Some(seen) = self.units.get_mut(unit) else { return false };
         self.floor = self.floor.max(seen.high_water);
-        if seen.live.is_none() {
-            self.units.remove(unit);
-        } else {
+        if let Some(live) = &mut seen.live {
             // Its exit record is still to be journalled, so it stays until nothing is live; but a file that comes back
             // before that starts anew, whatever the end was.
+            (live.restart, live.used) = (false, Wishes::default());
             (seen.hold, seen.manual, seen.start_now, seen.backoff) = (None, false, false, Backoff::default());
             seen.fresh = true;
+        } else {
+            self.units.remove(unit);
         }
         true
     }
@@ -146,10 +147,10 @@ impl Seen {
         self.restarts += u64::from(self.is_automatic_restart(run.fingerprint));
         self.high_water = id.generation;
         self.hold = None;
-        self.manual &= !enabled;
+        let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
+        (self.start_now, self.manual, self.fresh) = (false, self.manual && !enabled, false);
         self.trouble = None;
-        let wished = std::mem::take(&mut self.start_now) | std::mem::take(&mut self.fresh);
-        self.live = Some(Live::new(id.clone(), run, wished));
+        self.live = Some(Live::new(id.clone(), run, used));
         true
     }
 

@@ -16,13 +16,17 @@ use super::time::BootTime;
 use crate::unit::{ContainerId, Restart};
 
 impl Backoff {
-    /// Takes in a run that ended by itself.
-    pub(super) fn count(&mut self, run: &Run, ran_for: Duration) {
+    /// Takes in a run that is over. One that was stopped is no failure, but if it was long enough, it ends the row.
+    pub(super) fn count(&mut self, run: &Run, ran_for: Duration, was_stopped: bool) {
         if self.fingerprint != run.fingerprint {
             *self = Backoff { fingerprint: run.fingerprint, ..Backoff::default() };
         }
-        self.short_runs = if ran_for >= run.reset_after { 0 } else { self.short_runs.saturating_add(1) };
-        let Some(interval) = run.limit_interval else { return };
+        if ran_for >= run.reset_after {
+            self.short_runs = 0;
+        } else if !was_stopped {
+            self.short_runs = self.short_runs.saturating_add(1);
+        }
+        let Some(interval) = run.limit_interval.filter(|_| !was_stopped) else { return };
         if self.window_starts == 0 || run.begun >= self.window_since.after(interval) {
             (self.window_since, self.window_starts) = (run.begun, 0);
         }

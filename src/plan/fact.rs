@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
-use super::observed::{Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State};
+use super::observed::{
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State, Wishes,
+};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Signal, UnitName};
 
@@ -293,7 +295,7 @@ impl Observed {
             None if id.generation <= seen.high_water => false,
             None => {
                 seen.high_water = id.generation;
-                let live = seen.live.insert(Live::new(id.clone(), run.clone(), false));
+                let live = seen.live.insert(Live::new(id.clone(), run.clone(), Wishes::default()));
                 live.started(pid, run.begun)
             }
         }
@@ -322,9 +324,7 @@ impl Seen {
             Outcome::Exited { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        if stopped.is_none() {
-            self.backoff.count(&live.run, ran_for);
-        }
+        self.backoff.count(&live.run, ran_for, stopped.is_some());
         let (id, fingerprint) = (live.id.clone(), live.run.fingerprint);
         live.state = State::Ended(Ended::new(now.boot, killing));
         let record = ExitRecord { id, fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
@@ -343,8 +343,10 @@ impl Seen {
             State::Ended(_) => return false,
         };
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let (wished, fingerprint) = (live.wished, live.run.fingerprint);
-        self.start_now |= wished;
+        let (used, fingerprint) = (live.used, live.run.fingerprint);
+        self.start_now |= used.start_now;
+        self.manual |= used.manual;
+        self.fresh |= used.fresh;
         let counted = self.is_automatic_restart(fingerprint);
         self.restarts = self.restarts.saturating_sub(u64::from(counted));
         self.wishes_after_end();
@@ -397,7 +399,8 @@ impl Seen {
         self.manual = false;
         self.start_now = false;
         if let Some(live) = &mut self.live {
-            (live.restart, live.wished) = (false, false);
+            live.restart = false;
+            live.used = Wishes { fresh: live.used.fresh, ..Wishes::default() };
         }
         true
     }

@@ -75,8 +75,8 @@ pub struct Live {
     pub pid: Option<HostPid>,
     /// How far it is.
     pub state: State,
-    /// Somebody's wish began it; if it turns out that it never started, the wish stands.
-    pub wished: bool,
+    /// What of the unit's marks its start used up; if it turns out that it never started, they stand again.
+    pub used: Wishes,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload.
@@ -84,6 +84,17 @@ pub struct Live {
     /// Signals that clients want sent, oldest first; they die with the supervisor, as the client's connection does.
     #[serde(skip)]
     pub signals: Vec<Signal>,
+}
+
+/// Marks of a [`Seen`] that a start uses up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// [`Seen::start_now`].
+    pub start_now: bool,
+    /// [`Seen::manual`].
+    pub manual: bool,
+    /// [`Seen::fresh`].
+    pub fresh: bool,
 }
 
 /// What a generation was started with, fixed at its start: it fits the keeper's tag, so adoption needs no file.
@@ -245,7 +256,7 @@ pub struct Until {
     pub wall: WallTime,
 }
 
-/// What the backoff and the limit count, for the runs of one text that ended by themselves.
+/// What the backoff and the limit count, for the runs of one text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// Of which text. Another text begins anew.
@@ -278,9 +289,9 @@ const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
 
 impl Live {
     /// A generation that was just begun.
-    pub(super) fn new(id: ContainerId, run: Run, wished: bool) -> Live {
+    pub(super) fn new(id: ContainerId, run: Run, used: Wishes) -> Live {
         let (state, signals) = (State::Starting, Vec::new());
-        Live { id, run, pid: None, state, wished, restart: false, reload: None, signals }
+        Live { id, run, pid: None, state, used, restart: false, reload: None, signals }
     }
 
     /// Starting or running, with no stop begun.

@@ -239,7 +239,7 @@ impl Supervisor {
 
     fn unknown(&self, typed: &str) -> String {
         let distance =
-            |name: &UnitName| crate::unit::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
+            |name: &UnitName| crate::words::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
         let mut close: Vec<(usize, &UnitName)> =
             self.catalogue.names().filter_map(|name| Some((distance(name)?, name))).collect();
         close.sort();

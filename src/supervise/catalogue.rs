@@ -15,19 +15,21 @@
 //! Pure: what is read comes in, what is in force comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
 use crate::store::Good;
-use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName};
+use crate::unit::{Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
-    sources: BTreeMap<PathBuf, SourceView>,
+    /// By source, not by path: a file is no rootfs and may be an executable.
+    sources: BTreeMap<Source, SourceView>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
@@ -63,6 +65,8 @@ struct Text {
     text: Arc<str>,
     resolved: PathBuf,
     warnings: Vec<String>,
+    /// Line and column of the key that names the source.
+    source_at: (u32, u32),
 }
 
 /// A text that was valid together with its source: what runs, and what survives in the state-dir.
@@ -117,7 +121,7 @@ struct DirectoryView {
 const ABSENCE: Duration = Duration::from_secs(1);
 
 /// Checks text and source together, down to the last system call; the core's part of a start without its effects.
-pub type Validate = fn(&Unit, &SourceFacts) -> Result<Vec<String>, Vec<String>>;
+pub type Validate = fn(&Unit, &SourceFacts) -> Result<Vec<String>, Vec<SpecError>>;
 
 impl Catalogue {
     /// Watches these directories, later ones winning.
@@ -271,15 +275,15 @@ impl Catalogue {
     }
 
     /// What a look at a source found.
-    pub fn looked(&mut self, path: &Path, view: SourceView, validate: Validate, now: WallTime) {
-        if self.sources.get(path) == Some(&view) {
+    pub fn looked(&mut self, source: &Source, view: SourceView, validate: Validate, now: WallTime) {
+        if self.sources.get(source) == Some(&view) {
             return;
         }
-        self.sources.insert(path.to_owned(), view);
+        self.sources.insert(source.clone(), view);
         let concerned: Vec<UnitName> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.source() == Some(path))
+            .filter(|(_, entry)| entry.source() == Some(source))
             .map(|(name, _)| name.clone())
             .collect();
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
@@ -291,10 +295,10 @@ impl Catalogue {
         on_disk.map(|text| &text.unit.source).collect()
     }
 
-    /// Forgets what was seen of sources that no text names any more.
+    /// Forgets what was seen at paths that no text names any more.
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
-        self.sources.retain(|path, _| named.contains(path));
+        self.sources.retain(|source, _| named.contains(source.path()));
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -302,9 +306,9 @@ impl Catalogue {
         let Some(on_disk) = entry.newest() else { return };
         let verdict = match &on_disk.text {
             Err(errors) => Verdict::Bad(errors.clone()),
-            Ok(text) => match self.sources.get(text.unit.source.path()) {
+            Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
-                Some(Err(why)) => Verdict::Bad(vec![format!("{}: {why}", on_disk.path.display())]),
+                Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
                 Some(Ok(facts)) => judge(on_disk, text, facts, validate),
             },
         };
@@ -416,7 +420,8 @@ fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Resul
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let base = resolved.parent().unwrap_or(Path::new("/"));
     let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
-    Ok(Text { unit: Arc::new(parsed.unit), warnings: lines(parsed.warnings), text: text.into(), resolved })
+    let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
+    Ok(Text { unit, warnings: lines(parsed.warnings), text: text.into(), resolved, source_at })
 }
 
 /// A text that an earlier run found good, with the source as it was then.
@@ -436,7 +441,12 @@ pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce
 fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
     match validate(&text.unit, facts) {
         Err(errors) => {
-            Verdict::Bad(errors.into_iter().map(|error| format!("{}: {error}", on_disk.path.display())).collect())
+            // A mistake in config.json has its place there.
+            let line = |error: &SpecError| match error.file {
+                Some(_) => error.to_string(),
+                None => on_disk.at_source(text, error),
+            };
+            Verdict::Bad(errors.iter().map(line).collect())
         }
         Ok(more) => Verdict::Good(InForce {
             file: on_disk.path.clone(),
@@ -452,14 +462,22 @@ fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Vali
     }
 }
 
+impl OnDisk {
+    /// What is wrong with the source, at the line that names it.
+    fn at_source(&self, text: &Text, why: &dyn fmt::Display) -> String {
+        let (line, column) = text.source_at;
+        format!("{}:{line}:{column} {why}", self.path.display())
+    }
+}
+
 impl Entry {
     /// What counts of what is on disk.
     fn newest(&self) -> Option<&OnDisk> {
         self.texts.values().next_back()
     }
 
-    fn source(&self) -> Option<&Path> {
-        Some(self.newest()?.text.as_ref().ok()?.unit.source.path())
+    fn source(&self) -> Option<&Source> {
+        Some(&self.newest()?.text.as_ref().ok()?.unit.source)
     }
 
     /// Takes a verdict; says whether there is something to tell.

@@ -32,6 +32,7 @@ mod report;
 mod round;
 mod session;
 mod signals;
+pub mod source;
 mod usage;
 mod wait;
 mod watching;
@@ -52,7 +53,7 @@ use round::{End, Supervisor};
 use crate::cli::Settings;
 use crate::runtime::cgroup::CgroupRoot;
 use crate::store::Good;
-use crate::unit::{SourceFacts, Unit, UnitName};
+use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
 use crate::watch::{Options, Watch, trusted::Trust};
 use crate::{control, keeper};
 
@@ -193,8 +194,8 @@ fn options(settings: &Settings) -> Options {
 }
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
-pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<String>> {
-    program::compile(unit, facts, "check").map(|program| program.warnings)
+pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
+    program::check(unit, facts, "check").map(|program| program.warnings)
 }
 
 /// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::catalogue::SourceView;
-use super::validate;
-use super::watching::look_at;
+use super::{source, validate};
 use crate::control::Response;
 use crate::control::protocol::Change;
-use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName, file_stem_to_name, parse_from, text_of};
+use crate::unit::{Fingerprint, SpecError, Unit, UnitName, file_stem_to_name, parse_from, text_of};
 use crate::watch::TEXT_MAX_BYTES;
-use crate::watch::trusted::{ReadError, Trust, read_trusted};
+use crate::watch::trusted::{Trust, read_trusted};
 
 /// A unit file that is valid together with its source.
 #[derive(Debug)]
@@ -30,7 +27,10 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     let name = match file_stem_to_name(name) {
         Ok(Some(name)) => name,
         Ok(None) => {
-            return Err(vec![format!("{}: not a unit file: expected a name that ends in .toml", path.display())]);
+            return Err(vec![format!(
+                "{}: not a unit file: expected a name that ends in .toml, rename it",
+                path.display()
+            )]);
         }
         Err(bad) => return Err(vec![format!("{}: {bad}", path.display())]),
     };
@@ -39,26 +39,13 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let base = file.resolved.parent().unwrap_or(Path::new("/"));
     let parsed = parse_from(&name, path, base, text).map_err(lines)?;
-    let in_file = |error: String| format!("{}: {error}", path.display());
-    let facts = view(&parsed.unit.source, trust).map_err(|error| vec![in_file(error)])?;
-    let more = validate(&parsed.unit, &facts).map_err(|errors| errors.into_iter().map(in_file).collect::<Vec<_>>())?;
+    let (line, column) = parsed.source_at;
+    let at_source = |error: &dyn std::fmt::Display| format!("{}:{line}:{column} {error}", path.display());
+    let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
+    let placed = |error: &SpecError| if error.file.is_some() { error.to_string() } else { at_source(error) };
+    let more = validate(&parsed.unit, &facts).map_err(|errors| errors.iter().map(placed).collect::<Vec<_>>())?;
     let fingerprint = crate::unit::container_fingerprint(&parsed.unit, &facts);
     Ok(Checked { unit: parsed.unit, fingerprint, warnings: lines(parsed.warnings).into_iter().chain(more).collect() })
-}
-
-fn view(source: &Source, trust: &Trust) -> SourceView {
-    let said = |error: ReadError| error.to_string();
-    match source {
-        Source::Bundle(path) => {
-            let file = read_trusted(&path.join("config.json"), trust, TEXT_MAX_BYTES).map_err(said)?;
-            let resolved = file.resolved.parent().unwrap_or(path).to_owned();
-            Ok(Arc::new(SourceFacts { resolved, config_json: Some(file.bytes) }))
-        }
-        Source::Rootfs(path) | Source::Executable(path) => {
-            let resolved = std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            look_at(path.clone(), resolved).view(source)
-        }
-    }
 }
 
 /// The unit files of a directory, in name order.

@@ -1,8 +1,10 @@
 //! A unit and its source, compiled to what the keeper runs: [`unit::compile`](crate::unit::compile), then [`oci::compile`](crate::oci::compile).
 
+use serde_json::Value;
+
 use super::session::ExecProcess;
 use crate::oci::{self, CgroupSettings, Script};
-use crate::unit::{self, SourceFacts, Unit};
+use crate::unit::{self, SourceFacts, SpecError, Unit};
 
 /// What a start is made of.
 pub struct Program {
@@ -16,8 +18,21 @@ pub struct Program {
 
 /// Compiles. Errors are lines for people, each with the place it is about.
 pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<String>> {
-    let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let text = unit::compile(unit, facts).map_err(lines)?;
+    check(unit, facts, id).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+/// The same, with errors that still know their places.
+pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<SpecError>> {
+    let placed = |errors: Vec<oci::CompileError>, merged: Option<&Value>| {
+        let errors = errors.into_iter().map(|error| (error.path, error.problem.to_string())).collect();
+        SpecError::at_paths(errors, facts, merged)
+    };
+    // First by itself: reading it to the types of the spec stops at its first mistake.
+    let own = oci::mistakes(facts.config_json.as_deref().unwrap_or_default());
+    if !own.is_empty() {
+        return Err(placed(own, None));
+    }
+    let text = unit::compile(unit, facts)?;
     let context = oci::Context {
         root: Some(root(text.root)),
         init: text.init,
@@ -27,8 +42,8 @@ pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Ve
         best_effort: true,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
-    let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let compiled = oci::compile(&text.spec, Some(&text.raw), &context).map_err(lines)?;
+    let compiled =
+        oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, Some(&text.raw)))?;
     let warnings = text.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string)).collect();
     Ok(Program { script: compiled.script, cgroup: compiled.cgroup, warnings })
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +13,8 @@ use super::clock;
 use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
-use crate::unit::{ELF_BYTES, Source, SourceFacts, UnitName, check_executable, file_stem_to_name};
+use super::source::{self, SourceError};
+use crate::unit::{Source, SourceFacts, UnitName, file_stem_to_name};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
 /// What a look at the place of a rootfs or an executable found.
@@ -43,53 +43,20 @@ pub fn poster(post: Post) -> impl Fn(Vec<Event>) + Send + 'static {
 }
 
 fn look(path: PathBuf, place: Result<watch::Place, watch::ReadError>) -> Look {
-    match place {
-        Err(error) => Look { path, directory: Err(error.to_string()), program: Err(error.to_string()) },
-        Ok(watch::Place { resolved, .. }) => look_at(path, resolved),
-    }
-}
-
-pub(super) fn look_at(path: PathBuf, resolved: PathBuf) -> Look {
-    let facts = || Arc::new(SourceFacts { resolved: resolved.clone(), config_json: None });
-    let directory = match std::fs::metadata(&resolved) {
-        Ok(metadata) if metadata.is_dir() => Ok(facts()),
-        Ok(_) => Err(format!("rootfs {} is a file: expected a directory", path.display())),
-        Err(error) => Err(format!("rootfs {}: {error}", path.display())),
-    };
-    let program = match head(&resolved) {
-        Ok(first) => check_executable(&first)
-            .map(|()| facts())
-            .map_err(|error| format!("executable {}: {error}", path.display())),
-        Err(error) => Err(format!("executable {}: {error}", path.display())),
-    };
-    Look { path, directory, program }
-}
-
-fn head(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut first = Vec::with_capacity(ELF_BYTES);
-    let file = open_regular(path)?;
-    file.take(ELF_BYTES as u64).read_to_end(&mut first)?;
-    Ok(first)
-}
-
-/// Without waiting for the other end of a FIFO that somebody put there.
-fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(std::io::Error::other("not a regular file")),
-    }
-}
-
-impl Look {
-    /// For a source that names this path.
-    pub(super) fn view(self, source: &Source) -> SourceView {
-        match source {
-            Source::Bundle(_) | Source::Rootfs(_) => self.directory,
-            Source::Executable(_) => self.program,
+    let (directory, program) = match place {
+        Err(why) => (
+            Err(SourceError::refused("rootfs", &path, why.clone())),
+            Err(SourceError::refused("executable", &path, why)),
+        ),
+        Ok(watch::Place { resolved, .. }) => {
+            (source::rootfs(&path, resolved.clone()), source::executable(&path, resolved))
         }
-    }
+    };
+    Look { path, directory: view(directory), program: view(program) }
+}
+
+fn view(found: Result<SourceFacts, SourceError>) -> SourceView {
+    found.map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// What of a source is to be followed.
@@ -120,7 +87,8 @@ impl Supervisor {
             Event::Directory { dir, state } => self.directory(&dir, state),
             Event::File { path, file } => {
                 let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
-                self.catalogue.looked(&bundle, config_view(&path, file), VALIDATE, now.wall);
+                let view = config_view(&bundle, file);
+                self.catalogue.looked(&Source::Bundle(bundle), view, VALIDATE, now.wall);
             }
             Event::Place { .. } => {}
             Event::Blind(blind) => self.blind(&blind),
@@ -130,11 +98,14 @@ impl Supervisor {
     }
 
     pub(super) fn looked(&mut self, look: Look) {
-        let path = look.path.clone();
-        let source = self.catalogue.sources().into_iter().find(|source| source.path() == path).cloned();
-        if let Some(source) = source {
-            self.catalogue.looked(&path, look.view(&source), VALIDATE, clock::now().wall);
+        let now = clock::now().wall;
+        if !self.catalogue.sources().into_iter().any(|source| source.path() == look.path) {
+            return;
         }
+        // As both: a path is followed once, whatever the texts that name it take it for.
+        let Look { path, directory, program } = look;
+        self.catalogue.looked(&Source::Rootfs(path.clone()), directory, VALIDATE, now);
+        self.catalogue.looked(&Source::Executable(path), program, VALIDATE, now);
     }
 
     /// The unit that a file declares; one that is none but looks like one is noted.
@@ -203,11 +174,11 @@ impl Supervisor {
     }
 }
 
-fn config_view(path: &Path, file: Result<watch::Contents, watch::ReadError>) -> SourceView {
+fn config_view(bundle: &Path, file: Result<watch::Contents, watch::ReadError>) -> SourceView {
     match file {
-        Err(error) => Err(error.to_string()),
+        Err(why) => Err(SourceError::refused("bundle", bundle, why).to_string()),
         Ok(watch::Contents { bytes, resolved }) => {
-            let resolved = resolved.parent().unwrap_or(path).to_owned();
+            let resolved = resolved.parent().unwrap_or(bundle).to_owned();
             Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes) }))
         }
     }

@@ -1,49 +1,6 @@
-//! Capability names (capabilities(7)), in the kernel's order, which is their number.
+//! What `security.capabilities` may say.
 
-/// All capabilities of Linux 6.x, without `CAP_`.
-pub(crate) const ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use crate::words::CAPABILITIES;
 
 /// What Docker gives a container by default.
 const DOCKER: [&str; 14] = [
@@ -73,14 +30,14 @@ pub(crate) fn expand(word: &str) -> Option<Vec<usize>> {
 }
 
 fn number(name: &str) -> Option<usize> {
-    ALL.iter().position(|known| *known == name)
+    CAPABILITIES.iter().position(|known| *known == name)
 }
 
 /// `CAP_…` names of the numbers, each once, in the kernel's order.
 pub(crate) fn names(mut numbers: Vec<usize>) -> Vec<String> {
     numbers.sort_unstable();
     numbers.dedup();
-    numbers.iter().filter_map(|n| ALL.get(*n)).map(|name| format!("CAP_{name}")).collect()
+    numbers.iter().filter_map(|n| CAPABILITIES.get(*n)).map(|name| format!("CAP_{name}")).collect()
 }
 
 #[cfg(test)]

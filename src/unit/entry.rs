@@ -13,10 +13,10 @@ pub enum BadEntry {
     #[error("`{0}` is a template's name: templates and instances are known but not built in this version")]
     Template(String),
     /// Letters that a name cannot have.
-    #[error(transparent)]
+    #[error("{0}: rename it")]
     Name(#[from] BadName),
     /// Bytes that are no text.
-    #[error("the name `{0}` is not UTF-8: a unit's name has A-Z a-z 0-9 _ - only")]
+    #[error("the name `{0}` is not UTF-8: a unit's name has A-Z a-z 0-9 _ - only, rename it")]
     NotUtf8(String),
 }
 

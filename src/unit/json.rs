@@ -1,9 +1,11 @@
 //! config.json as bytes to an OCI [`Spec`], with the place and the path of what is wrong in it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 
-use super::diagnostic::one_line;
+use super::diagnostic::{Lines, one_line};
 
 /// serde lists all variants of an enum: longer messages are cut.
 const MESSAGE_MAX: usize = 240;
@@ -46,7 +48,12 @@ fn place(text: &[u8], error: &serde_json::Error) -> JsonError {
     let characters = String::from_utf8_lossy(before).chars().count().max(1);
     let whole = error.to_string();
     let message = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(message, _)| message);
-    let cut: String = one_line(message).chars().take(MESSAGE_MAX).collect();
+    // The derived code's word for an unknown word of an enum.
+    let variant = message.strip_prefix("no variant for ").and_then(|rest| rest.split(' ').next());
+    let unknown = variant.map(|word| format!("unknown word {word:?}, expected one that runtime-spec has"));
+    let message = unknown.as_deref().unwrap_or(message);
+    let message = if error.is_data() { message.to_owned() } else { format!("not JSON from here on: {message}") };
+    let cut: String = one_line(&message).chars().take(MESSAGE_MAX).collect();
     let cut = if message.chars().count() > MESSAGE_MAX { format!("{cut}…") } else { cut };
     JsonError {
         line: u32::try_from(error.line()).unwrap_or(u32::MAX),
@@ -64,9 +71,45 @@ enum Frame {
 
 /// The JSON path of the end of a text that is JSON up to there.
 fn path_at(text: &[u8]) -> String {
+    scan(text, |_, _| {})
+}
+
+/// Line and column, from 1, of the values at these paths of a JSON text, in the order of the text; of a value that is not there those of what
+/// should hold it.
+pub(crate) fn places(text: &[u8], paths: &BTreeSet<&str>) -> BTreeMap<String, (u32, u32)> {
+    let wanted: BTreeSet<&str> = paths.iter().flat_map(|path| prefixes(path)).collect();
+    let deepest = wanted.iter().map(|path| path.matches(['.', '[']).count() + 1).max().unwrap_or(0);
+    let mut starts = BTreeMap::new();
+    scan(text, |at, frames| {
+        if frames.len() <= deepest {
+            let path = render(frames);
+            if wanted.contains(path.as_str()) {
+                starts.entry(path).or_insert(at);
+            }
+        }
+    });
+    let text = String::from_utf8_lossy(text);
+    let lines = Lines::new(&text);
+    let start = |path: &&str| prefixes(path).find_map(|prefix| starts.get(prefix)).copied().unwrap_or(0);
+    paths.iter().map(|path| ((*path).to_owned(), lines.position(start(path)))).collect()
+}
+
+/// A path, what holds it, what holds that, and so on.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| path.rfind(['.', '[']).map(|end| &path[..end]))
+}
+
+/// Calls `value` with the place of each value and the frames around it, and returns the path at the end.
+fn scan(text: &[u8], mut value: impl FnMut(usize, &[Frame])) -> String {
     let mut frames: Vec<Frame> = Vec::new();
     let mut at = 0;
+    let mut between = true;
     while let Some(byte) = text.get(at) {
+        let separates = byte.is_ascii_whitespace() || matches!(byte, b',' | b':' | b'}' | b']');
+        if between && !separates && !matches!(frames.last(), Some(Frame::Object { expects_key: true, .. })) {
+            value(at, &frames);
+        }
+        between = separates || matches!(byte, b'[' | b'{');
         at += 1;
         match byte {
             b'{' if frames.len() < DEPTH_MAX => frames.push(Frame::Object { key: String::new(), expects_key: true }),
@@ -141,6 +184,24 @@ mod tests {
         assert_eq!(path, "mounts[1].destination");
         let (_, _, path, message) = error(r#"{"process": {"args": ["a"]}, "root": {}}"#);
         assert_eq!((path.as_str(), message.as_str()), ("process", "missing field `user`"));
+    }
+
+    #[test]
+    fn values_are_found_by_their_paths() {
+        let text = "{\"a\": 1,\n \"b\": {\"c\": [10, \"ä\", {\"d\": true}], \"e\": null}}";
+        let found = places(text.as_bytes(), &BTreeSet::from(["", "a", "b.c[0]", "b.c[2].d", "b.c[7]", "b.e", "zz"]));
+        let found: Vec<(&str, (u32, u32))> = found.iter().map(|(path, place)| (path.as_str(), *place)).collect();
+        let c = 13;
+        let expected = [
+            ("", (1, 1)),
+            ("a", (1, 7)),
+            ("b.c[0]", (2, c + 1)),
+            ("b.c[2].d", (2, c + 16)),
+            ("b.c[7]", (2, c)),
+            ("b.e", (2, c + 29)),
+            ("zz", (1, 1)),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Pure: text and facts in, values or a list of errors out. Every error of a file is reported at once, each with
 //! file:line:column, what was found, what was expected and a suggestion.
 
+#[cfg(test)]
+mod any_text_tests;
 mod capability;
 mod defaults;
 pub(crate) mod diagnostic;
@@ -46,7 +48,6 @@ pub use fingerprint::{Effect, Fingerprint, changes, container_fingerprint, finge
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
 pub use root::{Contents, RootFile, RootPlan};
-pub(crate) use schema::distance;
 pub use spec::{SpecError, SpecText, compile};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
@@ -99,7 +100,7 @@ pub enum Kind {
 }
 
 /// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A directory holding config.json.
     Bundle(PathBuf),
@@ -110,6 +111,15 @@ pub enum Source {
 }
 
 impl Source {
+    /// The key that names it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Source::Bundle(_) => "bundle",
+            Source::Rootfs(_) => "rootfs",
+            Source::Executable(_) => "executable",
+        }
+    }
+
     /// Whether the hardened defaults hold, rather than a config.json.
     pub fn is_hardened(&self) -> bool {
         match self {

@@ -17,6 +17,9 @@ use super::{Unit, UnitName, sections};
 /// Largest unit file, in bytes.
 pub const TEXT_MAX: usize = 1024 * 1024;
 
+/// Most tables and arrays: one costs some 2 KiB while it is read, so that 1 MiB of text could take half a gigabyte.
+const BRACKETS_MAX: usize = 32 * 1024;
+
 /// Above this many bytes only the first mistake of syntax is reported: every line could hold several.
 const RECOVER_MAX: usize = 64 * 1024;
 
@@ -30,6 +33,8 @@ pub struct Parsed {
     pub unit: Unit,
     /// In the order of the text.
     pub warnings: Vec<Diagnostic>,
+    /// Line and column of the key that names the source: where to say what is wrong with it.
+    pub source_at: (u32, u32),
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -42,6 +47,11 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
     if text.len() > TEXT_MAX {
         let message = format!("the file has {} bytes, expected at most {TEXT_MAX} (1M)", text.len());
+        return Err(vec![Diagnostic::of_file(file, message, None)]);
+    }
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if brackets > BRACKETS_MAX {
+        let message = format!("the file opens {brackets} brackets, expected at most {BRACKETS_MAX}");
         return Err(vec![Diagnostic::of_file(file, message, None)]);
     }
     let (document, syntax) = read(file, text);
@@ -64,7 +74,11 @@ pub fn text_of<'b>(file: &Path, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> 
         let line = valid.iter().filter(|b| **b == b'\n').count() + 1;
         let column = String::from_utf8_lossy(valid.get(start..).unwrap_or(&[])).chars().count() + 1;
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Diagnostic { line: number(line), column: number(column), ..Diagnostic::of_file(file, "not UTF-8 text", None) }
+        Diagnostic {
+            line: number(line),
+            column: number(column),
+            ..Diagnostic::of_file(file, "a byte that is not UTF-8", Some("save the file as UTF-8"))
+        }
     })
 }
 
@@ -97,6 +111,21 @@ fn syntax_error(file: &Path, text: &str, lines: &Lines, error: &toml::de::Error)
     } else if message.starts_with("string values must be quoted") {
         message = format!("`{}` is not a TOML value", quote(text.get(span).unwrap_or("").trim_end()));
         help = Some("put a string into double quotes");
+    } else if message.starts_with("invalid mantissa") {
+        let value = lines.line(line).split_once('=').map_or("", |(_, value)| value.trim());
+        message = format!("`{}` is not a TOML value", quote(value));
+        help = Some("put a string into double quotes");
+    } else if message.starts_with("cannot recurse further") {
+        message = "brackets nested too deep, expected at most 80 levels".to_owned();
+    } else if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") {
+        match text.get(span.start..).and_then(|rest| rest.chars().next()) {
+            Some(c) if c.is_control() && !matches!(c, '\r' | '\n') => {
+                message = format!("the control character {} in a string, expected visible ones", c.escape_default());
+                help = Some("write an escape like \\t, or take it out");
+            }
+            Some('\r' | '\n') | None => help = Some("close the string on its line"),
+            Some(_) => {}
+        }
     } else if message.starts_with("key with no value") && lines.line(line).contains(':') {
         help = Some("TOML is written key = value");
     }
@@ -129,7 +158,7 @@ fn finish(mut walk: Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Result
     match unit {
         Some(unit) if errors.is_empty() => {
             walk.warnings.sort_by_key(|d| (d.line, d.column));
-            Ok(Parsed { unit, warnings: walk.warnings })
+            Ok(Parsed { unit, warnings: walk.warnings, source_at: walk.source_at })
         }
         _ => Err(errors),
     }

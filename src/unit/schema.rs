@@ -75,6 +75,7 @@ enum Cure {
     /// There is no such key; this is what to do.
     Say(&'static str),
 }
+use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
@@ -162,9 +163,6 @@ const SYNONYMS: [(&str, Cure); 82] = [
     ("container", Say("its keys belong to the top level")),
     ("sysctls", Say("did you mean `linux.sysctl` in [oci]?")),
 ];
-
-/// Longer keys get no suggestion by likeness: the comparison is quadratic.
-const LIKENESS_MAX: usize = 64;
 
 /// Whether a table has a key.
 pub(crate) fn is_key(table: &str, key: &str) -> bool {
@@ -258,17 +256,6 @@ fn did_you_mean(table: &str, at: &str, key: &str) -> String {
     }
 }
 
-/// The nearest of some words to one that is none of them, or the first that it begins, if there is any.
-pub(crate) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    let lower = word.to_ascii_lowercase();
-    let near = |other: &'w str| distance(&lower, &other.to_ascii_lowercase()).map(|d| (d, other));
-    let words: Vec<&str> = words.into_iter().collect();
-    let best = words.iter().filter_map(|other| near(other)).min_by_key(|(d, _)| *d);
-    let begun =
-        || words.iter().find(|other| lower.len() > 2 && other.to_ascii_lowercase().starts_with(&lower)).copied();
-    best.filter(|(d, _)| *d <= tolerance(&lower)).map(|(_, other)| other).or_else(begun)
-}
-
 /// `maxDelay`, `max-delay`, `MaxDelay`: `max_delay`.
 fn snake_case(key: &str) -> String {
     let mut snake = String::with_capacity(key.len() + 4);
@@ -285,39 +272,6 @@ fn snake_case(key: &str) -> String {
 
 fn squeeze(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// How many slips a word of this length may hold and still be recognised.
-fn tolerance(word: &str) -> usize {
-    match word.chars().count() {
-        0..=2 => 0,
-        3..=5 => 1,
-        _ => 2,
-    }
-}
-
-/// Letters added, dropped, replaced or swapped with their neighbour; `None` for words too long to be compared.
-pub(crate) fn distance(a: &str, b: &str) -> Option<usize> {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LIKENESS_MAX + 1).collect(), b.chars().collect());
-    if a.len() > LIKENESS_MAX || b.len() > LIKENESS_MAX {
-        return None;
-    }
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            if i == 0 || j == 0 {
-                rows[i][j] = i + j;
-                continue;
-            }
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = least;
-        }
-    }
-    Some(rows[a.len()][b.len()])
 }
 
 #[cfg(test)]
@@ -373,15 +327,5 @@ mod tests {
                 assert!(is_key(table, key), "{word}");
             }
         }
-    }
-
-    #[test]
-    fn distance_counts_slips() {
-        assert_eq!(distance("args", "agrs"), Some(1));
-        assert_eq!(distance("", "abc"), Some(3));
-        assert_eq!(distance("kitten", "sitting"), Some(3));
-        assert_eq!(nearest("sigtrem", ["SIGHUP", "SIGTERM"]), Some("SIGTERM"));
-        assert_eq!(nearest("NET_BIND", ["NET_ADMIN", "NET_BIND_SERVICE"]), Some("NET_BIND_SERVICE"));
-        assert_eq!(nearest("zzz", ["SIGHUP"]), None);
     }
 }

@@ -10,7 +10,8 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, merge, mounts, process, schema};
+use super::{capability, merge, mounts, process};
+use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -75,8 +76,9 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
         }
         return None;
     };
+    walk.source_at = walk.lines.position(field.key_span.start);
+    let (line, _) = walk.source_at;
     for (other, second) in found.iter().skip(1) {
-        let (line, _) = walk.lines.position(field.key_span.start);
         let message = format!("`{other}` beside `{key}` (line {line}), expected exactly one source");
         walk.error(&second.key_span, message, Some("keep one of them".to_owned()));
     }
@@ -195,7 +197,7 @@ fn signal(walk: &mut Walk, field: &Field) -> Option<Signal> {
     let signal = Signal::parse(word);
     if signal.is_none() {
         let upper = word.to_ascii_uppercase();
-        let near = schema::nearest(upper.strip_prefix("SIG").unwrap_or(&upper), Signal::names().iter().copied());
+        let near = nearest(upper.strip_prefix("SIG").unwrap_or(&upper), Signal::names().iter().copied());
         walk.mismatch(field, EXPECTED, near.map(|name| format!("did you mean \"SIG{name}\"?")));
     }
     signal
@@ -274,7 +276,7 @@ fn network(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source
         },
         (word, None) => {
             let other = word.strip_prefix("container:").map(|other| format!("unit:{other}"));
-            let meant = other.or_else(|| schema::nearest(word, ["none", "host"]).map(str::to_owned));
+            let meant = other.or_else(|| nearest(word, ["none", "host"]).map(str::to_owned));
             walk.mismatch(&field, EXPECTED, meant.map(|word| format!("did you mean \"{}\"?", quote(&word))));
         }
     }
@@ -318,7 +320,7 @@ fn capabilities(walk: &mut Walk, field: &Field) -> Option<Vec<String>> {
             continue;
         }
         let upper = word.to_ascii_uppercase();
-        let near = schema::nearest(upper.strip_prefix("CAP_").unwrap_or(&upper), capability::ALL);
+        let near = nearest(upper.strip_prefix("CAP_").unwrap_or(&upper), CAPABILITIES);
         let help = match upper.as_str() {
             "ALL" | "CAP_ALL" => Some("name the ones that are needed".to_owned()),
             _ => near.map(|name| format!("did you mean \"{name}\"?")),

@@ -16,6 +16,9 @@ use super::{MountKind, Network, Seccomp, Source, SourceFacts, Unit, UnitName, de
 /// Largest config.json, in bytes.
 pub const CONFIG_MAX: usize = 1024 * 1024;
 
+/// More mistakes than a person reads at once; what is left out is counted.
+const ERRORS_MAX: usize = 100;
+
 /// The period of a CPU quota, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -54,6 +57,40 @@ pub struct SpecError {
     pub path: String,
     /// What was found and what was expected.
     pub message: String,
+}
+
+impl SpecError {
+    /// Mistakes of a unit's spec by their paths: those that are in a bundle's config.json as it stands get their places there, the
+    /// others are the unit's own.
+    pub fn at_paths(errors: Vec<(String, String)>, facts: &SourceFacts, merged: Option<&Value>) -> Vec<SpecError> {
+        let bytes = facts.config_json.as_deref().unwrap_or_default();
+        let own: Option<Value> = serde_json::from_slice(bytes).ok();
+        let is_own = |path: &str| {
+            let (own, merged) = (own.as_ref(), merged.or(own.as_ref()));
+            own.is_some() && own.and_then(|own| at_path(own, path)) == merged.and_then(|merged| at_path(merged, path))
+        };
+        let shown = errors.iter().take(ERRORS_MAX).map(|(path, _)| path.as_str());
+        let places = super::json::places(bytes, &shown.filter(|path| is_own(path)).collect());
+        let left_out = errors.len().saturating_sub(ERRORS_MAX);
+        let placed = errors.into_iter().take(ERRORS_MAX).map(|(path, message)| {
+            let place = places.get(&path).copied();
+            SpecError { file: place.map(|_| facts.resolved.join("config.json")), place, path, message }
+        });
+        let mut placed: Vec<SpecError> = placed.collect();
+        placed.sort_by_key(|error| (error.file.is_none(), error.place));
+        let rest = format!("and {left_out} more mistakes");
+        let rest = SpecError { file: None, place: None, path: String::new(), message: rest };
+        placed.extend((left_out > 0).then_some(rest));
+        placed
+    }
+}
+
+/// The value at a path as messages write it.
+fn at_path<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    path.split(['.', '[']).filter(|part| !part.is_empty()).try_fold(value, |value, part| match part.strip_suffix(']') {
+        Some(index) => value.get(index.parse::<usize>().ok()?),
+        None => value.get(part),
+    })
 }
 
 impl fmt::Display for SpecError {
@@ -334,12 +371,7 @@ fn take_what_is_ours(value: &mut Value, warnings: &mut Vec<String>) {
 
 /// Both are optional in the types, and both are needed to run.
 fn check_complete(value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
-    let missing = |path: &str, cure: &str| SpecError {
-        file: facts.config_json.is_some().then(|| facts.resolved.join("config.json")),
-        place: None,
-        path: path.to_owned(),
-        message: format!("missing, expected {cure}"),
-    };
+    let missing = |path: &str, cure: &str| (path.to_owned(), format!("missing, expected {cure}"));
     let mut errors = Vec::new();
     let args = value.pointer("/process/args").and_then(Value::as_array);
     if args.and_then(|args| args.first()).and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -348,7 +380,7 @@ fn check_complete(value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecErro
     if value.pointer("/root/path").and_then(Value::as_str).is_none_or(str::is_empty) {
         errors.push(missing("root.path", "the directory that becomes the root"));
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    if errors.is_empty() { Ok(()) } else { Err(SpecError::at_paths(errors, facts, Some(value))) }
 }
 
 fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) -> RootPlan {

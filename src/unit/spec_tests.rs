@@ -230,13 +230,13 @@ fn mistakes_in_config_json_are_placed_in_it() {
         compiled(&CONFIG.replace("\"uid\": 5", "\"uid\": -5")),
         ["/srv/web/config.json:5:23 process.user.uid: invalid value: integer `-5`, expected u32"]
     );
-    assert_eq!(compiled("{\n \"root\": }"), ["/srv/web/config.json:2:10 root: expected value"]);
-    assert_eq!(compiled(""), ["/srv/web/config.json:1:1 EOF while parsing a value"]);
+    assert_eq!(compiled("{\n \"root\": }"), ["/srv/web/config.json:2:10 root: not JSON from here on: expected value"]);
+    assert_eq!(compiled(""), ["/srv/web/config.json:1:1 not JSON from here on: EOF while parsing a value"]);
     assert_eq!(
         compiled("{}"),
         [
-            "/srv/web/config.json process.args: missing, expected a program here or in the unit's [process] args",
-            "/srv/web/config.json root.path: missing, expected the directory that becomes the root",
+            "/srv/web/config.json:1:1 process.args: missing, expected a program here or in the unit's [process] args",
+            "/srv/web/config.json:1:1 root.path: missing, expected the directory that becomes the root",
         ]
     );
     assert!(compiled(&CONFIG.replace("CAP_KILL", "CAP_KILLER"))[0].starts_with("/srv/web/config.json:9:"));

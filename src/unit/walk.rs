@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Lines, quote};
 use super::quantity::{self, Bad};
 use super::{path, schema};
+use crate::words::nearest;
 
 /// More mistakes than a person reads at once; what is left out is counted.
 const ERRORS_MAX: usize = 100;
@@ -75,6 +76,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) warnings: Vec<Diagnostic>,
     /// A key that names a source stands in a wrong place or is not built: "no source" would be noise.
     pub(crate) source_misplaced: bool,
+    /// Line and column of the source's key.
+    pub(crate) source_at: (u32, u32),
     left_out: usize,
 }
 
@@ -88,6 +91,7 @@ impl<'t> Walk<'t> {
             absent: Vec::new(),
             warnings: Vec::new(),
             source_misplaced: false,
+            source_at: (1, 1),
             left_out: 0,
         }
     }
@@ -291,7 +295,7 @@ impl<'t> Walk<'t> {
         }
         let plain = word.to_ascii_lowercase().replace('_', "-");
         let hint = hints.iter().find(|(other, _)| *other == plain).map(|(_, ours)| *ours);
-        let meant = hint.or_else(|| schema::nearest(&plain, words.iter().map(|(known, _)| *known)));
+        let meant = hint.or_else(|| nearest(&plain, words.iter().map(|(known, _)| *known)));
         self.mismatch(&field, &expected, meant.map(|word| format!("did you mean \"{word}\"?")));
         None
     }

@@ -68,13 +68,13 @@ pub enum Writers {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// A relative path has no fixed meaning in a supervisor.
-    #[error("{}: expected an absolute path", .path.display())]
+    #[error("{}: a relative path, expected one that begins with /", .path.display())]
     Relative {
         /// As given.
         path: PathBuf,
     },
     /// Nothing is there.
-    #[error("{}: no such file or directory", .path.display())]
+    #[error("{}: does not exist: create it or correct the path", .path.display())]
     Missing {
         /// The first component that does not exist, links resolved.
         path: PathBuf,
@@ -100,7 +100,7 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// A directory was expected on the way.
-    #[error("{}: is {found}, not a directory", .path.display())]
+    #[error("{}: is {found}, expected a directory on the way: correct the path", .path.display())]
     NotDirectory {
         /// Where.
         path: PathBuf,
@@ -108,7 +108,7 @@ pub enum ReadError {
         found: FileKind,
     },
     /// The last component is of another kind.
-    #[error("{}: is {found}: expected {expected}", .path.display())]
+    #[error("{}: is {found}, expected {expected}: replace or rename it", .path.display())]
     Kind {
         /// Where.
         path: PathBuf,
@@ -138,7 +138,7 @@ pub enum ReadError {
         writers: Writers,
     },
     /// Larger than is ever read.
-    #[error("{}: {size_bytes} bytes, more than the {limit_bytes} that are read", .path.display())]
+    #[error("{}: {size_bytes} bytes, expected at most {limit_bytes}: is it another file under this name?", .path.display())]
     TooBig {
         /// Which file.
         path: PathBuf,
@@ -158,7 +158,7 @@ pub enum ReadError {
         column: usize,
     },
     /// More names than are ever watched.
-    #[error("{}: more than {limit} unit files", .path.display())]
+    #[error("{}: more than {limit} unit files: is it the right directory?", .path.display())]
     TooMany {
         /// Which directory.
         path: PathBuf,

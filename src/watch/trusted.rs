@@ -141,9 +141,18 @@ pub enum Settled {
 ///
 /// It may be in the middle of being written: see [`read_settled`] for that.
 pub fn read_trusted(path: &Path, trust: &Trust, limit: u64) -> Result<TrustedFile, ReadError> {
+    read_whole(path, Some(trust), limit)
+}
+
+/// The same, whoever can have written it: for looking at files that are only to be installed later.
+pub fn read_any(path: &Path, limit: u64) -> Result<TrustedFile, ReadError> {
+    read_whole(path, None, limit)
+}
+
+fn read_whole(path: &Path, trust: Option<&Trust>, limit: u64) -> Result<TrustedFile, ReadError> {
     let mut result = Err(ReadError::Changing { path: path.to_owned() });
     for _ in 0..OPEN_TRIES {
-        let found = walk(path, Some(trust), &mut Vec::new())?;
+        let found = walk(path, trust, &mut Vec::new())?;
         result = found.read(path, limit, false).map(|settled| match settled {
             Settled::Read(file) | Settled::Unleased(file) => Some(file),
             Settled::Held { .. } => None,

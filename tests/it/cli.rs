@@ -208,8 +208,7 @@ fn check_and_logs_need_no_supervisor() {
     let file = dir.join("web.toml");
     std::fs::write(&file, "executable = \"/nonexistent\"\n").unwrap();
     let output = moored(&dir, "check").arg(&file).output().unwrap();
-    let expected =
-        "web.toml:1:1 executable /nonexistent: there is nothing of this name\n1 unit file checked, 1 error\n";
+    let expected = "web.toml:1:1 executable /nonexistent does not exist: create it or correct the path\n1 unit file checked, 1 error\n";
     assert!(String::from_utf8(output.stdout).unwrap().ends_with(expected));
     assert_eq!(output.status.code(), Some(1));
     std::fs::write(&file, format!("executable = \"{}\"\n", env!("CARGO_BIN_EXE_moored"))).unwrap();

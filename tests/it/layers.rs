@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 /// Layer, the layers it may use besides itself. `cli` and `lib.rs` may use all.
-const LAYERS: [(&str, &[&str]); 11] = [
-    ("unit", &[]),
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("words", &[]),
+    ("unit", &["words"]),
     ("plan", &["unit"]),
-    ("oci", &[]),
+    ("oci", &["words"]),
     ("sys", &[]),
     ("runtime", &["sys", "oci"]),
     ("keeper", &["sys", "runtime"]),
     ("watch", &["sys", "unit"]),
     ("store", &["sys", "unit", "plan", "oci"]),
-    ("supervise", &["unit", "plan", "oci", "sys", "runtime", "keeper", "watch", "store", "control"]),
+    ("supervise", &["unit", "plan", "oci", "sys", "runtime", "keeper", "watch", "store", "control", "words"]),
     ("control", &["sys", "unit", "plan", "oci"]),
     ("anchor", &["keeper", "sys"]),
 ];
@@ -24,7 +25,7 @@ const EXCEPTIONS: [(&str, &str); 1] = [
 ];
 
 /// Layers whose functions take references and return values.
-const PURE: [&str; 3] = ["unit", "plan", "oci"];
+const PURE: [&str; 4] = ["words", "unit", "plan", "oci"];
 
 /// What a pure layer must not name: files, clocks, environment, processes, network, system calls, logging.
 const IMPURE: [&str; 15] = [
@@ -134,7 +135,8 @@ fn sources() -> impl Iterator<Item = Source> {
     collect(&src, &mut files);
     files.into_iter().map(move |path| {
         let inside = path.strip_prefix(&src).unwrap();
-        let layer = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+        let first = inside.components().next().unwrap().as_os_str().to_string_lossy();
+        let layer = first.trim_end_matches(".rs").to_owned();
         let code = strip(&std::fs::read_to_string(&path).unwrap());
         Source { path: inside.to_owned(), layer, code }
     })

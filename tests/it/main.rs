@@ -2,8 +2,10 @@
 
 mod cli;
 mod exec;
+mod hostile;
 mod layers;
 mod logs;
+mod mistakes;
 mod oci;
 mod oracle;
 mod seccomp;

@@ -1,7 +1,7 @@
 //! Compiled filters in the kernel, and the default profile's answers.
 //!
 //! A filter cannot be taken off again, so each case runs in a process of its own: this test binary, started again with
-//! the name of the case in its environment.
+//! its test's name alone.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -14,7 +14,8 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 
-const CASE: &str = "MOORED_TEST_SECCOMP_CASE";
+/// Set in the process that a case has for itself.
+const ALONE: &str = "MOORED_TEST_SECCOMP_ALONE";
 const SIGSYS: i32 = 31;
 
 fn load_compiled(profile: &LinuxSeccomp) {
@@ -29,16 +30,24 @@ fn raw(filter: &Filter) -> Vec<libc::sock_filter> {
     filter.program.iter().map(convert).collect()
 }
 
-fn run_case(case: &str) -> (ExitStatus, String) {
+/// In the process of its own: runs `case`, and `None`. Else starts that process for `test`, and what came of it.
+fn alone(test: &str, case: fn()) -> Option<(ExitStatus, String)> {
+    if std::env::var_os(ALONE).is_some() {
+        case();
+        println!("case ran");
+        return None;
+    }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "seccomp::case", "--ignored", "--nocapture", "--test-threads=1"]).env(CASE, case);
+    command.args(["--exact", &format!("seccomp::{test}"), "--nocapture", "--test-threads=1"]).env(ALONE, "1");
     let output = command.output().unwrap();
-    (output.status, String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status, String::from_utf8_lossy(&text).into_owned()))
 }
 
-fn assert_case_passes(case: &str) {
-    let (status, output) = run_case(case);
-    assert!(status.success() && output.contains("case ran"), "{case}: {status}\n{output}");
+fn assert_passes_alone(test: &str, case: fn()) {
+    if let Some((status, output)) = alone(test, case) {
+        assert!(status.success() && output.contains("case ran"), "{test}: {status}\n{output}");
+    }
 }
 
 fn profile(rules: &str) -> LinuxSeccomp {
@@ -46,20 +55,9 @@ fn profile(rules: &str) -> LinuxSeccomp {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Runs in a process of its own, see [`run_case`].
-#[test]
-#[ignore = "a case of other tests, run by them"]
-fn case() {
-    match std::env::var(CASE).as_deref() {
-        Ok("errno") => errno_case(),
-        Ok("kill") => {
-            load_compiled(&profile(r#"{"names": ["sync"], "action": "SCMP_ACT_KILL_PROCESS"}"#));
-            rustix::fs::sync();
-        }
-        Ok("default") => default_case(),
-        Ok(_) | Err(_) => return,
-    }
-    println!("case ran");
+fn kill_case() {
+    load_compiled(&profile(r#"{"names": ["sync"], "action": "SCMP_ACT_KILL_PROCESS"}"#));
+    rustix::fs::sync();
 }
 
 fn errno_case() {
@@ -99,18 +97,19 @@ fn default_case() {
 
 #[test]
 fn errno_and_allow_really_happen() {
-    assert_case_passes("errno");
+    assert_passes_alone("errno_and_allow_really_happen", errno_case);
 }
 
 #[test]
 fn kill_really_happens() {
-    let (status, output) = run_case("kill");
-    assert_eq!(status.signal(), Some(SIGSYS), "{output}");
+    if let Some((status, output)) = alone("kill_really_happens", kill_case) {
+        assert_eq!(status.signal(), Some(SIGSYS), "{output}");
+    }
 }
 
 #[test]
 fn the_default_profile_runs_ordinary_programs() {
-    assert_case_passes("default");
+    assert_passes_alone("the_default_profile_runs_ordinary_programs", default_case);
 }
 
 #[test]

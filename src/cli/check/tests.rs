@@ -55,7 +55,7 @@ fn every_mistake_of_every_file_is_said() {
         "a.toml:2:1 ",
         "b c.toml:1:1 ",
         "big.toml:1:1 1048577 bytes, expected at most 1048576",
-        "fifo.toml:1:1 a FIFO, expected a regular file",
+        "fifo.toml:1:1 is a FIFO, expected a regular file",
     ];
     for (line, start) in text.lines().zip(starts) {
         assert!(line.starts_with(start), "{text}");
@@ -69,9 +69,9 @@ fn a_path_given_by_hand_must_be_there_and_a_unit() {
     write(&dir, "web.conf", "");
     let text = said(&dir, &["none.toml", "nowhere", "web.conf"]);
     let expected = "\
-none.toml:1:1 no such file
-nowhere:1:1 no such file or directory
-web.conf:1:1 not a unit file's name: expected NAME.toml
+none.toml:1:1 does not exist: create it or correct the path
+nowhere:1:1 does not exist: create it or correct the path
+web.conf:1:1 not a unit file's name, expected NAME.toml: rename it
 1 unit file checked, 3 errors
 ";
     assert_eq!(text, expected);
@@ -92,12 +92,12 @@ fn sources_are_looked_at_where_they_are_named() {
     write(&dir, "f.toml", "executable = \"empty\"\n");
     let text = said(&dir, &[""]);
     let expected = [
-        "a.toml:2:2 bundle nothing: there is nothing of this name",
-        "b.toml:1:1 bundle empty: its config.json: no such file",
+        "a.toml:2:2 bundle nothing does not exist: create it",
+        "b.toml:1:1 bundle empty holds no config.json: `moored oci spec",
         "wrong/config.json:2:",
-        "d.toml:1:1 rootfs file: a file, expected a directory",
-        "e.toml:1:1 executable script: not executable: chmod +x",
-        "f.toml:1:1 executable empty: a directory, expected a static executable",
+        "d.toml:1:1 rootfs file is a regular file, expected a directory",
+        "e.toml:1:1 executable script may not be executed: chmod +x",
+        "f.toml:1:1 executable empty is a directory, expected a static program",
     ];
     for expected in expected {
         assert!(text.contains(&format!("\n{expected}")) || text.starts_with(expected), "{expected}\nin {text}");
@@ -127,5 +127,5 @@ fn json_has_every_finding() {
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found[0]["line"], 1);
     assert_eq!(found[0]["severity"], "error");
-    assert_eq!(found[0]["message"], "rootfs /nonexistent: there is nothing of this name");
+    assert_eq!(found[0]["message"], "rootfs /nonexistent does not exist: create it or correct the path");
 }

@@ -43,8 +43,10 @@
 //! One turn moves at most 1 MiB of one pipe, then the next pipe has its turn. An idle writer sleeps in `epoll_wait` without a timeout.
 
 mod cap;
+mod growth;
 mod index;
 mod lines;
+mod mover;
 mod reader;
 mod render;
 mod segment;

@@ -7,13 +7,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify;
-use rustix::io::Errno;
-
+use super::growth::Growth;
 use super::index::{Extent, Piece, RECORD_BYTES, Record, Walk};
 use super::lines::{Assembler, Entry};
 use super::render::{Style, render};
@@ -102,7 +99,7 @@ pub struct LogReader {
     /// Entries to leave out first: those older than the newest `lines`.
     skip: u64,
     since_ms: u64,
-    watch: Option<Watch>,
+    watch: Option<Growth>,
 }
 
 impl LogReader {
@@ -110,7 +107,7 @@ impl LogReader {
     pub fn open(log_dir: &Path, unit: &UnitName, query: &Query) -> Result<LogReader, ReadError> {
         let dir = log_dir.join(unit.as_str());
         // Watched before the first look, so that nothing falls between.
-        let watch = query.follow.then(|| Watch::new(log_dir, &dir)).transpose()?;
+        let watch = query.follow.then(|| Growth::new(log_dir, &dir)).transpose()?;
         let logs = list(&dir)?;
         if logs.is_empty() && !query.follow {
             return Err(ReadError::NoLog { unit: unit.clone(), log_dir: log_dir.to_owned() });
@@ -163,7 +160,7 @@ impl LogReader {
 
     /// Sleeps until something may have been added; returns at once without `follow`.
     pub fn wait(&mut self) -> Result<(), ReadError> {
-        self.watch.as_mut().map_or(Ok(()), Watch::wait)
+        self.watch.as_mut().map_or(Ok(()), Growth::wait)
     }
 }
 
@@ -454,59 +451,5 @@ impl Forward {
             }
         }
         Ok(true)
-    }
-}
-
-/// Waits for changes of a unit's directory, or for the directory.
-#[derive(Debug)]
-struct Watch {
-    inotify: OwnedFd,
-    log_dir: PathBuf,
-    dir: PathBuf,
-    watched: bool,
-}
-
-impl Watch {
-    fn new(log_dir: &Path, dir: &Path) -> Result<Watch, ReadError> {
-        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC);
-        let inotify = inotify.map_err(|errno| ReadError::Watch { path: dir.to_owned(), source: errno.into() })?;
-        let mut watch = Watch { inotify, log_dir: log_dir.to_owned(), dir: dir.to_owned(), watched: false };
-        watch.look()?;
-        Ok(watch)
-    }
-
-    /// Watches the unit's directory if it is there, else the one above.
-    fn look(&mut self) -> Result<(), ReadError> {
-        use inotify::WatchFlags as On;
-        let failed = |path: &Path, errno: Errno| ReadError::Watch { path: path.to_owned(), source: errno.into() };
-        let inside = On::MODIFY | On::CREATE | On::MOVED_TO | On::DELETE_SELF | On::MOVE_SELF | On::ONLYDIR;
-        match inotify::add_watch(&self.inotify, &self.dir, inside) {
-            Ok(_) => self.watched = true,
-            Err(Errno::NOENT) => {
-                let above = On::CREATE | On::MOVED_TO | On::ONLYDIR;
-                inotify::add_watch(&self.inotify, &self.log_dir, above)
-                    .map_err(|errno| failed(&self.log_dir, errno))?;
-            }
-            Err(errno) => return Err(failed(&self.dir, errno)),
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<(), ReadError> {
-        if !self.watched {
-            self.look()?;
-            // It came just now: it may hold something already.
-            if self.watched {
-                return Ok(());
-            }
-        }
-        let mut events = [0; 4096];
-        match rustix::io::read(&self.inotify, &mut events) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(ReadError::Watch { path: self.dir.clone(), source: errno.into() }),
-        }
-        // Adding the watch again is free if it is there, and finds a directory that was removed and made anew.
-        self.watched = false;
-        self.look()
     }
 }

@@ -295,7 +295,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
         let node = result.as_ref().ok().map(|found| found.node);
         let outcome = match &result {
-            Ok(found) => Outcome::Found(digest(&(&found.resolved, found.node.id))),
+            Ok(found) => Outcome::Found(digest(&(&found.resolved, found.node.id, found.node.mode))),
             Err(why) => Self::outcome_of(why, !self.settle.is_posted(key)),
         };
         let verdict = self.settle.outcome(key, outcome, self.now(), self.hurry);

@@ -19,8 +19,18 @@ pub struct Oracle {
     /// Journalled as not stopped by us.
     by_itself: BTreeSet<ContainerId>,
     ended: BTreeMap<ContainerId, End>,
+    /// Each generation that was written down.
+    begun: BTreeMap<ContainerId, Begun>,
     pub shutdown: bool,
     pub starts: u64,
+}
+
+/// What a generation was begun with.
+pub struct Begun {
+    pub fingerprint: Fingerprint,
+    pub enabled: bool,
+    /// Whose network it was to share.
+    pub joined: Option<ContainerId>,
 }
 
 /// How a generation really ended.
@@ -29,7 +39,6 @@ struct End {
     ran_for: Duration,
     outcome: Outcome,
     fingerprint: Fingerprint,
-    joined: Option<ContainerId>,
     forgotten: bool,
 }
 
@@ -40,8 +49,8 @@ struct Truth {
     good: Option<Want>,
     /// Held until.
     held: Option<BootTime>,
-    /// Somebody asked for a start since the last one.
-    wished: bool,
+    /// Somebody asked for a start since the last one, when this generation was the last that was written down.
+    wished: Option<u64>,
     /// Somebody started it by hand since the last stop.
     by_hand: bool,
     last: Option<ContainerId>,
@@ -49,6 +58,8 @@ struct Truth {
     counted: bool,
     short_runs: u32,
     highest: u64,
+    /// The highest generation that was written down.
+    begun: u64,
 }
 
 const UNKNOWN: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
@@ -66,46 +77,56 @@ impl Oracle {
     }
 
     /// The supervisor has read the files. `None` is a text that is not valid: the last good one stays.
-    pub fn read_files(&mut self, host: &Host, files: &BTreeMap<UnitName, Option<Want>>) {
+    pub fn read_files(&mut self, files: &BTreeMap<UnitName, Option<Want>>) {
         let gone: Vec<UnitName> = self.units.keys().filter(|unit| !files.contains_key(*unit)).cloned().collect();
-        gone.iter().for_each(|unit| self.read(host, unit, None));
+        gone.iter().for_each(|unit| self.read(unit, None));
         let valid = files.iter().filter_map(|(unit, text)| Some((unit, text.as_ref()?)));
-        valid.for_each(|(unit, text)| self.read(host, unit, Some(text)));
+        valid.for_each(|(unit, text)| self.read(unit, Some(text)));
     }
 
-    fn read(&mut self, host: &Host, unit: &UnitName, good: Option<&Want>) {
-        let truth = self.truth(unit);
-        truth.good = good.cloned();
-        let other = |text: &Want| good.is_none_or(|good| good.fingerprint != text.fingerprint);
-        let changed = host.of(unit).filter(|(_, container)| other(&container.want)).map(|(id, _)| id.clone());
-        self.excused.extend(changed);
+    fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
+        self.truth(unit).good = good.cloned();
+        self.excuse(unit, |begun| good.is_none_or(|good| good.fingerprint != begun.fingerprint));
     }
 
-    pub fn client_stop(&mut self, host: &Host, unit: &UnitName, until: BootTime) {
-        self.excused.extend(host.of(unit).map(|(id, _)| id.clone()));
+    /// There is a reason to stop those generations of `unit` whose end is not written down.
+    fn excuse(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
+        let of_unit = self.begun.iter().filter(|(id, begun)| id.unit == *unit && which(begun));
+        let open = of_unit.filter(|(id, _)| !self.journal.contains_key(*id));
+        self.excused.extend(open.map(|(id, _)| id.clone()));
+    }
+
+    pub fn client_stop(&mut self, unit: &UnitName, until: BootTime) {
+        self.excuse(unit, |_| true);
         let truth = self.truth(unit);
-        (truth.held, truth.wished, truth.by_hand) = (Some(until), false, false);
+        (truth.held, truth.wished, truth.by_hand) = (Some(until), None, false);
         (truth.counted, truth.short_runs) = (true, 0);
     }
 
     /// The supervisor has written down that the file of `unit` was gone.
     pub fn forget(&mut self, unit: &UnitName) {
         let truth = self.truth(unit);
-        *truth = Truth { highest: truth.highest, ..Truth::default() };
+        *truth = Truth { highest: truth.highest, begun: truth.begun, ..Truth::default() };
     }
 
     /// A client's start of a unit that is up or not, as far as the supervisor knows.
     pub fn client_start(&mut self, unit: &UnitName, up: bool) {
         let truth = self.truth(unit);
         truth.held = None;
-        truth.wished |= !up;
+        truth.wished = if up { truth.wished } else { Some(truth.begun) };
         truth.by_hand |= !up;
         (truth.counted, truth.short_runs) = (true, 0);
     }
 
-    pub fn client_restart(&mut self, host: &Host, unit: &UnitName) {
-        self.excused.extend(host.of(unit).map(|(id, _)| id.clone()));
+    pub fn client_restart(&mut self, unit: &UnitName) {
+        self.excuse(unit, |_| true);
         self.client_start(unit, false);
+    }
+
+    /// A generation is written down, to be spawned next.
+    pub fn on_begin(&mut self, id: &ContainerId, begun: Begun) {
+        self.begun.insert(id.clone(), begun);
+        self.truth(&id.unit).begun = id.generation;
     }
 
     /// A program ended, or its start failed.
@@ -117,15 +138,13 @@ impl Oracle {
                 Outcome::StartFailed { .. } => Duration::ZERO,
             };
             let fingerprint = container.want.fingerprint;
-            let joined = container.run.joined.clone();
-            let end = End { at: *at, ran_for, outcome: outcome.clone(), fingerprint, joined, forgotten: *forgotten };
+            let end = End { at: *at, ran_for, outcome: outcome.clone(), fingerprint, forgotten: *forgotten };
             self.ended.insert(id.clone(), end);
         }
     }
 
     fn is_excused(&self, host: &Host, id: &ContainerId) -> bool {
-        let live = host.containers.get(id).map(|container| &container.run.joined);
-        let owner = live.or(self.ended.get(id).map(|end| &end.joined)).and_then(|joined| joined.as_ref());
+        let owner = self.begun.get(id).and_then(|begun| begun.joined.as_ref());
         self.shutdown
             || self.excused.contains(id)
             || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused(host, owner))
@@ -158,7 +177,7 @@ impl Oracle {
         must(want.unit.enabled || truth.by_hand, "enabled", || format!("{id} starts although not enabled"))?;
         self.check_pause(host, id, want, now)?;
         let truth = self.truth(&id.unit);
-        (truth.held, truth.wished, truth.counted) = (None, false, false);
+        (truth.held, truth.wished, truth.counted) = (None, None, false);
         (truth.last, truth.highest) = (Some(id.clone()), id.generation);
         truth.by_hand &= !want.unit.enabled;
         Ok(())
@@ -173,17 +192,24 @@ impl Oracle {
         let same = truth.good.as_ref().is_some_and(|good| good.fingerprint == end.fingerprint);
         if !same {
             truth.short_runs = 0;
-        } else if !excused && !std::mem::replace(&mut truth.counted, true) {
-            let forgotten = end.forgotten && self.journal.get(&last) == Some(&UNKNOWN);
-            let short = !forgotten && end.ran_for < reset_after;
-            truth.short_runs = if short { truth.short_runs + 1 } else { 0 };
+            return;
+        }
+        if std::mem::replace(&mut truth.counted, true) {
+            return;
+        }
+        let forgotten = end.forgotten && self.journal.get(&last) == Some(&UNKNOWN);
+        if forgotten || end.ran_for >= reset_after {
+            truth.short_runs = 0;
+        } else if !excused {
+            // Whether an excused run was stopped in time only the supervisor knows: the shorter pause is allowed.
+            truth.short_runs += 1;
         }
     }
 
     /// Invariant 5, and the restart policy, for a start that nobody asked for.
     fn check_pause(&self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
         let Some(truth) = self.units.get(&id.unit) else { return Ok(()) };
-        let Some(last) = truth.last.as_ref().filter(|_| !truth.wished) else { return Ok(()) };
+        let Some(last) = truth.last.as_ref().filter(|_| truth.wished.is_none()) else { return Ok(()) };
         let Some(end) = self.ended.get(last) else { return Ok(()) };
         if end.fingerprint != want.fingerprint || self.is_excused(host, last) {
             return Ok(());
@@ -230,10 +256,13 @@ impl Oracle {
     /// Supervisor and keeper died before the spawn: nobody can know that there was none, so it counts as a run.
     fn never_spawned(&mut self, record: &ExitRecord) {
         let (at, outcome, fingerprint) = (record.at, record.outcome.clone(), record.fingerprint);
-        let end = End { at, ran_for: record.ran_for, outcome, fingerprint, joined: None, forgotten: true };
+        let end = End { at, ran_for: record.ran_for, outcome, fingerprint, forgotten: true };
         self.ended.insert(record.id.clone(), end);
+        let enabled = self.begun.get(&record.id).is_some_and(|begun| begun.enabled);
         let truth = self.truth(&record.id.unit);
-        (truth.wished, truth.last, truth.counted) = (false, Some(record.id.clone()), false);
+        truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
+        truth.by_hand &= !enabled || truth.wished.is_some();
+        (truth.last, truth.counted) = (Some(record.id.clone()), false);
     }
 
     /// Invariant 6 at the end of time: every generation that ended has its record.
@@ -252,7 +281,7 @@ impl Oracle {
         if !want.unit.enabled && !truth.by_hand {
             return Err("not enabled".into());
         }
-        let end = truth.last.as_ref().filter(|_| !truth.wished).and_then(|last| self.ended.get(last));
+        let end = truth.last.as_ref().filter(|_| truth.wished.is_none()).and_then(|last| self.ended.get(last));
         if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| self.by_itself.contains(last))) {
             let same = end.fingerprint == want.fingerprint;
             let outcome = self.known_outcome(truth.last.as_ref(), end);

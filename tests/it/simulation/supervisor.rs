@@ -10,7 +10,7 @@ use moored::unit::{ContainerId, UnitName};
 
 use super::Bug;
 use super::host::{Host, Stage, millis};
-use super::oracle::Oracle;
+use super::oracle::{Begun, Oracle};
 use super::rng::Rng;
 
 /// What survives a crash.
@@ -110,7 +110,7 @@ impl Supervisor {
         good.retain(|unit, _| files.contains_key(unit));
         let valid = files.iter().filter_map(|(unit, text)| Some((unit.clone(), text.clone()?)));
         good.extend(valid);
-        out.oracle.read_files(out.host, files);
+        out.oracle.read_files(files);
         self.desired.units = good.clone();
         self.awake = true;
     }
@@ -212,8 +212,14 @@ impl Supervisor {
         }
         self.burn()?;
         self.persist(out, action.unit());
-        if let Action::Forget { unit } = action {
-            out.oracle.forget(unit);
+        match action {
+            Action::Forget { unit } => out.oracle.forget(unit),
+            Action::Start { id, unit, fingerprint, join } => {
+                let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, joined: join.clone() };
+                out.oracle.on_begin(id, begun);
+            }
+            Action::Stop { .. } | Action::Kill { .. } | Action::Signal { .. } => {}
+            Action::Reload { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
         out.say(|| format!("{action}"));
@@ -221,6 +227,10 @@ impl Supervisor {
     }
 
     fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
+        if let Some(fact) = failure_of(out, action) {
+            self.post(out, fact);
+            return Ok(());
+        }
         match action {
             Action::Start { id, unit, fingerprint, join } => {
                 let want = Want { unit: unit.clone(), fingerprint: *fingerprint };
@@ -260,14 +270,10 @@ impl Supervisor {
 
     /// Journal, acknowledge, remove.
     fn clear(&mut self, out: &mut Outside, id: &ContainerId) -> Result<(), Stop> {
-        if !out.host.calm && out.rng.chance(5) {
-            let (deed, text) = (Deed::Clear, "rmdir: EBUSY".to_owned());
-            self.post(out, Fact::ActionFailed { id: id.clone(), deed, text });
-            return Ok(());
-        }
         let last = self.observed.units.get(&id.unit).and_then(|seen| seen.last.as_ref());
-        if out.host.containers.contains_key(id) {
-            out.oracle.on_journal(out.host, id, last.filter(|last| last.id == *id))?;
+        let record = last.filter(|last| last.id == *id);
+        if record.is_some() || out.host.containers.contains_key(id) {
+            out.oracle.on_journal(out.host, id, record)?;
         }
         self.burn()?;
         if let Some(container) = out.host.containers.get_mut(id) {
@@ -303,6 +309,21 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Now and then an action fails before it has any effect.
+fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
+    let (id, deed) = match action {
+        Action::Stop { id, .. } => (id, Deed::Stop),
+        Action::Kill { id } => (id, Deed::Kill),
+        Action::Signal { id, .. } => (id, Deed::Signal),
+        Action::Reload { id, .. } => (id, Deed::Reload),
+        Action::Clear { id } => (id, Deed::Clear),
+        // Its failure has a fact of its own, and what follows has none.
+        Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
+    };
+    let fails = !out.host.calm && out.rng.chance(5);
+    fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })
 }
 
 /// What the keeper says of a generation after a crash of the supervisor.

@@ -1,0 +1,129 @@
+//! No text whatever makes the parser panic, and every answer stands in the text.
+
+use proptest::prelude::*;
+
+use super::mistakes::read;
+use super::{SourceFacts, compile, fingerprint};
+
+/// DESIGN section 7's example, with what this version refuses.
+const EXAMPLE: &str = include_str!("example.toml");
+
+/// Every key that this version has.
+const WHOLE: &str = include_str!("whole.toml");
+
+/// Every answer stands in the text and on one line; without answers the unit compiles or says why not.
+fn check(text: &str) {
+    let errors = match read(text) {
+        Err(errors) => errors,
+        Ok(parsed) => {
+            let config_json = (!parsed.unit.source.is_hardened()).then(|| b"{}".to_vec());
+            let facts = SourceFacts { resolved: "/srv/web".into(), config_json };
+            let compiled = compile(&parsed.unit, &facts);
+            assert!(compiled.is_ok() || !parsed.unit.source.is_hardened(), "{compiled:?} of {text:?}");
+            fingerprint(&parsed.unit, &facts);
+            return;
+        }
+    };
+    assert!(!errors.is_empty(), "{text:?}");
+    for error in errors {
+        let line = text.split('\n').nth(error.line as usize - 1).unwrap_or_else(|| panic!("{error} in {text:?}"));
+        assert!(error.column >= 1 && error.column as usize <= line.chars().count() + 1, "{error} in {text:?}");
+        assert!(!error.to_string().contains('\n'), "{error} in {text:?}");
+    }
+}
+
+#[test]
+fn every_prefix_of_the_examples_is_answered() {
+    for text in [EXAMPLE, WHOLE] {
+        for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+            check(&text[..end]);
+        }
+    }
+}
+
+#[test]
+fn the_examples_without_or_with_twice_each_of_their_lines_are_answered() {
+    for text in [EXAMPLE, WHOLE] {
+        let lines: Vec<&str> = text.lines().collect();
+        for n in 0..lines.len() {
+            let mut without = lines.clone();
+            without.remove(n);
+            check(&without.join("\n"));
+            let mut twice = lines.clone();
+            twice.insert(n, lines[n]);
+            check(&twice.join("\n"));
+        }
+    }
+}
+
+/// Pieces that make TOML; random letters seldom do.
+const PIECES: [&str; 40] = [
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    " = ",
+    ".",
+    ",",
+    "\n",
+    "\"",
+    "'",
+    "\"\"\"",
+    "\\",
+    "#",
+    "-",
+    "1",
+    "0x",
+    "1e9",
+    "inf",
+    "true",
+    "1979-05-27",
+    "rootfs",
+    "executable",
+    "process",
+    "args",
+    "env",
+    "mount",
+    "target",
+    "oci",
+    "linux",
+    "limit",
+    "x-y",
+    "\"/a\"",
+    "\"5s\"",
+    "[process]",
+    "[[mount]]",
+    "\u{0}",
+    "ä",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_answered(text in any::<String>()) {
+        check(&text);
+    }
+
+    #[test]
+    fn pieces_of_toml_in_any_order_are_answered(pieces in proptest::collection::vec(0..PIECES.len(), 0..60)) {
+        check(&pieces.iter().map(|n| PIECES[*n]).collect::<String>());
+    }
+
+    #[test]
+    fn mutations_of_the_examples_are_answered(
+        whole in any::<bool>(),
+        edits in proptest::collection::vec((0..EXAMPLE.len(), 0..40usize, 0..PIECES.len()), 1..8),
+    ) {
+        let mut text = if whole { WHOLE } else { EXAMPLE }.to_owned();
+        for (at, length, piece) in edits {
+            let boundary = |text: &str, at: usize| (at.min(text.len())..=text.len()).find(|n| text.is_char_boundary(*n)).unwrap();
+            let (start, end) = (boundary(&text, at), boundary(&text, at + length));
+            text.replace_range(start..end, PIECES[piece]);
+        }
+        check(&text);
+    }
+}
