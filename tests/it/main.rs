@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
+mod debian;
 mod exec;
 mod hostile;
 mod layers;
@@ -8,6 +9,7 @@ mod logs;
 mod mistakes;
 mod oci;
 mod oracle;
+mod samples;
 mod seccomp;
 mod simulation;
 mod support;

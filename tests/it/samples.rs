@@ -22,7 +22,8 @@ fn the_samples_run_as_the_readme_says() {
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{out}{err}", output.status);
-    let row = |unit: &str| out.lines().find(|line| line.starts_with(unit)).unwrap_or_else(|| panic!("no {unit} in\n{out}"));
+    let row =
+        |unit: &str| out.lines().find(|line| line.starts_with(unit)).unwrap_or_else(|| panic!("no {unit} in\n{out}"));
     assert!(row("hello ").contains("completed"), "{out}");
     assert!(row("web ").contains("running"), "{out}");
     assert!(row("flaky ").contains("running") || row("flaky ").contains("backoff"), "{out}");
