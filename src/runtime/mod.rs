@@ -20,6 +20,7 @@ mod seed;
 mod slots;
 mod spawn;
 
+pub use init::NAME as INIT_NAME;
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};

@@ -14,11 +14,13 @@
 //!
 //! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
 
+mod adopt;
 mod bell;
 mod calls;
 mod catalogue;
 mod clock;
 mod events;
+mod executed;
 mod fifo;
 mod files;
 mod hands;
@@ -131,6 +133,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let mut catalogue = Catalogue::new(&settings.units_dirs);
     remember(&mut catalogue, left.good);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
+    supervisor.restore_texts();
     supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);

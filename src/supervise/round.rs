@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use super::adopt::Unlisted;
 use super::bell::Inbox;
 use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
@@ -23,7 +24,7 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Observed, Run, State, Status, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Status, reconcile};
 use crate::unit::{ContainerId, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
@@ -121,6 +122,12 @@ impl Supervisor {
         }
     }
 
+    /// The texts that an earlier supervisor left are in force from the start, whatever the directories say later: until then nothing is
+    /// done, but `ps` knows the units.
+    pub fn restore_texts(&mut self) {
+        self.update_desired();
+    }
+
     /// Stop marks of an earlier boot hold in this one.
     pub fn restore_marks(&mut self, marks: Vec<(UnitName, Hold)>) {
         for (unit, hold) in marks {
@@ -202,26 +209,24 @@ impl Supervisor {
 
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { running, known, orphans, took_over, cgroups, stats } = inventory;
+        let Inventory { running, known, orphans, cgroups, stats } = inventory;
         self.keeper = stats;
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }
-        let live: Vec<(ContainerId, Run, bool)> = self
-            .observed
-            .units
-            .values()
-            .filter_map(|seen| seen.live.as_ref())
-            .map(|live| (live.id.clone(), live.run.clone(), matches!(live.state, State::Starting)))
-            .collect();
-        for (id, run, starting) in live.iter().filter(|(id, _, _)| !known.contains(id)).cloned() {
-            match orphans.iter().find(|(orphan, _)| *orphan == id) {
-                Some((_, pid)) => self.hands.push(Job::Adopt(id, *pid, run)),
-                None if starting && !took_over => self.settle(&id, Fact::NeverStarted { id: id.clone() }),
-                None => self.settle(&id, Fact::Lost { id: id.clone() }),
-            }
+        let live: Vec<&Live> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).collect();
+        for live in live.iter().filter(|live| !known.contains(&live.id)) {
+            self.hands.push(Job::Settle(Box::new(Unlisted {
+                id: live.id.clone(),
+                run: live.run.clone(),
+                orphan: orphans.get(&live.id).map(|(_, pid)| *pid),
+                starting: live.pid.is_none(),
+                fresh: stats.fresh,
+            })));
         }
-        self.unknown_cgroups = cgroups.into_iter().filter(|id| !live.iter().any(|(live, _, _)| live == id)).collect();
+        let is_known = |id: &ContainerId| live.iter().any(|live| live.id == *id);
+        let unknown_cgroups = cgroups.into_iter().filter(|id| !is_known(id)).collect();
+        self.unknown_cgroups = unknown_cgroups;
         for id in &self.unknown_cgroups {
             tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
         }
@@ -230,11 +235,6 @@ impl Supervisor {
         if stats.stopping {
             self.stop_all("signal");
         }
-    }
-
-    fn settle(&mut self, id: &ContainerId, fact: Fact) {
-        self.record(&fact);
-        self.hands.push(Job::Look(id.clone()));
     }
 
     // ---- a round ----
@@ -347,8 +347,7 @@ impl Supervisor {
             (None, _) => narrate::removed(name),
         };
         match &good {
-            Some(good) if errors.is_empty() => self.keep(good),
-            Some(_) => {}
+            Some(good) => self.keep(good, errors.is_empty()),
             None => self.files.drop_good(name),
         }
         if self.scanned {
@@ -356,8 +355,11 @@ impl Supervisor {
         }
     }
 
-    fn keep(&mut self, good: &InForce) {
-        self.files.keep_good(good);
+    /// A text that was read on disk is stored; the limits of the log are those in force in any case.
+    fn keep(&mut self, good: &InForce, read: bool) {
+        if read {
+            self.files.keep_good(good);
+        }
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }
 

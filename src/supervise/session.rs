@@ -69,7 +69,8 @@ struct Session {
     container: ContainerId,
     report: OwnedFd,
     purpose: Option<Purpose>,
-    started: bool,
+    /// Once it runs.
+    pid: Option<i32>,
 }
 
 /// All that run.
@@ -112,7 +113,7 @@ impl Sessions {
         };
         match spawned {
             Ok((id, report)) => {
-                drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), started: false }))
+                drop(self.by_id.insert(id, Session { container, report, purpose: Some(purpose), pid: None }))
             }
             Err(text) => end(Some(purpose), &container, Err(text), post),
         }
@@ -185,10 +186,30 @@ impl Sessions {
         }
     }
 
-    /// The keeper did not spawn one.
-    pub fn refused(&mut self, id: &str, why: &std::io::Error) {
-        if let Some(Session { purpose: Some(Purpose::Client(reply)), .. }) = self.by_id.remove(id) {
-            reply.send(&Response::Error { message: format!("the keeper refused to run it: {why}"), code: 255 });
+    /// A keeper was met that may not know them: those that run are its children now, of the others it may have heard.
+    pub fn announce(&self, keeper: &keeper::Requests) {
+        for (id, session) in &self.by_id {
+            let asked = match session.pid {
+                Some(pid) => keeper.adopt(id, Kind::Exec, &[], pid, None, &[]),
+                None => keeper.report(id),
+            };
+            if let Err(error) = asked {
+                tracing::warn!("keeper: {error}");
+            }
+        }
+    }
+
+    /// The keeper did not spawn one, or cannot find it. One that it knows already is no loss.
+    pub fn refused(&mut self, id: &str, why: &std::io::Error, post: &Sender<Mail>) {
+        if why.raw_os_error() == Some(libc::EEXIST) {
+            return;
+        }
+        if let Some(session) = self.by_id.remove(id) {
+            let text = match session.pid {
+                None => format!("the keeper did not run it: {why}"),
+                Some(_) => "it went on while its keeper died, and how it ended is unknown".to_owned(),
+            };
+            end(session.purpose, &session.container, Err(text), post);
         }
     }
 
@@ -202,7 +223,7 @@ impl Sessions {
 
 impl Session {
     fn tell_started(&mut self, pid: i32) {
-        if let (false, Some(Purpose::Client(reply))) = (std::mem::replace(&mut self.started, true), &self.purpose) {
+        if let (None, Some(Purpose::Client(reply))) = (self.pid.replace(pid), &self.purpose) {
             reply.send(&Response::ExecStarted { pid });
         }
     }

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
+mod crash;
 mod layers;
 mod logs;
 mod seccomp;

@@ -98,7 +98,7 @@ pub enum LogError {
 }
 
 enum Command {
-    Attach { id: ContainerId, pipes: [OwnedFd; 2], limits: Log },
+    Attach { id: ContainerId, pipes: [OwnedFd; 2], limits: Option<Log> },
     Drain(ContainerId),
     Detach(ContainerId),
     SetLimits(UnitName, Log),
@@ -154,7 +154,13 @@ impl LogWriter {
     /// Takes the read ends of a container's two FIFOs (`O_RDONLY` or `O_RDWR`; made non-blocking). After a crash of the
     /// supervisor the same FIFOs are attached again and the log goes on where the kernel left it.
     pub fn attach(&self, id: ContainerId, out: OwnedFd, err: OwnedFd, limits: Log) {
-        self.send(Command::Attach { id, pipes: [out, err], limits });
+        self.send(Command::Attach { id, pipes: [out, err], limits: Some(limits) });
+    }
+
+    /// The same for a container found at work, whose caps are those that [`LogWriter::set_limits`] said or says: until then its log grows,
+    /// for a file that is removed too early does not come back.
+    pub fn attach_again(&self, id: ContainerId, out: OwnedFd, err: OwnedFd) {
+        self.send(Command::Attach { id, pipes: [out, err], limits: None });
     }
 
     /// The container has ended: move what is in its pipes now, detach it, post [`LogEvent::Drained`]. Also posted for an id that is not attached.
@@ -167,7 +173,7 @@ impl LogWriter {
         self.send(Command::Detach(id));
     }
 
-    /// New caps for a unit.
+    /// Caps of a unit, attached or not.
     pub fn set_limits(&self, unit: UnitName, limits: Log) {
         self.send(Command::SetLimits(unit, limits));
     }
@@ -308,9 +314,7 @@ impl Mover {
                 Ok(Command::Drain(id)) => self.drain(id),
                 Ok(Command::Detach(id)) => self.detach(&id),
                 Ok(Command::SetLimits(unit, limits)) => {
-                    if let Some(log) = self.units.get_mut(&unit) {
-                        log.set_limits(limits);
-                    }
+                    self.units.entry(unit).or_insert_with(UnitLog::empty).set_limits(limits)
                 }
                 Err(TryRecvError::Empty) => return true,
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
@@ -321,7 +325,7 @@ impl Mover {
         }
     }
 
-    fn attach(&mut self, id: ContainerId, [out, err]: [OwnedFd; 2], limits: Log) {
+    fn attach(&mut self, id: ContainerId, [out, err]: [OwnedFd; 2], limits: Option<Log>) {
         self.detach(&id);
         let pipe = |fd| Pipe { fd, full_turns: 0, grown: false, hushed: false };
         let pipes = [pipe(out), pipe(err)];
@@ -343,7 +347,7 @@ impl Mover {
                 new.insert(UnitLog::found(&dir).unwrap_or_else(|_| UnitLog::empty()))
             }
         };
-        log.set_limits(limits);
+        limits.into_iter().for_each(|limits| log.set_limits(limits));
         log.attached += 1;
         self.slots.insert(id.clone(), slot);
         self.containers[slot] = Some(Container { id, pipes, dropped: [0; 2], begun: false, failing: None });
