@@ -21,7 +21,6 @@ use std::os::fd::AsFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::executed::has_executed;
 use super::fifo;
 use super::hands::{Handle, Hands, Watched, host_pid, is_alive};
 use super::mail::{Inventory, Mail};
@@ -132,17 +131,6 @@ impl Hands {
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
         self.handles.insert(id.clone(), Handle { cgroup, report, tag, ..Handle::default() });
-    }
-
-    /// The keeper says that it lives. An orphan has no report pipe any more to say whether its program runs.
-    pub(super) fn runs(&mut self, id: &ContainerId) {
-        if let Some(handle) = self.handles.get_mut(id)
-            && handle.orphaned
-            && handle.report.is_none()
-        {
-            handle.executed = handle.executed || has_executed(handle.pid);
-        }
-        self.announce_started(id);
     }
 
     /// For a generation that ended without a handle, or before it had one.

@@ -11,8 +11,9 @@
 //!
 //! # What ends a setup
 //!
-//! The report pipe. Its end of file without a failure means that the program was executed. An exit that comes first is looked at after the
-//! report was read to its end: the process is dead, so nothing more can come.
+//! The report pipe. Its end of file without a failure means that the program was executed, or that the setup was killed: which of them,
+//! the kernel says (`executed`). An exit that comes first is looked at after the report was read to its end: the process is dead, so
+//! nothing more can come.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,7 +25,7 @@ use rustix::event::epoll;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::executed;
+use super::executed::has_executed;
 use super::fifo::{self, Fifos};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
@@ -130,7 +131,7 @@ pub(super) struct Handle {
     pub(super) cgroup: Option<ContainerCgroup>,
     pub(super) report: Option<(u64, OwnedFd)>,
     pub(super) tag: Vec<u8>,
-    /// The report says that the program runs.
+    /// The program runs or ran.
     pub(super) executed: bool,
     /// `Started`, or a failure, was said.
     pub(super) announced: bool,
@@ -361,29 +362,29 @@ impl Hands {
     fn read_report(&mut self, id: &ContainerId) {
         let Some(handle) = self.handles.get_mut(id) else { return };
         let Some((token, fd)) = handle.report.take() else { return };
-        let fact = match report::read(fd.as_fd()) {
-            Report::Pending => {
-                handle.report = Some((token, fd));
-                return;
-            }
-            Report::Executed => {
-                handle.executed = true;
-                None
-            }
-            Report::Failed(text) => Some(Fact::StartFailed { id: id.clone(), text }),
-        };
+        let report = report::read(fd.as_fd());
+        if report == Report::Pending {
+            handle.report = Some((token, fd));
+            return;
+        }
         self.unwatch(token, &fd);
         self.ask(self.keeper.release(&id.to_string(), HELD_REPORT));
-        match fact {
-            Some(fact) => self.announce(id, fact),
-            None => self.announce_started(id),
+        match report {
+            Report::Failed(text) => self.announce(id, Fact::StartFailed { id: id.clone(), text }),
+            Report::Closed | Report::Pending => self.announce_started(id),
         }
     }
 
-    /// The program may run before the keeper has said its pid, which is part of the fact.
+    /// The program may run before the keeper has said its pid, which is part of the fact. A report pipe that nobody holds any more says
+    /// that the setup is over, in one way or the other: an orphan has none.
     pub(super) fn announce_started(&mut self, id: &ContainerId) {
-        let Some(handle) = self.handles.get(id).filter(|handle| handle.executed && handle.pid != 0) else { return };
-        self.announce(id, Fact::Started { id: id.clone(), pid: host_pid(handle.pid) });
+        let over = |handle: &&mut Handle| handle.report.is_none() && handle.pid != 0 && !handle.announced;
+        let Some(handle) = self.handles.get_mut(id).filter(over) else { return };
+        handle.executed = handle.executed || has_executed(handle.pid);
+        let (executed, pid) = (handle.executed, host_pid(handle.pid));
+        if executed {
+            self.announce(id, Fact::Started { id: id.clone(), pid });
+        }
     }
 
     fn announce(&mut self, id: &ContainerId, fact: Fact) {
@@ -450,7 +451,7 @@ impl Hands {
                 match (&mut self.inventory, run) {
                     (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),
                     (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
-                    (None, _) => self.runs(&id),
+                    (None, _) => self.announce_started(&id),
                 }
             }
             ChildState::Failed { errno, text } => {
@@ -475,8 +476,8 @@ impl Hands {
             keeper::Exit::Code(code) => Exit::Code(code),
             keeper::Exit::Signal { signal, .. } => Exit::Signal(signal),
         };
-        let orphaned = handle.orphaned;
-        self.fact(match (executed::has_executed(pid), orphaned) {
+        let (executed, orphaned) = (handle.executed || has_executed(pid), handle.orphaned);
+        self.fact(match (executed, orphaned) {
             (true, _) => Fact::Exited { id: id.clone(), exit, oom, at },
             // What sets a container up dies with its keeper.
             (false, true) => Fact::NeverStarted { id: id.clone() },
