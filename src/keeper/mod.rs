@@ -69,7 +69,7 @@ pub(crate) use client::{hello, next_message, send_request};
 pub use orphans::started_ticks;
 pub(crate) use run::{Keeper, Parts, signals};
 pub use spawner::ScriptSpawner;
-pub(crate) use supervisor::Command;
+pub(crate) use supervisor::{Command, outlive};
 pub use wire::{ChildState, Exit, Kind, Orphan, Refusal, Stats};
 
 use crate::sys::signal;

@@ -104,6 +104,7 @@ pub fn main(settings: Settings) -> ExitCode {
 }
 
 fn supervise(settings: Settings) -> Result<End, SetupError> {
+    keeper::outlive().map_err(step("clearing the death signal"))?;
     let (post, mailbox) = channel::<Mail>();
     let stored = post.clone();
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));

@@ -3,6 +3,7 @@
 mod cli;
 mod crash;
 mod layers;
+mod leaks;
 mod logs;
 mod seccomp;
 mod simulation;
