@@ -54,6 +54,7 @@ use round::{End, Supervisor};
 use crate::cli::Settings;
 use crate::runtime::cgroup::CgroupRoot;
 use crate::store::Good;
+use crate::sys::heap;
 use crate::unit::{SourceFacts, Unit, UnitName};
 use crate::watch::{Options, Watch, trusted::Trust};
 use crate::{control, keeper};
@@ -88,6 +89,7 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
 pub fn main(settings: Settings) -> ExitCode {
+    heap::share();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
     match supervise(settings) {
         Ok(End::Stopped | End::Detached) => ExitCode::SUCCESS,

@@ -25,10 +25,14 @@ use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Status, reconcile};
+use crate::sys::heap;
 use crate::unit::{ContainerId, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
+
+/// So long after the last mail the heap is trimmed.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Reconcile settles in one or two passes; what is left after these waits for the next round, at once.
 const PASSES_MAX: usize = 4;
@@ -499,14 +503,21 @@ fn earliest(a: Option<BootTime>, b: Option<BootTime>) -> Option<BootTime> {
     a.into_iter().chain(b).min()
 }
 
-/// Waits for mail or the deadline; `None` is the deadline.
+/// Waits for mail or the deadline; `None` is the deadline. After a second in which nothing came, what the rounds before needed and the
+/// next ones may not is given back; from then on it sleeps until something happens.
 fn sleep(mailbox: &Receiver<Mail>, wake_at: Option<BootTime>) -> Option<Mail> {
-    let Some(wake_at) = wake_at else {
-        // Every thread holds a sender for as long as the process lives.
-        return mailbox.recv().ok();
-    };
-    let wait: Duration = wake_at.since(clock::now().boot);
-    mailbox.recv_timeout(wait).ok()
+    let wait = wake_at.map(|wake_at| wake_at.since(clock::now().boot));
+    if wait.is_none_or(|wait| wait > QUIET) {
+        match mailbox.recv_timeout(QUIET) {
+            Ok(mail) => return Some(mail),
+            // Every thread holds a sender for as long as the process lives.
+            Err(_) => heap::trim(),
+        }
+    }
+    match wake_at {
+        None => mailbox.recv().ok(),
+        Some(wake_at) => mailbox.recv_timeout(wake_at.since(clock::now().boot)).ok(),
+    }
 }
 
 /// For threads that post.
