@@ -343,6 +343,8 @@ impl Supervisor {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if pid != std::process::id() as i32 && String::from_utf8_lossy(&line).contains(&run) {
+                // A keeper does not name the directory, and would start the supervisor again.
+                keeper_of(pid).into_iter().for_each(|keeper| kill(keeper, rustix::process::Signal::KILL));
                 kill(pid, rustix::process::Signal::KILL);
             }
         }
@@ -356,6 +358,14 @@ impl Drop for Supervisor {
         }
         self.clean_up();
     }
+}
+
+/// The parent, if it is a keeper.
+fn keeper_of(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    let line = fs::read(format!("/proc/{parent}/cmdline")).ok()?;
+    (line == b"moored\0keeper\0").then_some(parent)
 }
 
 fn kill(pid: i32, signal: rustix::process::Signal) {
