@@ -99,13 +99,25 @@ impl Control {
     }
 
     fn readable(&self) -> bool {
+        !self.events().is_empty()
+    }
+
+    fn has_hung_up(&self) -> bool {
+        self.hung_up || self.events().contains(PollFlags::HUP)
+    }
+
+    fn events(&self) -> PollFlags {
         let mut polls = [PollFd::new(&self.socket, PollFlags::IN)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polls, Some(&now)).is_ok_and(|ready| ready > 0)
+        match poll(&mut polls, Some(&now)) {
+            Ok(_) => polls.first().map_or(PollFlags::empty(), PollFd::revents),
+            Err(_) => PollFlags::empty(),
+        }
     }
 
     /// Whether the keeper is dead. Buries other children on the way: seeing the keeper alive after one of them was seen
-    /// dead proves that it is not one that the keeper left to us.
+    /// dead proves that it is not one that the keeper left to us. (Alive is one that has its socket open: a tracer may keep a
+    /// death from us that has already left us the children, ptrace(2).)
     fn keeper_died(&self) -> bool {
         for _ in 0..TURN_MAX {
             let Ok(Some(ended)) = peek(Which::Any) else { return false };
@@ -113,6 +125,9 @@ impl Control {
                 && !matches!(peek(Which::Pid(keeper)), Ok(None))
             {
                 return true;
+            }
+            if self.keeper.is_some() && self.has_hung_up() {
+                return false;
             }
             let _ = reap(Which::Pid(ended.pid));
         }

@@ -41,7 +41,7 @@ use std::process::ExitCode;
 use crate::keeper::{self, Command, IGNORED, Keeper, Parts, STOPPING, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{self, SIGCHLD, SIGHUP};
-use crate::sys::{fd, image};
+use crate::sys::{fd, heap, image};
 use control::{Control, End};
 use place::{Place, claim};
 
@@ -125,6 +125,8 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
             let run_dir = &options.run_dir;
             let keeper = keeper::start(image.as_fd(), listener.as_fd(), run_dir, &keeper_argv, &supervisor_argv)
                 .map_err(AnchorError::Keeper)?;
+            // What reading the command line took.
+            heap::trim();
             let mut control = Control::new(control, Some(keeper));
             match control.run(&signals) {
                 End::Done(code) => Ok(ExitCode::from(code)),

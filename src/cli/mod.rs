@@ -176,7 +176,9 @@ fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
         return ExitCode::from(code);
     }
     // Nobody is left to tell when standard error is gone too.
-    let _ = writeln!(io::stderr(), "moored: {}", one_line(&failure.to_string()));
+    for line in failure.to_string().lines() {
+        let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
+    }
     // For `exec` 1 would be the process's word.
     ExitCode::from(if inside && code != EXIT_USAGE { failure.code_of_exec() } else { code })
 }

@@ -66,9 +66,10 @@ pub use boot::main;
 pub(crate) use boot::{environment, start};
 pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect, observe};
 pub(crate) use client::{hello, next_message, send_request};
+pub use orphans::started_ticks;
 pub(crate) use run::{Keeper, Parts, signals};
 pub use spawner::ScriptSpawner;
-pub(crate) use supervisor::Command;
+pub(crate) use supervisor::{Command, outlive};
 pub use wire::{ChildState, Exit, Kind, Orphan, Refusal, Stats};
 
 use crate::sys::signal;

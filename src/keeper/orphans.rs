@@ -26,6 +26,11 @@ fn orphan(pid: i32, parent: i32) -> Option<Orphan> {
     (ppid == parent).then(|| Orphan { pid, cgroup: cgroups().and_then(|text| parse_cgroup(&text)), started_ticks })
 }
 
+/// When a process started, in clock ticks since boot; `None` if there is none with this number.
+pub fn started_ticks(pid: i32) -> Option<u64> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
+}
+
 /// Parent and start time (fields 4 and 22 of proc_pid_stat(5)). The name before them may hold spaces and parentheses.
 fn parse_stat(text: &str) -> Option<(i32, u64)> {
     let (_, rest) = text.rsplit_once(')')?;

@@ -395,6 +395,7 @@ impl<'s> Keeper<'s> {
             spare: !self.is_anchor && anchor.is_some() && anchor == parent,
             stopping: self.stopping,
             adopting: self.adopting,
+            fresh: !self.supervisor.ever_ready && !self.is_anchor,
             children: count(self.children.len()),
             unacknowledged: count(self.children.iter().filter(|child| !child.is_running()).count()),
             held: count(self.named.len()),

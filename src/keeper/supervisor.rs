@@ -102,12 +102,20 @@ impl Supervisor {
     }
 }
 
+/// Until it says that it is up ([`outlive`]) it dies with its keeper: the next one can know a supervisor by its program and
+/// arguments only, and one that it does not know would hold the run-dir's lock against its own.
 fn setup() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     signal::reset_all()?;
     signal::ignore(&super::IGNORED)?;
     signal::ignore(&super::STOPPING)?;
     rustix::process::setpgid(None, None)?;
     Ok(())
+}
+
+/// For a supervisor that has just begun: from here on its keeper's death does not end it.
+pub fn outlive() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(None)?)
 }
 
 fn delay_ns(failures: u32) -> u64 {

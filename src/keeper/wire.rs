@@ -75,6 +75,8 @@ pub struct Stats {
     pub stopping: bool,
     /// Whether unknown children wait for `AdoptionDone`.
     pub adopting: bool,
+    /// No supervisor has come up here yet, and none before a takeover did: what records tell of was forked by somebody else.
+    pub fresh: bool,
     /// Containers and execs not yet forgotten.
     pub children: u32,
     /// Of those, the ones that wait for `Ack`.

@@ -10,6 +10,9 @@ use nix::unistd::Pid;
 use super::error::{StepError, call, errno_of};
 use crate::sys::clone::{Request, Side, clone3};
 
+/// What the init calls itself, by which it is told from a process that is still being set up.
+pub const NAME: &str = "moored-init";
+
 /// Added to the number of the signal that ended the program.
 const SIGNALLED: i32 = 128;
 
@@ -20,6 +23,9 @@ pub(super) fn leave_behind(let_go: impl FnOnce()) -> Result<(), StepError> {
         Side::Child => Ok(()),
         Side::Parent { pid, .. } => {
             let_go();
+            // From here on it is a container's pid 1, which outlives a keeper. Neither call can fail.
+            let _ = rustix::process::set_parent_process_death_signal(None);
+            let _ = rustix::thread::set_name(c"moored-init");
             // Its own end of stdio would keep a log open that the program has closed.
             crate::sys::fd::close_all();
             stay(Pid::from_raw(pid))

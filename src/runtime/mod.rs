@@ -22,6 +22,7 @@ mod seed;
 mod slots;
 mod spawn;
 
+pub use init::NAME as INIT_NAME;
 pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};

@@ -11,8 +11,9 @@
 //!
 //! # What ends a setup
 //!
-//! The report pipe. Its end of file without a failure means that the program was executed. An exit that comes first is looked at after the
-//! report was read to its end: the process is dead, so nothing more can come.
+//! The report pipe. Its end of file without a failure means that the program was executed, or that the setup was killed: which of them,
+//! the kernel says (`executed`). An exit that comes first is looked at after the report was read to its end: the process is dead, so
+//! nothing more can come.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,10 +23,13 @@ use std::sync::mpsc::Sender;
 
 use rustix::event::epoll;
 
+use super::adopt::Unlisted;
 use super::bell::Inbox;
+use super::executed::has_executed;
 use super::fifo::{self, Fifos};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
+use super::narrate;
 use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
@@ -54,8 +58,8 @@ pub enum Job {
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
     Look(ContainerId),
-    /// Take over an orphan of a dead keeper.
-    Adopt(ContainerId, i32, Run),
+    /// Find out about a generation that is live by the records, and was not in the keeper's list.
+    Settle(Box<Unlisted>),
     /// All that was known is adopted.
     AdoptionDone,
     /// Run a process inside, for a client.
@@ -112,9 +116,6 @@ pub struct Places {
 /// Standard output, standard error, and this.
 const HELD_REPORT: u8 = 2;
 
-/// Of a container found at work, until its unit's text is read and says otherwise.
-const LOG_LIMITS: crate::unit::Log = crate::unit::Log { max_size_bytes: 10 << 20, max_files: 5 };
-
 /// Wakes the hands for a job; the other tokens are [`Watched`].
 const BELL: u64 = 0;
 
@@ -122,43 +123,50 @@ const BELL: u64 = 0;
 const EVENTS_MAX: usize = 64;
 
 /// A container that was started or found.
-struct Handle {
-    pid: i32,
-    pidfd: Option<OwnedFd>,
-    cgroup: Option<ContainerCgroup>,
-    report: Option<(u64, OwnedFd)>,
-    tag: Vec<u8>,
-    /// The report says that the program runs.
-    executed: bool,
+#[derive(Default)]
+pub(super) struct Handle {
+    /// 0 until the keeper says it.
+    pub(super) pid: i32,
+    pub(super) pidfd: Option<OwnedFd>,
+    pub(super) cgroup: Option<ContainerCgroup>,
+    pub(super) report: Option<(u64, OwnedFd)>,
+    pub(super) tag: Vec<u8>,
+    /// The program runs or ran.
+    pub(super) executed: bool,
     /// `Started`, or a failure, was said.
-    announced: bool,
-    ended: bool,
+    pub(super) announced: bool,
+    pub(super) ended: bool,
+    /// Its keeper died under it.
+    pub(super) orphaned: bool,
     /// The cgroup's events and their token, while they are waited for.
-    emptying: Option<(u64, OwnedFd)>,
+    pub(super) emptying: Option<(u64, OwnedFd)>,
+    /// A duplicate of the pidfd and its token, for one that is nobody's child that we know.
+    pub(super) foreign: Option<(u64, OwnedFd)>,
 }
 
 /// What a token of the epoll set stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Watched {
+pub(super) enum Watched {
     Report(ContainerId),
     Cgroup(ContainerId),
+    Foreign(ContainerId),
 }
 
 /// The thread's state.
 pub struct Hands {
     inbox: Arc<Inbox<Job>>,
-    post: Sender<Mail>,
+    pub(super) post: Sender<Mail>,
     epoll: OwnedFd,
-    keeper: keeper::Requests,
-    cgroups: Arc<CgroupRoot>,
-    log: Arc<LogWriter>,
-    places: Places,
-    handles: BTreeMap<ContainerId, Handle>,
-    sessions: Sessions,
+    pub(super) keeper: keeper::Requests,
+    pub(super) cgroups: Arc<CgroupRoot>,
+    pub(super) log: Arc<LogWriter>,
+    pub(super) places: Places,
+    pub(super) handles: BTreeMap<ContainerId, Handle>,
+    pub(super) sessions: Sessions,
     watched: HashMap<u64, Watched>,
     next_token: u64,
     /// Collected between `Welcome` and `Synced`.
-    inventory: Option<Inventory>,
+    pub(super) inventory: Option<Inventory>,
 }
 
 impl Hands {
@@ -213,12 +221,12 @@ impl Hands {
         }
     }
 
-    fn say(&self, mail: Mail) {
+    pub(super) fn say(&self, mail: Mail) {
         // The loop ends before the hands only when the process ends.
         let _ = self.post.send(mail);
     }
 
-    fn fact(&self, fact: Fact) {
+    pub(super) fn fact(&self, fact: Fact) {
         self.say(Mail::Fact(fact));
     }
 
@@ -240,7 +248,7 @@ impl Hands {
             Job::Reload(job) => self.reload(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
-            Job::Adopt(id, pid, run) => self.adopt(id, pid, &run),
+            Job::Settle(unlisted) => self.settle(*unlisted),
             Job::AdoptionDone => self.ask(self.keeper.adoption_done()),
             Job::Session(job) => self.open_session(*job),
             Job::SessionGone(client) => self.sessions.client_gone(client),
@@ -256,7 +264,7 @@ impl Hands {
     }
 
     /// A request that the keeper did not get is lost with the keeper; its successor's `Welcome` begins everything anew.
-    fn ask(&self, sent: Result<(), keeper::ClientError>) {
+    pub(super) fn ask(&self, sent: Result<(), keeper::ClientError>) {
         if let Err(error) = sent {
             tracing::warn!("keeper: {error}");
         }
@@ -302,18 +310,7 @@ impl Hands {
         self.keeper.spawn(&spawn).map_err(|error| error.to_string())?;
         self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
-        let handle = Handle {
-            pid: 0,
-            pidfd: None,
-            cgroup: Some(cgroup),
-            report: Some(report),
-            tag,
-            executed: false,
-            announced: false,
-            ended: false,
-            emptying: None,
-        };
-        self.handles.insert(id, handle);
+        self.handles.insert(id, Handle { cgroup: Some(cgroup), report: Some(report), tag, ..Handle::default() });
         Ok(())
     }
 
@@ -336,7 +333,7 @@ impl Hands {
     // ---- what the kernel says ----
 
     /// Registers a descriptor; it stays open with the entry.
-    fn watch(&mut self, fd: OwnedFd, flags: epoll::EventFlags, what: Watched) -> (u64, OwnedFd) {
+    pub(super) fn watch(&mut self, fd: OwnedFd, flags: epoll::EventFlags, what: Watched) -> (u64, OwnedFd) {
         let token = self.next_token;
         self.next_token += 1;
         match epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags) {
@@ -346,7 +343,7 @@ impl Hands {
         (token, fd)
     }
 
-    fn unwatch(&mut self, token: u64, fd: &OwnedFd) {
+    pub(super) fn unwatch(&mut self, token: u64, fd: &OwnedFd) {
         self.watched.remove(&token);
         // It may already be closed on the other side, never on ours.
         let _ = epoll::delete(&self.epoll, fd);
@@ -356,6 +353,7 @@ impl Hands {
         match self.watched.get(&token).cloned() {
             Some(Watched::Report(id)) => self.read_report(&id),
             Some(Watched::Cgroup(id)) => self.look_at_cgroup(&id),
+            Some(Watched::Foreign(id)) => self.foreign_ended(&id),
             None => {}
         }
     }
@@ -364,29 +362,29 @@ impl Hands {
     fn read_report(&mut self, id: &ContainerId) {
         let Some(handle) = self.handles.get_mut(id) else { return };
         let Some((token, fd)) = handle.report.take() else { return };
-        let fact = match report::read(fd.as_fd()) {
-            Report::Pending => {
-                handle.report = Some((token, fd));
-                return;
-            }
-            Report::Executed => {
-                handle.executed = true;
-                None
-            }
-            Report::Failed(failure) => Some(Fact::StartFailed { id: id.clone(), text: failure.text }),
-        };
+        let report = report::read(fd.as_fd());
+        if report == Report::Pending {
+            handle.report = Some((token, fd));
+            return;
+        }
         self.unwatch(token, &fd);
         self.ask(self.keeper.release(&id.to_string(), HELD_REPORT));
-        match fact {
-            Some(fact) => self.announce(id, fact),
-            None => self.announce_started(id),
+        match report {
+            Report::Failed(failure) => self.announce(id, Fact::StartFailed { id: id.clone(), text: failure.text }),
+            Report::Closed | Report::Pending => self.announce_started(id),
         }
     }
 
-    /// The program may run before the keeper has said its pid, which is part of the fact.
-    fn announce_started(&mut self, id: &ContainerId) {
-        let Some(handle) = self.handles.get(id).filter(|handle| handle.executed && handle.pid != 0) else { return };
-        self.announce(id, Fact::Started { id: id.clone(), pid: host_pid(handle.pid) });
+    /// The program may run before the keeper has said its pid, which is part of the fact. A report pipe that nobody holds any more says
+    /// that the setup is over, in one way or the other: an orphan has none.
+    pub(super) fn announce_started(&mut self, id: &ContainerId) {
+        let over = |handle: &&mut Handle| handle.report.is_none() && handle.pid != 0 && !handle.announced;
+        let Some(handle) = self.handles.get_mut(id).filter(over) else { return };
+        handle.executed = handle.executed || has_executed(handle.pid);
+        let (executed, pid) = (handle.executed, host_pid(handle.pid));
+        if executed {
+            self.announce(id, Fact::Started { id: id.clone(), pid });
+        }
     }
 
     fn announce(&mut self, id: &ContainerId, fact: Fact) {
@@ -442,7 +440,7 @@ impl Hands {
             self.take_over(&id, child.full);
         }
         if let Some(inventory) = &mut self.inventory {
-            inventory.known.push(id.clone());
+            inventory.known.insert(id.clone());
         }
         let Some(handle) = self.handles.get_mut(&id) else { return };
         match child.state {
@@ -463,40 +461,12 @@ impl Hands {
                 self.fact(Fact::StartFailed { id: id.clone(), text });
                 self.after_end(&id);
             }
-            ChildState::Exited { exit, at_ns } => self.exited(&id, exit, BootTime(at_ns)),
+            ChildState::Exited { exit, at_ns } => self.exited(&id, child.pid, exit, BootTime(at_ns)),
         }
     }
 
-    /// Builds the handle of a container that an earlier supervisor started.
-    fn take_over(&mut self, id: &ContainerId, full: Option<keeper::Full>) {
-        if self.handles.contains_key(id) {
-            return;
-        }
-        let keeper::Full { tag, held } = full.unwrap_or(keeper::Full { tag: Vec::new(), held: Vec::new() });
-        let mut held = held.into_iter();
-        let (out, err, report) = (held.next().flatten(), held.next().flatten(), held.next().flatten());
-        if let (Some(out), Some(err)) = (out, err) {
-            self.log.attach(id.clone(), out, err, LOG_LIMITS);
-        }
-        let report = report.map(|fd| self.watch(fd, epoll::EventFlags::IN, Watched::Report(id.clone())));
-        let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
-        let announced = report.is_none();
-        let handle = Handle {
-            pid: 0,
-            pidfd: None,
-            cgroup,
-            report,
-            tag,
-            // Whoever released the report had read it to its end.
-            executed: announced,
-            announced,
-            ended: false,
-            emptying: None,
-        };
-        self.handles.insert(id.clone(), handle);
-    }
-
-    fn exited(&mut self, id: &ContainerId, exit: keeper::Exit, at: BootTime) {
+    /// It is a zombie until it is acknowledged, so its pid is still its own.
+    fn exited(&mut self, id: &ContainerId, pid: i32, exit: keeper::Exit, at: BootTime) {
         self.read_report(id);
         let Some(handle) = self.handles.get_mut(id) else { return };
         handle.ended = true;
@@ -506,15 +476,25 @@ impl Hands {
             keeper::Exit::Code(code) => Exit::Code(code),
             keeper::Exit::Signal { signal, .. } => Exit::Signal(signal),
         };
-        self.fact(Fact::Exited { id: id.clone(), exit, oom, at });
+        let (executed, orphaned) = (handle.executed || has_executed(pid), handle.orphaned);
+        self.fact(match (executed, orphaned) {
+            (true, _) => Fact::Exited { id: id.clone(), exit, oom, at },
+            // What sets a container up dies with its keeper.
+            (false, true) => Fact::NeverStarted { id: id.clone() },
+            (false, false) => {
+                let text = format!("its setup ended with {} before the program ran", narrate::words(exit));
+                Fact::StartFailed { id: id.clone(), text }
+            }
+        });
         self.after_end(id);
     }
 
-    fn after_end(&mut self, id: &ContainerId) {
+    pub(super) fn after_end(&mut self, id: &ContainerId) {
         self.log.drain(id.clone());
         self.look_at_cgroup(id);
     }
 
+    /// The names are those of the wire.
     fn refused(&mut self, refusal: &keeper::Refusal) {
         let why = std::io::Error::from_raw_os_error(refusal.errno);
         match (refusal.request.as_str(), ContainerId::parse(&refusal.id)) {
@@ -522,67 +502,18 @@ impl Hands {
                 self.fact(Fact::StartFailed { id: id.clone(), text: format!("the keeper refused to spawn it: {why}") });
                 self.look(id);
             }
-            ("spawn" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
+            // A keeper that took over was asked, and does not know it: the spawn was lost with the one before.
+            ("report", Some(id)) => {
+                self.fact(Fact::NeverStarted { id: id.clone() });
+                self.look(id);
+            }
             ("adopt", Some(id)) => {
                 self.fact(Fact::Lost { id: id.clone() });
                 self.look(id);
             }
+            ("spawn" | "report" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
             (request, _) => tracing::debug!("the keeper refused {request} of {}: {why}", refusal.id),
         }
-    }
-
-    // ---- adoption ----
-
-    fn begin_inventory(&mut self, stats: keeper::Stats) {
-        let (running, known, orphans, cgroups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        self.sessions.keeper_met();
-        self.inventory = Some(Inventory { running, known, orphans, took_over: stats.adopting, cgroups, stats });
-    }
-
-    fn orphan(&mut self, orphan: &keeper::Orphan) {
-        let below = |path: &str| path.strip_prefix(self.cgroups.path())?.strip_prefix('/').and_then(ContainerId::parse);
-        let id = orphan.cgroup.as_deref().and_then(below);
-        if let (Some(id), Some(inventory)) = (id, &mut self.inventory) {
-            // The eldest of a cgroup is the container's init; they are told by age.
-            if !inventory.orphans.iter().any(|(known, _)| *known == id) {
-                inventory.orphans.push((id, orphan.pid));
-            }
-        }
-    }
-
-    /// A keeper was met: what this process has and the keeper has not is announced again; the rest is the loop's to decide.
-    fn end_inventory(&mut self) {
-        let Some(mut inventory) = self.inventory.take() else { return };
-        self.sessions.keeper_synced(&self.keeper, &self.post);
-        let lost: Vec<ContainerId> = self
-            .handles
-            .iter()
-            .filter(|(id, handle)| !handle.ended && !inventory.known.contains(id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in lost {
-            let Some(handle) = self.handles.get(&id).filter(|handle| handle.pid != 0) else { continue };
-            let fifos = fifo::reopen(&self.places.containers, &id);
-            let held =
-                fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
-            let pidfd = handle.pidfd.as_ref().map(|fd| fd.as_fd());
-            self.ask(self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, handle.pid, pidfd, &held));
-            inventory.known.push(id.clone());
-            inventory.orphans.retain(|(orphan, _)| *orphan != id);
-        }
-        inventory.cgroups =
-            self.cgroups.list().unwrap_or_default().iter().filter_map(|id| ContainerId::parse(id)).collect();
-        inventory.cgroups.retain(|id| !inventory.known.contains(id));
-        self.say(Mail::Inventory(inventory));
-    }
-
-    fn adopt(&mut self, id: ContainerId, pid: i32, run: &Run) {
-        let tag = postcard::to_stdvec(run).unwrap_or_default();
-        let fifos = fifo::reopen(&self.places.containers, &id);
-        let held = fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
-        self.ask(self.keeper.adopt(&id.to_string(), Kind::Container, &tag, pid, None, &held));
-        let held = fifos.map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
-        self.take_over(&id, Some(keeper::Full { tag, held }));
     }
 
     // ---- stop ----
@@ -663,31 +594,15 @@ impl Hands {
         {
             return self.failed(id, Deed::Clear, text);
         }
-        if let Some(handle) = self.handles.remove(&id)
-            && let Some((token, fd)) = &handle.report
-        {
-            self.unwatch(*token, fd);
+        if let Some(handle) = self.handles.remove(&id) {
+            [handle.report, handle.emptying, handle.foreign]
+                .iter()
+                .flatten()
+                .for_each(|(token, fd)| self.unwatch(*token, fd));
         }
         self.log.detach(id.clone());
         self.ask(self.keeper.ack(&name));
         self.fact(Fact::Cleared { id });
-    }
-
-    /// For a generation that ended without a handle, or before it had one.
-    fn look(&mut self, id: ContainerId) {
-        if !self.handles.contains_key(&id) {
-            let held = fifo::reopen(&self.places.containers, &id)
-                .map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
-            let drained = held.is_empty();
-            self.take_over(&id, Some(keeper::Full { tag: Vec::new(), held }));
-            if drained {
-                self.fact(Fact::Drained { id: id.clone() });
-            }
-        }
-        if let Some(handle) = self.handles.get_mut(&id) {
-            handle.ended = true;
-        }
-        self.after_end(&id);
     }
 
     // ---- sessions and figures ----
@@ -705,7 +620,7 @@ impl Hands {
     }
 }
 
-fn host_pid(pid: i32) -> HostPid {
+pub(super) fn host_pid(pid: i32) -> HostPid {
     HostPid(u32::try_from(pid).unwrap_or(0))
 }
 
@@ -714,7 +629,7 @@ fn send(pidfd: BorrowedFd<'_>, signal: Signal) -> rustix::io::Result<()> {
 }
 
 /// A pidfd becomes readable when its process ends (pidfd_open(2)).
-fn is_alive(pidfd: BorrowedFd<'_>) -> bool {
+pub(super) fn is_alive(pidfd: BorrowedFd<'_>) -> bool {
     let mut fds = [rustix::event::PollFd::from_borrowed_fd(pidfd, rustix::event::PollFlags::IN)];
     matches!(rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())), Ok(0))
 }

@@ -1,5 +1,7 @@
 //! The one mailbox. Sources post, the loop drains; nothing acts on an event by itself.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::control;
 use crate::keeper;
 use crate::plan::{Fact, HostPid, Run};
@@ -34,16 +36,14 @@ pub enum Mail {
 }
 
 /// What the keeper knows, once per connection to it.
+#[derive(Default)]
 pub struct Inventory {
     /// Containers that live: adopted.
     pub running: Vec<(ContainerId, HostPid, Run)>,
-    /// Every container the keeper has a record of, ended ones included. A generation that is begun and not among them was
-    /// never spawned, or is lost.
-    pub known: Vec<ContainerId>,
-    /// Children of a dead keeper that belong to a container's cgroup: id and pid of the eldest.
-    pub orphans: Vec<(ContainerId, i32)>,
-    /// Whether the keeper took over from a dead one: then what it does not know may have run and ended unseen.
-    pub took_over: bool,
+    /// Every container the keeper has a record of, ended ones included.
+    pub known: BTreeSet<ContainerId>,
+    /// Children of a dead keeper that belong to a container's cgroup: start time and pid of the eldest.
+    pub orphans: BTreeMap<ContainerId, (u64, i32)>,
     /// Cgroups under our root that are no container's that the keeper knows.
     pub cgroups: Vec<ContainerId>,
     /// Figures.

@@ -14,11 +14,13 @@
 //!
 //! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
 
+mod adopt;
 mod bell;
 mod calls;
 mod catalogue;
 mod clock;
 mod events;
+mod executed;
 mod fifo;
 mod files;
 mod hands;
@@ -53,6 +55,7 @@ use round::{End, Supervisor};
 use crate::cli::Settings;
 use crate::runtime::cgroup::CgroupRoot;
 use crate::store::Good;
+use crate::sys::heap;
 use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
 use crate::watch::{Options, Watch, trusted::Trust};
 use crate::{control, keeper};
@@ -87,6 +90,7 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
 pub fn main(settings: Settings) -> ExitCode {
+    heap::share();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
     match supervise(settings) {
         Ok(End::Stopped | End::Detached) => ExitCode::SUCCESS,
@@ -103,6 +107,7 @@ pub fn main(settings: Settings) -> ExitCode {
 }
 
 fn supervise(settings: Settings) -> Result<End, SetupError> {
+    keeper::outlive().map_err(step("clearing the death signal"))?;
     let (post, mailbox) = channel::<Mail>();
     let stored = post.clone();
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
@@ -132,6 +137,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let mut catalogue = Catalogue::new(&settings.units_dirs);
     remember(&mut catalogue, left.good);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
+    supervisor.restore_texts();
     supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);

@@ -11,8 +11,8 @@ use crate::runtime::Failure;
 pub enum Report {
     /// Nothing was said yet.
     Pending,
-    /// The pipe was closed by execve(2).
-    Executed,
+    /// The pipe was closed, by execve(2) or by a death.
+    Closed,
     /// A step failed: which and why.
     Failed(Failure),
 }
@@ -22,7 +22,7 @@ pub fn read(pipe: BorrowedFd<'_>) -> Report {
     let mut bytes = [0u8; Failure::MAX_BYTES];
     loop {
         match rustix::io::read(pipe, &mut bytes) {
-            Ok(0) => return Report::Executed,
+            Ok(0) => return Report::Closed,
             Ok(length) => return Report::Failed(decoded(bytes.get(..length).unwrap_or_default())),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => return Report::Pending,

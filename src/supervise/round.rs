@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
+use super::adopt::Unlisted;
 use super::bell::Inbox;
 use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
@@ -23,11 +24,15 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Observed, Run, State, Status, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Status, reconcile};
+use crate::sys::heap;
 use crate::unit::{ContainerId, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
+
+/// So long after the last mail the heap is trimmed.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Reconcile settles in one or two passes; what is left after these waits for the next round, at once.
 const PASSES_MAX: usize = 4;
@@ -121,6 +126,12 @@ impl Supervisor {
         }
     }
 
+    /// The texts that an earlier supervisor left are in force from the start, whatever the directories say later: until then nothing is
+    /// done, but `ps` knows the units.
+    pub fn restore_texts(&mut self) {
+        self.update_desired();
+    }
+
     /// Stop marks of an earlier boot hold in this one.
     pub fn restore_marks(&mut self, marks: Vec<(UnitName, Hold)>) {
         for (unit, hold) in marks {
@@ -202,26 +213,24 @@ impl Supervisor {
 
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { running, known, orphans, took_over, cgroups, stats } = inventory;
+        let Inventory { running, known, orphans, cgroups, stats } = inventory;
         self.keeper = stats;
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }
-        let live: Vec<(ContainerId, Run, bool)> = self
-            .observed
-            .units
-            .values()
-            .filter_map(|seen| seen.live.as_ref())
-            .map(|live| (live.id.clone(), live.run.clone(), matches!(live.state, State::Starting)))
-            .collect();
-        for (id, run, starting) in live.iter().filter(|(id, _, _)| !known.contains(id)).cloned() {
-            match orphans.iter().find(|(orphan, _)| *orphan == id) {
-                Some((_, pid)) => self.hands.push(Job::Adopt(id, *pid, run)),
-                None if starting && !took_over => self.settle(&id, Fact::NeverStarted { id: id.clone() }),
-                None => self.settle(&id, Fact::Lost { id: id.clone() }),
-            }
+        let live: Vec<&Live> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).collect();
+        for live in live.iter().filter(|live| !known.contains(&live.id)) {
+            self.hands.push(Job::Settle(Box::new(Unlisted {
+                id: live.id.clone(),
+                run: live.run.clone(),
+                orphan: orphans.get(&live.id).map(|(_, pid)| *pid),
+                starting: live.pid.is_none(),
+                fresh: stats.fresh,
+            })));
         }
-        self.unknown_cgroups = cgroups.into_iter().filter(|id| !live.iter().any(|(live, _, _)| live == id)).collect();
+        let is_known = |id: &ContainerId| live.iter().any(|live| live.id == *id);
+        let unknown_cgroups = cgroups.into_iter().filter(|id| !is_known(id)).collect();
+        self.unknown_cgroups = unknown_cgroups;
         for id in &self.unknown_cgroups {
             tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
         }
@@ -230,11 +239,6 @@ impl Supervisor {
         if stats.stopping {
             self.stop_all("signal");
         }
-    }
-
-    fn settle(&mut self, id: &ContainerId, fact: Fact) {
-        self.record(&fact);
-        self.hands.push(Job::Look(id.clone()));
     }
 
     // ---- a round ----
@@ -347,8 +351,7 @@ impl Supervisor {
             (None, _) => narrate::removed(name),
         };
         match &good {
-            Some(good) if errors.is_empty() => self.keep(good),
-            Some(_) => {}
+            Some(good) => self.keep(good, errors.is_empty()),
             None => self.files.drop_good(name),
         }
         if self.scanned {
@@ -356,8 +359,11 @@ impl Supervisor {
         }
     }
 
-    fn keep(&mut self, good: &InForce) {
-        self.files.keep_good(good);
+    /// A text that was read on disk is stored; the limits of the log are those in force in any case.
+    fn keep(&mut self, good: &InForce, read: bool) {
+        if read {
+            self.files.keep_good(good);
+        }
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }
 
@@ -497,14 +503,21 @@ fn earliest(a: Option<BootTime>, b: Option<BootTime>) -> Option<BootTime> {
     a.into_iter().chain(b).min()
 }
 
-/// Waits for mail or the deadline; `None` is the deadline.
+/// Waits for mail or the deadline; `None` is the deadline. After a second in which nothing came, what the rounds before needed and the
+/// next ones may not is given back; from then on it sleeps until something happens.
 fn sleep(mailbox: &Receiver<Mail>, wake_at: Option<BootTime>) -> Option<Mail> {
-    let Some(wake_at) = wake_at else {
-        // Every thread holds a sender for as long as the process lives.
-        return mailbox.recv().ok();
-    };
-    let wait: Duration = wake_at.since(clock::now().boot);
-    mailbox.recv_timeout(wait).ok()
+    let wait = wake_at.map(|wake_at| wake_at.since(clock::now().boot));
+    if wait.is_none_or(|wait| wait > QUIET) {
+        match mailbox.recv_timeout(QUIET) {
+            Ok(mail) => return Some(mail),
+            // Every thread holds a sender for as long as the process lives.
+            Err(_) => heap::trim(),
+        }
+    }
+    match wake_at {
+        None => mailbox.recv().ok(),
+        Some(wake_at) => mailbox.recv_timeout(wake_at.since(clock::now().boot)).ok(),
+    }
 }
 
 /// For threads that post.

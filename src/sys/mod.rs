@@ -3,6 +3,7 @@
 pub mod base;
 pub mod clone;
 pub mod fd;
+pub mod heap;
 pub mod image;
 pub mod keyring;
 pub mod lease;

@@ -1,10 +1,12 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
+mod crash;
 mod debian;
 mod exec;
 mod hostile;
 mod layers;
+mod leaks;
 mod logs;
 mod mistakes;
 mod oci;

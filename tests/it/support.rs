@@ -51,9 +51,14 @@ pub struct TempDir(pub PathBuf);
 impl TempDir {
     /// `name` is for people who look at what a killed test left.
     pub fn new(name: &str) -> TempDir {
+        TempDir::below(&std::env::temp_dir(), name)
+    }
+
+    /// At a place that is not the usual one.
+    pub fn below(place: &Path, name: &str) -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("moored-it-{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(unique);
+        let path = place.join(unique);
         fs::create_dir_all(&path).unwrap();
         TempDir(path)
     }
@@ -132,7 +137,11 @@ pub struct Pids {
 impl Supervisor {
     /// Makes the directories; nothing runs yet.
     pub fn prepare(name: &str) -> Supervisor {
-        let dir = TempDir::new(name);
+        Supervisor::prepare_in(TempDir::new(name))
+    }
+
+    /// The same in a directory of the caller's choice.
+    pub fn prepare_in(dir: TempDir) -> Supervisor {
         fs::create_dir(dir.join("units")).unwrap();
         let cgroup_root = format!("/{}", dir.0.file_name().unwrap().to_string_lossy());
         Supervisor { dir, cgroup_root, arguments: Vec::new(), anchor: None }
@@ -334,6 +343,8 @@ impl Supervisor {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if pid != std::process::id() as i32 && String::from_utf8_lossy(&line).contains(&run) {
+                // A keeper does not name the directory, and would start the supervisor again.
+                keeper_of(pid).into_iter().for_each(|keeper| kill(keeper, rustix::process::Signal::KILL));
                 kill(pid, rustix::process::Signal::KILL);
             }
         }
@@ -347,6 +358,14 @@ impl Drop for Supervisor {
         }
         self.clean_up();
     }
+}
+
+/// The parent, if it is a keeper.
+fn keeper_of(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    let line = fs::read(format!("/proc/{parent}/cmdline")).ok()?;
+    (line == b"moored\0keeper\0").then_some(parent)
 }
 
 fn kill(pid: i32, signal: rustix::process::Signal) {

@@ -43,7 +43,7 @@ pub(super) const WAKE: u64 = u64::MAX;
 
 /// What the handle wants of the thread.
 pub(super) enum Command {
-    Attach { id: ContainerId, pipes: [OwnedFd; 2], limits: Log },
+    Attach { id: ContainerId, pipes: [OwnedFd; 2], limits: Option<Log> },
     Drain(ContainerId),
     Detach(ContainerId),
     SetLimits(UnitName, Log),
@@ -184,9 +184,7 @@ impl Mover {
                 Ok(Command::Drain(id)) => self.drain(id),
                 Ok(Command::Detach(id)) => self.detach(&id),
                 Ok(Command::SetLimits(unit, limits)) => {
-                    if let Some(log) = self.units.get_mut(&unit) {
-                        log.set_limits(limits);
-                    }
+                    self.units.entry(unit).or_insert_with(UnitLog::empty).set_limits(limits)
                 }
                 Err(TryRecvError::Empty) => return true,
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
@@ -197,7 +195,7 @@ impl Mover {
         }
     }
 
-    fn attach(&mut self, id: ContainerId, [out, err]: [OwnedFd; 2], limits: Log) {
+    fn attach(&mut self, id: ContainerId, [out, err]: [OwnedFd; 2], limits: Option<Log>) {
         self.detach(&id);
         let pipe = |fd| Pipe { fd, full_turns: 0, grown: false, hushed: false };
         let pipes = [pipe(out), pipe(err)];
@@ -219,7 +217,7 @@ impl Mover {
                 new.insert(UnitLog::found(&dir).unwrap_or_else(|_| UnitLog::empty()))
             }
         };
-        log.set_limits(limits);
+        limits.into_iter().for_each(|limits| log.set_limits(limits));
         log.attached += 1;
         self.slots.insert(id.clone(), slot);
         self.containers[slot] = Some(Container { id, pipes, dropped: [0; 2], begun: false, failing: None });

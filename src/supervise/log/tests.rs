@@ -399,6 +399,29 @@ fn a_restarted_writer_goes_on_in_the_same_file_and_generation() {
 }
 
 #[test]
+fn a_found_container_costs_no_file_before_its_caps_are_known() {
+    let mut world = World::new(u64::MAX);
+    let mut web = world.run("web", 1, (4096, 100));
+    for _ in 0..40 {
+        web.out.write_all(&[b'x'; 2000]).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    world.drain(&web);
+    let files = |world: &World| std::fs::read_dir(world.dir.0.join("web")).unwrap().count();
+    let before = files(&world);
+    world.writer.take().unwrap().shutdown();
+    let (writer, events) = start(&world.dir.0, u64::MAX);
+    (world.writer, world.events) = (Some(writer), events);
+    let id = ContainerId { unit: name("web"), generation: 1 };
+    let ((out_end, mut out), (err_end, err)) = (pipe(), pipe());
+    world.writer().attach_again(id.clone(), out_end, err_end);
+    // More than the size at which the default caps would begin a new file and remove all but five.
+    (0..11 << 4).for_each(|_| out.write_all(&[b'y'; 64 << 10]).unwrap());
+    world.drain(&Container { id, out, err });
+    assert!(before > 20 && files(&world) >= before, "{before} files before");
+}
+
+#[test]
 fn leftovers_of_a_rotation_that_was_cut_short_are_removed() {
     let dir = TempDir::new();
     let unit = dir.0.join("web");

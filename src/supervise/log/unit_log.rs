@@ -93,8 +93,8 @@ pub struct UnitLog {
     owed: Option<(u64, [u64; 2])>,
 }
 
-/// Caps in force until somebody attaches: DESIGN §7's defaults.
-const DEFAULT_LIMITS: Log = Log { max_size_bytes: 10 << 20, max_files: 5 };
+/// Caps in force until somebody says others: the host's cap alone.
+const NO_LIMITS: Log = Log { max_size_bytes: u64::MAX, max_files: u32::MAX };
 
 impl UnitLog {
     /// What is on disk already. Removes leftovers of a rotation that a crash cut short.
@@ -121,7 +121,7 @@ impl UnitLog {
             cursor: Cursor::default(),
             files: None,
             known: false,
-            limits: DEFAULT_LIMITS,
+            limits: NO_LIMITS,
             attached: 0,
             owed: None,
         }

@@ -108,7 +108,13 @@ impl LogWriter {
     /// Takes the read ends of a container's two FIFOs (`O_RDONLY` or `O_RDWR`; made non-blocking). After a crash of the
     /// supervisor the same FIFOs are attached again and the log goes on where the kernel left it.
     pub fn attach(&self, id: ContainerId, out: OwnedFd, err: OwnedFd, limits: Log) {
-        self.send(Command::Attach { id, pipes: [out, err], limits });
+        self.send(Command::Attach { id, pipes: [out, err], limits: Some(limits) });
+    }
+
+    /// The same for a container found at work, whose caps are those that [`LogWriter::set_limits`] said or says: until then its log grows,
+    /// for a file that is removed too early does not come back.
+    pub fn attach_again(&self, id: ContainerId, out: OwnedFd, err: OwnedFd) {
+        self.send(Command::Attach { id, pipes: [out, err], limits: None });
     }
 
     /// The container has ended: move what is in its pipes now, detach it, post [`LogEvent::Drained`]. Also posted for an id that is not attached.
@@ -121,7 +127,7 @@ impl LogWriter {
         self.send(Command::Detach(id));
     }
 
-    /// New caps for a unit.
+    /// Caps of a unit, attached or not.
     pub fn set_limits(&self, unit: UnitName, limits: Log) {
         self.send(Command::SetLimits(unit, limits));
     }

@@ -1,0 +1,185 @@
+//! Adoption: what a keeper, a dead keeper's children and the cgroups say of the containers that should be there.
+//!
+//! It happens whenever a keeper is met: at the supervisor's start, and when the anchor took a dead keeper's place. Nobody is asked twice,
+//! and nothing is concluded from the absence of an answer:
+//!
+//! | the generation is | and | so |
+//! |---|---|---|
+//! | in the keeper's list | | it is as the list says |
+//! | ours, announced | not in the list | adopted by its pidfd: the keeper before died |
+//! | ours, not announced | an orphan has its cgroup | adopted: the keeper before had forked it |
+//! | | no orphan | asked for; a refusal says that the spawn was lost, since requests are answered in their order |
+//! | of the records only | an orphan has its cgroup | adopted |
+//! | | something lives in its cgroup | foreign: keeper and anchor are both dead. It goes on, is stopped as any other, and how it ends stays unknown |
+//! | | it was starting, and this keeper is not the first since | its spawn was never sent |
+//! | | else | it ended, and nobody can say how |
+//!
+//! The loop asks about records behind the starts that it has ordered, and jobs are done in order: so one that is just being started
+//! is never taken for one that is gone.
+
+use std::os::fd::AsFd;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::fifo;
+use super::hands::{Handle, Hands, Watched, host_pid, is_alive};
+use super::mail::{Inventory, Mail};
+use crate::keeper::{self, Kind};
+use crate::plan::{Fact, Run};
+use crate::runtime::cgroup::ContainerCgroup;
+use crate::unit::ContainerId;
+use rustix::event::epoll::EventFlags;
+
+/// A generation that is live by the records and was not in the keeper's list.
+pub struct Unlisted {
+    /// Which.
+    pub id: ContainerId,
+    /// What it was started with.
+    pub run: Run,
+    /// The dead keeper's child in its cgroup.
+    pub orphan: Option<i32>,
+    /// The records have no word from a keeper.
+    pub starting: bool,
+    /// This keeper has forked nothing that a record could be about.
+    pub fresh: bool,
+}
+
+impl Hands {
+    pub(super) fn begin_inventory(&mut self, stats: keeper::Stats) {
+        self.sessions.keeper_met();
+        self.inventory = Some(Inventory { stats, ..Inventory::default() });
+    }
+
+    /// The eldest of a cgroup is the container's init; what else was left to us (execs, daemons) is younger.
+    pub(super) fn orphan(&mut self, orphan: &keeper::Orphan) {
+        let in_root = |path: &str| {
+            path.strip_prefix(self.cgroups.path())?.strip_prefix('/')?.split('/').next().map(str::to_owned)
+        };
+        let id = orphan.cgroup.as_deref().and_then(in_root).and_then(|name| ContainerId::parse(&name));
+        if let (Some(id), Some(inventory)) = (id, &mut self.inventory) {
+            let found = (orphan.started_ticks, orphan.pid);
+            inventory.orphans.entry(id).and_modify(|eldest| *eldest = found.min(*eldest)).or_insert(found);
+        }
+    }
+
+    /// All of a keeper's list is there: what this process has and the keeper has not is announced to it; the rest is the loop's.
+    pub(super) fn end_inventory(&mut self) {
+        let Some(mut inventory) = self.inventory.take() else { return };
+        let unlisted = |(id, handle): &(&ContainerId, &Handle)| !handle.ended && !inventory.known.contains(id);
+        let unlisted: Vec<ContainerId> = self.handles.iter().filter(unlisted).map(|(id, _)| id.clone()).collect();
+        for id in unlisted {
+            let orphan = inventory.orphans.get(&id).map(|(_, pid)| *pid);
+            self.announce_to_keeper(&id, orphan);
+        }
+        self.sessions.keeper_synced(&self.keeper, &self.post);
+        let cgroups = self.cgroups.list().unwrap_or_default();
+        inventory.cgroups = cgroups.iter().filter_map(|id| ContainerId::parse(id)).collect();
+        inventory.cgroups.retain(|id| !inventory.known.contains(id) && !self.handles.contains_key(id));
+        self.say(Mail::Inventory(inventory));
+    }
+
+    fn announce_to_keeper(&mut self, id: &ContainerId, orphan: Option<i32>) {
+        let Some(handle) = self.handles.get_mut(id).filter(|handle| handle.foreign.is_none()) else { return };
+        let pid = if handle.pid == 0 { orphan } else { Some(handle.pid) };
+        let Some(pid) = pid else { return self.ask(self.keeper.report(&id.to_string())) };
+        handle.orphaned = true;
+        let pidfd = handle.pidfd.as_ref().map(AsFd::as_fd);
+        let fifos = fifo::reopen(&self.places.containers, id);
+        let held = fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
+        let asked = self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, pid, pidfd, &held);
+        self.ask(asked);
+    }
+
+    /// Of the records only, unless it was begun meanwhile. See the module.
+    pub(super) fn settle(&mut self, unlisted: Unlisted) {
+        let Unlisted { id, run, orphan, starting, fresh } = unlisted;
+        if self.handles.contains_key(&id) {
+            return;
+        }
+        if let Some(pid) = orphan {
+            self.take_over_from_disk(&id, &run);
+            return self.announce_to_keeper(&id, Some(pid));
+        }
+        if self.take_over_foreign(&id, &run) {
+            return;
+        }
+        self.fact(match starting && !fresh {
+            true => Fact::NeverStarted { id: id.clone() },
+            false => Fact::Lost { id: id.clone() },
+        });
+        self.look(id);
+    }
+
+    fn take_over_from_disk(&mut self, id: &ContainerId, run: &Run) {
+        let tag = postcard::to_stdvec(run).unwrap_or_default();
+        let fifos = fifo::reopen(&self.places.containers, id);
+        let held = fifos.map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
+        self.take_over(id, Some(keeper::Full { tag, held }));
+    }
+
+    /// Builds the handle of a container that an earlier supervisor started.
+    pub(super) fn take_over(&mut self, id: &ContainerId, full: Option<keeper::Full>) {
+        if self.handles.contains_key(id) {
+            return;
+        }
+        let keeper::Full { tag, held } = full.unwrap_or(keeper::Full { tag: Vec::new(), held: Vec::new() });
+        let mut held = held.into_iter();
+        let (out, err, report) = (held.next().flatten(), held.next().flatten(), held.next().flatten());
+        if let (Some(out), Some(err)) = (out, err) {
+            // Its limits are those of its unit, which is not read yet.
+            self.log.attach_again(id.clone(), out, err);
+        }
+        let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
+        let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
+        self.handles.insert(id.clone(), Handle { cgroup, report, tag, ..Handle::default() });
+    }
+
+    /// For a generation that ended without a handle, or before it had one.
+    pub(super) fn look(&mut self, id: ContainerId) {
+        if !self.handles.contains_key(&id) {
+            let fifos = fifo::reopen(&self.places.containers, &id);
+            let held = fifos.map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
+            self.take_over(&id, Some(keeper::Full { tag: Vec::new(), held }));
+        }
+        if let Some(handle) = self.handles.get_mut(&id) {
+            handle.ended = true;
+        }
+        self.after_end(&id);
+    }
+
+    // ---- foreign: nobody's child that we know ----
+
+    /// Whether something lives in its cgroup: then it is watched by a pidfd.
+    fn take_over_foreign(&mut self, id: &ContainerId, run: &Run) -> bool {
+        let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
+        let Some((pid, pidfd)) = cgroup.as_ref().and_then(eldest) else { return false };
+        let Ok(copy) = pidfd.try_clone() else { return false };
+        self.take_over_from_disk(id, run);
+        let watched = self.watch(copy, EventFlags::IN, Watched::Foreign(id.clone()));
+        let Some(handle) = self.handles.get_mut(id) else { return false };
+        (handle.pid, handle.pidfd, handle.foreign) = (pid, Some(pidfd), Some(watched));
+        (handle.executed, handle.announced) = (true, true);
+        self.fact(Fact::Adopted { id: id.clone(), pid: host_pid(pid), run: Box::new(run.clone()) });
+        true
+    }
+
+    pub(super) fn foreign_ended(&mut self, id: &ContainerId) {
+        let Some(handle) = self.handles.get_mut(id) else { return };
+        if let Some((token, fd)) = handle.foreign.take() {
+            (handle.ended, handle.pidfd) = (true, None);
+            self.unwatch(token, &fd);
+        }
+        self.fact(Fact::Lost { id: id.clone() });
+        self.after_end(id);
+    }
+}
+
+/// The first process of a container by its start, which is its pid 1. Its number is from a list, so it is held first and then looked up
+/// again: then it is that process.
+fn eldest(cgroup: &ContainerCgroup) -> Option<(i32, std::os::fd::OwnedFd)> {
+    let pids = cgroup.processes().ok()?.into_iter().filter_map(|pid| i32::try_from(pid).ok());
+    let (_, pid) = pids.filter_map(|pid| Some((keeper::started_ticks(pid)?, pid))).min()?;
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let is_listed = cgroup.processes().ok()?.iter().any(|listed| i32::try_from(*listed) == Ok(pid));
+    (is_listed && is_alive(pidfd.as_fd())).then_some((pid, pidfd))
+}
