@@ -102,6 +102,22 @@ pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>
     Ok(code)
 }
 
+/// What is said of removals comes first, then what `sync` says.
+pub(super) fn apply(run_dir: &Path, confirm_removals: bool) -> Result<u8, Failure> {
+    let mut answers = answers(run_dir, &Request::Apply { confirm_removals })?;
+    loop {
+        match answers.next()? {
+            Some(Response::Done { lines }) => print_lines(&lines)?,
+            Some(Response::Synced { code, lines }) => {
+                print_lines(&lines)?;
+                return Ok(code);
+            }
+            Some(_) => return Err(Failure::WrongAnswer),
+            None => return Err(Failure::NoAnswer),
+        }
+    }
+}
+
 pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result<u8, Failure> {
     #[derive(Serialize)]
     struct Plan {

@@ -202,7 +202,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Kill { units, signal, all } => ask::kill(run_dir, units, signal, all)?,
         Command::Down => ask::act(run_dir, &Request::Down)?,
         Command::Apply { atomic: Some(_), .. } => return Err(Failure::NotBuilt("apply --atomic")),
-        Command::Apply { confirm_removals, atomic: None } => ask::act(run_dir, &Request::Apply { confirm_removals })?,
+        Command::Apply { confirm_removals, atomic: None } => ask::apply(run_dir, confirm_removals)?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
         Command::Check { paths, json } => check::check(&paths, json)?,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::clock;
 use super::hands::Job;
+use super::narrate;
 use super::round::{Supervisor, Waiter, Waiting};
 use super::session::{ExecProcess, Purpose, SessionJob};
 use super::usage::StatusJob;
@@ -81,7 +82,9 @@ impl Supervisor {
             Request::Apply { confirm_removals } => {
                 if confirm_removals {
                     let gone = self.catalogue.confirm_removals();
-                    gone.iter().for_each(|unit| tracing::info!("{unit}: removal confirmed by {by}"));
+                    let line = |unit: &UnitName| format!("{unit}: removal confirmed");
+                    reply.send(&Response::Done { lines: gone.iter().map(line).collect() });
+                    gone.iter().for_each(|unit| self.tell(narrate::confirmed(unit, &by)));
                 }
                 self.sync(Vec::new(), None, reply);
             }
@@ -201,18 +204,25 @@ impl Supervisor {
 
     /// What on disk is not in force, and why.
     fn not_in_force(&self) -> Response {
+        let valid = |unit: &&UnitName| self.catalogue.errors(unit).is_empty();
         let change = |unit: &UnitName| {
             let why = self.catalogue.drift(unit)?;
-            let how = if self.catalogue.errors(unit).is_empty() { "wait" } else { "none" };
-            Some(Change { unit: unit.to_string(), how: how.to_owned(), why })
+            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why })
         };
         let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
-        Response::Plan { changes: self.catalogue.names().filter_map(change).collect(), errors: errors.collect() }
+        Response::Plan {
+            changes: self.catalogue.names().filter(valid).filter_map(change).collect(),
+            errors: errors.collect(),
+        }
     }
 
     /// What the texts in `dir` would change; read on a thread of its own, since a directory may be slow.
     fn compare(&self, dir: std::path::PathBuf, reply: Reply) -> Result<(), String> {
-        let ours = self.desired.units.iter().map(|(name, want)| (name.clone(), want.fingerprint)).collect();
+        let in_force = |name: &UnitName| {
+            let good = self.catalogue.in_force(name)?;
+            Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
+        };
+        let ours = self.catalogue.names().filter_map(in_force).collect();
         let work = move || finish(&reply, &super::offline::compare(&dir, &ours));
         let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
         thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))

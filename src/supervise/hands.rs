@@ -30,7 +30,7 @@ use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use crate::keeper::{self, ChildState, Kind};
-use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Run};
+use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
 use crate::unit::{ContainerId, Reload, Signal, SourceFacts, Unit};
 
@@ -50,6 +50,8 @@ pub enum Job {
     Signal(ContainerId, Signal),
     /// Tell it to reload.
     Reload(Box<ReloadJob>),
+    /// Write other limits into its cgroup.
+    Limit(Box<LimitJob>),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
@@ -101,6 +103,18 @@ pub struct ReloadJob {
     pub facts: Arc<SourceFacts>,
 }
 
+/// All that a change of limits needs.
+pub struct LimitJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// What is changed.
+    pub limits: Limits,
+    /// The text that says so.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+}
+
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -133,6 +147,8 @@ struct Handle {
     /// `Started`, or a failure, was said.
     announced: bool,
     ended: bool,
+    /// Its cgroup was killed once.
+    killed: bool,
     /// The cgroup's events and their token, while they are waited for.
     emptying: Option<(u64, OwnedFd)>,
 }
@@ -238,6 +254,7 @@ impl Hands {
             Job::Kill(id) => self.kill(id),
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
+            Job::Limit(job) => self.limit(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Adopt(id, pid, run) => self.adopt(id, pid, &run),
@@ -311,6 +328,7 @@ impl Hands {
             executed: false,
             announced: false,
             ended: false,
+            killed: false,
             emptying: None,
         };
         self.handles.insert(id, handle);
@@ -490,6 +508,7 @@ impl Hands {
             executed: false,
             announced,
             ended: false,
+            killed: false,
             emptying: None,
         };
         self.handles.insert(id.clone(), handle);
@@ -604,17 +623,16 @@ impl Hands {
     }
 
     fn kill(&mut self, id: ContainerId) {
-        let Some(handle) = self.handles.get(&id) else { return };
-        let killed = handle.cgroup.as_ref().map_or(Ok(()), ContainerCgroup::kill);
-        match killed {
-            Err(error) => self.failed(id, Deed::Kill, error.to_string()),
-            Ok(()) => {
-                let left =
-                    handle.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).map_or(0, |left| left.len());
-                if left > 0 {
-                    self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
-                }
-            }
+        let Some(handle) = self.handles.get_mut(&id) else { return };
+        let again = std::mem::replace(&mut handle.killed, true);
+        let Some(cgroup) = &handle.cgroup else { return };
+        // What an earlier kill left: a process takes its time to die, and the plan does not kill again before that is over.
+        let left = if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
+        if let Err(error) = cgroup.kill() {
+            return self.failed(id, Deed::Kill, error.to_string());
+        }
+        if left > 0 {
+            self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
         }
     }
 
@@ -642,6 +660,18 @@ impl Hands {
                 }
             }
             Reload::Exec(args) => self.open_session(SessionJob::reload(id, unit, facts, args)),
+        }
+    }
+
+    fn limit(&mut self, job: LimitJob) {
+        let LimitJob { id, limits, unit, facts } = job;
+        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
+        let written = program::compile(&unit, &facts, &id.to_string())
+            .map_err(|errors| errors.join("; "))
+            .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
+        match written {
+            Ok(()) => self.fact(Fact::Limited { id, limits }),
+            Err(text) => self.failed(id, Deed::Update, text),
         }
     }
 

@@ -14,7 +14,7 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::wait::{Goal, Verdict, judge};
@@ -304,6 +304,11 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
+            Action::Update { id, limits, .. } => {
+                let good = self.catalogue.in_force(&id.unit)?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
+            }
             Action::Clear { id } => Some(Job::Clear(id)),
             // Its record went with the mark that `begin` made.
             Action::Forget { .. } => None,
@@ -338,11 +343,13 @@ impl Supervisor {
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
         let good = self.catalogue.in_force(name).map(Arc::clone);
-        let was = self.desired.units.get(name).map(|want| want.fingerprint);
+        let was = self.desired.units.get(name).map(|want| &want.unit);
         let event = match (&good, was) {
             _ if !errors.is_empty() => narrate::invalid(name, &errors, good.is_some()),
             (Some(good), None) => narrate::put_in_force(good, "added"),
-            (Some(good), Some(was)) if was != good.fingerprint => narrate::put_in_force(good, "changed"),
+            (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
+                narrate::put_in_force(good, "changed")
+            }
             (Some(_), Some(_)) => narrate::valid_again(name),
             (None, _) => narrate::removed(name),
         };
@@ -354,6 +361,11 @@ impl Supervisor {
         if self.scanned {
             self.tell(event);
         }
+    }
+
+    /// The same words, and another container all the same: what they name is another one.
+    fn is_new_source(&self, good: &InForce) -> bool {
+        self.desired.units.get(&good.unit.name).is_some_and(|want| want.fingerprint != good.fingerprint)
     }
 
     fn keep(&mut self, good: &InForce) {
@@ -433,7 +445,11 @@ impl Supervisor {
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
         let invalid: Vec<String> =
             verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
-        let missed = verdicts.iter().filter_map(|(unit, _, verdict)| match verdict {
+        // One without any text was missed for its errors, which are said already.
+        let has_text =
+            |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();
+        let with_text = verdicts.iter().filter(|(unit, _, _)| has_text(unit));
+        let missed = with_text.filter_map(|(unit, _, verdict)| match verdict {
             Verdict::Missed(why) => Some(format!("{unit}: {why}")),
             Verdict::Pending | Verdict::Reached(_) => None,
         });

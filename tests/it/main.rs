@@ -1,8 +1,10 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
+mod edits;
 mod layers;
 mod logs;
 mod seccomp;
 mod simulation;
 mod support;
+mod world;

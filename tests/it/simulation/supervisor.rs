@@ -237,6 +237,10 @@ impl Supervisor {
             }
             Action::Signal { .. } => {}
             Action::Reload { id, .. } => self.post(out, Fact::Reloaded { id: id.clone() }),
+            Action::Update { id, limits: Some(limits), .. } => {
+                self.post(out, Fact::Limited { id: id.clone(), limits: *limits });
+            }
+            Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
             Action::Forget { .. } | Action::Reboot { .. } => {}
         }
