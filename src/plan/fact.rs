@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::backoff::doubled;
-use super::exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
+use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State,
 };
@@ -242,7 +242,7 @@ impl Observed {
         match fact {
             Fact::Started { id, pid } => self.on_live(id, |live| live.started(*pid, now.boot)),
             Fact::StartFailed { id, text } => {
-                let text = text.chars().take(TEXT_MAX / 4).collect();
+                let text = shortened(text);
                 self.on_seen(id, |seen| seen.end(Outcome::StartFailed { text }, now.boot, now))
             }
             Fact::NeverStarted { id } => self.on_seen(id, |seen| seen.never_started(now)),
@@ -400,7 +400,7 @@ impl Seen {
             Deed::Clear => drop(live.clear_failed(now)),
             Deed::Kill | Deed::Signal | Deed::Update => {}
         }
-        self.trouble = Some(text.chars().take(TEXT_MAX / 4).collect());
+        self.trouble = Some(shortened(text));
         true
     }
 

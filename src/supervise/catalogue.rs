@@ -27,7 +27,8 @@ use crate::unit::{Fingerprint, Source, SourceFacts, Unit, UnitName};
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
-    sources: BTreeMap<PathBuf, SourceView>,
+    /// By source, not by path: a file is no rootfs and may be an executable.
+    sources: BTreeMap<Source, SourceView>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
@@ -271,15 +272,15 @@ impl Catalogue {
     }
 
     /// What a look at a source found.
-    pub fn looked(&mut self, path: &Path, view: SourceView, validate: Validate, now: WallTime) {
-        if self.sources.get(path) == Some(&view) {
+    pub fn looked(&mut self, source: &Source, view: SourceView, validate: Validate, now: WallTime) {
+        if self.sources.get(source) == Some(&view) {
             return;
         }
-        self.sources.insert(path.to_owned(), view);
+        self.sources.insert(source.clone(), view);
         let concerned: Vec<UnitName> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.source() == Some(path))
+            .filter(|(_, entry)| entry.source() == Some(source))
             .map(|(name, _)| name.clone())
             .collect();
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
@@ -291,10 +292,10 @@ impl Catalogue {
         on_disk.map(|text| &text.unit.source).collect()
     }
 
-    /// Forgets what was seen of sources that no text names any more.
+    /// Forgets what was seen at paths that no text names any more.
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
-        self.sources.retain(|path, _| named.contains(path));
+        self.sources.retain(|source, _| named.contains(source.path()));
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -302,7 +303,7 @@ impl Catalogue {
         let Some(on_disk) = entry.newest() else { return };
         let verdict = match &on_disk.text {
             Err(errors) => Verdict::Bad(errors.clone()),
-            Ok(text) => match self.sources.get(text.unit.source.path()) {
+            Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![format!("{}: {why}", on_disk.path.display())]),
                 Some(Ok(facts)) => judge(on_disk, text, facts, validate),
@@ -458,8 +459,8 @@ impl Entry {
         self.texts.values().next_back()
     }
 
-    fn source(&self) -> Option<&Path> {
-        Some(self.newest()?.text.as_ref().ok()?.unit.source.path())
+    fn source(&self) -> Option<&Source> {
+        Some(&self.newest()?.text.as_ref().ok()?.unit.source)
     }
 
     /// Takes a verdict; says whether there is something to tell.

@@ -84,10 +84,10 @@ fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
 
 impl Look {
     /// For a source that names this path.
-    pub(super) fn view(self, source: &Source) -> SourceView {
+    pub(super) fn view(&self, source: &Source) -> SourceView {
         match source {
-            Source::Bundle(_) | Source::Rootfs(_) => self.directory,
-            Source::Executable(_) => self.program,
+            Source::Bundle(_) | Source::Rootfs(_) => self.directory.clone(),
+            Source::Executable(_) => self.program.clone(),
         }
     }
 }
@@ -120,7 +120,7 @@ impl Supervisor {
             Event::Directory { dir, state } => self.directory(&dir, state),
             Event::File { path, file } => {
                 let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
-                self.catalogue.looked(&bundle, config_view(&path, file), VALIDATE, now.wall);
+                self.catalogue.looked(&Source::Bundle(bundle), config_view(&path, file), VALIDATE, now.wall);
             }
             Event::Place { .. } => {}
             Event::Blind(blind) => self.blind(&blind),
@@ -130,10 +130,13 @@ impl Supervisor {
     }
 
     pub(super) fn looked(&mut self, look: Look) {
-        let path = look.path.clone();
-        let source = self.catalogue.sources().into_iter().find(|source| source.path() == path).cloned();
-        if let Some(source) = source {
-            self.catalogue.looked(&path, look.view(&source), VALIDATE, clock::now().wall);
+        let now = clock::now().wall;
+        if !self.catalogue.sources().into_iter().any(|source| source.path() == look.path) {
+            return;
+        }
+        // As both: a path is followed once, whatever the texts that name it take it for.
+        for source in [Source::Rootfs(look.path.clone()), Source::Executable(look.path.clone())] {
+            self.catalogue.looked(&source, look.view(&source), VALIDATE, now);
         }
     }
 

@@ -99,7 +99,7 @@ pub enum Kind {
 }
 
 /// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A directory holding config.json.
     Bundle(PathBuf),
