@@ -411,7 +411,8 @@ fn a_directory_that_goes_takes_nothing_with_it() {
     assert!(said.contains("a: ") && said.contains("b: "), "{said}");
     world.wait_gone("a");
     world.wait_gone("b");
-    (a.ended(), b.ended());
+    a.ended();
+    b.ended();
     rustix::mount::unmount(&units, rustix::mount::UnmountFlags::empty()).unwrap();
     let (a, b) = (world.running("a"), world.running("b"));
 
@@ -420,7 +421,8 @@ fn a_directory_that_goes_takes_nothing_with_it() {
     fs::rename(units.join("b.toml"), world.dir.join("b.toml")).unwrap();
     world.wait_gone("a");
     world.wait_gone("b");
-    (a.ended(), b.ended());
+    a.ended();
+    b.ended();
 }
 
 #[test]
@@ -515,7 +517,8 @@ fn what_is_no_unit_file_says_so_and_harms_nobody() {
     // The cures cure.
     std::os::unix::fs::chown(at("foreign.toml"), Some(0), None).unwrap();
     fs::set_permissions(at("writable.toml"), fs::Permissions::from_mode(0o644)).unwrap();
-    (world.running("foreign"), world.running("writable"));
+    world.running("foreign");
+    world.running("writable");
     for name in ["fifo.toml", "device.toml", "big.toml", "latin.toml", "dangling.toml", "magic.toml", "bad name.toml"] {
         fs::remove_file(at(name)).unwrap();
     }

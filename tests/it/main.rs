@@ -2,9 +2,11 @@
 
 mod cli;
 mod edits;
+mod hardened;
 mod layers;
 mod logs;
 mod seccomp;
 mod simulation;
 mod support;
+mod units;
 mod world;

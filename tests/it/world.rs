@@ -48,13 +48,8 @@ impl World {
         format!("rootfs = \"{root}\"\n{top}\n[process]\nargs = [\"/bin/sh\", \"-c\", {}]\n{tables}\n", quoted(script))
     }
 
-    /// Declares a unit that runs `script`.
-    pub fn script(&self, name: &str, script: &str) {
-        self.unit(name, &self.text("", script, ""));
-    }
-
-    /// Declares one with more tables; these may begin with further keys of `[process]`.
-    pub fn script_with(&self, name: &str, script: &str, tables: &str) {
+    /// Declares a unit that runs `script`, with more tables; these may begin with further keys of `[process]`.
+    pub fn script(&self, name: &str, script: &str, tables: &str) {
         self.unit(name, &self.text("", script, tables));
     }
 
@@ -91,9 +86,16 @@ impl World {
 
     /// Declares a unit that prints something and ends, and returns what it printed.
     pub fn printed(&self, name: &str, script: &str, tables: &str) -> String {
-        self.unit(name, &self.text("type = \"oneshot\"", script, tables));
-        self.wait_phase(name, &["completed", "failed"]);
-        self.log(name)
+        self.printed_by(name, &self.text("type = \"oneshot\"", script, tables))
+    }
+
+    /// The same with a text of one's own.
+    pub fn printed_by(&self, name: &str, text: &str) -> String {
+        self.unit(name, text);
+        let row = self.wait_phase(name, &["completed", "failed"]);
+        let log = self.log(name);
+        assert_eq!(row["phase"], "completed", "{row}\n{log}\n{}", self.output());
+        log
     }
 
     /// The reason of a unit in `ps --json`.
