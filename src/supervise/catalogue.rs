@@ -339,6 +339,11 @@ impl Catalogue {
         self.entries.get(name)?.in_force.as_ref()
     }
 
+    /// Whether it is in force or on disk.
+    pub fn is_known(&self, name: &UnitName) -> bool {
+        self.entries.contains_key(name)
+    }
+
     /// Every unit in force or on disk.
     pub fn names(&self) -> impl Iterator<Item = &UnitName> {
         self.entries.keys()

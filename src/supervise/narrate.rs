@@ -47,7 +47,7 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         }
         Fact::ClientRestart { unit } => event(Some(unit), "asked", "restart asked for".to_owned(), None),
         Fact::ClientReload { unit } => event(Some(unit), "asked", "reload asked for".to_owned(), None),
-        Fact::ClientKill { unit, signal } => event(Some(unit), "asked", format!("signal {} asked for", signal.0), None),
+        Fact::ClientKill { unit, signal } => event(Some(unit), "asked", format!("{signal} asked for"), None),
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
@@ -98,6 +98,11 @@ pub fn valid_again(unit: &UnitName) -> Event {
 /// A file is gone.
 pub fn removed(unit: &UnitName) -> Event {
     event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
+}
+
+/// A client kills all of a container at once.
+pub fn kill_asked(unit: &UnitName) -> Event {
+    event(Some(unit), "asked", "SIGKILL to every process asked for".to_owned(), None)
 }
 
 /// Somebody said that a removal is meant.

@@ -24,7 +24,7 @@ use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Observed, Run, State, Status, reconcile};
-use crate::unit::{ContainerId, UnitName};
+use crate::unit::{ContainerId, Kind, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -44,6 +44,8 @@ pub struct Supervisor {
     pub(super) log: Arc<LogWriter>,
     /// Units whose record is to be written before anything else has an effect.
     dirty: BTreeSet<UnitName>,
+    /// Units whose text was said to be invalid.
+    invalid: BTreeSet<UnitName>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
@@ -79,11 +81,23 @@ pub(super) struct Waiter {
     pub(super) deadline: Option<BootTime>,
 }
 
+/// Whether a unit was known when it was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Yes,
+    No,
+}
+
 pub(super) enum Waiting {
     /// Each unit for its goal.
     Goals(Vec<(UnitName, Goal)>),
     /// What is on disk now to be read, then these (empty: all) for [`Goal::Converged`].
-    Read { token: u64, units: Vec<UnitName> },
+    Read {
+        /// Of the reading.
+        token: u64,
+        /// Which; those that are still unknown when it is done are mistakes, unless they were known before.
+        units: Vec<(UnitName, Known)>,
+    },
     /// The same, after which removals held by the brake are confirmed and all units answer.
     Down,
 }
@@ -98,16 +112,20 @@ impl Supervisor {
         hands: Arc<Inbox<Job>>,
         log: Arc<LogWriter>,
     ) -> Supervisor {
+        // Remembered texts: until the directories are read, what is stopped is not "gone".
+        let (names, mut desired) = (catalogue.names().cloned().collect(), Desired::default());
+        catalogue.update(&mut desired, &names);
         Supervisor {
             settings,
             catalogue,
-            desired: Desired::default(),
+            desired,
             observed,
             events: Events::default(),
             files,
             hands,
             log,
             dirty: BTreeSet::new(),
+            invalid: BTreeSet::new(),
             waiters: Vec::new(),
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
@@ -344,21 +362,27 @@ impl Supervisor {
         let errors = self.catalogue.errors(name).to_vec();
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
+        let was_invalid = self.invalid.remove(name);
         let event = match (&good, was) {
-            _ if !errors.is_empty() => narrate::invalid(name, &errors, good.is_some()),
-            (Some(good), None) => narrate::put_in_force(good, "added"),
-            (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
-                narrate::put_in_force(good, "changed")
+            _ if !errors.is_empty() => {
+                self.invalid.insert(name.clone());
+                Some(narrate::invalid(name, &errors, good.is_some()))
             }
-            (Some(_), Some(_)) => narrate::valid_again(name),
-            (None, _) => narrate::removed(name),
+            (Some(good), None) => Some(narrate::put_in_force(good, "added")),
+            (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
+                Some(narrate::put_in_force(good, "changed"))
+            }
+            (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
+            (None, _) => Some(narrate::removed(name)),
         };
         match &good {
             Some(good) if errors.is_empty() => self.keep(good),
             Some(_) => {}
             None => self.files.drop_good(name),
         }
-        if self.scanned {
+        if self.scanned
+            && let Some(event) = event
+        {
             self.tell(event);
         }
     }
@@ -399,30 +423,37 @@ impl Supervisor {
         let expired = waiter.deadline.is_some_and(|deadline| deadline <= now);
         let answer = match &waiter.what {
             Waiting::Goals(goals) => self.goals_answer(goals, statuses, now),
-            Waiting::Read { .. } if expired => Some(timeout(vec!["the directories are still being read".to_owned()])),
-            Waiting::Read { .. } | Waiting::Down => None,
+            Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
+            Waiting::Read { .. } | Waiting::Down => Vec::new(),
         };
-        let answer = answer.or_else(|| expired.then(|| timeout(self.pending(waiter, statuses, now))));
-        if let Some(answer) = &answer {
-            waiter.reply.send(answer);
+        let answer = match answer.is_empty() && expired {
+            true => vec![timeout(self.pending(waiter, statuses, now))],
+            false => answer,
+        };
+        for response in &answer {
+            // Whether anybody still reads it makes no difference.
+            waiter.reply.send(response);
+        }
+        if !answer.is_empty() {
             waiter.reply.close();
         }
-        answer.is_some()
+        !answer.is_empty()
     }
 
+    /// Empty: not yet.
     fn goals_answer(
         &self,
         goals: &[(UnitName, Goal)],
         statuses: &BTreeMap<UnitName, Status>,
         now: BootTime,
-    ) -> Option<Response> {
+    ) -> Vec<Response> {
         let verdicts: Vec<(&UnitName, &Goal, Verdict)> =
             goals.iter().map(|(unit, goal)| (unit, goal, self.verdict(unit, goal, statuses, now))).collect();
         if verdicts.iter().any(|(_, _, verdict)| *verdict == Verdict::Pending) {
-            return None;
+            return Vec::new();
         }
         let sync = goals.is_empty() || goals.iter().any(|(_, goal)| *goal == Goal::Converged);
-        Some(if sync { self.synced(&verdicts) } else { done(&verdicts) })
+        if sync { vec![self.synced(&verdicts)] } else { done(&verdicts) }
     }
 
     fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Verdict {
@@ -439,7 +470,8 @@ impl Supervisor {
             };
         };
         let words = status.reason.words(now, &wall);
-        judge(goal, self.observed.units.get(unit), status, &words)
+        let kind = self.desired.units.get(unit).map_or(Kind::Service, |want| want.unit.kind);
+        judge(goal, kind, self.observed.units.get(unit), status, &words)
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
@@ -496,17 +528,24 @@ fn timeout(lines: Vec<String>) -> Response {
     Response::Synced { code: 3, lines }
 }
 
-fn done(verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-    let line = |(unit, _, verdict): &(&UnitName, &Goal, Verdict)| match verdict {
-        Verdict::Pending => String::new(),
-        Verdict::Reached(how) | Verdict::Missed(how) => format!("{unit}: {how}"),
-    };
-    let missed = verdicts.iter().any(|(_, _, verdict)| matches!(verdict, Verdict::Missed(_)));
-    let lines: Vec<String> = verdicts.iter().map(line).collect();
-    match missed {
-        true => Response::Error { message: lines.join("\n"), code: 1 },
-        false => Response::Done { lines },
+/// What was reached, then what was not.
+fn done(verdicts: &[(&UnitName, &Goal, Verdict)]) -> Vec<Response> {
+    let (mut reached, mut missed) = (Vec::new(), Vec::new());
+    for (unit, _, verdict) in verdicts {
+        match verdict {
+            Verdict::Pending => {}
+            Verdict::Reached(how) => reached.push(format!("{unit}: {how}")),
+            Verdict::Missed(why) => missed.push(format!("{unit}: {why}")),
+        }
     }
+    let mut answer = Vec::new();
+    if !reached.is_empty() || missed.is_empty() {
+        answer.push(Response::Done { lines: reached });
+    }
+    if !missed.is_empty() {
+        answer.push(Response::Error { message: missed.join("; "), code: 1 });
+    }
+    answer
 }
 
 fn earliest(a: Option<BootTime>, b: Option<BootTime>) -> Option<BootTime> {

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
+mod commands;
 mod edits;
 mod hardened;
 mod layers;
