@@ -62,7 +62,8 @@ fn plan_live(world: &World, view: View, live: &Live, plan: &mut Plan) {
 
 /// What the text changes of a generation that goes on running.
 fn plan_terms(want: Option<&Want>, live: &Live, plan: &mut Plan) {
-    let Some(want) = want else { return };
+    // Terms of another text than it was made from are not its own: it goes on only because its successor could not start.
+    let Some(want) = want.filter(|want| want.fingerprint == live.run.fingerprint) else { return };
     let limits = live.limits_to_ask(&want.unit);
     if limits.is_some() || live.run.terms(&want.unit) != live.run {
         plan.actions.push(Action::Update { id: live.id.clone(), unit: want.unit.clone(), limits });
