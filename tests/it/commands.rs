@@ -305,7 +305,11 @@ fn sync_waits_and_says_what_is_wrong() {
     assert_eq!(world.find("fails").unwrap()["phase"], "completed");
     assert_eq!(world.says(&["start", "fails"]), (0, "fails: completed\n".into(), String::new()));
     world.remove_unit("fails");
-    world.script("slow", "trap 'echo no' TERM; echo ready; while :; do sleep 1000 & wait; done", "[stop]\ntimeout = \"1m\"\n");
+    world.script(
+        "slow",
+        "trap 'echo no' TERM; echo ready; while :; do sleep 1000 & wait; done",
+        "[stop]\ntimeout = \"1m\"\n",
+    );
     world.wait_log("slow", "ready");
     world.remove_unit("slow");
     let (code, out, _) = world.says(&["sync", "--timeout", "100ms", "slow"]);
