@@ -1,8 +1,11 @@
 //! Commands that are one request to the supervisor and its answers printed.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 
 use super::text::Style;
@@ -11,6 +14,9 @@ use crate::control::Client;
 use crate::control::client::Responses;
 use crate::control::protocol::{Change, Request, Response};
 use crate::unit::diagnostic::one_line;
+
+/// How long `down` waits for the anchor and the keeper once everything is stopped: they have nothing left to do.
+const LAST_WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// SIGKILL and SIGTERM, as `kill` sends them by default.
 const SIGKILL: u8 = 9;
@@ -102,6 +108,22 @@ pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>
     Ok(code)
 }
 
+/// What is said of removals comes first, then what `sync` says.
+pub(super) fn apply(run_dir: &Path, confirm_removals: bool) -> Result<u8, Failure> {
+    let mut answers = answers(run_dir, &Request::Apply { confirm_removals })?;
+    loop {
+        match answers.next()? {
+            Some(Response::Done { lines }) => print_lines(&lines)?,
+            Some(Response::Synced { code, lines }) => {
+                print_lines(&lines)?;
+                return Ok(code);
+            }
+            Some(_) => return Err(Failure::WrongAnswer),
+            None => return Err(Failure::NoAnswer),
+        }
+    }
+}
+
 pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result<u8, Failure> {
     #[derive(Serialize)]
     struct Plan {
@@ -128,6 +150,23 @@ pub(super) fn kill(run_dir: &Path, units: Vec<String>, signal: Option<u8>, all: 
         return Err(Failure::Usage("--all kills the whole cgroup at once: SIGKILL is the only signal it can send"));
     }
     act(run_dir, &Request::Kill { units, signal, all })
+}
+
+/// Stops everything, and waits until the processes that did it are gone too, so that another `up` finds the place free.
+pub(super) fn down(run_dir: &Path) -> Result<u8, Failure> {
+    let Response::Supervisor(report) = one_answer(run_dir, &Request::Status { unit: None })? else {
+        return Err(Failure::WrongAnswer);
+    };
+    // Before they end: afterwards the numbers could be anybody's.
+    let pids = report.anchor.into_iter().chain(report.keeper).filter_map(Pid::from_raw);
+    let ends: Vec<OwnedFd> = pids.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();
+    let code = act(run_dir, &Request::Down)?;
+    for end in &ends {
+        let mut fds = [PollFd::new(end, PollFlags::IN)];
+        // As PID 1 the anchor does not end.
+        let _ = poll(&mut fds, Some(&LAST_WAIT));
+    }
+    Ok(code)
 }
 
 /// A request that ends in `Done`; what is said on the way is printed as it comes.

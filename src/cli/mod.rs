@@ -203,9 +203,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             ask::act(run_dir, &Request::Stop { units, reason, for_ms: hold.map(ask::millis) })?
         }
         Command::Kill { units, signal, all } => ask::kill(run_dir, units, signal, all)?,
-        Command::Down => ask::act(run_dir, &Request::Down)?,
+        Command::Down => ask::down(run_dir)?,
         Command::Apply { atomic: Some(_), .. } => return Err(Failure::NotBuilt("apply --atomic")),
-        Command::Apply { confirm_removals, atomic: None } => ask::act(run_dir, &Request::Apply { confirm_removals })?,
+        Command::Apply { confirm_removals, atomic: None } => ask::apply(run_dir, confirm_removals)?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
         Command::Check { paths, json } => check::check(&paths, json)?,

@@ -47,11 +47,8 @@ pub fn ps(units: &[UnitReport], notes: &[String], style: &Style) -> String {
 
 fn ps_row(unit: &UnitReport, style: &Style) -> [String; 7] {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    let reason = match &unit.drift {
-        Some(drift) if unit.reason.is_empty() => format!("DRIFT: {drift}"),
-        Some(drift) => format!("DRIFT: {drift}; {}", unit.reason),
-        None => unit.reason.clone(),
-    };
+    // The reason says what differs.
+    let reason = if unit.drift.is_some() { format!("DRIFT: {}", unit.reason) } else { unit.reason.clone() };
     [
         one_line(&unit.unit),
         one_line(&unit.phase),
@@ -94,12 +91,13 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         let _ = writeln!(out, "{name:>10}: {text}");
     };
     field("File", status.file.as_ref().map_or("none".into(), |file| one_line(&file.to_string_lossy())));
-    field("Source", one_line(&status.source));
+    if !status.source.is_empty() {
+        field("Source", one_line(&status.source));
+    }
     let since = report.since.map(|since| format!(" since {} ({})", rfc3339_ms(since), style.ago(since)));
     field("Phase", style.paint(colour, &one_line(&report.phase)) + &since.unwrap_or_default());
     let optional = [
         ("Reason", Some(report.reason.clone()).filter(|reason| !reason.is_empty())),
-        ("Drift", report.drift.clone()),
         ("Health", report.health.clone()),
         ("Container", report.id.clone()),
         ("Pid", report.pid.map(|pid| pid.to_string())),
@@ -171,17 +169,18 @@ pub fn supervisor(report: &SupervisorReport, style: &Style) -> String {
 /// One line of `events`.
 pub fn event(event: &Event, style: &Style) -> String {
     let unit = event.unit.as_deref().map_or_else(|| "-".into(), one_line);
-    let by = event.by.as_deref().map(|by| format!(" (by {})", one_line(by))).unwrap_or_default();
+    // Mostly the text names them already.
+    let by = event.by.as_deref().filter(|by| *by != "file" && !event.text.contains(by));
+    let by = by.map(|by| format!(" (by {})", one_line(by))).unwrap_or_default();
     let colour = match event.what.as_str() {
         "started" | "ready" | "completed" | "adopted" => Colour::Green,
         "failed" | "stuck" | "invalid" => Colour::Red,
         _ => Colour::Plain,
     };
-    let what = style.paint(colour, &one_line(&event.what));
-    let text = one_line(&event.text);
-    let space = if text.is_empty() { "" } else { " " };
+    let text = if event.text.is_empty() { &event.what } else { &event.text };
+    let text = style.paint(colour, &one_line(text));
     let time = rfc3339_ms(event.time);
-    format!("{time} {} {what}{space}{text}{by}\n", style.paint(Colour::Bold, &unit))
+    format!("{time} {} {text}{by}\n", style.paint(Colour::Bold, &unit))
 }
 
 /// `plan`.

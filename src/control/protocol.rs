@@ -84,7 +84,7 @@ pub enum Request {
         /// Compare with this directory instead of those in force.
         dir: Option<PathBuf>,
     },
-    /// Read what is on disk now and put it in force, past the quiet time.
+    /// Read what is on disk now and put it in force, past the quiet time: [`Response::Done`] for removals, then [`Response::Synced`].
     Apply {
         /// Also the removals that the mass-removal brake holds back.
         confirm_removals: bool,
@@ -181,7 +181,7 @@ pub struct UnitReport {
     pub restarts: u64,
     /// The last exit: `code 1`, `signal SIGKILL (out of memory)`, `unknown`.
     pub exit: Option<String>,
-    /// Why it is in this phase, in words.
+    /// Why it is in this phase, in words; also what drifted, if anything did.
     pub reason: String,
     /// `None` without a health check.
     pub health: Option<String>,
@@ -266,7 +266,7 @@ pub struct Event {
 pub struct Change {
     /// Which unit.
     pub unit: String,
-    /// add, replace, remove.
+    /// add, replace, live (without a new container), remove, wait.
     pub how: String,
     /// In words.
     pub why: String,

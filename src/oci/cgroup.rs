@@ -115,6 +115,14 @@ pub fn default_devices() -> Vec<DeviceRule> {
 }
 
 impl CgroupSettings {
+    /// With "no limit" where memory, CPU time and tasks are left alone: what is taken away from a text is taken away from the cgroup.
+    pub fn lifting_the_rest(mut self) -> CgroupSettings {
+        self.memory.limit.get_or_insert(-1);
+        self.cpu.quota.get_or_insert(-1);
+        self.pids.get_or_insert(-1);
+        self
+    }
+
     /// What is written on cgroup v1, in an order that works for a new directory. Devices are apart.
     pub fn legacy_writes(&self) -> Vec<Write> {
         let mut all = Writes::default();

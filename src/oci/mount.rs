@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::Mount as SpecMount;
 
 use super::error::{Problem, Report};
-use super::script::{Mount, MountSource, Propagation, PropagationKind};
+use super::script::{Attributes, Mount, MountSource, Propagation, PropagationKind};
 
 /// Attribute words and their `MOUNT_ATTR_…` bits, for printing.
 pub(super) const ATTRIBUTES: [(&str, u64); 8] = [
@@ -25,6 +25,8 @@ enum Word {
     Clear(u64),
     /// Relatime, noatime and strictatime are values of one field: setting one clears the others.
     Atime(u64),
+    /// The same of the mount and of all below it.
+    Below(Box<Word>),
     Propagation(PropagationKind, bool),
     Bind(bool),
     /// Given to the file system as a word.
@@ -70,7 +72,7 @@ fn word(option: &str) -> Option<Word> {
         "idmap" | "ridmap" => Word::NotYet("an id-mapped mount"),
         "rro" | "rrw" | "rnosuid" | "rsuid" | "rnodev" | "rdev" | "rnoexec" | "rexec" | "rnodiratime" | "rdiratime"
         | "rrelatime" | "rnorelatime" | "rnoatime" | "ratime" | "rstrictatime" | "rnostrictatime" | "rnosymfollow"
-        | "rsymfollow" => Word::NotYet("a recursive mount attribute"),
+        | "rsymfollow" => Word::Below(Box::new(word(option.strip_prefix('r')?)?)),
         _ => return None,
     })
 }
@@ -101,13 +103,32 @@ pub(super) fn compile(mount: &SpecMount, path: &str, bundle: &Path, report: &mut
         None if fstype == "cgroup" || fstype == "cgroup2" => MountSource::Cgroup,
         None => filesystem(mount, fstype, path, parsed.options, report)?,
     };
-    Some(Mount { target, source, set: parsed.set, clear: parsed.clear, propagation: parsed.propagation })
+    Some(Mount { target, source, own: parsed.own, below: parsed.below, propagation: parsed.propagation })
+}
+
+/// The last word about a bit counts.
+fn take(attributes: &mut Attributes, word: &Word) {
+    match word {
+        Word::Set(bit) => {
+            attributes.set |= bit;
+            attributes.clear &= !bit;
+        }
+        Word::Clear(bit) => {
+            attributes.clear |= bit;
+            attributes.set &= !bit;
+        }
+        Word::Atime(value) => {
+            attributes.set = (attributes.set & !libc::MOUNT_ATTR__ATIME) | value;
+            attributes.clear |= libc::MOUNT_ATTR__ATIME;
+        }
+        Word::Below(_) | Word::Propagation(..) | Word::Bind(_) | Word::Flag | Word::Nothing | Word::NotYet(_) => {}
+    }
 }
 
 #[derive(Default)]
 struct Parsed {
-    set: u64,
-    clear: u64,
+    own: Attributes,
+    below: Attributes,
     propagation: Vec<Propagation>,
     bind: Option<bool>,
     options: Vec<(String, Option<String>)>,
@@ -116,18 +137,8 @@ struct Parsed {
 impl Parsed {
     fn take(&mut self, word: Word, option: &str, path: &str, report: &mut Report) {
         match word {
-            Word::Set(bit) => {
-                self.set |= bit;
-                self.clear &= !bit;
-            }
-            Word::Clear(bit) => {
-                self.clear |= bit;
-                self.set &= !bit;
-            }
-            Word::Atime(value) => {
-                self.set = (self.set & !libc::MOUNT_ATTR__ATIME) | value;
-                self.clear |= libc::MOUNT_ATTR__ATIME;
-            }
+            Word::Set(_) | Word::Clear(_) | Word::Atime(_) => take(&mut self.own, &word),
+            Word::Below(word) => take(&mut self.below, &word),
             Word::Propagation(kind, recursive) => self.propagation.push(Propagation { kind, recursive }),
             Word::Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
             Word::Flag => self.options.push((option.to_owned(), None)),

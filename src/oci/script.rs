@@ -225,12 +225,28 @@ pub struct Mount {
     pub target: String,
     /// What is mounted.
     pub source: MountSource,
+    /// Its own attributes.
+    pub own: Attributes,
+    /// Attributes of it and of all mounts below it (`rro` …), set after its own.
+    pub below: Attributes,
+    /// In the order of the options.
+    pub propagation: Vec<Propagation>,
+}
+
+/// What mount_setattr(2) changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
     /// `MOUNT_ATTR_…` bits to set.
     pub set: u64,
     /// `MOUNT_ATTR_…` bits to clear.
     pub clear: u64,
-    /// In the order of the options.
-    pub propagation: Vec<Propagation>,
+}
+
+impl Attributes {
+    /// Whether they change anything.
+    pub fn is_empty(self) -> bool {
+        self.set | self.clear == 0
+    }
 }
 
 /// What is mounted.
@@ -434,10 +450,10 @@ impl fmt::Display for Mount {
             }
             MountSource::Cgroup => write!(f, "cgroups on {}", self.target)?,
         }
-        super::mount::ATTRIBUTES
-            .iter()
-            .filter(|(_, bit)| self.set & bit != 0)
-            .try_for_each(|(name, _)| write!(f, " {name}"))?;
+        for (prefix, attributes) in [("", self.own), ("r", self.below)] {
+            let mut set = super::mount::ATTRIBUTES.iter().filter(|(_, bit)| attributes.set & bit != 0);
+            set.try_for_each(|(name, _)| write!(f, " {prefix}{name}"))?;
+        }
         self.propagation.iter().try_for_each(|propagation| write!(f, " {propagation}"))
     }
 }

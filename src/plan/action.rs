@@ -10,6 +10,7 @@
 //! | `Kill` | the count of kills | the kill is sent (again) |
 //! | `Signal` | nothing: a client waits for it | lost; the client sees its connection break |
 //! | `Reload` | the request | asked again until `Reloaded` |
+//! | `Update` | the new terms | limits are asked for until `Limited` |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Forget` | the floor of generations | asked again |
 //! | `Reboot` | nothing | asked again |
@@ -18,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::exit::ExitRecord;
-use super::observed::{Asked, Backoff, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
+use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
 
@@ -45,7 +46,7 @@ pub enum Action {
         /// Why.
         why: Why,
     },
-    /// Kill the whole cgroup. Answer: `Exited` and `CgroupEmpty`, or `Lingering`.
+    /// Kill the whole cgroup. Answer: `Exited` and `CgroupEmpty`; to a repeated one also `Lingering`.
     Kill {
         /// Which.
         id: ContainerId,
@@ -63,6 +64,16 @@ pub enum Action {
         id: ContainerId,
         /// By which means.
         how: Reload,
+    },
+    /// Take over what the text changed without asking for another container: stop signal and timeout, what restarts count by, and these
+    /// limits, if there are any to write. Answer to limits: `Limited`.
+    Update {
+        /// Which.
+        id: ContainerId,
+        /// The text.
+        unit: Arc<Unit>,
+        /// For its cgroup.
+        limits: Option<Limits>,
     },
     /// Journal the exit, acknowledge it to the keeper, remove the cgroup and the pipes. Answer: `Cleared`.
     Clear {
@@ -98,6 +109,7 @@ impl Action {
             | Action::Kill { id }
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
+            | Action::Update { id, .. }
             | Action::Clear { id } => &id.unit,
             Action::Forget { unit } | Action::Reboot { unit } => unit,
         }
@@ -117,6 +129,9 @@ impl Observed {
             Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
             Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
             Action::Reload { id, .. } => self.live_mut(id).is_some_and(Live::begin_reload),
+            Action::Update { id, unit, limits } => {
+                self.live_mut(id).is_some_and(|live| live.begin_update(unit, *limits))
+            }
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Forget { unit } => self.begin_forget(unit),
             Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
@@ -190,6 +205,12 @@ impl Live {
         self.reload.as_mut().is_some_and(Asked::begin)
     }
 
+    fn begin_update(&mut self, unit: &Unit, limits: Option<Limits>) -> bool {
+        self.run = self.run.terms(unit);
+        self.limits_asked = limits.or(self.limits_asked);
+        true
+    }
+
     fn begin_clear(&mut self) -> bool {
         match &mut self.state {
             State::Starting | State::Running { .. } | State::Stopping(_) => false,
@@ -206,6 +227,7 @@ impl fmt::Display for Action {
             Action::Kill { id } => write!(f, "kill {id}"),
             Action::Signal { id, signal } => write!(f, "signal {id} with {}", signal.0),
             Action::Reload { id, .. } => write!(f, "reload {id}"),
+            Action::Update { id, .. } => write!(f, "update {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),
             Action::Forget { unit } => write!(f, "forget {unit}"),
             Action::Reboot { unit } => write!(f, "reboot, because {unit} gave up"),

@@ -42,6 +42,18 @@ pub enum Outcome {
 /// Longest text of a failure that is kept, in bytes.
 pub const TEXT_MAX: usize = 512;
 
+/// At most [`TEXT_MAX`] bytes of a text: beginning and end, as the end of an error says why.
+pub(super) fn shortened(text: &str) -> String {
+    const GAP: &str = " … ";
+    if text.len() <= TEXT_MAX {
+        return text.to_owned();
+    }
+    let half = (TEXT_MAX - GAP.len()) / 2;
+    let head = (0..=half).rev().find_map(|at| text.get(..at)).unwrap_or_default();
+    let tail = (text.len() - half..=text.len()).find_map(|at| text.get(at..)).unwrap_or_default();
+    format!("{head}{GAP}{tail}")
+}
+
 /// The one record that each generation gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
@@ -108,6 +120,22 @@ impl fmt::Display for Outcome {
             Outcome::Exited { exit, oom: false } => write!(f, "{exit}"),
             Outcome::Exited { exit, oom: true } => write!(f, "{exit}, out of memory"),
             Outcome::StartFailed { text } => write!(f, "start failed: {text}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_beginning_and_its_end() {
+        assert_eq!(shortened("short"), "short");
+        for middle in ["x", "é", "🚢"] {
+            let long = format!("open {}: no such file", middle.repeat(TEXT_MAX));
+            let short = shortened(&long);
+            assert!(short.len() <= TEXT_MAX && short.len() > TEXT_MAX - 16, "{}", short.len());
+            assert!(short.starts_with("open ") && short.ends_with(": no such file"), "{short}");
         }
     }
 }

@@ -9,9 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::backoff::doubled;
-use super::exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
+use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State, Wishes,
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
 };
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Signal, UnitName};
@@ -68,7 +68,7 @@ pub enum Fact {
         /// Which.
         id: ContainerId,
     },
-    /// Some time after a kill, so many processes are still in its cgroup.
+    /// When it is killed again, so many processes are still in its cgroup.
     Lingering {
         /// Which.
         id: ContainerId,
@@ -99,6 +99,13 @@ pub enum Fact {
     Reloaded {
         /// Which.
         id: ContainerId,
+    },
+    /// Its cgroup took these limits.
+    Limited {
+        /// Which.
+        id: ContainerId,
+        /// What it has now.
+        limits: Limits,
     },
     /// An action other than `Start` did not succeed.
     ActionFailed {
@@ -156,6 +163,8 @@ pub enum Deed {
     Signal,
     /// The reload failed.
     Reload,
+    /// The cgroup did not take its limits. They are not asked for again before the text or the supervisor is another one.
+    Update,
     /// Something of it could not be cleared away.
     Clear,
 }
@@ -177,6 +186,7 @@ impl fmt::Display for Fact {
             Fact::StopSent { id } => write!(f, "{id} got its stop signal"),
             Fact::StopUnhandled { id } => write!(f, "{id} does not handle its stop signal"),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
+            Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
             Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
             Fact::ClientStart { unit } => write!(f, "start of {unit} asked for"),
             Fact::ClientStop { unit, hold } => write!(f, "stop of {unit} asked for by {}", hold.by),
@@ -214,6 +224,7 @@ impl Fact {
             | Fact::StopSent { id }
             | Fact::StopUnhandled { id }
             | Fact::Reloaded { id }
+            | Fact::Limited { id, .. }
             | Fact::ActionFailed { id, .. } => Some(&id.unit),
             Fact::ClientStart { unit }
             | Fact::ClientStop { unit, .. }
@@ -231,7 +242,7 @@ impl Observed {
         match fact {
             Fact::Started { id, pid } => self.on_live(id, |live| live.started(*pid, now.boot)),
             Fact::StartFailed { id, text } => {
-                let text = text.chars().take(TEXT_MAX / 4).collect();
+                let text = shortened(text);
                 self.on_seen(id, |seen| seen.end(Outcome::StartFailed { text }, now.boot, now))
             }
             Fact::NeverStarted { id } => self.on_seen(id, |seen| seen.never_started(now)),
@@ -247,6 +258,7 @@ impl Observed {
             Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
+            Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),
             Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
             Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
             Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
@@ -372,15 +384,23 @@ impl Seen {
         ended
     }
 
+    fn limited(&mut self, limits: Limits) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        live.run.limits = limits;
+        live.limits_asked.take_if(|asked| *asked == limits);
+        self.trouble = None;
+        true
+    }
+
     fn action_failed(&mut self, deed: Deed, text: &str, now: BootTime) -> bool {
         let Some(live) = &mut self.live else { return false };
         match deed {
             Deed::Stop => drop(live.stop_answered(true)),
             Deed::Reload => drop(live.reloaded()),
             Deed::Clear => drop(live.clear_failed(now)),
-            Deed::Kill | Deed::Signal => {}
+            Deed::Kill | Deed::Signal | Deed::Update => {}
         }
-        self.trouble = Some(text.chars().take(TEXT_MAX / 4).collect());
+        self.trouble = Some(shortened(text));
         true
     }
 

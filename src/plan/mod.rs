@@ -48,8 +48,8 @@ pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
 pub use observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until, Why,
-    Wishes,
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
+    Why, Wishes,
 };
 pub use reconcile::{Plan, reconcile};
 pub use status::{Phase, Reason, Remains, Status, status, statuses};

@@ -81,6 +81,9 @@ pub struct Live {
     pub restart: bool,
     /// A client wants it to reload.
     pub reload: Option<Asked>,
+    /// Limits that its cgroup was to get in this life, while they are not those it has.
+    #[serde(skip)]
+    pub limits_asked: Option<Limits>,
     /// Signals that clients want sent, oldest first; they die with the supervisor, as the client's connection does.
     #[serde(skip)]
     pub signals: Vec<Signal>,
@@ -97,7 +100,8 @@ pub struct Wishes {
     pub fresh: bool,
 }
 
-/// What a generation was started with, fixed at its start: it fits the keeper's tag, so adoption needs no file.
+/// What a generation runs by. At its start it goes into the keeper's tag, so adoption needs no file; what the text changes without a new
+/// container ([`Run::terms`]) is taken over later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Of which text.
@@ -114,6 +118,19 @@ pub struct Run {
     pub reset_after: Duration,
     /// `restart.limit.interval`.
     pub limit_interval: Option<Duration>,
+    /// What its cgroup has.
+    pub limits: Limits,
+}
+
+/// Limits that the cgroup of a running container takes. `None`: as config.json says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// `resources.memory`, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// `resources.cpus`, in thousandths.
+    pub cpus_milli: Option<u64>,
+    /// `resources.pids`.
+    pub pids: Option<u64>,
 }
 
 /// The host's number of a process. It is shown, never signalled.
@@ -280,7 +297,22 @@ impl Run {
             stop_timeout: unit.stop.timeout,
             reset_after: unit.restart.reset_after,
             limit_interval: unit.restart.limit.map(|limit| limit.interval),
+            limits: Limits::of(unit),
         }
+    }
+
+    /// The same run by the words of `unit`, but for the limits, which its cgroup must take first.
+    pub(super) fn terms(&self, unit: &Unit) -> Run {
+        let new = Run::new(unit, self.fingerprint, self.joined.clone(), self.begun);
+        Run { limits: self.limits, ..new }
+    }
+}
+
+impl Limits {
+    /// What a text says.
+    pub fn of(unit: &Unit) -> Limits {
+        let resources = &unit.resources;
+        Limits { memory_bytes: resources.memory_bytes, cpus_milli: resources.cpus_milli, pids: resources.pids }
     }
 }
 
@@ -291,7 +323,12 @@ impl Live {
     /// A generation that was just begun.
     pub(super) fn new(id: ContainerId, run: Run, used: Wishes) -> Live {
         let (state, signals) = (State::Starting, Vec::new());
-        Live { id, run, pid: None, state, used, restart: false, reload: None, signals }
+        Live { id, run, pid: None, state, used, restart: false, reload: None, limits_asked: None, signals }
+    }
+
+    /// Limits that its cgroup is still to be asked for.
+    pub(super) fn limits_to_ask(&self, unit: &Unit) -> Option<Limits> {
+        Some(Limits::of(unit)).filter(|limits| *limits != self.limits_asked.unwrap_or(self.run.limits))
     }
 
     /// Starting or running, with no stop begun.

@@ -45,7 +45,10 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan 
 fn plan_live(world: &World, view: View, live: &Live, plan: &mut Plan) {
     match &live.state {
         State::Starting | State::Running { .. } => match world.stop_reason(view, live) {
-            None => plan_wishes(view.want, live, plan),
+            None => {
+                plan_terms(view.want, live, plan);
+                plan_wishes(view.want, live, plan);
+            }
             Some(_) if world.joiner_in_the_way(&live.id).is_some() => {}
             Some(why) => {
                 let signal = live.pid.map(|_| live.run.stop_signal);
@@ -54,6 +57,16 @@ fn plan_live(world: &World, view: View, live: &Live, plan: &mut Plan) {
         },
         State::Stopping(stopping) => plan_stopping(live, stopping, world.now, plan),
         State::Ended(ended) => plan_ended(live, ended, world.now, plan),
+    }
+}
+
+/// What the text changes of a generation that goes on running.
+fn plan_terms(want: Option<&Want>, live: &Live, plan: &mut Plan) {
+    // Terms of another text than it was made from are not its own: it goes on only because its successor could not start.
+    let Some(want) = want.filter(|want| want.fingerprint == live.run.fingerprint) else { return };
+    let limits = live.limits_to_ask(&want.unit);
+    if limits.is_some() || live.run.terms(&want.unit) != live.run {
+        plan.actions.push(Action::Update { id: live.id.clone(), unit: want.unit.clone(), limits });
     }
 }
 

@@ -187,7 +187,8 @@ fn lookup(passwd: &str, groups: &str, user: &str, group: Option<&str>) -> Result
     };
     let gid = match group {
         Some(group) => group_number(groups, group).ok_or_else(|| missing("group", group, "/etc/group"))?,
-        None => primary.unwrap_or(0),
+        // Not 0: nobody gets root's group for want of an entry.
+        None => primary.unwrap_or(uid),
     };
     // Supplementary groups belong to the user as a whole; with a group named, only that one counts, as with docker.
     let supplementary = if group.is_some() { Vec::new() } else { memberships(groups, name, gid) };
@@ -244,6 +245,7 @@ mod tests {
         assert_eq!((grouped.gid, grouped.groups), (99, vec![]));
         let unknown = lookup(PASSWD, GROUP, "1000", Some("1000")).expect("numbers need no entry");
         assert_eq!(unknown, Account { uid: 1000, gid: 1000, groups: vec![], home: None });
+        assert_eq!(lookup(PASSWD, GROUP, "1000", None).expect("a lone number"), unknown);
     }
 
     #[test]

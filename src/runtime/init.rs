@@ -34,6 +34,8 @@ pub(super) fn leave_behind(let_go: impl FnOnce()) -> Result<(), StepError> {
 }
 
 fn stay(program: Pid) -> ! {
+    // It was forked from the keeper, whose name it had until here.
+    let _ = rustix::thread::set_name(c"moored-init");
     let all = SigSet::all();
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None);
     loop {

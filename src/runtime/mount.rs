@@ -77,7 +77,7 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     match &mount.source {
         MountSource::Bind { source, recursive } => bind(run.root()?, mount, source, *recursive),
         MountSource::Filesystem { fstype, source, options } if suits_fsconfig(fstype, options) => {
-            let tree = filesystem(fstype, source, options, mount.set, &mount.target)?;
+            let tree = filesystem(fstype, source, options, mount.own.set, &mount.target)?;
             let target = run.root()?.ensure_dir(&mount.target)?;
             finish(&tree, mount, target.as_fd(), false)?;
             if fstype == "devpts" && mount.target == "/dev/pts" {
@@ -103,12 +103,10 @@ fn bind(root: &Root, mount: &Mount, source: &Path, recursive: bool) -> Result<()
 
 /// Attributes, propagation, place.
 fn finish(tree: &OwnedFd, mount: &Mount, target: BorrowedFd<'_>, attributes: bool) -> Result<(), StepError> {
-    if attributes && (mount.set | mount.clear) != 0 {
-        set(tree.as_fd(), false, mount.set, mount.clear, 0).map_err(about("mount_setattr", &mount.target))?;
+    if attributes && !mount.own.is_empty() {
+        set(tree.as_fd(), false, mount.own.set, mount.own.clear, 0).map_err(about("mount_setattr", &mount.target))?;
     }
-    for propagation in &mount.propagation {
-        propagate(tree.as_fd(), *propagation).map_err(about("mount_setattr", &mount.target))?;
-    }
+    settle(tree.as_fd(), mount)?;
     attach(tree, target).map_err(about("move_mount", &mount.target))
 }
 
@@ -175,12 +173,20 @@ fn by_mount2(
         .iter()
         .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
         .collect();
-    let flags = nix::mount::MsFlags::from_bits_truncate(legacy_flags(mount.set));
+    let flags = nix::mount::MsFlags::from_bits_truncate(legacy_flags(mount.own.set));
     nix::mount::mount(Some(source), ".", Some(fstype), flags, Some(data.join(",").as_str()))
         .map_err(|errno| about("mount", &mount.target)(Errno::from_raw_os_error(errno as i32)))?;
     let top = root.locate(&mount.target).map_err(about("open", &mount.target))?;
+    settle(top.as_fd(), mount)
+}
+
+/// What holds for the mounts below as well, and propagation.
+fn settle(top: BorrowedFd<'_>, mount: &Mount) -> Result<(), StepError> {
+    if !mount.below.is_empty() {
+        set(top, true, mount.below.set, mount.below.clear, 0).map_err(about("mount_setattr", &mount.target))?;
+    }
     for propagation in &mount.propagation {
-        propagate(top.as_fd(), *propagation).map_err(about("mount_setattr", &mount.target))?;
+        propagate(top, *propagation).map_err(about("mount_setattr", &mount.target))?;
     }
     Ok(())
 }
@@ -217,19 +223,19 @@ fn cgroups(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
         return finish(&tree, mount, target.as_fd(), true);
     }
     let options = [("mode".to_owned(), Some("755".to_owned())), ("size".to_owned(), Some("64k".to_owned()))];
-    let directory = filesystem("tmpfs", "cgroup", &options, mount.set & !READ_ONLY, &mount.target)?;
+    let directory = filesystem("tmpfs", "cgroup", &options, mount.own.set & !READ_ONLY, &mount.target)?;
     attach(&directory, target.as_fd()).map_err(about("move_mount", &mount.target))?;
     for (name, tree) in &trees {
         let path = format!("{}/{name}", mount.target);
-        set(tree.as_fd(), false, mount.set, mount.clear, 0).map_err(about("mount_setattr", &path))?;
+        set(tree.as_fd(), false, mount.own.set, mount.own.clear, 0).map_err(about("mount_setattr", &path))?;
         let place = root.ensure_dir(&path)?;
         attach(tree, place.as_fd()).map_err(about("move_mount", &path))?;
         link_controllers(&directory, name);
     }
-    if mount.set & READ_ONLY != 0 {
+    if mount.own.set & READ_ONLY != 0 {
         set(directory.as_fd(), false, READ_ONLY, 0, 0).map_err(about("mount_setattr", &mount.target))?;
     }
-    Ok(())
+    settle(directory.as_fd(), mount)
 }
 
 /// `cpu,cpuacct` is also found as `cpu` and as `cpuacct`.
@@ -246,7 +252,7 @@ fn link_controllers(directory: &OwnedFd, name: &str) {
 fn own_cgroups(slots: &Slots, mount: &Mount) -> Result<Vec<(String, OwnedFd)>, StepError> {
     let mut trees = Vec::new();
     if slots.cgroup.is_some() {
-        trees.push(("unified".to_owned(), filesystem("cgroup2", "cgroup2", &[], mount.set, &mount.target)?));
+        trees.push(("unified".to_owned(), filesystem("cgroup2", "cgroup2", &[], mount.own.set, &mount.target)?));
     }
     for hierarchy in &slots.hierarchies {
         let mut options: Vec<(String, Option<String>)> =
@@ -254,7 +260,7 @@ fn own_cgroups(slots: &Slots, mount: &Mount) -> Result<Vec<(String, OwnedFd)>, S
         if hierarchy.name == "systemd" {
             options = vec![("none".to_owned(), None), ("name".to_owned(), Some("systemd".to_owned()))];
         }
-        trees.push((hierarchy.name.clone(), filesystem("cgroup", "cgroup", &options, mount.set, &mount.target)?));
+        trees.push((hierarchy.name.clone(), filesystem("cgroup", "cgroup", &options, mount.own.set, &mount.target)?));
     }
     Ok(trees)
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::clock;
 use super::hands::Job;
-use super::round::{Supervisor, Waiter, Waiting};
+use super::narrate;
+use super::round::{Known, Supervisor, Waiter, Waiting};
 use super::session::{ExecProcess, Purpose, SessionJob};
 use super::usage::StatusJob;
 use super::wait::Goal;
@@ -55,6 +56,9 @@ impl Supervisor {
                 self.hands.push(Job::Status(Box::new(StatusJob { id, unit, log_dir, status, reply })));
             }
             Request::Events { follow, since_ms, units } => {
+                // Of a unit that is gone there may be events.
+                let strange = |unit: &&String| !self.events.are_about(unit);
+                units.iter().filter(strange).try_for_each(|unit| self.resolve_one(unit).map(drop))?;
                 for event in self.events.select(since_ms, &units) {
                     reply.send(&Response::Event(event.clone()));
                 }
@@ -75,15 +79,17 @@ impl Supervisor {
                 self.wish(&units, reply, Goal::Reloaded, |unit| Fact::ClientReload { unit })?;
             }
             Request::Kill { units, signal, all } => self.kill(&units, signal, all, &reply)?,
-            Request::Sync { units, timeout_ms } => self.sync(units, timeout_ms, reply),
+            Request::Sync { units, timeout_ms } => self.sync(&units, timeout_ms, reply)?,
             Request::Plan { dir: None } => finish(&reply, &self.not_in_force()),
             Request::Plan { dir: Some(dir) } => self.compare(dir, reply)?,
             Request::Apply { confirm_removals } => {
                 if confirm_removals {
                     let gone = self.catalogue.confirm_removals();
-                    gone.iter().for_each(|unit| tracing::info!("{unit}: removal confirmed by {by}"));
+                    let line = |unit: &UnitName| format!("{unit}: removal confirmed");
+                    reply.send(&Response::Done { lines: gone.iter().map(line).collect() });
+                    gone.iter().for_each(|unit| self.tell(narrate::confirmed(unit, &by)));
                 }
-                self.sync(Vec::new(), None, reply);
+                self.sync(&[], None, reply)?;
             }
             Request::Down => self.go_down(by, reply),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
@@ -143,7 +149,10 @@ impl Supervisor {
         let units = self.resolve_named(units)?;
         for unit in &units {
             match self.observed.units.get(unit).and_then(|seen| seen.live.as_ref()) {
-                Some(live) if all => self.hands.push(Job::Kill(live.id.clone())),
+                Some(live) if all => {
+                    self.hands.push(Job::Kill(live.id.clone()));
+                    self.tell(narrate::kill_asked(unit));
+                }
                 Some(_) | None => self.record(&Fact::ClientKill { unit: unit.clone(), signal: Signal(signal) }),
             }
         }
@@ -162,28 +171,45 @@ impl Supervisor {
         }
     }
 
-    fn sync(&mut self, units: Vec<String>, timeout_ms: Option<u64>, reply: Reply) {
+    fn sync(&mut self, units: &[String], timeout_ms: Option<u64>, reply: Reply) -> Result<(), String> {
         let token = self.token();
         let deadline = timeout_ms.map(|ms| clock::now().boot.after(Duration::from_millis(ms)));
-        // A name may be that of a file which is not read yet; one that is no name at all is answered when the reading is done.
-        let units = units.iter().filter_map(|unit| UnitName::new(unit).ok()).collect();
+        // A name may be that of a file which is not read yet.
+        let named = |typed: &String| {
+            let name = UnitName::new(typed).map_err(|error| error.to_string())?;
+            let known = if self.is_known(&name) { Known::Yes } else { Known::No };
+            Ok((name, known))
+        };
+        let units = units.iter().map(named).collect::<Result<_, String>>()?;
         self.wait(reply, Waiting::Read { token, units }, deadline);
         if !self.files.sync(token) {
             tracing::warn!("too many wait for the directories to be read: one of them will time out");
         }
+        Ok(())
     }
 
     /// What was on disk at the time of the request is read: from here on it is the units that count.
     pub(super) fn was_read(&mut self, read: u64) {
-        let names: Vec<UnitName> = self.catalogue.names().cloned().collect();
-        for waiter in &mut self.waiters {
-            if let Waiting::Read { token, units } = &waiter.what
-                && *token == read
-            {
-                let units = if units.is_empty() { names.clone() } else { units.clone() };
-                waiter.what = Waiting::Goals(units.into_iter().map(|unit| (unit, Goal::Converged)).collect());
-            }
+        let waiters = std::mem::take(&mut self.waiters);
+        self.waiters = waiters.into_iter().filter_map(|waiter| self.after_reading(waiter, read)).collect();
+    }
+
+    /// `None`: it was told that a unit it named is unknown.
+    fn after_reading(&self, mut waiter: Waiter, read: u64) -> Option<Waiter> {
+        let Waiting::Read { token, units } = &waiter.what else { return Some(waiter) };
+        if *token != read {
+            return Some(waiter);
         }
+        if let Some((stranger, _)) = units.iter().find(|(unit, known)| *known == Known::No && !self.is_known(unit)) {
+            refuse(&waiter.reply, self.unknown(stranger.as_str()));
+            return None;
+        }
+        let units: Vec<UnitName> = match units.is_empty() {
+            true => self.catalogue.names().cloned().collect(),
+            false => units.iter().map(|(unit, _)| unit.clone()).collect(),
+        };
+        waiter.what = Waiting::Goals(units.into_iter().map(|unit| (unit, Goal::Converged)).collect());
+        Some(waiter)
     }
 
     fn go_down(&mut self, by: String, reply: Reply) {
@@ -201,18 +227,25 @@ impl Supervisor {
 
     /// What on disk is not in force, and why.
     fn not_in_force(&self) -> Response {
+        let valid = |unit: &&UnitName| self.catalogue.errors(unit).is_empty();
         let change = |unit: &UnitName| {
             let why = self.catalogue.drift(unit)?;
-            let how = if self.catalogue.errors(unit).is_empty() { "wait" } else { "none" };
-            Some(Change { unit: unit.to_string(), how: how.to_owned(), why })
+            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why })
         };
         let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
-        Response::Plan { changes: self.catalogue.names().filter_map(change).collect(), errors: errors.collect() }
+        Response::Plan {
+            changes: self.catalogue.names().filter(valid).filter_map(change).collect(),
+            errors: errors.collect(),
+        }
     }
 
     /// What the texts in `dir` would change; read on a thread of its own, since a directory may be slow.
     fn compare(&self, dir: std::path::PathBuf, reply: Reply) -> Result<(), String> {
-        let ours = self.desired.units.iter().map(|(name, want)| (name.clone(), want.fingerprint)).collect();
+        let in_force = |name: &UnitName| {
+            let good = self.catalogue.in_force(name)?;
+            Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
+        };
+        let ours = self.catalogue.names().filter_map(in_force).collect();
         let work = move || finish(&reply, &super::offline::compare(&dir, &ours));
         let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
         thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))
@@ -222,8 +255,11 @@ impl Supervisor {
 
     fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
         let name = UnitName::new(typed).map_err(|error| error.to_string())?;
-        let known = self.catalogue.names().any(|known| *known == name) || self.observed.units.contains_key(&name);
-        if known { Ok(name) } else { Err(self.unknown(typed)) }
+        if self.is_known(&name) { Ok(name) } else { Err(self.unknown(typed)) }
+    }
+
+    fn is_known(&self, name: &UnitName) -> bool {
+        self.catalogue.is_known(name) || self.observed.units.contains_key(name)
     }
 
     fn resolve(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {

@@ -264,14 +264,14 @@ impl Catalogue {
         of_view.or_else(remembered)
     }
 
-    /// The removals that the brake holds are meant. Returns what goes.
-    pub fn confirm_removals(&mut self) -> Vec<UnitName> {
+    /// The removals that the brake holds are meant. Returns what goes: at once, or when its absence has settled.
+    pub fn confirm_removals(&mut self) -> BTreeSet<UnitName> {
         let braked: BTreeSet<UnitName> =
             self.directories.values_mut().flat_map(|view| std::mem::take(&mut view.braked)).collect();
-        let gone = |name: &UnitName| self.entries.get(name).is_some_and(|entry| entry.texts.is_empty());
-        let gone: Vec<UnitName> = braked.into_iter().filter(gone).collect();
+        let gone = |name: &&UnitName| self.entries.get(*name).is_some_and(|entry| entry.texts.is_empty());
+        let gone: Vec<UnitName> = braked.iter().filter(gone).cloned().collect();
         gone.iter().for_each(|name| self.remove(name));
-        gone
+        braked
     }
 
     /// What a look at a source found.
@@ -340,6 +340,11 @@ impl Catalogue {
     /// The text in force.
     pub fn in_force(&self, name: &UnitName) -> Option<&Arc<InForce>> {
         self.entries.get(name)?.in_force.as_ref()
+    }
+
+    /// Whether it is in force or on disk.
+    pub fn is_known(&self, name: &UnitName) -> bool {
+        self.entries.contains_key(name)
     }
 
     /// Every unit in force or on disk.

@@ -22,6 +22,11 @@ impl Events {
         self.kept.push_back(event);
     }
 
+    /// Whether there is any about this unit.
+    pub fn are_about(&self, unit: &str) -> bool {
+        self.kept.iter().any(|event| event.unit.as_deref() == Some(unit))
+    }
+
     /// Those at or after `since_ms`, of these units (empty: all).
     pub fn select<'a>(&'a self, since_ms: Option<u64>, units: &'a [String]) -> impl Iterator<Item = &'a Event> {
         self.kept.iter().filter(move |event| event.time >= since_ms.unwrap_or(0) && concerns(event, units))

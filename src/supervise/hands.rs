@@ -34,7 +34,7 @@ use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use crate::keeper::{self, ChildState, Kind};
-use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Run};
+use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
 use crate::unit::{ContainerId, Reload, Signal, SourceFacts, Unit};
 
@@ -54,6 +54,8 @@ pub enum Job {
     Signal(ContainerId, Signal),
     /// Tell it to reload.
     Reload(Box<ReloadJob>),
+    /// Write other limits into its cgroup.
+    Limit(Box<LimitJob>),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
@@ -105,6 +107,18 @@ pub struct ReloadJob {
     pub facts: Arc<SourceFacts>,
 }
 
+/// All that a change of limits needs.
+pub struct LimitJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// What is changed.
+    pub limits: Limits,
+    /// The text that says so.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+}
+
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -138,6 +152,8 @@ pub(super) struct Handle {
     pub(super) ended: bool,
     /// Its keeper died under it.
     pub(super) orphaned: bool,
+    /// Its cgroup was killed once.
+    pub(super) killed: bool,
     /// The cgroup's events and their token, while they are waited for.
     pub(super) emptying: Option<(u64, OwnedFd)>,
     /// A duplicate of the pidfd and its token, for one that is nobody's child that we know.
@@ -246,6 +262,7 @@ impl Hands {
             Job::Kill(id) => self.kill(id),
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
+            Job::Limit(job) => self.limit(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
@@ -538,17 +555,16 @@ impl Hands {
     }
 
     fn kill(&mut self, id: ContainerId) {
-        let Some(handle) = self.handles.get(&id) else { return };
-        let killed = handle.cgroup.as_ref().map_or(Ok(()), ContainerCgroup::kill);
-        match killed {
-            Err(error) => self.failed(id, Deed::Kill, error.to_string()),
-            Ok(()) => {
-                let left =
-                    handle.cgroup.as_ref().and_then(|cgroup| cgroup.processes().ok()).map_or(0, |left| left.len());
-                if left > 0 {
-                    self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
-                }
-            }
+        let Some(handle) = self.handles.get_mut(&id) else { return };
+        let again = std::mem::replace(&mut handle.killed, true);
+        let Some(cgroup) = &handle.cgroup else { return };
+        // What an earlier kill left: a process takes its time to die, and the plan does not kill again before that is over.
+        let left = if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
+        if let Err(error) = cgroup.kill() {
+            return self.failed(id, Deed::Kill, error.to_string());
+        }
+        if left > 0 {
+            self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
         }
     }
 
@@ -579,6 +595,18 @@ impl Hands {
                 let log = fifo::write_ends(&self.places.containers, &id);
                 self.open_session(SessionJob::reload(id, unit, facts, args, log));
             }
+        }
+    }
+
+    fn limit(&mut self, job: LimitJob) {
+        let LimitJob { id, limits, unit, facts } = job;
+        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
+        let written = program::compile(&unit, &facts, &id.to_string())
+            .map_err(|errors| errors.join("; "))
+            .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
+        match written {
+            Ok(()) => self.fact(Fact::Limited { id, limits }),
+            Err(text) => self.failed(id, Deed::Update, text),
         }
     }
 

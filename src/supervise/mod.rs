@@ -39,6 +39,7 @@ mod usage;
 mod wait;
 mod watching;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -135,7 +136,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     // It is the first to ask, so it is not too many.
     let _ = files.sync(FIRST_READ);
     let mut catalogue = Catalogue::new(&settings.units_dirs);
-    remember(&mut catalogue, left.good);
+    remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
     supervisor.restore_texts();
     supervisor.restore_marks(left.marks);
@@ -145,9 +146,15 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     Ok(end)
 }
 
-/// Puts the last good texts in force until the directories say otherwise. One that this version does not take any more is left out.
-fn remember(catalogue: &mut Catalogue, goods: Vec<(UnitName, Good)>) {
+/// Puts the last good texts in force until the directories say otherwise. One that this version does not take any more is left out, and
+/// so is one of a directory that is not read any more: that one is not missing, it does not count.
+fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], goods: Vec<(UnitName, Good)>) {
     for (name, good) in goods {
+        if !good.path.parent().is_some_and(|dir| dirs.iter().any(|read| read == dir)) {
+            tracing::warn!("{name}: forgotten, as {} is in no directory that is read", good.path.display());
+            files.drop_good(&name);
+            continue;
+        }
         match catalogue::recall(&name, good, validate) {
             Ok(good) => catalogue.remember(good),
             Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),

@@ -32,9 +32,13 @@ pub fn fact(fact: &Fact) -> Option<Event> {
             event(Some(&id.unit), "unhandled", format!("{id} does not handle its stop signal: killed at once"), None)
         }
         Fact::Lingering { id, processes } => {
-            event(Some(&id.unit), "lingering", format!("{id} was killed and has {processes} processes left"), None)
+            let left = if *processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
+            event(Some(&id.unit), "lingering", format!("{id} was killed, and {left} of it did not die yet"), None)
         }
         Fact::Reloaded { id } => event(Some(&id.unit), "reloaded", format!("{id} was told to reload"), None),
+        Fact::Limited { id, .. } => {
+            event(Some(&id.unit), "limited", format!("{id} got its new limits without a restart"), None)
+        }
         Fact::ActionFailed { id, text, .. } => event(Some(&id.unit), "trouble", format!("{id}: {text}"), None),
         Fact::ClientStart { unit } => event(Some(unit), "asked", "start asked for".to_owned(), None),
         Fact::ClientStop { unit, hold } => {
@@ -43,7 +47,7 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         }
         Fact::ClientRestart { unit } => event(Some(unit), "asked", "restart asked for".to_owned(), None),
         Fact::ClientReload { unit } => event(Some(unit), "asked", "reload asked for".to_owned(), None),
-        Fact::ClientKill { unit, signal } => event(Some(unit), "asked", format!("signal {} asked for", signal.0), None),
+        Fact::ClientKill { unit, signal } => event(Some(unit), "asked", format!("{signal} asked for"), None),
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
@@ -60,6 +64,7 @@ pub fn action(action: &Action) -> Option<Event> {
         Action::Start { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }
+        | Action::Update { .. }
         | Action::Clear { .. }
         | Action::Forget { .. } => return None,
     })
@@ -93,6 +98,16 @@ pub fn valid_again(unit: &UnitName) -> Event {
 /// A file is gone.
 pub fn removed(unit: &UnitName) -> Event {
     event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
+}
+
+/// A client kills all of a container at once.
+pub fn kill_asked(unit: &UnitName) -> Event {
+    event(Some(unit), "asked", "SIGKILL to every process asked for".to_owned(), None)
+}
+
+/// Somebody said that a removal is meant.
+pub fn confirmed(unit: &UnitName, by: &str) -> Event {
+    event(Some(unit), "confirmed", "its removal was confirmed".to_owned(), Some(by))
 }
 
 /// Something of the host's does not work.

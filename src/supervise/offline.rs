@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{source, validate};
 use crate::control::Response;
 use crate::control::protocol::Change;
-use crate::unit::{Fingerprint, SpecError, Unit, UnitName, file_stem_to_name, parse_from, text_of};
+use crate::unit::{Effect, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from, text_of};
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{Trust, read_trusted};
+
+/// Settings that differ are named up to here.
+const NAMES_MAX: usize = 5;
 
 /// A unit file that is valid together with its source.
 #[derive(Debug)]
 pub struct Checked {
     /// The unit.
     pub unit: Unit,
-    /// What it means.
-    pub fingerprint: Fingerprint,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
     /// What is odd but no error.
     pub warnings: Vec<String>,
 }
@@ -44,8 +48,11 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
     let placed = |error: &SpecError| if error.file.is_some() { error.to_string() } else { at_source(error) };
     let more = validate(&parsed.unit, &facts).map_err(|errors| errors.iter().map(placed).collect::<Vec<_>>())?;
-    let fingerprint = crate::unit::container_fingerprint(&parsed.unit, &facts);
-    Ok(Checked { unit: parsed.unit, fingerprint, warnings: lines(parsed.warnings).into_iter().chain(more).collect() })
+    Ok(Checked {
+        unit: parsed.unit,
+        facts: Arc::new(facts),
+        warnings: lines(parsed.warnings).into_iter().chain(more).collect(),
+    })
 }
 
 /// The unit files of a directory, in name order.
@@ -61,8 +68,11 @@ pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A unit in force, with its source.
+pub type Ours = BTreeMap<UnitName, (Arc<Unit>, Arc<SourceFacts>)>;
+
 /// What the texts in `dir` would change of what is in force.
-pub fn compare(dir: &Path, ours: &BTreeMap<UnitName, Fingerprint>) -> Response {
+pub fn compare(dir: &Path, ours: &Ours) -> Response {
     let files = match unit_files(dir) {
         Ok(files) => files,
         Err(error) => return Response::Error { message: format!("{}: {error}", dir.display()), code: 1 },
@@ -73,21 +83,13 @@ pub fn compare(dir: &Path, ours: &BTreeMap<UnitName, Fingerprint>) -> Response {
         let name = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
         let checked = check(&path, &trust).map_err(|found| errors.extend(found)).ok();
         if let Some(name) = name {
-            theirs.insert(name, checked.map(|checked| checked.fingerprint));
+            theirs.insert(name, checked);
         }
     }
-    let change = |unit: &UnitName, how: &str, why: &str| Change {
-        unit: unit.to_string(),
-        how: how.to_owned(),
-        why: why.to_owned(),
-    };
-    let there = theirs.iter().filter_map(|(unit, fingerprint)| match (ours.get(unit), fingerprint) {
+    let there = theirs.iter().filter_map(|(unit, checked)| match (ours.get(unit), checked) {
         (_, None) => None,
         (None, Some(_)) => Some(change(unit, "add", "it is not in force")),
-        (Some(ours), Some(theirs)) if ours != theirs => {
-            Some(change(unit, "replace", "its text, source or config.json differs"))
-        }
-        (Some(_), Some(_)) => None,
+        (Some((unit, facts)), Some(theirs)) => difference((unit, facts), (&theirs.unit, &theirs.facts)),
     });
     let gone = ours
         .keys()
@@ -96,4 +98,22 @@ pub fn compare(dir: &Path, ours: &BTreeMap<UnitName, Fingerprint>) -> Response {
     let mut changes: Vec<Change> = there.chain(gone).collect();
     changes.sort_by(|a, b| a.unit.cmp(&b.unit));
     Response::Plan { changes, errors }
+}
+
+fn change(unit: &UnitName, how: &str, why: &str) -> Change {
+    Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned() }
+}
+
+/// `replace` if any setting that differs takes a new container, else `live`.
+fn difference(ours: (&Unit, &SourceFacts), theirs: (&Unit, &SourceFacts)) -> Option<Change> {
+    let changes = changes(ours, theirs);
+    let how = match changes.iter().map(|(_, effect)| effect).max()? {
+        Effect::Replace => "replace",
+        Effect::Live | Effect::Supervisor => "live",
+    };
+    let names: Vec<&str> = changes.iter().take(NAMES_MAX).map(|(name, _)| name.as_str()).collect();
+    let more = changes.len().checked_sub(NAMES_MAX).filter(|more| *more > 0);
+    let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
+    let verb = if changes.len() == 1 { "differs" } else { "differ" };
+    Some(change(&ours.0.name, how, &format!("{}{more} {verb}", names.join(", "))))
 }

@@ -1,5 +1,7 @@
 //! What `ps` and `status` show: the plan's own words, and what disk and running have not in common.
 
+use std::path::Path;
+
 use super::clock::{self, wall, wall_of};
 use super::round::Supervisor;
 use crate::control::Response;
@@ -50,35 +52,39 @@ impl Supervisor {
         }
     }
 
-    /// The plan's sentence, and before it the first error of the text on disk.
+    /// The first error of the text on disk, or else what disk and running have not in common; then the plan's sentence.
     fn reason(&self, name: &UnitName, seen: Option<&Seen>, status: &Status) -> String {
         let words = status.reason.words(clock::now().boot, &wall);
         let trouble = seen.and_then(|seen| seen.trouble.clone());
         let errors = self.catalogue.errors(name);
-        let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
-        let error = errors.first().map(|first| {
+        let error = self.first_error(name).map(|first| {
             let runs = if status.phase == Phase::Running { "running with" } else { "in force:" };
-            format!("{first}{more}; {runs} the last good text")
+            format!("{first}; {runs} the last good text")
         });
         let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trouble];
         let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         parts.join("; ")
     }
 
-    fn row_without_text(&self, name: &UnitName) -> UnitReport {
+    /// Without the directory, which `status` shows.
+    fn first_error(&self, name: &UnitName) -> Option<String> {
         let errors = self.catalogue.errors(name);
-        let (phase, reason) = match errors.first() {
-            Some(first) if errors.len() > 1 => (Phase::Failed, format!("{first} (and {} more)", errors.len() - 1)),
-            Some(first) => (Phase::Failed, first.clone()),
+        let dir = self.catalogue.file(name).and_then(Path::parent).map(|dir| format!("{}/", dir.display()));
+        let first = errors.first()?;
+        let short = dir.and_then(|dir| first.strip_prefix(&dir)).unwrap_or(first);
+        Some(match errors.len() {
+            1 => short.to_owned(),
+            count => format!("{short} (and {} more)", count - 1),
+        })
+    }
+
+    /// Nothing of it is in force: it differs from nothing.
+    fn row_without_text(&self, name: &UnitName) -> UnitReport {
+        let (phase, reason) = match self.first_error(name) {
+            Some(error) => (Phase::Failed, error),
             None => (Phase::Waiting, self.catalogue.drift(name).unwrap_or_default()),
         };
-        UnitReport {
-            unit: name.to_string(),
-            phase: phase_word(phase).to_owned(),
-            reason,
-            drift: self.catalogue.drift(name),
-            ..UnitReport::default()
-        }
+        UnitReport { unit: name.to_string(), phase: phase_word(phase).to_owned(), reason, ..UnitReport::default() }
     }
 
     /// All that is known without looking at the host; the live container's id beside it.

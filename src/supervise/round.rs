@@ -15,7 +15,7 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock::{self, wall};
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::wait::{Goal, Verdict, judge};
@@ -26,7 +26,7 @@ use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Status, reconcile};
 use crate::sys::heap;
-use crate::unit::{ContainerId, UnitName};
+use crate::unit::{ContainerId, Kind, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -49,6 +49,8 @@ pub struct Supervisor {
     pub(super) log: Arc<LogWriter>,
     /// Units whose record is to be written before anything else has an effect.
     dirty: BTreeSet<UnitName>,
+    /// Units whose text was said to be invalid.
+    invalid: BTreeSet<UnitName>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
@@ -84,11 +86,23 @@ pub(super) struct Waiter {
     pub(super) deadline: Option<BootTime>,
 }
 
+/// Whether a unit was known when it was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Yes,
+    No,
+}
+
 pub(super) enum Waiting {
     /// Each unit for its goal.
     Goals(Vec<(UnitName, Goal)>),
     /// What is on disk now to be read, then these (empty: all) for [`Goal::Converged`].
-    Read { token: u64, units: Vec<UnitName> },
+    Read {
+        /// Of the reading.
+        token: u64,
+        /// Which; those that are still unknown when it is done are mistakes, unless they were known before.
+        units: Vec<(UnitName, Known)>,
+    },
     /// The same, after which removals held by the brake are confirmed and all units answer.
     Down,
 }
@@ -103,16 +117,20 @@ impl Supervisor {
         hands: Arc<Inbox<Job>>,
         log: Arc<LogWriter>,
     ) -> Supervisor {
+        // Remembered texts: until the directories are read, what is stopped is not "gone".
+        let (names, mut desired) = (catalogue.names().cloned().collect(), Desired::default());
+        catalogue.update(&mut desired, &names);
         Supervisor {
             settings,
             catalogue,
-            desired: Desired::default(),
+            desired,
             observed,
             events: Events::default(),
             files,
             hands,
             log,
             dirty: BTreeSet::new(),
+            invalid: BTreeSet::new(),
             waiters: Vec::new(),
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
@@ -308,6 +326,11 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
+            Action::Update { id, limits, .. } => {
+                let good = self.catalogue.in_force(&id.unit)?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
+            }
             Action::Clear { id } => Some(Job::Clear(id)),
             // Its record went with the mark that `begin` made.
             Action::Forget { .. } => None,
@@ -342,21 +365,34 @@ impl Supervisor {
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
         let good = self.catalogue.in_force(name).map(Arc::clone);
-        let was = self.desired.units.get(name).map(|want| want.fingerprint);
+        let was = self.desired.units.get(name).map(|want| &want.unit);
+        let was_invalid = self.invalid.remove(name);
         let event = match (&good, was) {
-            _ if !errors.is_empty() => narrate::invalid(name, &errors, good.is_some()),
-            (Some(good), None) => narrate::put_in_force(good, "added"),
-            (Some(good), Some(was)) if was != good.fingerprint => narrate::put_in_force(good, "changed"),
-            (Some(_), Some(_)) => narrate::valid_again(name),
-            (None, _) => narrate::removed(name),
+            _ if !errors.is_empty() => {
+                self.invalid.insert(name.clone());
+                Some(narrate::invalid(name, &errors, good.is_some()))
+            }
+            (Some(good), None) => Some(narrate::put_in_force(good, "added")),
+            (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
+                Some(narrate::put_in_force(good, "changed"))
+            }
+            (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
+            (None, _) => Some(narrate::removed(name)),
         };
         match &good {
             Some(good) => self.keep(good, errors.is_empty()),
             None => self.files.drop_good(name),
         }
-        if self.scanned {
+        if self.scanned
+            && let Some(event) = event
+        {
             self.tell(event);
         }
+    }
+
+    /// The same words, and another container all the same: what they name is another one.
+    fn is_new_source(&self, good: &InForce) -> bool {
+        self.desired.units.get(&good.unit.name).is_some_and(|want| want.fingerprint != good.fingerprint)
     }
 
     /// A text that was read on disk is stored; the limits of the log are those in force in any case.
@@ -393,30 +429,37 @@ impl Supervisor {
         let expired = waiter.deadline.is_some_and(|deadline| deadline <= now);
         let answer = match &waiter.what {
             Waiting::Goals(goals) => self.goals_answer(goals, statuses, now),
-            Waiting::Read { .. } if expired => Some(timeout(vec!["the directories are still being read".to_owned()])),
-            Waiting::Read { .. } | Waiting::Down => None,
+            Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
+            Waiting::Read { .. } | Waiting::Down => Vec::new(),
         };
-        let answer = answer.or_else(|| expired.then(|| timeout(self.pending(waiter, statuses, now))));
-        if let Some(answer) = &answer {
-            waiter.reply.send(answer);
+        let answer = match answer.is_empty() && expired {
+            true => vec![timeout(self.pending(waiter, statuses, now))],
+            false => answer,
+        };
+        for response in &answer {
+            // Whether anybody still reads it makes no difference.
+            waiter.reply.send(response);
+        }
+        if !answer.is_empty() {
             waiter.reply.close();
         }
-        answer.is_some()
+        !answer.is_empty()
     }
 
+    /// Empty: not yet.
     fn goals_answer(
         &self,
         goals: &[(UnitName, Goal)],
         statuses: &BTreeMap<UnitName, Status>,
         now: BootTime,
-    ) -> Option<Response> {
+    ) -> Vec<Response> {
         let verdicts: Vec<(&UnitName, &Goal, Verdict)> =
             goals.iter().map(|(unit, goal)| (unit, goal, self.verdict(unit, goal, statuses, now))).collect();
         if verdicts.iter().any(|(_, _, verdict)| *verdict == Verdict::Pending) {
-            return None;
+            return Vec::new();
         }
         let sync = goals.is_empty() || goals.iter().any(|(_, goal)| *goal == Goal::Converged);
-        Some(if sync { self.synced(&verdicts) } else { done(&verdicts) })
+        if sync { vec![self.synced(&verdicts)] } else { done(&verdicts) }
     }
 
     fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Verdict {
@@ -433,13 +476,18 @@ impl Supervisor {
             };
         };
         let words = status.reason.words(now, &wall);
-        judge(goal, self.observed.units.get(unit), status, &words)
+        let kind = self.desired.units.get(unit).map_or(Kind::Service, |want| want.unit.kind);
+        judge(goal, kind, self.observed.units.get(unit), status, &words)
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
         let invalid: Vec<String> =
             verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
-        let missed = verdicts.iter().filter_map(|(unit, _, verdict)| match verdict {
+        // One without any text was missed for its errors, which are said already.
+        let has_text =
+            |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();
+        let with_text = verdicts.iter().filter(|(unit, _, _)| has_text(unit));
+        let missed = with_text.filter_map(|(unit, _, verdict)| match verdict {
             Verdict::Missed(why) => Some(format!("{unit}: {why}")),
             Verdict::Pending | Verdict::Reached(_) => None,
         });
@@ -486,17 +534,24 @@ fn timeout(lines: Vec<String>) -> Response {
     Response::Synced { code: 3, lines }
 }
 
-fn done(verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-    let line = |(unit, _, verdict): &(&UnitName, &Goal, Verdict)| match verdict {
-        Verdict::Pending => String::new(),
-        Verdict::Reached(how) | Verdict::Missed(how) => format!("{unit}: {how}"),
-    };
-    let missed = verdicts.iter().any(|(_, _, verdict)| matches!(verdict, Verdict::Missed(_)));
-    let lines: Vec<String> = verdicts.iter().map(line).collect();
-    match missed {
-        true => Response::Error { message: lines.join("\n"), code: 1 },
-        false => Response::Done { lines },
+/// What was reached, then what was not.
+fn done(verdicts: &[(&UnitName, &Goal, Verdict)]) -> Vec<Response> {
+    let (mut reached, mut missed) = (Vec::new(), Vec::new());
+    for (unit, _, verdict) in verdicts {
+        match verdict {
+            Verdict::Pending => {}
+            Verdict::Reached(how) => reached.push(format!("{unit}: {how}")),
+            Verdict::Missed(why) => missed.push(format!("{unit}: {why}")),
+        }
     }
+    let mut answer = Vec::new();
+    if !reached.is_empty() || missed.is_empty() {
+        answer.push(Response::Done { lines: reached });
+    }
+    if !missed.is_empty() {
+        answer.push(Response::Error { message: missed.join("; "), code: 1 });
+    }
+    answer
 }
 
 fn earliest(a: Option<BootTime>, b: Option<BootTime>) -> Option<BootTime> {

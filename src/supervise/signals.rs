@@ -1,7 +1,8 @@
 //! What pid 1 of a container does with a signal.
 //!
 //! Pid 1 of a pid namespace gets only signals that it has a handler for (pid_namespaces(7)): a stop signal that it neither catches nor
-//! blocks does nothing at all. A blocked one may be waited for by sigwait(3) or signalfd(2).
+//! blocks does nothing at all. A blocked one may be waited for by sigwait(3) or signalfd(2). While a thread is in sigwait, the kernel takes
+//! what it waits for out of its mask, so that /proc shows it as not blocked: the system call tells.
 
 use crate::unit::Signal;
 
@@ -10,8 +11,14 @@ const SIGSTOP: u8 = 19;
 
 /// Whether sending `signal` to `pid` would do nothing. A process that cannot be looked at is assumed to handle it.
 pub fn would_ignore(pid: i32, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    status.is_ok_and(|status| is_ignored_by(&status, signal))
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let ignored = read("status").is_ok_and(|status| is_ignored_by(&status, signal));
+    ignored && read("syscall").is_ok_and(|call| !is_waiting_for_signals(&call))
+}
+
+/// What proc_pid_syscall(5) says: the number and the arguments of the call that a process sleeps in.
+fn is_waiting_for_signals(call: &str) -> bool {
+    call.split(' ').next().and_then(|number| number.parse().ok()) == Some(libc::SYS_rt_sigtimedwait)
 }
 
 fn is_ignored_by(status: &str, signal: Signal) -> bool {
@@ -35,6 +42,15 @@ mod tests {
 
     fn status(nspid: &str, caught: u64, blocked: u64, ignored: u64) -> String {
         format!("NSpid:\t{nspid}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n")
+    }
+
+    #[test]
+    fn a_process_in_sigwait_handles_what_it_waits_for() {
+        let call = format!("{} 0x7ffd 0x0 0x0 0x8 0x0 0x0 0x7ffc 0x401000", libc::SYS_rt_sigtimedwait);
+        assert!(is_waiting_for_signals(&call));
+        for other in ["running", "230 0x0 0x0", "-1 0x7ffc 0x401000", ""] {
+            assert!(!is_waiting_for_signals(other), "{other}");
+        }
     }
 
     #[test]

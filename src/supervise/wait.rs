@@ -4,14 +4,14 @@
 
 use crate::plan::{BootTime, Seen};
 use crate::plan::{Desired, Live, Observed, Phase, State, Status, statuses};
-use crate::unit::UnitName;
+use crate::unit::{Kind, UnitName};
 
 /// What a client waits for, of one unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Goal {
     /// `moored stop`: nothing of it is left.
     Stopped,
-    /// `moored start`: it runs, or has completed.
+    /// `moored start`: a service runs, a oneshot has completed.
     Up,
     /// `moored restart`: a generation after this one is up.
     Newer(u64),
@@ -32,8 +32,8 @@ pub enum Verdict {
     Missed(String),
 }
 
-/// Looks at one unit.
-pub fn judge(goal: &Goal, seen: Option<&Seen>, status: &Status, words: &str) -> Verdict {
+/// Looks at one unit. A oneshot that runs is on its way.
+pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, words: &str) -> Verdict {
     let live = seen.and_then(|seen| seen.live.as_ref());
     match goal {
         Goal::Stopped => match (live, status.phase) {
@@ -41,10 +41,10 @@ pub fn judge(goal: &Goal, seen: Option<&Seen>, status: &Status, words: &str) -> 
             (Some(_), Phase::Stuck) => Verdict::Missed(words.to_owned()),
             (Some(_), _) => Verdict::Pending,
         },
-        Goal::Up => up(live, status, words),
+        Goal::Up => up(kind, live, status, words),
         Goal::Newer(old) => match live {
             Some(live) if live.id.generation <= *old => Verdict::Pending,
-            Some(_) | None => up(live, status, words),
+            Some(_) | None => up(kind, live, status, words),
         },
         Goal::Reloaded => match live {
             Some(live) if live.reload.is_some() => Verdict::Pending,
@@ -56,16 +56,16 @@ pub fn judge(goal: &Goal, seen: Option<&Seen>, status: &Status, words: &str) -> 
         },
         Goal::Converged => match status.phase {
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
-            Phase::Running if is_to_go(live) => Verdict::Pending,
+            Phase::Running if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
             Phase::Running | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
             Phase::Backoff | Phase::Failed | Phase::Stuck => Verdict::Missed(words.to_owned()),
         },
     }
 }
 
-fn up(live: Option<&Live>, status: &Status, words: &str) -> Verdict {
+fn up(kind: Kind, live: Option<&Live>, status: &Status, words: &str) -> Verdict {
     match status.phase {
-        Phase::Running if is_to_go(live) => Verdict::Pending,
+        Phase::Running if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
         Phase::Running => Verdict::Reached("running".to_owned()),
         Phase::Completed => Verdict::Reached(words.to_owned()),
         Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,

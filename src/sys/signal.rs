@@ -26,8 +26,8 @@ pub fn is_ignored(signal: i32) -> bool {
 /// Default action for every signal, none blocked. For a child between fork and exec.
 pub fn reset_all() -> io::Result<()> {
     for signal in 1..=LAST {
-        // KILL and STOP cannot be set; 32 and 33 are the C library's own.
-        let _ = set(signal, libc::SIG_DFL);
+        // KILL and STOP cannot be set.
+        let _ = set_default(signal);
     }
     unblock_all()
 }
@@ -35,6 +35,18 @@ pub fn reset_all() -> io::Result<()> {
 /// Blocks none.
 pub fn unblock_all() -> io::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
+}
+
+/// By the kernel's call: the C library refuses 32 and 33, its own, which its posix_spawn(3) leaves ignored in what it starts.
+fn set_default(signal: i32) -> io::Result<()> {
+    /// Handler, flags, restorer and mask of the kernel's sigaction: all zeroes is SIG_DFL without flags.
+    const DEFAULT: [u64; 4] = [0; 4];
+    /// Bytes in the kernel's signal set.
+    const SET_BYTES: usize = 8;
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads one sigaction, which is DEFAULT's size or smaller, and writes nothing to a null pointer.
+    let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, SET_BYTES) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn set(signal: i32, action: libc::sighandler_t) -> io::Result<()> {

@@ -18,7 +18,12 @@ pub(crate) fn process(walk: &mut Walk, top: &Table, source: Option<&Source>, sou
     let field = |key: &str| table.as_ref().and_then(|table| table.field(key));
     let args = match field("args") {
         Some(field) => args(walk, &field),
-        None => default_args(walk, source, source_at),
+        // A key that is not one of ours was probably meant as `args`, and has its own message.
+        None => default_args(
+            walk,
+            source,
+            source_at.filter(|_| top.is_regular() && table.as_ref().is_none_or(Table::is_regular)),
+        ),
     };
     if let (Some(args), Some(field)) = (&args, field("args")) {
         check_program(walk, top, source, args, &field);

@@ -1,9 +1,12 @@
 //! Integration tests: one binary, a module per area.
 
 mod cli;
+mod commands;
 mod crash;
 mod debian;
+mod edits;
 mod exec;
+mod hardened;
 mod hostile;
 mod layers;
 mod leaks;
@@ -15,5 +18,7 @@ mod samples;
 mod seccomp;
 mod simulation;
 mod support;
+mod units;
 #[cfg(target_arch = "x86_64")]
 mod vm;
+mod world;

@@ -37,15 +37,15 @@ fn ps_is_a_table_with_the_notes_below() {
     let broken = UnitReport {
         unit: "ev\x1b[2Jil".into(),
         phase: "failed".into(),
-        reason: "a\nforged  row".into(),
-        drift: Some("executable replaced in place".into()),
+        reason: "its directory is missing; a\nforged  row".into(),
+        drift: Some("its directory is missing".into()),
         ..UnitReport::default()
     };
     let expected = "\
 UNIT           PHASE    PID   SINCE   RESTARTS  EXIT                            REASON
 web            running  4711  3m ago  2         signal SIGKILL (out of memory)
 migrate        backoff  -     1s ago  11        code 1                          backing off, next start in 3.2 s
-ev\\u{1b}[2Jil  failed   -     -       0         -                               DRIFT: executable replaced in place; a\\nforged  row
+ev\\u{1b}[2Jil  failed   -     -       0         -                               DRIFT: its directory is missing; a\\nforged  row
 note: /etc/moored/units is missing
 ";
     let notes = ["/etc/moored/units is missing".to_owned()];
@@ -154,7 +154,7 @@ fn an_event_is_one_line() {
         text: "code 1".into(),
         by: Some("uid 0 (pid 12)".into()),
     };
-    assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z web exited code 1 (by uid 0 (pid 12))\n");
+    assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z web code 1 (by uid 0 (pid 12))\n");
     value = Event { unit: None, text: String::new(), by: None, ..value };
     assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z - exited\n");
 }

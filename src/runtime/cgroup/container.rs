@@ -18,6 +18,8 @@ const MAX_DEPTH: usize = 64;
 /// Rounds in which processes are signalled one by one where `cgroup.kill` is missing (before Linux 5.14).
 const KILL_ROUNDS: usize = 100;
 const SIGKILL: u8 = 9;
+/// Rounds in which processes are moved: each later one is for what was forked during the one before.
+const MOVE_ROUNDS: usize = 100;
 /// Removing waits for processes that are dying: 10 times, 1 ms first, doubled.
 const REMOVE_TRIES: u32 = 10;
 
@@ -69,13 +71,43 @@ impl ContainerCgroup {
                 self.legacy.push((name.clone(), directory));
             }
         }
-        let missing = settings.legacy_writes().into_iter().find(|limit| {
-            !self.legacy.iter().any(|(name, _)| name.split(',').any(|controller| controller == limit.controller))
-        });
-        if let Some(limit) = missing.filter(|limit| limit.value != "max" && limit.value != "-1") {
-            return Err(CgroupError::NoController { field: limit.field, controller: limit.controller });
-        }
+        self.has_controllers(settings)?;
         self.legacy.iter().try_for_each(|(name, directory)| legacy::apply(name, directory, settings))
+    }
+
+    /// On v1: whether there is a hierarchy for each limit. "No limit" needs none.
+    fn has_controllers(&self, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        let mut limits =
+            settings.legacy_writes().into_iter().filter(|limit| limit.value != "max" && limit.value != "-1");
+        match limits.find(|limit| self.hierarchy(limit.controller).is_none()) {
+            Some(limit) => Err(CgroupError::NoController { field: limit.field, controller: limit.controller }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gets a directory in one more v1 hierarchy, where it is mounted, and moves every process there.
+    pub(super) fn enter(&mut self, name: String, path: String) -> Result<(), CgroupError> {
+        let Some(directory) = legacy::make(&name, &path)? else { return Ok(()) };
+        // Known before anything is in it, so that it is removed with the rest.
+        let copy = rustix::io::fcntl_dupfd_cloexec(&directory, 3).map_err(failed("dup", &name))?;
+        self.location.legacy.push((name.clone(), path.clone()));
+        self.legacy.push((name, copy));
+        for _ in 0..MOVE_ROUNDS {
+            let there = read(&directory, "cgroup.procs").map_err(failed("read", "cgroup.procs"))?;
+            let there: Vec<u32> = there.lines().filter_map(|line| line.parse().ok()).collect();
+            let left: Vec<u32> = self.processes()?.into_iter().filter(|pid| !there.contains(pid)).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            for pid in left {
+                match write(&directory, "cgroup.procs", &pid.to_string()) {
+                    // It ended.
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(errno) => return Err(failed("move a process into", &path)(errno)),
+                }
+            }
+        }
+        Err(CgroupError::Restless { path })
     }
 
     /// Opens the cgroups of a container that was made earlier. `Ok(None)` when its v2 directory is gone.
@@ -206,6 +238,7 @@ impl ContainerCgroup {
         if self.legacy.is_empty() {
             return unified::apply(&self.directory, settings);
         }
+        self.has_controllers(settings)?;
         for (name, directory) in &self.legacy {
             let mut without_devices = settings.clone();
             without_devices.devices.clear();

@@ -95,6 +95,12 @@ pub enum CgroupError {
         /// The path.
         path: PathBuf,
     },
+    /// Its processes fork faster than they can be moved.
+    #[error("cgroup {path}: new processes came faster than they could be moved there")]
+    Restless {
+        /// The directory.
+        path: String,
+    },
     /// Processes are left that do not die.
     #[error("cgroup {path} still has processes in it")]
     Busy {

@@ -86,6 +86,19 @@ impl CgroupRoot {
         ContainerCgroup::open(&self.host, &Location { unified: path, legacy })
     }
 
+    /// Changes memory, CPU time and tasks of a container that runs; what `settings` leave alone is not limited any more.
+    ///
+    /// On v1 a limit may need a hierarchy that the container is not in: it gets a directory there, and its processes are moved. Memory in
+    /// use stays charged where it was.
+    pub fn limit(&self, cgroup: &mut ContainerCgroup, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        for (name, path) in self.needed(settings, &cgroup.location.unified) {
+            if !cgroup.location.legacy.iter().any(|(known, _)| *known == name) {
+                cgroup.enter(name, path)?;
+            }
+        }
+        cgroup.update(&settings.clone().lifting_the_rest())
+    }
+
     /// Ids of the containers that have a cgroup here.
     pub fn list(&self) -> Result<Vec<String>, CgroupError> {
         let directory =

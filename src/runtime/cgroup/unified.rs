@@ -52,7 +52,7 @@ pub(super) fn apply(directory: &OwnedFd, settings: &CgroupSettings) -> Result<()
         match write(directory, limit.file, &limit.value) {
             Ok(()) => {}
             // "max" is what a container without the controller has anyway.
-            Err(Errno::NOENT) if limit.value == "max" => {}
+            Err(Errno::NOENT) if limit.value.starts_with("max") => {}
             Err(Errno::NOENT) => {
                 return Err(CgroupError::NoController { field: limit.field, controller: limit.controller });
             }

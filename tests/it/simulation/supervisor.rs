@@ -219,7 +219,7 @@ impl Supervisor {
                 out.oracle.on_begin(id, begun);
             }
             Action::Stop { .. } | Action::Kill { .. } | Action::Signal { .. } => {}
-            Action::Reload { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
+            Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
         out.say(|| format!("{action}"));
@@ -247,6 +247,10 @@ impl Supervisor {
             }
             Action::Signal { .. } => {}
             Action::Reload { id, .. } => self.post(out, Fact::Reloaded { id: id.clone() }),
+            Action::Update { id, limits: Some(limits), .. } => {
+                self.post(out, Fact::Limited { id: id.clone(), limits: *limits });
+            }
+            Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
             Action::Forget { .. } | Action::Reboot { .. } => {}
         }
@@ -318,7 +322,10 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Kill { id } => (id, Deed::Kill),
         Action::Signal { id, .. } => (id, Deed::Signal),
         Action::Reload { id, .. } => (id, Deed::Reload),
+        Action::Update { id, limits: Some(_), .. } => (id, Deed::Update),
         Action::Clear { id } => (id, Deed::Clear),
+        // There is nothing to be done for it that could fail.
+        Action::Update { limits: None, .. } => return None,
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
     };
