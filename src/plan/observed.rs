@@ -101,7 +101,7 @@ pub struct Wishes {
 }
 
 /// What a generation runs by. At its start it goes into the keeper's tag, so adoption needs no file; what the text changes without a new
-/// container ([`Run::terms`]) is taken over later.
+/// container (`Run::terms`) is taken over later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Of which text.
