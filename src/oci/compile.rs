@@ -304,7 +304,8 @@ fn root(steps: &mut Vec<Step>, spec: &Spec, context: &Context, report: &mut Repo
     match (&context.root, spec.root()) {
         (Some(plan), _) => steps.push(Step::Root(plan.clone())),
         (None, Some(root)) if !root.path().as_os_str().is_empty() => {
-            steps.push(Step::Root(RootPlan::Directory(context.bundle.join(root.path()))));
+            let path = context.bundle.join(root.path());
+            steps.push(Step::Root(RootPlan::Directory { path, devices: true }));
         }
         (None, _) => report.error("root.path", Problem::Missing { expected: "the directory that becomes the root" }),
     }

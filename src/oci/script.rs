@@ -205,7 +205,12 @@ pub enum RlimitResource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootPlan {
     /// A directory of the host's.
-    Directory(PathBuf),
+    Directory {
+        /// Absolute.
+        path: PathBuf,
+        /// Device nodes in it are devices; those of `/dev` always are.
+        devices: bool,
+    },
     /// A tmpfs with these in it; made read-only by its own step.
     Tmpfs {
         /// Made first, mode 0755, except `/tmp`, which is 01777.
@@ -353,7 +358,7 @@ impl fmt::Display for Step {
                 write!(f, "set limits:")?;
                 limits.iter().try_for_each(|limit| write!(f, " {limit}"))
             }
-            Step::Root(RootPlan::Directory(path)) => write!(f, "take {} as the root", path.display()),
+            Step::Root(RootPlan::Directory { path, .. }) => write!(f, "take {} as the root", path.display()),
             Step::Root(RootPlan::Tmpfs { binds, .. }) => {
                 write!(f, "make a tmpfs root holding")?;
                 binds.iter().try_for_each(|(source, target)| write!(f, " {} as {target}", source.display()))

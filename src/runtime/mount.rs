@@ -53,13 +53,17 @@ pub(super) fn host_propagation(propagation: Propagation) -> Result<(), StepError
 /// Makes the root's mount and attaches it somewhere in the mount namespace; a detached one could not be mounted on.
 pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
     let tree = match plan {
-        RootPlan::Directory(path) => {
+        RootPlan::Directory { path, devices } => {
             let directory = open_path(path).map_err(about("open the root", path))?;
             let kind = fstat(&directory).map_err(about("stat", path))?.st_mode;
             if FileType::from_raw_mode(kind) != FileType::Directory {
                 return Err(about("open the root", path)(Errno::NOTDIR));
             }
-            clone_tree(directory.as_fd(), true).map_err(about("open_tree", path))?
+            let tree = clone_tree(directory.as_fd(), true).map_err(about("open_tree", path))?;
+            if !devices {
+                set(tree.as_fd(), true, libc::MOUNT_ATTR_NODEV, 0, 0).map_err(about("mount_setattr", path))?;
+            }
+            tree
         }
         RootPlan::Tmpfs { .. } => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
     };

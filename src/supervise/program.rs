@@ -34,7 +34,7 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<
     }
     let text = unit::compile(unit, facts)?;
     let context = oci::Context {
-        root: Some(root(text.root)),
+        root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)))),
         init: text.init,
         user: text.user_lookup.as_deref().map(user_and_group),
         devices: text.devices,
@@ -86,10 +86,11 @@ fn user_and_group(lookup: &str) -> (String, Option<String>) {
     }
 }
 
-/// The unit layer's root as the runtime makes it. The program is the last of the binds.
-fn root(plan: unit::RootPlan) -> oci::RootPlan {
+/// The unit layer's root as the runtime makes it. Only a bundle says itself which devices it has: elsewhere a node that lies in the root is
+/// none, also on hosts where no device rules are enforced. The program is the last of the binds.
+fn root(plan: unit::RootPlan, devices: bool) -> oci::RootPlan {
     match plan {
-        unit::RootPlan::Directory(path) => oci::RootPlan::Directory(path),
+        unit::RootPlan::Directory(path) => oci::RootPlan::Directory { path, devices },
         unit::RootPlan::Tmpfs { dirs, files, .. } => {
             let (mut texts, mut binds) = (Vec::new(), Vec::new());
             for unit::RootFile { path, contents, .. } in files {
