@@ -57,6 +57,10 @@ fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
         let reason = "is memory and swap together, so it cannot be below memory.limit";
         report.error("linux.resources.memory.swap", Problem::Conflict { reason });
     }
+    if swap.is_some_and(|swap| swap > 0) && limit.is_none_or(|limit| limit < 0) {
+        let reason = "is memory and swap together, so it needs a memory.limit";
+        report.error("linux.resources.memory.swap", Problem::Conflict { reason });
+    }
     let swappiness = memory.swappiness();
     if swappiness.is_some_and(|value| value > 100) {
         let found = swappiness.unwrap_or_default().to_string();

@@ -50,7 +50,7 @@ use mail::Mail;
 use round::{End, Supervisor};
 
 use crate::cli::Settings;
-use crate::runtime::cgroup::CgroupRoot;
+use crate::runtime::cgroup::{CgroupRoot, without_effect};
 use crate::store::Good;
 use crate::unit::{SourceFacts, Unit, UnitName};
 use crate::watch::{Options, Watch, trusted::Trust};
@@ -194,7 +194,8 @@ fn options(settings: &Settings) -> Options {
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
 pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<String>> {
-    program::compile(unit, facts, "check").map(|program| program.warnings)
+    let program = program::compile(unit, facts, "check")?;
+    Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }
 
 /// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.

@@ -16,7 +16,7 @@ mod unified;
 pub use container::ContainerCgroup;
 pub use figures::Figures;
 pub(super) use host::current;
-pub use host::{Host, Layout, host_is_unified};
+pub use host::{Host, Layout, device_rules_ignored, host_is_unified, without_effect};
 pub use root::CgroupRoot;
 pub(super) use unified::hands_down;
 

@@ -53,6 +53,8 @@ pub(super) fn apply(directory: &OwnedFd, settings: &CgroupSettings) -> Result<()
             Ok(()) => {}
             // "max" is what a container without the controller has anyway.
             Err(Errno::NOENT) if limit.value == "max" => {}
+            // A kernel that does not count swap; there the memory limit is all that can be had.
+            Err(Errno::NOENT) if limit.file == "memory.swap.max" && limit.value == "0" => {}
             Err(Errno::NOENT) => {
                 return Err(CgroupError::NoController { field: limit.field, controller: limit.controller });
             }
