@@ -118,9 +118,15 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     })?;
     let log = Arc::new(log);
     let inbox = Arc::new(Inbox::new().map_err(step("making an eventfd"))?);
-    let hands =
-        Hands::new(Arc::clone(&inbox), post.clone(), requests, cgroups, Arc::clone(&log), Places { containers })
-            .map_err(step("making an epoll set"))?;
+    let hands = Hands::new(
+        Arc::clone(&inbox),
+        post.clone(),
+        requests,
+        Arc::clone(&cgroups),
+        Arc::clone(&log),
+        Places { containers },
+    )
+    .map_err(step("making an epoll set"))?;
     start("hands", move || hands.run())?;
     listen(events, Arc::clone(&inbox))?;
     let _control = serve(&settings, post.clone())?;
@@ -134,6 +140,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);
+    if matches!(end, End::Stopped | End::Reboot) {
+        cgroups.remove();
+    }
     supervisor.conclude(&end);
     Ok(end)
 }

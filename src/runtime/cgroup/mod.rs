@@ -81,6 +81,17 @@ pub enum CgroupError {
         /// The controller.
         controller: &'static str,
     },
+    /// On v2 a limit needs a controller that does not reach so far down.
+    #[error(
+        "linux.resources.{field} needs the {controller} controller, which the cgroups above do not hand down: \
+         one that has processes of its own cannot"
+    )]
+    NotHandedDown {
+        /// The field of config.json.
+        field: &'static str,
+        /// The controller.
+        controller: &'static str,
+    },
     /// The directory is another supervisor's.
     #[error("cgroup {path} belongs to the supervisor of {owner}")]
     Foreign {
