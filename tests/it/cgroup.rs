@@ -1,5 +1,5 @@
 //! Hosts whose v1 hierarchies hold the controllers, with cgroup v2 mounted nowhere: everything works through a mount of it that no path
-//! leads to. (Pure v2 is in `vm`; hybrid is where the other tests run.)
+//! leads to (pure v2 is in `vm`; hybrid is where the other tests run). And what becomes of the root of the containers' cgroups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,4 +94,19 @@ fn units_run_where_v2_is_mounted_nowhere() {
         "{}",
         supervisor.output()
     );
+    for place in [supervisor.cgroup(), format!("/sys/fs/cgroup/memory{}", supervisor.cgroup_root).into()] {
+        assert!(!place.exists(), "{} is left", place.display());
+    }
+}
+
+#[test]
+fn a_root_that_was_there_before_stays() {
+    if !is_root() {
+        return;
+    }
+    let mut supervisor = Supervisor::prepare("cgroup-root");
+    fs::create_dir(supervisor.cgroup()).unwrap();
+    supervisor.up();
+    supervisor.ok(&["down"]);
+    assert!(supervisor.cgroup().is_dir());
 }
