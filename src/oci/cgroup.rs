@@ -162,6 +162,17 @@ impl CgroupSettings {
         all.0
     }
 
+    /// Fields that are set and that v2 has nothing for.
+    pub fn legacy_only(&self) -> Vec<&'static str> {
+        let fields = [
+            (self.memory.swappiness.is_some(), "memory.swappiness"),
+            (self.memory.disable_oom_killer, "memory.disableOOMKiller"),
+            (self.cpu.realtime_runtime.is_some(), "cpu.realtimeRuntime"),
+            (self.cpu.realtime_period.is_some(), "cpu.realtimePeriod"),
+        ];
+        fields.into_iter().filter(|(given, _)| *given).map(|(_, field)| field).collect()
+    }
+
     /// config.json's swap is memory plus swap; v2 wants swap alone.
     fn swap_alone(&self) -> Option<String> {
         let swap = self.memory.swap?;
@@ -245,6 +256,17 @@ mod tests {
             ("pids.max", "max"),
         ];
         assert_eq!(values(&settings.unified_writes()), expected);
+    }
+
+    #[test]
+    fn what_v2_has_nothing_for_is_named() {
+        assert_eq!(CgroupSettings::default().legacy_only(), [""; 0]);
+        let settings = CgroupSettings {
+            memory: Memory { swappiness: Some(0), limit: Some(1), ..Memory::default() },
+            cpu: Cpu { realtime_runtime: Some(1000), ..Cpu::default() },
+            ..CgroupSettings::default()
+        };
+        assert_eq!(settings.legacy_only(), ["memory.swappiness", "cpu.realtimeRuntime"]);
     }
 
     #[test]

@@ -57,6 +57,10 @@ fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
         let reason = "is memory and swap together, so it cannot be below memory.limit";
         report.error("linux.resources.memory.swap", Problem::Conflict { reason });
     }
+    if swap.is_some_and(|swap| swap > 0) && limit.is_none_or(|limit| limit < 0) {
+        let reason = "is memory and swap together, so it needs a memory.limit";
+        report.error("linux.resources.memory.swap", Problem::Conflict { reason });
+    }
     let swappiness = memory.swappiness();
     if swappiness.is_some_and(|value| value > 100) {
         let found = swappiness.unwrap_or_default().to_string();
@@ -141,4 +145,29 @@ fn compile_rule(rule: &LinuxDeviceCgroup, index: usize, report: &mut Report) -> 
     let device = RuleTarget::Numbers { kind, major, minor };
     let access = if kind == 'a' { "rwm" } else { access };
     Some(DeviceRule { allow: rule.allow(), device, access: access.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(memory: &str) -> Vec<String> {
+        let text = format!("{{\"memory\": {memory}}}");
+        let resources: LinuxResources = serde_json::from_str(&text).expect("valid resources");
+        let mut report = Report::default();
+        compile(Some(&resources), &mut report);
+        report.errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn swap_includes_memory_so_it_needs_a_limit_below_it() {
+        for good in [r#"{"limit": 4096, "swap": 4096}"#, r#"{"swap": -1}"#, r#"{"limit": -1, "swap": -1}"#, "{}"] {
+            assert_eq!(errors(good), [""; 0], "{good}");
+        }
+        let lonely = "linux.resources.memory.swap: is memory and swap together, so it needs a memory.limit";
+        assert_eq!(errors(r#"{"swap": 4096}"#), [lonely]);
+        assert_eq!(errors(r#"{"limit": -1, "swap": 4096}"#), [lonely]);
+        let below = "linux.resources.memory.swap: is memory and swap together, so it cannot be below memory.limit";
+        assert_eq!(errors(r#"{"limit": 8192, "swap": 4096}"#), [below]);
+    }
 }

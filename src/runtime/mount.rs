@@ -27,8 +27,9 @@ const MAX_FSCONFIG_VALUE: usize = 255;
 pub(super) struct Trees {
     /// The devpts at `/dev/pts`.
     pub(super) devpts: Option<OwnedFd>,
-    /// Copies of the container's cgroup directories, v2 first under the name `unified`.
-    cgroups: Vec<(String, OwnedFd)>,
+    /// Copies of the container's cgroup directories, v2 first under the name `unified`. `None` where they were not taken because the
+    /// container has a cgroup namespace: without one a new mount would show the host's tree.
+    cgroups: Option<Vec<(String, OwnedFd)>>,
 }
 
 impl Trees {
@@ -36,9 +37,14 @@ impl Trees {
     pub(super) fn take_cgroups(&mut self, slots: &Slots) -> Result<(), StepError> {
         let unified = slots.cgroup.as_ref().map(|fd| ("unified", fd));
         let legacy = slots.hierarchies.iter().map(|hierarchy| (hierarchy.name.as_str(), &hierarchy.directory));
+        let taken = self.cgroups.insert(Vec::new());
         for (name, directory) in unified.into_iter().chain(legacy) {
-            let tree = clone_tree(directory.as_fd(), false).map_err(about("open_tree", format!("cgroup {name}")))?;
-            self.cgroups.push((name.to_owned(), tree));
+            match clone_tree(directory.as_fd(), false) {
+                Ok(tree) => taken.push((name.to_owned(), tree)),
+                // A host with v1 alone shows v2 nowhere, and before Linux 6.15 our detached mount of it cannot be copied.
+                Err(Errno::INVAL) if name == "unified" && !super::cgroup::host_is_unified() => {}
+                Err(errno) => return Err(about("open_tree", format!("cgroup {name}"))(errno)),
+            }
         }
         Ok(())
     }
@@ -215,10 +221,10 @@ fn legacy_flags(attributes: u64) -> libc::c_ulong {
 /// directory for each hierarchy the container has a cgroup of its own in. A hierarchy in which it shares a cgroup with
 /// others is not shown: that would be the host's tree.
 fn cgroups(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
-    let mut trees = std::mem::take(&mut run.trees.cgroups);
-    if trees.is_empty() {
-        trees = own_cgroups(&run.slots, mount)?;
-    }
+    let mut trees = match &mut run.trees.cgroups {
+        Some(taken) => std::mem::take(taken),
+        None => own_cgroups(&run.slots, mount)?,
+    };
     let root = run.root()?;
     let legacy_host = !run.slots.hierarchies.is_empty() || !super::cgroup::host_is_unified();
     let target = root.ensure_dir(&mount.target)?;

@@ -54,7 +54,7 @@ use mail::Mail;
 use round::{End, Supervisor};
 
 use crate::cli::Settings;
-use crate::runtime::cgroup::CgroupRoot;
+use crate::runtime::cgroup::{CgroupRoot, without_effect};
 use crate::store::Good;
 use crate::sys::heap;
 use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
@@ -125,9 +125,15 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     })?;
     let log = Arc::new(log);
     let inbox = Arc::new(Inbox::new().map_err(step("making an eventfd"))?);
-    let hands =
-        Hands::new(Arc::clone(&inbox), post.clone(), requests, cgroups, Arc::clone(&log), Places { containers })
-            .map_err(step("making an epoll set"))?;
+    let hands = Hands::new(
+        Arc::clone(&inbox),
+        post.clone(),
+        requests,
+        Arc::clone(&cgroups),
+        Arc::clone(&log),
+        Places { containers },
+    )
+    .map_err(step("making an epoll set"))?;
     start("hands", move || hands.run())?;
     listen(events, Arc::clone(&inbox))?;
     let _control = serve(&settings, post.clone())?;
@@ -142,6 +148,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);
+    if matches!(end, End::Stopped | End::Reboot) {
+        cgroups.remove();
+    }
     supervisor.conclude(&end);
     Ok(end)
 }
@@ -208,7 +217,8 @@ fn options(settings: &Settings) -> Options {
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
 pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
-    program::check(unit, facts, "check").map(|program| program.warnings)
+    let program = program::check(unit, facts, "check")?;
+    Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }
 
 /// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.

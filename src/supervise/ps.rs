@@ -7,6 +7,7 @@ use super::round::Supervisor;
 use crate::control::Response;
 use crate::control::protocol::{SupervisorReport, UnitReport, UnitStatus};
 use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
+use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
 
 /// The oom_score_adj that supervisor and keeper ask for.
@@ -112,6 +113,7 @@ impl Supervisor {
                 .into_iter()
                 .flatten()
                 .chain(good.into_iter().flat_map(|good| good.warnings.iter().cloned()))
+                .chain(device_rules_ignored().map(str::to_owned))
                 .collect(),
             ..UnitStatus::default()
         };
@@ -133,6 +135,7 @@ impl Supervisor {
                 self.keeper.oom_score_adj
             ));
         }
+        notes.extend(device_rules_ignored().map(str::to_owned));
         Response::Supervisor(Box::new(SupervisorReport {
             anchor,
             keeper: Some(self.keeper.keeper),

@@ -1,4 +1,4 @@
-//! A machine with a pure cgroup v2 and Debian's kernel (6.1), which the development machines do not have.
+//! A machine with cgroup v2 alone and Debian's kernel (6.1), which the development machines do not have.
 //!
 //! One boot of qemu without hardware help runs all of `vm/scenarios`: each prints `ok NAME`, or `FAIL NAME` and how far it came, on the
 //! serial console. `tests/run` puts the kernel into `target/vm`.

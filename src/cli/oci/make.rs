@@ -12,6 +12,7 @@ use super::error::{OciError, call, file};
 use super::log::Log;
 use super::wait;
 use crate::oci::{self, Context};
+use crate::runtime::cgroup::{device_rules_ignored, without_effect};
 use crate::runtime::container::{Launch, Launched, StateRoot};
 use crate::sys::fd::inherited;
 
@@ -90,7 +91,9 @@ impl Bundle {
         let compiled = oci::compile(&self.spec, None, &context)
             .map_err(|errors| OciError::Config { path: self.directory.join("config.json"), errors })?;
         let warnings = self.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string));
+        let warnings = warnings.chain(without_effect(&compiled.cgroup));
         warnings.for_each(|warning| log.warning(&format!("config.json: {warning}")));
+        device_rules_ignored().into_iter().for_each(|warning| log.warning(warning));
         compiled.script.steps.iter().for_each(|step| log.debug(&step.to_string()));
         let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
         let linux = self.spec.linux().as_ref();

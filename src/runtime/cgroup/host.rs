@@ -7,6 +7,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 use super::container::open_beneath;
 use super::{CgroupError, failed};
+use crate::oci::CgroupSettings;
 
 /// Magic number of a cgroup2 file system (statfs(2)).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -40,6 +41,19 @@ pub struct Host {
 /// Whether `/sys/fs/cgroup` is the v2 hierarchy.
 pub fn host_is_unified() -> bool {
     is_cgroup2(MOUNT)
+}
+
+/// Why device rules are not enforced on this host, if they are not. The v1 controller takes them as they are; on v2 they take an eBPF
+/// program, which this version does not make.
+pub fn device_rules_ignored() -> Option<&'static str> {
+    let enforced = !host_is_unified() && Host::open_legacy("devices").is_ok();
+    (!enforced).then_some("device rules are not enforced: this host has no v1 devices controller")
+}
+
+/// Which of these limits have no effect on this host although the container runs, in words.
+pub fn without_effect(settings: &CgroupSettings) -> Vec<String> {
+    let fields = if host_is_unified() { settings.legacy_only() } else { Vec::new() };
+    fields.iter().map(|field| format!("linux.resources.{field} has no effect on cgroup v2")).collect()
 }
 
 impl Host {

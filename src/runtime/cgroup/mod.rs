@@ -16,7 +16,7 @@ mod unified;
 pub use container::ContainerCgroup;
 pub use figures::Figures;
 pub(super) use host::current;
-pub use host::{Host, Layout, host_is_unified};
+pub use host::{Host, Layout, device_rules_ignored, host_is_unified, without_effect};
 pub use root::CgroupRoot;
 pub(super) use unified::hands_down;
 
@@ -76,6 +76,17 @@ pub enum CgroupError {
     /// A limit needs a controller that is not there.
     #[error("linux.resources.{field} needs the {controller} controller, which this host does not offer here")]
     NoController {
+        /// The field of config.json.
+        field: &'static str,
+        /// The controller.
+        controller: &'static str,
+    },
+    /// On v2 a limit needs a controller that does not reach so far down.
+    #[error(
+        "linux.resources.{field} needs the {controller} controller, which the cgroups above do not hand down: \
+         one that has processes of its own cannot"
+    )]
+    NotHandedDown {
         /// The field of config.json.
         field: &'static str,
         /// The controller.

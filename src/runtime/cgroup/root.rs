@@ -1,6 +1,8 @@
 //! The directory all containers of one supervisor live below, and the places `moored oci` uses.
 
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, XattrFlags, fgetxattr, fsetxattr, unlinkat};
 use rustix::io::Errno;
 
 use super::container::{ContainerCgroup, children, needs_devices, open_beneath};
@@ -10,6 +12,8 @@ use crate::oci::CgroupSettings;
 
 /// Extended attribute of the root directory that names its owner's run-dir.
 const OWNER: &str = "user.moored.run-dir";
+/// Extended attribute of a root directory that was not there before; [`CgroupRoot::remove`] takes no other.
+const MADE: &str = "user.moored.made";
 /// The longest run-dir that is recorded.
 const MAX_OWNER: usize = 4096;
 /// Where our own processes go when the root is the subtree that was delegated to us: a cgroup that has children with
@@ -28,6 +32,7 @@ impl CgroupRoot {
     pub fn open(path: &str, owner: &str) -> Result<CgroupRoot, CgroupError> {
         let path = checked(path)?;
         let host = Host::detect()?;
+        let is_new = open_beneath(&host.unified, path.trim_start_matches('/')).is_err();
         let directory = unified::make(&host.unified, &path, host.layout == Layout::Unified)?;
         let mut recorded = vec![0u8; MAX_OWNER];
         match fgetxattr(&directory, OWNER, &mut recorded) {
@@ -37,8 +42,14 @@ impl CgroupRoot {
                     return Err(CgroupError::Foreign { path, owner: found });
                 }
             }
-            Err(Errno::NODATA) => fsetxattr(&directory, OWNER, owner.as_bytes(), XattrFlags::CREATE)
-                .map_err(failed("record the owner of", &path))?,
+            Err(Errno::NODATA) => {
+                fsetxattr(&directory, OWNER, owner.as_bytes(), XattrFlags::CREATE)
+                    .map_err(failed("record the owner of", &path))?;
+                if is_new {
+                    // Without it the directory stays, which is no harm.
+                    let _ = fsetxattr(&directory, MADE, b"1", XattrFlags::CREATE);
+                }
+            }
             // A kernel without attributes on cgroups (before 5.7) records none.
             Err(Errno::NOTSUP) => {}
             Err(errno) => return Err(failed("read the owner of", &path)(errno)),
@@ -106,6 +117,19 @@ impl CgroupRoot {
         Ok(children(&directory).into_iter().filter(|name| name != LEAF).collect())
     }
 
+    /// Removes the root's directories where [`CgroupRoot::open`] made them and nothing is in them any more.
+    pub fn remove(&self) {
+        let path = self.path.trim_start_matches('/');
+        let is_made = |root: &OwnedFd| fgetxattr(root, MADE, &mut [0u8; 1][..]).is_ok();
+        let made = open_beneath(&self.host.unified, path).is_ok_and(|root| is_made(&root));
+        if made && unlinkat(&self.host.unified, path, AtFlags::REMOVEDIR).is_ok() {
+            for top in self.host.legacy.iter().filter_map(|(name, _)| Host::open_legacy(name).ok()) {
+                // Most have none, and one that is in use stays.
+                let _ = unlinkat(&top, path, AtFlags::REMOVEDIR);
+            }
+        }
+    }
+
     /// The root's path in its hierarchies.
     pub fn path(&self) -> &str {
         &self.path
@@ -166,7 +190,7 @@ fn needed(host: &Host, settings: &CgroupSettings) -> Vec<String> {
 }
 
 /// Moves this subtree's own processes to a leaf.
-fn make_room(directory: &std::os::fd::OwnedFd) -> Result<(), CgroupError> {
+fn make_room(directory: &OwnedFd) -> Result<(), CgroupError> {
     let leaf = unified::make(directory, LEAF, false)?;
     let pids = legacy::read(directory, "cgroup.procs").map_err(failed("read", "cgroup.procs"))?;
     for pid in pids.lines() {

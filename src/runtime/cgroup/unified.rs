@@ -53,8 +53,10 @@ pub(super) fn apply(directory: &OwnedFd, settings: &CgroupSettings) -> Result<()
             Ok(()) => {}
             // "max" is what a container without the controller has anyway.
             Err(Errno::NOENT) if limit.value.starts_with("max") => {}
+            // A kernel that does not count swap; there the memory limit is all that can be had.
+            Err(Errno::NOENT) if limit.file == "memory.swap.max" && limit.value == "0" => {}
             Err(Errno::NOENT) => {
-                return Err(CgroupError::NoController { field: limit.field, controller: limit.controller });
+                return Err(CgroupError::NotHandedDown { field: limit.field, controller: limit.controller });
             }
             Err(errno) => {
                 let (field, value, file) = (limit.field, limit.value, limit.file.to_owned());
