@@ -464,6 +464,8 @@ impl Hands {
             ChildState::Running => {
                 handle.pid = child.pid;
                 handle.pidfd = child.pidfd;
+                // Whoever released the report had read it to its end.
+                handle.executed |= handle.report.is_none() && has_executed(child.pid);
                 let run = postcard::from_bytes::<Run>(&handle.tag);
                 match (&mut self.inventory, run) {
                     (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),

@@ -221,7 +221,7 @@ fn config_json_is_part_of_the_unit() {
     assert!(row["reason"].as_str().unwrap().contains("process.cwd"), "{row}");
     world.kept("web", &second, "a type is wrong");
     fs::remove_file(&config).unwrap();
-    world.wait_reason("web", "config.json: no such file or directory");
+    world.wait_reason("web", "holds no config.json");
     world.kept("web", &second, "config.json is gone");
     fs::write(&config, text.replace("echo one", "echo two")).unwrap();
     world.wait_unit("web", "valid", |row| row["reason"] == "");
@@ -496,10 +496,10 @@ fn what_is_no_unit_file_says_so_and_harms_nobody() {
         fs::write(at(name), &good).unwrap();
     }
     for (unit, says) in [
-        ("fifo", "is a FIFO: expected a regular file"),
-        ("device", "is a device: expected a regular file"),
-        ("directory", "is a directory: expected a regular file"),
-        ("big", "10485760 bytes, more than the 1048576 that are read"),
+        ("fifo", "is a FIFO, expected a regular file"),
+        ("device", "is a device, expected a regular file"),
+        ("directory", "is a directory, expected a regular file"),
+        ("big", "10485760 bytes, expected at most 1048576"),
         ("latin", "latin.toml:1:3"),
         ("dangling", "a link to /nonexistent, which does not exist"),
         ("foreign", "owned by uid 12345: chown root"),

@@ -475,9 +475,9 @@ fn an_executable_must_be_a_static_program() {
         ("script", "script"),
         ("text", "executable"),
         ("dir", "executable"),
-        ("absent", "no such file or directory"),
+        ("absent", "does not exist: create it or correct the path"),
         ("dynamic", "static"),
-        ("file", "is a file: expected a directory"),
+        ("file", "is a regular file, expected a directory"),
         ("nobundle", "config.json"),
     ] {
         let row = world.wait_reason(unit, says);
