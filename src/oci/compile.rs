@@ -1,8 +1,9 @@
 //! From a spec to steps, in the kernel's order.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 
 use super::cgroup::{CgroupSettings, DeviceRule, RuleTarget};
 use super::error::{CompileError, Problem, Report, Warning};
@@ -434,11 +435,24 @@ fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
     }
 }
 
+thread_local! {
+    /// The last profile and what became of it. Most containers of a host have the same, and it takes longer than all the rest.
+    static LAST: RefCell<Option<(LinuxSeccomp, seccomp::Filter)>> = const { RefCell::new(None) };
+}
+
 /// Compiles the filter; its errors have their own paths.
-pub(super) fn filter(profile: &oci_spec::runtime::LinuxSeccomp, report: &mut Report) -> Option<seccomp::Filter> {
+pub(super) fn filter(profile: &LinuxSeccomp, report: &mut Report) -> Option<seccomp::Filter> {
+    let known =
+        LAST.with_borrow(|last| last.as_ref().filter(|(of, _)| of == profile).map(|(_, filter)| filter.clone()));
+    if known.is_some() {
+        return known;
+    }
     let native = seccomp::native()?;
     match seccomp::compile(profile, native) {
-        Ok(filter) => Some(filter),
+        Ok(filter) => {
+            LAST.set(Some((profile.clone(), filter.clone())));
+            Some(filter)
+        }
         Err(errors) => {
             for error in errors {
                 let text = error.to_string();

@@ -118,13 +118,22 @@ pub fn compile(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecErr
     };
     let user = user(unit);
     apply(unit, user.as_ref(), &mut value);
+    let ours = has_our_filter(unit);
+    let is_merged = ours && unit.oci.get("linux").is_some_and(|linux| linux.get("seccomp").is_some());
+    if is_merged {
+        *slot(&mut value, &["linux", "seccomp"]) = default_seccomp();
+    }
     if let Value::Object(map) = &mut value {
         merge::deep_merge(map, &unit.oci);
     }
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
     let root = root(unit, facts, user.as_ref(), &value);
-    let spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
+    let mut spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
+    if ours && !is_merged {
+        // As it is: through JSON it would take longer than all the rest.
+        spec.linux_mut().get_or_insert_default().set_seccomp(Some(seccomp_default::profile()));
+    }
     Ok(SpecText {
         spec,
         raw: value,
@@ -188,10 +197,15 @@ fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
     if matches!(unit.source, Source::Rootfs(_)) {
         list(&mut value, &["mounts"]).extend(defaults::sys_mounts());
     }
-    if unit.security.seccomp.is_none() {
-        *slot(&mut value, &["linux", "seccomp"]) = default_seccomp();
-    }
     value
+}
+
+/// Whether the project's allow-list holds, as a whole or as what `[oci]` is merged into.
+fn has_our_filter(unit: &Unit) -> bool {
+    match (unit.security.seccomp, &unit.source) {
+        (Some(Seccomp::Default), _) | (None, Source::Rootfs(_) | Source::Executable(_)) => true,
+        (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_)) => false,
+    }
 }
 
 /// The project's allow-list as JSON. It always serialises: it is a tree of strings and numbers.
@@ -250,10 +264,9 @@ fn security(unit: &Unit, value: &mut Value) {
     if let Some(flag) = security.read_only {
         *slot(value, &["root", "readonly"]) = json!(flag);
     }
-    match security.seccomp {
-        Some(Seccomp::Default) => *slot(value, &["linux", "seccomp"]) = default_seccomp(),
-        Some(Seccomp::Unconfined) => remove(value, "linux", "seccomp"),
-        None => {}
+    // Ours comes in later.
+    if security.seccomp.is_some() {
+        remove(value, "linux", "seccomp");
     }
 }
 

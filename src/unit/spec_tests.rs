@@ -152,12 +152,22 @@ fn a_rootfs_is_hardened() {
     for (target, option) in [("/sys", "ro"), ("/sys/fs/cgroup", "ro"), ("/tmp", "nosuid"), ("/tmp", "size=67108864")] {
         assert!(mount(&text, target)["options"].as_array().unwrap().contains(&json!(option)), "{target} {option}");
     }
-    assert!(at(&text, "/linux/seccomp/defaultAction").is_string());
     for masked in ["/proc/kcore", "/proc/keys", "/sys/firmware"] {
         assert!(at(&text, "/linux/maskedPaths").as_array().unwrap().contains(&json!(masked)));
     }
     assert!(at(&text, "/linux/readonlyPaths").as_array().unwrap().contains(&json!("/proc/sys")));
-    assert_eq!(at(&rootfs("security.seccomp = \"unconfined\""), "/linux/seccomp"), &Value::Null);
+}
+
+#[test]
+fn the_allow_list_holds_as_it_is_or_as_oci_changes_it() {
+    let ours = super::seccomp_default::profile();
+    let filter = |text: &SpecText| text.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+    assert_eq!(filter(&rootfs("")), Some(ours.clone()));
+    assert_eq!(filter(&rootfs("security.seccomp = \"default\"")), Some(ours.clone()));
+    assert_eq!(filter(&rootfs("security.seccomp = \"unconfined\"")), None);
+    let changed =
+        filter(&rootfs("[oci]\nlinux.seccomp = { defaultAction = \"SCMP_ACT_ERRNO\", defaultErrnoRet = 1 }")).unwrap();
+    assert_eq!((changed.default_errno_ret(), changed.syscalls()), (Some(1), ours.syscalls()));
 }
 
 #[test]

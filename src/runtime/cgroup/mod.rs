@@ -93,7 +93,9 @@ pub enum CgroupError {
         controller: &'static str,
     },
     /// The directory is another supervisor's.
-    #[error("cgroup {path} belongs to the supervisor of {owner}")]
+    #[error(
+        "cgroup {path} belongs to the supervisor of {owner}: stop that one or take another --cgroup-root; if it is gone for good, rmdir the cgroup"
+    )]
     Foreign {
         /// The directory.
         path: String,
