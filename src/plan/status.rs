@@ -1,5 +1,6 @@
 //! What a unit is doing, in one word and in a sentence.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -151,6 +152,19 @@ pub fn status(desired: &Desired, observed: &Observed, unit: &UnitName, now: Boot
 pub fn statuses(desired: &Desired, observed: &Observed, now: BootTime) -> Vec<(UnitName, Status)> {
     let world = World::new(desired, observed, now);
     world.views().map(|view| (view.name.clone(), status_of(&world, view))).collect()
+}
+
+/// What these units are doing; those that are neither declared nor known are left out.
+pub fn statuses_of<'unit>(
+    desired: &Desired,
+    observed: &Observed,
+    units: impl IntoIterator<Item = &'unit UnitName>,
+    now: BootTime,
+) -> BTreeMap<UnitName, Status> {
+    let world = World::new(desired, observed, now);
+    let exists = |unit: &&UnitName| desired.units.contains_key(*unit) || observed.units.contains_key(*unit);
+    let existing = units.into_iter().filter(exists);
+    existing.map(|unit| (unit.clone(), status_of(&world, world.view(unit)))).collect()
 }
 
 fn status_of(world: &World, view: View) -> Status {

@@ -19,6 +19,7 @@ mod bell;
 mod calls;
 mod catalogue;
 mod clock;
+mod deeds;
 mod events;
 mod executed;
 mod fifo;
@@ -37,6 +38,7 @@ mod signals;
 pub mod source;
 mod usage;
 mod wait;
+mod waiters;
 mod watching;
 
 use std::path::PathBuf;

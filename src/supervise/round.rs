@@ -4,7 +4,7 @@
 //! the clients that waited for it. Nothing is reconciled before both sides are known: the directories were read once
 //! (`scanned`) and the keeper's list was taken over (`adopted`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -12,21 +12,21 @@ use std::time::Duration;
 use super::adopt::Unlisted;
 use super::bell::Inbox;
 use super::catalogue::{Catalogue, InForce};
-use super::clock::{self, wall};
+use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
 use super::hands::{Job, LimitJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
-use super::wait::{Goal, Verdict, judge};
+use super::waiters::{Waiter, Waiting};
 use super::{narrate, validate};
 use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Status, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, reconcile};
 use crate::sys::heap;
-use crate::unit::{ContainerId, Kind, UnitName};
+use crate::unit::{ContainerId, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -63,7 +63,7 @@ pub struct Supervisor {
     /// `moored down`, or a reboot: everything stops even with `--detach-on-exit`.
     pub(super) down: bool,
     end: Option<End>,
-    next_token: u64,
+    pub(super) next_token: u64,
 }
 
 /// Why the loop ends.
@@ -77,34 +77,6 @@ pub enum End {
     Detached,
     /// The keeper is gone or another supervisor serves it.
     Orphaned(String),
-}
-
-/// A client that waits.
-pub(super) struct Waiter {
-    pub(super) reply: Reply,
-    pub(super) what: Waiting,
-    pub(super) deadline: Option<BootTime>,
-}
-
-/// Whether a unit was known when it was named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    Yes,
-    No,
-}
-
-pub(super) enum Waiting {
-    /// Each unit for its goal.
-    Goals(Vec<(UnitName, Goal)>),
-    /// What is on disk now to be read, then these (empty: all) for [`Goal::Converged`].
-    Read {
-        /// Of the reading.
-        token: u64,
-        /// Which; those that are still unknown when it is done are mistakes, unless they were known before.
-        units: Vec<(UnitName, Known)>,
-    },
-    /// The same, after which removals held by the brake are confirmed and all units answer.
-    Down,
 }
 
 impl Supervisor {
@@ -262,7 +234,7 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
-        self.scanned |= self.first_read && !self.catalogue.is_looking();
+        self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
             return self.answer();
@@ -403,111 +375,6 @@ impl Supervisor {
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }
 
-    // ---- clients that wait ----
-
-    pub(super) fn token(&mut self) -> u64 {
-        self.next_token += 1;
-        self.next_token
-    }
-
-    /// Answers those whose wait is over; says when the next one's patience ends.
-    fn answer(&mut self) -> Option<BootTime> {
-        if self.waiters.is_empty() {
-            return None;
-        }
-        let now = clock::now();
-        let statuses = super::wait::statuses_by_name(&self.desired, &self.observed, now.boot);
-        let waiters = std::mem::take(&mut self.waiters);
-        self.waiters = waiters.into_iter().filter(|waiter| !self.is_answered(waiter, &statuses, now.boot)).collect();
-        self.waiters.iter().filter_map(|waiter| waiter.deadline).min()
-    }
-
-    fn is_answered(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> bool {
-        if !waiter.reply.is_open() {
-            return true;
-        }
-        let expired = waiter.deadline.is_some_and(|deadline| deadline <= now);
-        let answer = match &waiter.what {
-            Waiting::Goals(goals) => self.goals_answer(goals, statuses, now),
-            Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
-            Waiting::Read { .. } | Waiting::Down => Vec::new(),
-        };
-        let answer = match answer.is_empty() && expired {
-            true => vec![timeout(self.pending(waiter, statuses, now))],
-            false => answer,
-        };
-        for response in &answer {
-            // Whether anybody still reads it makes no difference.
-            waiter.reply.send(response);
-        }
-        if !answer.is_empty() {
-            waiter.reply.close();
-        }
-        !answer.is_empty()
-    }
-
-    /// Empty: not yet.
-    fn goals_answer(
-        &self,
-        goals: &[(UnitName, Goal)],
-        statuses: &BTreeMap<UnitName, Status>,
-        now: BootTime,
-    ) -> Vec<Response> {
-        let verdicts: Vec<(&UnitName, &Goal, Verdict)> =
-            goals.iter().map(|(unit, goal)| (unit, goal, self.verdict(unit, goal, statuses, now))).collect();
-        if verdicts.iter().any(|(_, _, verdict)| *verdict == Verdict::Pending) {
-            return Vec::new();
-        }
-        let sync = goals.is_empty() || goals.iter().any(|(_, goal)| *goal == Goal::Converged);
-        if sync { vec![self.synced(&verdicts)] } else { done(&verdicts) }
-    }
-
-    fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Verdict {
-        if *goal == Goal::Converged && self.catalogue.is_unsettled(unit) {
-            return Verdict::Pending;
-        }
-        let Some(status) = statuses.get(unit) else {
-            return match (goal, self.catalogue.errors(unit).is_empty()) {
-                (Goal::Converged | Goal::Up | Goal::Newer(_) | Goal::Reloaded, false) => {
-                    Verdict::Missed("its text is not valid, and there is no earlier one".to_owned())
-                }
-                (Goal::Stopped | Goal::Converged, _) => Verdict::Reached("gone".to_owned()),
-                (Goal::Up | Goal::Newer(_) | Goal::Reloaded, true) => Verdict::Missed("its file is gone".to_owned()),
-            };
-        };
-        let words = status.reason.words(now, &wall);
-        let kind = self.desired.units.get(unit).map_or(Kind::Service, |want| want.unit.kind);
-        judge(goal, kind, self.observed.units.get(unit), status, &words)
-    }
-
-    fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let invalid: Vec<String> =
-            verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
-        // One without any text was missed for its errors, which are said already.
-        let has_text =
-            |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();
-        let with_text = verdicts.iter().filter(|(unit, _, _)| has_text(unit));
-        let missed = with_text.filter_map(|(unit, _, verdict)| match verdict {
-            Verdict::Missed(why) => Some(format!("{unit}: {why}")),
-            Verdict::Pending | Verdict::Reached(_) => None,
-        });
-        let missed: Vec<String> = missed.collect();
-        let code = match (invalid.is_empty(), missed.is_empty()) {
-            (false, _) => 1,
-            (true, false) => 2,
-            (true, true) => 0,
-        };
-        Response::Synced { code, lines: invalid.into_iter().chain(missed).collect() }
-    }
-
-    fn pending(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Vec<String> {
-        let Waiting::Goals(goals) = &waiter.what else { return Vec::new() };
-        let is_pending = |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, statuses, now) == Verdict::Pending;
-        let words =
-            |unit: &UnitName| statuses.get(unit).map_or(String::new(), |status| status.reason.words(now, &wall));
-        goals.iter().filter(is_pending).map(|(unit, _)| format!("{unit}: {}", words(unit))).collect()
-    }
-
     /// The end: nothing is kept that only a crash should bring back, and whoever waits for the end is told.
     pub fn conclude(&mut self, end: &End) {
         match end {
@@ -528,30 +395,6 @@ impl Supervisor {
         self.followers.retain(|(reply, _)| reply.id() != client);
         self.hands.push(Job::SessionGone(client));
     }
-}
-
-fn timeout(lines: Vec<String>) -> Response {
-    Response::Synced { code: 3, lines }
-}
-
-/// What was reached, then what was not.
-fn done(verdicts: &[(&UnitName, &Goal, Verdict)]) -> Vec<Response> {
-    let (mut reached, mut missed) = (Vec::new(), Vec::new());
-    for (unit, _, verdict) in verdicts {
-        match verdict {
-            Verdict::Pending => {}
-            Verdict::Reached(how) => reached.push(format!("{unit}: {how}")),
-            Verdict::Missed(why) => missed.push(format!("{unit}: {why}")),
-        }
-    }
-    let mut answer = Vec::new();
-    if !reached.is_empty() || missed.is_empty() {
-        answer.push(Response::Done { lines: reached });
-    }
-    if !missed.is_empty() {
-        answer.push(Response::Error { message: missed.join("; "), code: 1 });
-    }
-    answer
 }
 
 fn earliest(a: Option<BootTime>, b: Option<BootTime>) -> Option<BootTime> {

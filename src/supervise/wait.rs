@@ -2,9 +2,9 @@
 //!
 //! Pure: what is known in, an answer or nothing out.
 
-use crate::plan::{BootTime, Seen};
-use crate::plan::{Desired, Live, Observed, Phase, State, Status, statuses};
-use crate::unit::{Kind, UnitName};
+use crate::plan::Seen;
+use crate::plan::{Live, Observed, Phase, State, Status};
+use crate::unit::Kind;
 
 /// What a client waits for, of one unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,13 +80,4 @@ fn is_to_go(live: Option<&Live>) -> bool {
 /// Whether nothing at all is left to stop.
 pub fn all_stopped(observed: &Observed) -> bool {
     observed.units.values().all(|seen| seen.live.is_none())
-}
-
-/// The statuses of all units, by name.
-pub fn statuses_by_name(
-    desired: &Desired,
-    observed: &Observed,
-    now: BootTime,
-) -> std::collections::BTreeMap<UnitName, Status> {
-    statuses(desired, observed, now).into_iter().collect()
 }

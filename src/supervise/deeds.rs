@@ -1,0 +1,116 @@
+//! What the hands do to a container that is there: signals, kills, other limits, and clearing away what is left of it.
+//!
+//! Signals go through the pidfd and kills through the cgroup: a number alone may be another process by now.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::fifo;
+use super::hands::{Hands, LimitJob, ReloadJob};
+use super::program;
+use super::session::SessionJob;
+use crate::plan::{Deed, Fact};
+use crate::unit::{ContainerId, Reload, Signal};
+
+impl Hands {
+    pub(super) fn stop(&mut self, id: ContainerId, signal: Option<Signal>) {
+        let Some(signal) = signal else { return };
+        let Some((handle, pidfd)) = self.handles.get(&id).and_then(|handle| Some((handle, handle.pidfd.as_ref()?)))
+        else {
+            return;
+        };
+        let fact = match super::signals::would_ignore(handle.pid, signal) {
+            true => Fact::StopUnhandled { id },
+            false => match send(pidfd.as_fd(), signal) {
+                Ok(()) => Fact::StopSent { id },
+                Err(rustix::io::Errno::SRCH) => return,
+                Err(errno) => {
+                    Fact::ActionFailed { id, deed: Deed::Stop, text: format!("sending {}: {errno}", signal.0) }
+                }
+            },
+        };
+        self.fact(fact);
+    }
+
+    pub(super) fn kill(&mut self, id: ContainerId) {
+        let Some(handle) = self.handles.get_mut(&id) else { return };
+        let again = std::mem::replace(&mut handle.killed, true);
+        let Some(cgroup) = &handle.cgroup else { return };
+        // What an earlier kill left: a process takes its time to die, and the plan does not kill again before that is over.
+        let left = if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
+        if let Err(error) = cgroup.kill() {
+            return self.failed(id, Deed::Kill, error.to_string());
+        }
+        if left > 0 {
+            self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
+        }
+    }
+
+    pub(super) fn signal(&mut self, id: ContainerId, signal: Signal) {
+        let Some(pidfd) = self.handles.get(&id).and_then(|handle| handle.pidfd.as_ref()) else { return };
+        match send(pidfd.as_fd(), signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => self.failed(id, Deed::Signal, format!("sending signal {}: {errno}", signal.0)),
+        }
+    }
+
+    pub(super) fn reload(&mut self, job: ReloadJob) {
+        let ReloadJob { id, how, unit, facts } = job;
+        match how {
+            Reload::Signal(signal) => {
+                let sent = self
+                    .handles
+                    .get(&id)
+                    .and_then(|handle| handle.pidfd.as_ref())
+                    .map(|pidfd| send(pidfd.as_fd(), signal));
+                match sent {
+                    Some(Ok(())) => self.fact(Fact::Reloaded { id }),
+                    Some(Err(errno)) => self.failed(id, Deed::Reload, format!("sending signal {}: {errno}", signal.0)),
+                    None => {}
+                }
+            }
+            Reload::Exec(args) => {
+                let log = fifo::write_ends(&self.places.containers, &id);
+                self.open_session(SessionJob::reload(id, unit, facts, args, log));
+            }
+        }
+    }
+
+    pub(super) fn limit(&mut self, job: LimitJob) {
+        let LimitJob { id, limits, unit, facts } = job;
+        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
+        let written = program::compile(&unit, &facts, &id.to_string())
+            .map_err(|errors| errors.join("; "))
+            .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
+        match written {
+            Ok(()) => self.fact(Fact::Limited { id, limits }),
+            Err(text) => self.failed(id, Deed::Update, text),
+        }
+    }
+
+    pub(super) fn clear(&mut self, id: ContainerId) {
+        let name = id.to_string();
+        let removed = match self.handles.get(&id).and_then(|handle| handle.cgroup.as_ref()) {
+            Some(cgroup) => cgroup.remove(),
+            None => self.cgroups.find(&name).and_then(|found| found.map_or(Ok(()), |cgroup| cgroup.remove())),
+        };
+        let removed = removed.map_err(|error| error.to_string());
+        if let Err(text) =
+            removed.and_then(|()| fifo::remove(&self.places.containers, &id).map_err(|error| error.to_string()))
+        {
+            return self.failed(id, Deed::Clear, text);
+        }
+        if let Some(handle) = self.handles.remove(&id) {
+            [handle.report, handle.emptying, handle.foreign]
+                .iter()
+                .flatten()
+                .for_each(|(token, fd)| self.unwatch(*token, fd));
+        }
+        self.log.detach(id.clone());
+        self.ask(self.keeper.ack(&name));
+        self.fact(Fact::Cleared { id });
+    }
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: Signal) -> rustix::io::Result<()> {
+    crate::sys::pidfd::send_signal(pidfd, signal.0)
+}
