@@ -83,7 +83,7 @@ fn cat(dir: &Path, mode: &str, mb: usize) -> f64 {
 
 fn ours(dir: &Path, mode: &str, mb: usize) -> f64 {
     let (post, events) = std::sync::mpsc::channel();
-    let writer = LogWriter::start(dir, u64::MAX, move |event| drop(post.send(event))).expect("a writer");
+    let writer = LogWriter::start(dir, dir, u64::MAX, move |event| drop(post.send(event))).expect("a writer");
     let id = ContainerId { unit: UnitName::new("bench").expect("a name"), generation: 1 };
     let (out, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
     let (err, _keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");

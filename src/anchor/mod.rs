@@ -120,7 +120,9 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
     let image = sealed_image().map_err(AnchorError::Image)?;
     become_anchor().map_err(AnchorError::Setup)?;
     let (keeper_argv, supervisor_argv) = (c_strings(&options.keeper)?, c_strings(&options.supervisor)?);
-    match claim(&options.run_dir)? {
+    let place = claim(&options.run_dir)?;
+    let _kept_open = keeper::open_stage(&options.run_dir);
+    match place {
         Place::Free { listener, control } => {
             let run_dir = &options.run_dir;
             let keeper = keeper::start(image.as_fd(), listener.as_fd(), run_dir, &keeper_argv, &supervisor_argv)

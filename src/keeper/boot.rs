@@ -83,7 +83,10 @@ pub(crate) fn start(
 /// anchor. Call it once, before any thread.
 pub fn main(spawner: &mut dyn Spawner) -> ExitCode {
     match parts() {
-        Ok(parts) => ExitCode::from(Keeper::new(parts, spawner).run()),
+        Ok(parts) => {
+            let _kept_open = super::open_stage(&parts.run_dir);
+            ExitCode::from(Keeper::new(parts, spawner).run())
+        }
         Err(_) => ExitCode::from(NOT_STARTED_BY_ANCHOR),
     }
 }

@@ -58,6 +58,7 @@ mod packet;
 mod run;
 mod serve;
 mod spawner;
+mod stage;
 mod supervisor;
 mod tell;
 pub mod wire;
@@ -69,6 +70,7 @@ pub(crate) use client::{hello, next_message, send_request};
 pub use orphans::started_ticks;
 pub(crate) use run::{Keeper, Parts, signals};
 pub use spawner::ScriptSpawner;
+pub(crate) use stage::open_stage;
 pub(crate) use supervisor::{Command, outlive};
 pub use wire::{ChildState, Exit, Kind, Orphan, Refusal, Stats};
 

@@ -111,6 +111,8 @@ pub fn main(settings: Settings) -> ExitCode {
 
 fn supervise(settings: Settings) -> Result<End, SetupError> {
     keeper::outlive().map_err(step("clearing the death signal"))?;
+    // Executed by descriptor it would be called by the image's name; the kernel keeps 15 characters.
+    let _ = rustix::thread::set_name(c"moored-supervisor");
     let (post, mailbox) = channel::<Mail>();
     let stored = post.clone();
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
@@ -122,7 +124,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let owner = settings.run_dir.to_string_lossy().into_owned();
     let cgroups = Arc::new(CgroupRoot::open(&settings.cgroup_root.to_string_lossy(), &owner)?);
     let log_post = post.clone();
-    let log = LogWriter::start(&settings.log_dir, settings.log_cap_bytes, move |event| {
+    let log = LogWriter::start(&settings.run_dir, &settings.log_dir, settings.log_cap_bytes, move |event| {
         drop(log_post.send(Mail::Log(event)))
     })?;
     let log = Arc::new(log);

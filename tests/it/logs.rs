@@ -22,6 +22,7 @@ const DIR: &str = "MOORED_IT_LOG_DIR";
 /// What its containers are called, blank-separated.
 const UNITS: &str = "MOORED_IT_LOG_UNITS";
 const LINES: u64 = 100_000;
+const BUSY_LINES: u64 = 10_000;
 const KILLS: u32 = 20;
 
 fn id(unit: &str) -> ContainerId {
@@ -29,7 +30,7 @@ fn id(unit: &str) -> ContainerId {
 }
 
 fn limits() -> Log {
-    Log { max_size_bytes: 256 << 10, max_files: 1000 }
+    Log { max_size_bytes: 256 << 10, max_files: 10_000 }
 }
 
 /// Attaches, goes on until it is killed or the file `drain` appears, drains then, says so, and ends.
@@ -38,7 +39,7 @@ fn role_writer() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
     let units = std::env::var(UNITS).unwrap();
     let (post, events) = channel();
-    let writer = LogWriter::start(&dir.join("log"), u64::MAX, move |event| drop(post.send(event))).unwrap();
+    let writer = LogWriter::start(&dir, &dir.join("log"), u64::MAX, move |event| drop(post.send(event))).unwrap();
     for unit in units.split(' ') {
         let read = |name: &str| -> OwnedFd {
             rustix::fs::open(dir.join(unit).join(name), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap()
@@ -67,20 +68,22 @@ fn wait_for_file(path: &Path) {
 struct World {
     dir: TempDir,
     units: String,
-    /// Both ends of every FIFO, as the keeper holds them.
+    /// Both ends of every FIFO, as the keeper holds them; of the stage too.
     held: Vec<OwnedFd>,
 }
 
 impl World {
     fn new(name: &str, units: &str) -> World {
         let dir = TempDir::new(name);
-        let mut held = Vec::new();
+        let fifo = |path: &Path| {
+            rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap()
+        };
+        let mut held = vec![fifo(&dir.join("log.stage"))];
         for unit in units.split(' ') {
             std::fs::create_dir(dir.join(unit)).unwrap();
             for stream in ["out", "err"] {
-                let path = dir.join(unit).join(stream);
-                rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-                held.push(rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap());
+                held.push(fifo(&dir.join(unit).join(stream)));
             }
         }
         World { dir, units: units.to_owned(), held }
@@ -148,6 +151,44 @@ fn a_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     }
     assert_eq!(next, [LINES; 2]);
     assert!(reader.unfinished().is_empty());
+}
+
+/// Lines so long and so fast that they take the way over the stage, which is then where many of the kills find them.
+#[test]
+fn a_busy_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
+    let world = World::new("busy", "web");
+    let line = |i: u64| format!("{i} {:width$}", "", width = 8000 + (i % 8191) as usize);
+    let mut fifo = File::options().write(true).open(world.dir.join("web/out")).unwrap();
+    let printing = std::thread::spawn(move || (0..BUSY_LINES).for_each(|i| writeln!(fifo, "{}", line(i)).unwrap()));
+    let mut seed = 3u64;
+    let mut kills = 0;
+    while !printing.is_finished() && kills < 10 * KILLS {
+        let _ = std::fs::remove_file(world.dir.join("attached"));
+        let mut writer = world.writer();
+        wait_for_file(&world.dir.join("attached"));
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_micros((seed >> 33) % 10_000));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        kills += 1;
+    }
+    let last = world.writer();
+    printing.join().unwrap();
+    world.finish(last);
+    assert!(
+        std::fs::read_to_string(world.dir.join("log.owner")).unwrap().starts_with("web.3 0 "),
+        "the stage was used"
+    );
+    let mut reader =
+        LogReader::open(&world.dir.join("log"), &UnitName::new("web").unwrap(), &Query::default()).unwrap();
+    let mut next = 0;
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let What::Line { bytes, .. } = &entry.what else { panic!("{entry:?}") };
+        assert!(*bytes == line(next).as_bytes(), "line {next} after {kills} kills");
+        assert_eq!((entry.generation, entry.stream), (3, Stream::Out));
+        next += 1;
+    }
+    assert_eq!(next, BUSY_LINES);
 }
 
 /// Every one of the first calls of each kind that moves the log on: the signal lands before the call, so also between a record and its splice.

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::cap::{Cut, Use, plan_cut};
 use super::index::Stream;
+use super::stage::Stage;
 use super::unit_log::{Moved, StoreError, UnitLog};
 use super::writer::LogEvent;
 use crate::unit::{ContainerId, Log, UnitName};
@@ -97,6 +98,7 @@ pub(super) struct Mover {
     cap_bytes: u64,
     post: Box<dyn Fn(LogEvent) + Send>,
     inlet: Inlet,
+    stage: Stage,
     containers: Vec<Option<Container>>,
     slots: BTreeMap<ContainerId, usize>,
     units: BTreeMap<UnitName, UnitLog>,
@@ -113,6 +115,7 @@ impl Mover {
         cap_bytes: u64,
         post: Box<dyn Fn(LogEvent) + Send>,
         inlet: Inlet,
+        stage: Stage,
         shared_bytes: Arc<AtomicU64>,
     ) -> Mover {
         Mover {
@@ -120,6 +123,7 @@ impl Mover {
             cap_bytes,
             post,
             inlet,
+            stage,
             containers: Vec::new(),
             slots: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -144,6 +148,28 @@ impl Mover {
         }
         self.shared_bytes.store(self.total_bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Stores what a supervisor before this one had taken from a container's pipe and not yet written.
+    pub(super) fn finish_staged(&mut self) {
+        let Some(((id, stream), mut bytes)) = self.stage.left() else { return };
+        let dir = self.log_dir.join(id.unit.as_str());
+        let log = self.units.entry(id.unit).or_insert_with(UnitLog::empty);
+        let before = log.bytes();
+        while bytes > 0 {
+            match log.append(&dir, (id.generation, stream), now_ms(), self.stage.as_fd(), bytes) {
+                Ok(Moved::Bytes(moved)) => bytes -= moved,
+                Ok(Moved::Empty | Moved::Closed) => break,
+                Err(_) => {
+                    let mut dropped = [0; 2];
+                    dropped[stream as usize] = self.stage.discard();
+                    log.owe(id.generation, dropped);
+                    break;
+                }
+            }
+        }
+        log.close();
+        self.total_bytes = (self.total_bytes + log.bytes()).saturating_sub(before);
     }
 
     pub(super) fn run(mut self) {
@@ -221,7 +247,7 @@ impl Mover {
         log.attached += 1;
         self.slots.insert(id.clone(), slot);
         self.containers[slot] = Some(Container { id, pipes, dropped: [0; 2], begun: false, failing: None });
-        self.store(slot, |_, _, _, _| Ok(()));
+        self.store(slot, |_, _, _, _, _| Ok(()));
     }
 
     /// Takes the container away and closes its pipes.
@@ -251,7 +277,7 @@ impl Mover {
                 }
             }
             self.retry(slot);
-            self.store(slot, |log, dir, id, _| log.end(dir, id.generation));
+            self.store(slot, |log, dir, id, _, _| log.end(dir, id.generation));
             self.detach(&id);
             self.hold_cap();
         }
@@ -273,7 +299,9 @@ impl Mover {
             self.hush(slot, stream, true);
             return false;
         }
-        match self.move_some(slot, stream, TURN_MAX_BYTES) {
+        let busy = self.containers[slot].as_ref().is_some_and(|container| container.pipes[stream as usize].grown);
+        let moved = if busy { self.move_staged(slot, stream) } else { self.move_some(slot, stream, TURN_MAX_BYTES) };
+        match moved {
             None => {
                 self.hush(slot, stream, true);
                 false
@@ -321,7 +349,7 @@ impl Mover {
             return self.discard(slot, stream);
         }
         let mut moved = Moved::Empty;
-        let stored = self.store(slot, |log, dir, id, pipes| {
+        let stored = self.store(slot, |log, dir, id, pipes, _| {
             moved = log.append(dir, (id.generation, stream), now_ms(), pipes[stream as usize].fd.as_fd(), max)?;
             Ok(())
         });
@@ -331,6 +359,38 @@ impl Mover {
             Moved::Empty => Some(0),
             Moved::Closed => None,
         }
+    }
+
+    /// One bounded move from a busy pipe, by way of the stage. `None`: empty, and nobody writes.
+    fn move_staged(&mut self, slot: usize, stream: Stream) -> Option<usize> {
+        let container = self.containers[slot].as_ref()?;
+        let taken = match container.failing {
+            Some(_) => Err(Errno::IO),
+            None => self.stage.take(&container.id, stream, container.pipes[stream as usize].fd.as_fd()),
+        };
+        let taken = match taken {
+            Ok(0) => return None,
+            Ok(taken) => taken,
+            Err(Errno::AGAIN) => return Some(0),
+            Err(_) => return self.move_some(slot, stream, TURN_MAX_BYTES),
+        };
+        let mut left = taken;
+        while left > 0 {
+            let mut moved = Moved::Empty;
+            let stored = self.store(slot, |log, dir, id, _, stage| {
+                moved = log.append(dir, (id.generation, stream), now_ms(), stage.as_fd(), left)?;
+                Ok(())
+            });
+            match moved {
+                Moved::Bytes(moved) if stored => left -= moved,
+                _ => {
+                    let dropped = self.stage.discard();
+                    self.containers[slot].as_mut()?.dropped[stream as usize] += dropped;
+                    break;
+                }
+            }
+        }
+        Some(taken)
     }
 
     fn discard(&mut self, slot: usize, stream: Stream) -> Option<usize> {
@@ -349,7 +409,7 @@ impl Mover {
     fn store(
         &mut self,
         slot: usize,
-        write: impl FnOnce(&mut UnitLog, &Path, &ContainerId, &[Pipe; 2]) -> Result<(), StoreError>,
+        write: impl FnOnce(&mut UnitLog, &Path, &ContainerId, &[Pipe; 2], &Stage) -> Result<(), StoreError>,
     ) -> bool {
         let Some(container) = self.containers[slot].as_mut() else { return false };
         let Some(log) = self.units.get_mut(&container.id.unit) else { return false };
@@ -362,7 +422,7 @@ impl Mover {
                 self.failing -= 1;
                 (self.post)(LogEvent::Recorded { unit: container.id.unit.clone(), dropped_bytes: lacking });
             }
-            stored = write(log, &dir, &container.id, &container.pipes);
+            stored = write(log, &dir, &container.id, &container.pipes, &self.stage);
         }
         self.total_bytes = (self.total_bytes + log.bytes()).saturating_sub(before);
         let Err(error) = stored else { return true };
@@ -377,7 +437,7 @@ impl Mover {
 
     fn retry(&mut self, slot: usize) {
         if self.containers[slot].as_ref().is_some_and(|container| container.failing.is_some()) {
-            self.store(slot, |_, _, _, _| Ok(()));
+            self.store(slot, |_, _, _, _, _| Ok(()));
         }
     }
 

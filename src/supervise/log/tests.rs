@@ -49,7 +49,7 @@ struct World {
 
 fn start(dir: &Path, cap: u64) -> (LogWriter, Receiver<LogEvent>) {
     let (post, events) = channel();
-    let writer = LogWriter::start(dir, cap, move |event| drop(post.send(event))).unwrap();
+    let writer = LogWriter::start(dir, dir, cap, move |event| drop(post.send(event))).unwrap();
     (writer, events)
 }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::mover::{Command, Inlet, Mover, WAKE};
 use super::segment;
+use super::stage::Stage;
 use super::unit_log::StoreError;
 use crate::unit::{ContainerId, Log, UnitName};
 
@@ -80,8 +81,9 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Makes `log_dir`, counts what is in it, starts the thread. `post` is called on that thread and must not block.
+    /// Makes `log_dir`, counts what is in it, starts the thread. `run_dir` is where busy pipes' bytes pass through. `post` is called on that thread and must not block.
     pub fn start(
+        run_dir: &Path,
         log_dir: &Path,
         host_cap_bytes: u64,
         post: impl Fn(LogEvent) + Send + 'static,
@@ -98,8 +100,10 @@ impl LogWriter {
         let bytes = Arc::new(AtomicU64::new(0));
         let inlet = Inlet { epoll, wake: Arc::clone(&wake), inbox };
         let cap_bytes = host_cap_bytes.max(HOST_CAP_MIN_BYTES);
-        let mut mover = Mover::new(log_dir, cap_bytes, Box::new(post), inlet, Arc::clone(&bytes));
+        let stage = Stage::open(run_dir).map_err(|source| LogError::Thread { step: "opening the stage", source })?;
+        let mut mover = Mover::new(log_dir, cap_bytes, Box::new(post), inlet, stage, Arc::clone(&bytes));
         mover.find_units().map_err(|source| LogError::List { path: log_dir.to_owned(), source })?;
+        mover.finish_staged();
         let thread = std::thread::Builder::new().name("logs".into()).stack_size(STACK_BYTES).spawn(move || mover.run());
         let thread = thread.map_err(|source| LogError::Thread { step: "clone", source })?;
         Ok(LogWriter { commands, wake, bytes, thread: Some(thread) })
