@@ -4,6 +4,7 @@
 //! unknown field nothing. So the raw JSON is walked along this table first, and every mistake gets its path.
 
 use oci_spec::runtime::{Process, Spec};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::capability::Capability;
@@ -31,7 +32,7 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
         return Err(report.errors);
     }
     fill_user(raw.get_mut("process"));
-    let spec = serde_json::from_value(raw).map_err(|error| vec![unexpected("config.json", &error)])?;
+    let spec = typed(&raw, "config.json")?;
     Ok(Parsed { spec, warnings: report.warnings })
 }
 
@@ -53,7 +54,12 @@ pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
         return Err(report.errors);
     }
     fill_user(Some(&mut raw));
-    serde_json::from_value(raw).map_err(|error| vec![unexpected("process", &error)])
+    typed(&raw, "process")
+}
+
+/// Always by way of text, as [`crate::unit`] reads it: the derived code is big, and one copy of it is enough.
+fn typed<T: DeserializeOwned>(raw: &Value, path: &str) -> Result<T, Vec<CompileError>> {
+    serde_json::from_str(&raw.to_string()).map_err(|error| vec![unexpected(path, &error)])
 }
 
 /// Checks the shape of a whole config.

@@ -181,9 +181,10 @@ impl Supervisor {
             let known = if self.is_known(&name) { Known::Yes } else { Known::No };
             Ok((name, known))
         };
-        let units = units.iter().map(named).collect::<Result<_, String>>()?;
+        let units = units.iter().map(named).collect::<Result<Vec<_>, String>>()?;
+        let asked = self.files.sync(token, units.iter().map(|(unit, _)| unit));
         self.wait(reply, Waiting::Read { token, units }, deadline);
-        if !self.files.sync(token) {
+        if !asked {
             tracing::warn!("too many wait for the directories to be read: one of them will time out");
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{self, Generations, Good, Note, RunLock, RunStore, StateStore, StopMark, StoreError};
 use crate::unit::UnitName;
-use crate::watch::{Follow, Watch};
+use crate::watch::{self, Follow, Watch};
 
 /// The stores, and the watch.
 pub struct Files {
@@ -105,9 +105,10 @@ impl Files {
         true
     }
 
-    /// Asks for everything on disk to be read now. `false`: too many ask already.
-    pub fn sync(&self, token: u64) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.sync(token))
+    /// Asks for what is on disk of these units, or without any of all, to be read now. `false`: too many ask already.
+    pub fn sync<'n>(&self, token: u64, units: impl IntoIterator<Item = &'n UnitName>) -> bool {
+        let files = units.into_iter().map(watch::unit_file).collect();
+        self.watch.as_ref().is_some_and(|watch| watch.sync(token, files))
     }
 
     /// The unit's record under `/run`, or its removal. An event if that does not work, once.

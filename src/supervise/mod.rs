@@ -144,7 +144,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
     files.watch_with(watch);
     // It is the first to ask, so it is not too many.
-    let _ = files.sync(FIRST_READ);
+    let _ = files.sync(FIRST_READ, []);
     let mut catalogue = Catalogue::new(&settings.units_dirs);
     remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);

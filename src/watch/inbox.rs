@@ -1,5 +1,6 @@
 //! What others leave for the watch thread: hints of `notify`'s thread, wishes of the supervisor. Bounded; never waits.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -41,8 +42,8 @@ pub struct Hint {
 pub enum Command {
     /// The whole set, anew.
     Follow(Vec<Follow>),
-    /// Read everything and say so.
-    Sync(u64),
+    /// Read these files of the directories, or without any everything, and say so.
+    Sync { token: u64, files: Vec<OsString> },
 }
 
 /// All that came in since the last [`Inbox::take`].

@@ -45,6 +45,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::unit::UnitName;
 use inbox::{Command, Inbox};
 pub use places::Blind;
 pub use trusted::{Identity, ReadError, Trust};
@@ -210,12 +211,13 @@ impl Watch {
     }
 
     /// Reads now what is pending, without its quiet time, and looks for changes that no event told of; then posts
-    /// [`Event::Synced`]. A writer's open file is not waited for, the second look of a file without leases is (2 s).
+    /// [`Event::Synced`]. With `files`, names of unit files, only these are looked for in the directories. A writer's open file is not
+    /// waited for, the second look of a file without leases is (2 s).
     ///
     /// `false`: too many are waiting; nothing will be posted for this token.
     #[must_use]
-    pub fn sync(&self, token: u64) -> bool {
-        self.inbox.command(Command::Sync(token))
+    pub fn sync(&self, token: u64, files: Vec<OsString>) -> bool {
+        self.inbox.command(Command::Sync { token, files })
     }
 }
 
@@ -227,6 +229,11 @@ impl Drop for Watch {
             let _ = thread.join();
         }
     }
+}
+
+/// The name of a unit's file in its directory.
+pub fn unit_file(unit: &UnitName) -> OsString {
+    format!("{unit}.toml").into()
 }
 
 /// Whether a name in a directory is a unit file's. Hidden files are editors' and rsync's temporary ones.

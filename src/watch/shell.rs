@@ -289,7 +289,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     fn commanded(&mut self, command: Command) {
         match command {
             Command::Follow(set) => self.follow(set),
-            Command::Sync(token) => self.sync(token),
+            Command::Sync { token, files } => self.sync(token, &files),
         }
     }
 
@@ -320,10 +320,15 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     }
 
     /// Answered within this call, except for second looks.
-    fn sync(&mut self, token: u64) {
+    fn sync(&mut self, token: u64, files: &[OsString]) {
         let now = self.now();
         for index in 0..self.dirs.len() {
-            self.want(index, Listing::Changed, now);
+            self.want(index, if files.is_empty() { Listing::Changed } else { Listing::None }, now);
+            for name in files {
+                if let Some(key) = self.unit_key(index, name) {
+                    self.settle.look_by(key, now);
+                }
+            }
         }
         self.look_at_follows(now);
         self.settle.hurry(now);

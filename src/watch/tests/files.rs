@@ -47,6 +47,27 @@ fn what_is_there_at_the_start_is_posted_after_its_directory() {
 }
 
 #[test]
+fn a_sync_of_one_file_reads_that_one() {
+    on_each(|on| {
+        let base = Fixture::base(on);
+        let units = base.join("units");
+        fs::create_dir(&units).unwrap();
+        let mut it = Fixture::at(base, units.clone());
+        it.sync();
+        fs::write(units.join("a.toml"), "a").unwrap();
+        let (events, _) = it.sync_files(&["a.toml", "never.toml"]);
+        assert!(events.iter().any(|event| text_of(event) == Some(("a.toml", "a"))), "{events:?}");
+        fs::write(units.join("a.toml"), "other").unwrap();
+        let (events, _) = it.sync_files(&["a.toml"]);
+        assert!(events.iter().any(|event| text_of(event) == Some(("a.toml", "other"))), "{events:?}");
+        fs::remove_file(units.join("a.toml")).unwrap();
+        let (events, _) = it.sync_files(&["a.toml"]);
+        assert!(events.iter().any(|event| matches!(event, Event::Gone { name, .. } if name == "a.toml")), "{events:?}");
+        assert_eq!(it.sync(), (vec![], vec![]));
+    });
+}
+
+#[test]
 fn a_slow_writer_is_waited_for_and_half_a_text_is_never_posted() {
     on_each(|on| {
         let mut it = Fixture::new(on);

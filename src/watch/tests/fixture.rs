@@ -130,8 +130,13 @@ impl Fixture {
 
     /// All that a sync brings, without its own event; and what writers hold.
     pub(super) fn sync(&mut self) -> (Vec<Event>, Vec<PathBuf>) {
+        self.sync_files(&[])
+    }
+
+    /// The same of these files alone.
+    pub(super) fn sync_files(&mut self, files: &[&str]) -> (Vec<Event>, Vec<PathBuf>) {
         let token = u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        assert!(self.watch().sync(token));
+        assert!(self.watch().sync(token, files.iter().map(OsString::from).collect()));
         let mut events = Vec::new();
         loop {
             let (_, batch) = self.events.recv_timeout(Duration::from_secs(5)).expect("a sync is answered");
