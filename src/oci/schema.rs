@@ -57,9 +57,9 @@ pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
     typed(&raw, "process")
 }
 
-/// Always by way of text, as [`crate::unit`] reads it: the derived code is big, and one copy of it is enough.
+/// Always by way of bytes, as [`crate::unit`] reads it: the derived code is big, and one copy of it is enough.
 fn typed<T: DeserializeOwned>(raw: &Value, path: &str) -> Result<T, Vec<CompileError>> {
-    serde_json::from_str(&raw.to_string()).map_err(|error| vec![unexpected(path, &error)])
+    serde_json::from_slice(raw.to_string().as_bytes()).map_err(|error| vec![unexpected(path, &error)])
 }
 
 /// Checks the shape of a whole config.
