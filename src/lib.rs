@@ -4,7 +4,7 @@
 //! are recorded into [`plan::Observed`]; the pure function [`plan::reconcile`] turns both and a clock value into a plan,
 //! which [`supervise`] applies through [`keeper`] and [`runtime`]. Everything that happens comes back as a fact.
 //!
-//! The layers are kept by a test (`tests/it/layers.rs`): [`mod@unit`], [`plan`] and [`oci`] are pure and touch neither files,
+//! The layers are kept by a test (`tests/it/layers.rs`): [`mod@unit`], [`plan`], [`oci`] and the small ones below them are pure and touch neither files,
 //! clocks, environment nor randomness; `unsafe` lives in [`sys`] alone.
 
 #![deny(unsafe_code)]
@@ -12,6 +12,7 @@
 
 pub mod anchor;
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod keeper;
 pub mod oci;

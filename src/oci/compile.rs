@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp};
 
 use super::cgroup::{CgroupSettings, DeviceRule, RuleTarget};
 use super::error::{CompileError, Problem, Report, Warning};
@@ -11,6 +11,7 @@ use super::script::{
     DeviceKind, DeviceNode, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step,
 };
 use super::{mount, process, resources, seccomp};
+use crate::config::{Process, Spec};
 
 /// What a spec does not say.
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     check_version(spec, &mut report);
     refuse(spec, &mut report);
     let default_linux = Linux::default();
-    let linux = spec.linux().as_ref().unwrap_or(&default_linux);
+    let linux = spec.linux.as_ref().unwrap_or(&default_linux);
     let namespaces = namespaces(spec, context, &mut report);
     let mut steps = vec![Step::Isolate];
     if context.new_keyring {
@@ -87,9 +88,9 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     }
     isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
     populate(&mut steps, spec, linux, context, &mut report);
-    let cgroup = resources::compile(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
+    let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = with_devices(cgroup, linux, context);
-    match spec.process() {
+    match &spec.process {
         Some(process) => process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report),
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
     }
@@ -114,7 +115,7 @@ pub fn compile_exec(
     }
     steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
     process::oom_score_adj(&mut steps, process, context, &mut report);
-    if process.terminal() == Some(true) {
+    if process.terminal == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }
     process::compile(&mut steps, process, profile, context, &mut report);
@@ -128,7 +129,7 @@ struct Wanted {
 
 fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
     let mut wanted = Wanted { pid: false, others: Namespaces::default() };
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces().as_ref());
     let mut seen = Vec::new();
     for (index, namespace) in listed.into_iter().flatten().enumerate() {
         let path = format!("linux.namespaces[{index}]");
@@ -157,7 +158,7 @@ fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
 }
 
 fn check_version(spec: &Spec, report: &mut Report) {
-    let version = spec.version();
+    let version = &spec.version;
     if !version.starts_with("1.") {
         report.error("ociVersion", Problem::Range { found: version.clone(), expected: "1.x" });
     }
@@ -165,18 +166,18 @@ fn check_version(spec: &Spec, report: &mut Report) {
 
 /// What runtime-spec 1.3 knows and this version does not do.
 fn refuse(spec: &Spec, report: &mut Report) {
-    report.not_yet("hooks", spec.hooks().as_ref().is_some_and(has_hooks), "running hooks");
+    report.not_yet("hooks", spec.hooks.as_ref().is_some_and(has_hooks), "running hooks");
     for (path, present) in [
-        ("windows", spec.windows().is_some()),
-        ("solaris", spec.solaris().is_some()),
-        ("vm", spec.vm().is_some()),
-        ("zos", spec.zos().is_some()),
+        ("windows", spec.windows.is_some()),
+        ("solaris", spec.solaris.is_some()),
+        ("vm", spec.vm.is_some()),
+        ("zos", spec.zos.is_some()),
     ] {
         if present {
             report.warn(path, "is for another platform and ignored");
         }
     }
-    let Some(linux) = spec.linux() else { return };
+    let Some(linux) = &spec.linux else { return };
     let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
     report.not_yet("linux.uidMappings", some(linux.uid_mappings().as_ref().map(Vec::len)), "a user namespace");
     report.not_yet("linux.gidMappings", some(linux.gid_mappings().as_ref().map(Vec::len)), "a user namespace");
@@ -208,7 +209,7 @@ fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
 fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, wanted: &Wanted, report: &mut Report) {
     steps.push(Step::JoinCgroups);
     let shows_cgroups =
-        spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
+        spec.mounts.iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
     if shows_cgroups && !wanted.others.cgroup {
         steps.push(Step::TakeCgroups);
     }
@@ -218,7 +219,7 @@ fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context,
     } else if wanted.others.network {
         steps.push(Step::Loopback);
     }
-    for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+    for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
         let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
         // The kernel's __NEW_UTS_LEN.
         if name.len() > 64 {
@@ -260,7 +261,7 @@ fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
 fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, report: &mut Report) {
     let readonly = root(steps, spec, context, report);
     let mounts: Vec<_> = spec
-        .mounts()
+        .mounts
         .iter()
         .flatten()
         .enumerate()
@@ -274,18 +275,18 @@ fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context
         steps.push(Step::Devices(nodes(linux, report)));
         steps.extend(context.devices.iter().cloned().map(Step::HostDevice));
     }
-    if let Some(process) = spec.process() {
-        if process.terminal() == Some(true) {
+    if let Some(process) = &spec.process {
+        if process.terminal == Some(true) {
             steps.push(Step::Console { size: process::console_size(process, report), cover: true });
         }
-        steps.push(Step::MakeCwd(mount::clean(&process.cwd().to_string_lossy())));
+        steps.push(Step::MakeCwd(mount::clean(&process.cwd.to_string_lossy())));
         process::oom_score_adj(steps, process, context, report);
     }
     sysctls(steps, linux, report);
     let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let readonly_paths = inside(paths(linux.readonly_paths()), "linux.readonlyPaths", report);
     let masked_paths = inside(paths(linux.masked_paths()), "linux.maskedPaths", report);
-    let listed = spec.linux().is_some();
+    let listed = spec.linux.is_some();
     if listed && !readonly_paths.is_empty() {
         steps.push(Step::ReadonlyPaths(readonly_paths));
     }
@@ -301,8 +302,8 @@ fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context
 }
 
 fn root(steps: &mut Vec<Step>, spec: &Spec, context: &Context, report: &mut Report) -> bool {
-    let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    match (&context.root, spec.root()) {
+    let readonly = spec.root.as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    match (&context.root, &spec.root) {
         (Some(plan), _) => steps.push(Step::Root(plan.clone())),
         (None, Some(root)) if !root.path().as_os_str().is_empty() => {
             let path = context.bundle.join(root.path());

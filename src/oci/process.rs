@@ -1,12 +1,13 @@
 //! `process`: who runs, with which limits and rights, and what.
 
-use oci_spec::runtime::{Capabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType, Process};
+use oci_spec::runtime::{Capabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType};
 
 use super::capability::Capability;
 use super::compile::{Context, filter};
 use super::error::{Problem, Report};
 use super::mount;
 use super::script::{CapabilitySets, Identity, Rlimit, RlimitResource, Step};
+use crate::config::Process;
 
 /// PATH of execvp(3) where the environment has none.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -22,14 +23,14 @@ pub(super) fn compile(
     report: &mut Report,
 ) {
     refuse(process, report);
-    let nnp = process.no_new_privileges() == Some(true);
-    let limits = limits(process.rlimits().iter().flatten(), report);
+    let nnp = process.no_new_privileges == Some(true);
+    let limits = limits(process.rlimits.iter().flatten(), report);
     if !limits.is_empty() {
         steps.push(Step::Rlimits { limits, clamp: context.best_effort });
     }
-    let user = process.user();
-    steps.push(Step::Umask(umask(user.umask(), report)));
-    let cwd = process.cwd().to_string_lossy();
+    let user_umask = process.user.as_ref().and_then(|user| user.umask);
+    steps.push(Step::Umask(umask(user_umask, report)));
+    let cwd = process.cwd.to_string_lossy();
     if !cwd.starts_with('/') {
         let found = format!("{cwd:?}");
         report.error("process.cwd", Problem::Range { found, expected: "an absolute path" });
@@ -50,22 +51,22 @@ pub(super) fn compile(
     if context.gate {
         steps.push(Step::Gate);
     }
-    let (args, env) = (process.args().clone().unwrap_or_default(), environment(process, report));
+    let (args, env) = (process.args.clone().unwrap_or_default(), environment(process, report));
     steps.push(Step::Execute { args, env, home: context.home });
 }
 
 fn refuse(process: &Process, report: &mut Report) {
     let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    report.not_yet("process.apparmorProfile", named(process.apparmor_profile()), "an AppArmor profile");
-    report.not_yet("process.selinuxLabel", named(process.selinux_label()), "an SELinux label");
-    report.not_yet("process.scheduler", process.scheduler().is_some(), "a scheduling policy");
-    report.not_yet("process.ioPriority", process.io_priority().is_some(), "an I/O priority");
-    report.not_yet("process.execCPUAffinity", process.exec_cpu_affinity().is_some(), "CPU affinity");
+    report.not_yet("process.apparmorProfile", named(&process.apparmor_profile), "an AppArmor profile");
+    report.not_yet("process.selinuxLabel", named(&process.selinux_label), "an SELinux label");
+    report.not_yet("process.scheduler", process.scheduler.is_some(), "a scheduling policy");
+    report.not_yet("process.ioPriority", process.io_priority.is_some(), "an I/O priority");
+    report.not_yet("process.execCPUAffinity", process.exec_cpu_affinity.is_some(), "CPU affinity");
 }
 
 /// While the process may still mount a procfs of its own to write to.
 pub(super) fn oom_score_adj(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
-    let Some(value) = process.oom_score_adj() else { return };
+    let Some(value) = process.oom_score_adj else { return };
     if !(-1000..=1000).contains(&value) {
         let found = value.to_string();
         report.error("process.oomScoreAdj", Problem::Range { found, expected: "-1000 to 1000" });
@@ -75,7 +76,7 @@ pub(super) fn oom_score_adj(steps: &mut Vec<Step>, process: &Process, context: &
 
 /// Rows and columns.
 pub(super) fn console_size(process: &Process, report: &mut Report) -> Option<(u16, u16)> {
-    let size = process.console_size()?;
+    let size = process.console_size?;
     let mut cells = |field: &str, value: u64| {
         u16::try_from(value).unwrap_or_else(|_| {
             let problem = Problem::Range { found: value.to_string(), expected: "0 to 65535" };
@@ -147,7 +148,7 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
             }
         })
     };
-    let all = process.capabilities().as_ref();
+    let all = process.capabilities.as_ref();
     let bounding = mask(all.and_then(|all| all.bounding().as_ref()), "bounding");
     let sets = CapabilitySets {
         effective: mask(all.and_then(|all| all.effective().as_ref()), "effective"),
@@ -160,13 +161,13 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
         report.error("process.capabilities.effective", Problem::Conflict { reason });
     }
     steps.push(Step::BoundingSet(bounding));
-    let user = process.user();
+    let user = process.user.clone().unwrap_or_default();
     steps.push(Step::Identity(match &context.user {
         Some((user, group)) => Identity::Names { user: user.clone(), group: group.clone() },
         None => Identity::Numbers {
-            uid: user.uid(),
-            gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
+            uid: user.uid.unwrap_or(0),
+            gid: user.gid.unwrap_or(0),
+            groups: user.additional_gids.unwrap_or_default(),
         },
     }));
     // The kernel takes an ambient capability only where it is inheritable too; runc drops the others without a word, since what its
@@ -176,10 +177,10 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
 }
 
 fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
-    let args = process.args().as_deref().unwrap_or_default();
+    let args = process.args.as_deref().unwrap_or_default();
     match args.first() {
         Some(program) if !program.is_empty() => {
-            let path = process.env().iter().flatten().rev().find_map(|entry| entry.strip_prefix("PATH="));
+            let path = process.env.iter().flatten().rev().find_map(|entry| entry.strip_prefix("PATH="));
             let path = path.unwrap_or(DEFAULT_PATH).to_owned();
             steps.push(Step::FindProgram { program: program.clone(), path });
         }
@@ -196,7 +197,7 @@ fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: 
 }
 
 fn environment(process: &Process, report: &mut Report) -> Vec<String> {
-    let env = process.env().clone().unwrap_or_default();
+    let env = process.env.clone().unwrap_or_default();
     for (index, entry) in env.iter().enumerate() {
         let path = format!("process.env[{index}]");
         check_string(entry, &path, report);

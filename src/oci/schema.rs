@@ -3,12 +3,12 @@
 //! The parsed spec says of a wrong type only that there is one, of an unknown word only which ones there are, and of an
 //! unknown field nothing. So the raw JSON is walked along this table first, and every mistake gets its path.
 
-use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::capability::Capability;
 use super::error::{CompileError, Problem, Report, Warning};
+use crate::config::{Process, Spec};
 use crate::words::nearest;
 
 /// The largest config.json that is read.
@@ -25,13 +25,12 @@ pub struct Parsed {
 
 /// Parses a config.json. All mistakes at once, except that text which is no JSON at all is one mistake.
 pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
-    let mut raw = read(text, "config.json")?;
+    let raw = read(text, "config.json")?;
     let mut report = Report::default();
     check(&raw, &mut report);
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
-    fill_user(raw.get_mut("process"));
     let spec = typed(&raw, "config.json")?;
     Ok(Parsed { spec, warnings: report.warnings })
 }
@@ -47,13 +46,12 @@ pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
 
 /// Parses the process of `exec --process`.
 pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
-    let mut raw = read(text, "process")?;
+    let raw = read(text, "process")?;
     let mut report = Report::default();
     walk(&raw, &PROCESS, "process", &mut report);
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
-    fill_user(Some(&mut raw));
     typed(&raw, "process")
 }
 
@@ -84,20 +82,6 @@ fn read(text: &[u8], path: &str) -> Result<Value, Vec<CompileError>> {
 
 fn unexpected(path: &str, error: &serde_json::Error) -> CompileError {
     CompileError { path: path.into(), problem: Problem::Type { expected: "a runtime-spec", found: error.to_string() } }
-}
-
-/// Absent numbers of the user are 0 (they are for runc).
-fn fill_user(process: Option<&mut Value>) {
-    let Some(Value::Object(process)) = process else { return };
-    let user = process.entry("user").or_insert(Value::Null);
-    if user.is_null() {
-        *user = Value::Object(Map::new());
-    }
-    if let Value::Object(user) = user {
-        for id in ["uid", "gid"] {
-            user.entry(id).or_insert(Value::from(0));
-        }
-    }
 }
 
 /// What a value may be.

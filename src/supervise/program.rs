@@ -52,15 +52,15 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<
 pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecProcess) -> Result<Script, Vec<String>> {
     let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     let text = unit::compile(unit, facts).map_err(lines)?;
-    let mut own = text.spec.process().clone().unwrap_or_default();
-    own.set_args(Some(process.args.clone())).set_terminal(Some(process.terminal));
-    own.set_env(Some(with_overrides(own.env().clone().unwrap_or_default(), &process.env)));
+    let mut own = text.spec.process.clone().unwrap_or_default();
+    (own.args, own.terminal) = (Some(process.args.clone()), Some(process.terminal));
+    own.env = Some(with_overrides(own.env.unwrap_or_default(), &process.env));
     if let Some(cwd) = &process.cwd {
-        own.set_cwd(cwd.into());
+        own.cwd = cwd.into();
     }
     if let Some((rows, columns)) = process.size {
         let size = oci_spec::runtime::BoxBuilder::default().height(rows).width(columns).build();
-        own.set_console_size(size.ok());
+        own.console_size = size.ok();
     }
     let lookup = process.user.as_deref().or(text.user_lookup.as_deref());
     let context = oci::Context {
@@ -68,7 +68,7 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
         best_effort: true,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
-    let profile = text.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let profile = text.spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     oci::compile_exec(&own, profile, &context).map_err(lines)
 }

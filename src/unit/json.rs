@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use oci_spec::runtime::Spec;
 use serde_json::Value;
 
 use super::diagnostic::{Lines, one_line};
+use crate::config::Spec;
 
 /// serde lists all variants of an enum: longer messages are cut.
 const MESSAGE_MAX: usize = 240;
@@ -182,8 +182,8 @@ mod tests {
         assert_eq!(message, "invalid type: string \"a\", expected u32");
         let (_, _, path, _) = error(r#"{"mounts": [{"destination": "/a"}, {"destination": 5}]}"#);
         assert_eq!(path, "mounts[1].destination");
-        let (_, _, path, message) = error(r#"{"process": {"args": ["a"]}, "root": {}}"#);
-        assert_eq!((path.as_str(), message.as_str()), ("process", "missing field `user`"));
+        let (_, _, path, message) = error(r#"{"mounts": [{"source": "a"}], "root": {}}"#);
+        assert_eq!((path.as_str(), message.as_str()), ("mounts[0]", "missing field `destination`"));
     }
 
     #[test]

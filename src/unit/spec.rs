@@ -6,12 +6,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 
 use super::json::{JsonError, read_object, read_spec};
 use super::root::{NOBODY, RootPlan, around};
 use super::{MountKind, Network, Seccomp, Source, SourceFacts, Unit, UnitName, defaults, merge, seccomp_default};
+use crate::config::Spec;
 
 /// Largest config.json, in bytes.
 pub const CONFIG_MAX: usize = 1024 * 1024;
@@ -132,7 +132,7 @@ pub fn compile(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecErr
     let mut spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
     if ours && !is_merged {
         // As it is: through JSON it would take longer than all the rest.
-        spec.linux_mut().get_or_insert_default().set_seccomp(Some(seccomp_default::profile()));
+        spec.linux.get_or_insert_default().set_seccomp(Some(seccomp_default::profile()));
     }
     Ok(SpecText {
         spec,

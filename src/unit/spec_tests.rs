@@ -132,7 +132,7 @@ fn a_unit_overrides_config_json_and_oci_overrides_both() {
     assert_eq!(mount(&text, "/data/"), &Value::Null, "replaced");
     assert_eq!(at(&text, "/linux/unknownField"), 1, "left for the OCI layer to name");
     assert!(text.init);
-    assert_eq!(text.spec.process().as_ref().unwrap().cwd(), &PathBuf::from("/oci"));
+    assert_eq!(text.spec.process.as_ref().unwrap().cwd, PathBuf::from("/oci"));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_rootfs_is_hardened() {
 #[test]
 fn the_allow_list_holds_as_it_is_or_as_oci_changes_it() {
     let ours = super::seccomp_default::profile();
-    let filter = |text: &SpecText| text.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+    let filter = |text: &SpecText| text.spec.linux.as_ref().and_then(|linux| linux.seccomp().clone());
     assert_eq!(filter(&rootfs("")), Some(ours.clone()));
     assert_eq!(filter(&rootfs("security.seccomp = \"default\"")), Some(ours.clone()));
     assert_eq!(filter(&rootfs("security.seccomp = \"unconfined\"")), None);

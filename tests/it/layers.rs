@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// Layer, the layers it may use besides itself. `cli` and `lib.rs` may use all.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("words", &[]),
-    ("unit", &["words"]),
+    ("config", &[]),
+    ("unit", &["words", "config"]),
     ("plan", &["unit"]),
-    ("oci", &["words"]),
+    ("oci", &["words", "config"]),
     ("sys", &[]),
     ("runtime", &["sys", "oci"]),
     ("keeper", &["sys", "runtime"]),
@@ -25,7 +26,7 @@ const EXCEPTIONS: [(&str, &str); 1] = [
 ];
 
 /// Layers whose functions take references and return values.
-const PURE: [&str; 4] = ["words", "unit", "plan", "oci"];
+const PURE: [&str; 5] = ["words", "config", "unit", "plan", "oci"];
 
 /// What a pure layer must not name: files, clocks, environment, processes, network, system calls, logging.
 const IMPURE: [&str; 15] = [

@@ -6,13 +6,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
 use super::args::Exec;
 use super::error::{OciError, call};
 use super::log::Log;
 use super::make::{detached_console, pair, preserved, read_bounded, write_pid_file};
 use super::wait;
+use crate::config::{Process, Spec};
 use crate::oci::{self, Context, Script};
 use crate::runtime::container::{Container, ContainerError, Record, StateRoot, Status};
 use crate::runtime::{Failure, Slots, Spawned, spawn_exec};
@@ -32,7 +33,7 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     };
     let (spec, config) = spec_of(&container)?;
     let process = process(&exec, &spec)?;
-    let terminal = process.terminal() == Some(true);
+    let terminal = process.terminal == Some(true);
     let script = compile(&process, &spec, &record, &exec.id, &config)?;
     script.steps.iter().for_each(|step| log.debug(&step.to_string()));
     let (ours, console) = match exec.detach {
@@ -83,15 +84,14 @@ fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
             expected: "a program, or --process",
         });
     }
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(exec.args.clone())).set_terminal(Some(exec.tty));
-    let env = process.env().clone().unwrap_or_default();
-    process.set_env(Some(env.into_iter().chain(exec.env.iter().cloned()).collect()));
+    let mut process = spec.process.clone().unwrap_or_default();
+    (process.args, process.terminal) = (Some(exec.args.clone()), Some(exec.tty));
+    process.env.get_or_insert_default().extend(exec.env.iter().cloned());
     if let Some(cwd) = &exec.cwd {
-        process.set_cwd(cwd.clone());
+        process.cwd = cwd.clone();
     }
     if exec.no_new_privs {
-        process.set_no_new_privileges(Some(true));
+        process.no_new_privileges = Some(true);
     }
     add_capabilities(&mut process, &exec.cap)?;
     set_user(&mut process, exec)?;
@@ -110,11 +110,10 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciEr
     if more.is_empty() {
         return Ok(());
     }
-    let mut all: LinuxCapabilities = process.capabilities().clone().unwrap_or_default();
+    let all: &mut LinuxCapabilities = process.capabilities.get_or_insert_default();
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().copied().chain(more.iter().copied()).collect());
     let (bounding, effective, permitted) = (with(all.bounding()), with(all.effective()), with(all.permitted()));
     all.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
-    process.set_capabilities(Some(all));
     Ok(())
 }
 
@@ -122,23 +121,21 @@ fn set_user(process: &mut Process, exec: &Exec) -> Result<(), OciError> {
     if exec.user.is_none() && exec.additional_gids.is_empty() {
         return Ok(());
     }
-    let mut user = process.user().clone();
+    let user = process.user.get_or_insert_default();
     if let Some(text) = &exec.user {
         let bad = || OciError::Value { what: "--user", found: text.clone(), expected: "UID or UID:GID, in numbers" };
         let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
-        user.set_uid(uid.parse().map_err(|_| bad())?);
+        user.uid = Some(uid.parse().map_err(|_| bad())?);
         if !gid.is_empty() {
-            user.set_gid(gid.parse().map_err(|_| bad())?);
+            user.gid = Some(gid.parse().map_err(|_| bad())?);
         }
     }
-    let groups = user.additional_gids().iter().flatten().chain(&exec.additional_gids).copied().collect();
-    user.set_additional_gids(Some(groups));
-    process.set_user(user);
+    user.additional_gids.get_or_insert_default().extend(&exec.additional_gids);
     Ok(())
 }
 
 fn compile(process: &Process, spec: &Spec, record: &Record, id: &str, config: &Path) -> Result<Script, OciError> {
-    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
     let context = Context::new(record.bundle.clone(), id.to_owned());
     oci::compile_exec(process, profile, &context).map_err(|errors| OciError::Config { path: config.to_owned(), errors })
 }

@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
-
 use super::args::{Make, Run};
 use super::error::{OciError, call, file};
 use super::log::Log;
 use super::wait;
+use crate::config::Spec;
 use crate::oci::{self, Context};
 use crate::runtime::cgroup::{device_rules_ignored, without_effect};
 use crate::runtime::container::{Launch, Launched, StateRoot};
@@ -76,7 +75,7 @@ impl Bundle {
     }
 
     fn terminal(&self) -> bool {
-        self.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false)
+        self.spec.process.as_ref().and_then(|process| process.terminal).unwrap_or(false)
     }
 
     fn launch(self, make: &Make, gate: bool, descriptors: Descriptors, log: &Log) -> Result<Launch, OciError> {
@@ -95,14 +94,14 @@ impl Bundle {
         warnings.for_each(|warning| log.warning(&format!("config.json: {warning}")));
         device_rules_ignored().into_iter().for_each(|warning| log.warning(warning));
         compiled.script.steps.iter().for_each(|step| log.debug(&step.to_string()));
-        let rootfs = self.spec.root().as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
-        let linux = self.spec.linux().as_ref();
+        let rootfs = self.spec.root.as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
+        let linux = self.spec.linux.as_ref();
         let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_ref());
         Ok(Launch {
             id: make.id.clone(),
-            oci_version: self.spec.version().clone(),
+            oci_version: self.spec.version.clone(),
             rootfs,
-            annotations: self.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            annotations: self.spec.annotations.clone().unwrap_or_default().into_iter().collect(),
             config: self.text,
             script: compiled.script,
             settings: compiled.cgroup,
