@@ -163,7 +163,11 @@ fn sealed_image() -> io::Result<OwnedFd> {
     }
     let copy = image::sealed_copy(program.as_fd(), c"moored")?;
     let argv: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
-    let never: Infallible = image::execute(copy.as_fd(), &argv, &keeper::environment())?;
+    let mut environment = keeper::environment();
+    if std::env::var_os(heap::TUNABLES_NAME).is_none() {
+        environment.push(heap::TUNABLES.to_owned());
+    }
+    let never: Infallible = image::execute(copy.as_fd(), &argv, &environment)?;
     match never {}
 }
 

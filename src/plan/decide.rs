@@ -82,7 +82,7 @@ impl<'a> World<'a> {
     }
 
     pub fn view(&self, name: &'a UnitName) -> View<'a> {
-        let seen = self.observed.units.get(name).unwrap_or(&UNSEEN);
+        let seen = self.observed.unit(name).unwrap_or(&UNSEEN);
         View { name, want: self.desired.units.get(name), seen }
     }
 
@@ -98,7 +98,7 @@ impl<'a> World<'a> {
             };
             let want = wants.next_if(|(name, _)| *name == first).map(|(_, want)| want);
             let seen = seens.next_if(|(name, _)| *name == first).map(|(_, seen)| seen);
-            Some(View { name: first, want, seen: seen.unwrap_or(&UNSEEN) })
+            Some(View { name: first, want, seen: seen.map_or(&UNSEEN, |seen| seen) })
         })
     }
 

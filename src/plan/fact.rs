@@ -272,7 +272,7 @@ impl Observed {
     /// What is known of `unit`, made if nothing is.
     pub(super) fn seen_mut(&mut self, unit: &UnitName) -> &mut Seen {
         let floor = self.floor;
-        self.units.entry(unit.clone()).or_insert_with(|| Seen { high_water: floor, ..Seen::default() })
+        self.units.entry(unit.clone()).or_insert_with(|| Box::new(Seen { high_water: floor, ..Seen::default() }))
     }
 
     /// The generation `id`, if it is live.

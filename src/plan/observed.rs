@@ -17,8 +17,8 @@ use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
 /// The world as the facts so far tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
-    /// By name; a declared unit that was never touched may be absent.
-    pub units: BTreeMap<UnitName, Seen>,
+    /// By name; a declared unit that was never touched may be absent. Boxed, for a map keeps room for half as many again.
+    pub units: BTreeMap<UnitName, Box<Seen>>,
     /// No forgotten unit had a generation above this one, so no generation repeats when its file returns.
     pub floor: u64,
     /// Everything is to stop, for good.
@@ -26,6 +26,13 @@ pub struct Observed {
     /// A reboot was asked for in this life.
     #[serde(skip)]
     pub rebooting: bool,
+}
+
+impl Observed {
+    /// What is remembered of this unit.
+    pub fn unit(&self, name: &UnitName) -> Option<&Seen> {
+        self.units.get(name).map(Box::as_ref)
+    }
 }
 
 /// The order to stop everything.

@@ -123,7 +123,7 @@ fn plan_rest(world: &World, view: View, plan: &mut Plan) {
 
 fn start(world: &World, view: View, join: Option<&ContainerId>) -> Option<Action> {
     let want = view.want?;
-    let used = world.observed.units.get(view.name).map_or(world.observed.floor, |seen| seen.high_water);
+    let used = world.observed.unit(view.name).map_or(world.observed.floor, |seen| seen.high_water);
     let id = ContainerId { unit: view.name.clone(), generation: used.checked_add(1)? };
     Some(Action::Start { id, unit: want.unit.clone(), fingerprint: want.fingerprint, join: join.cloned() })
 }

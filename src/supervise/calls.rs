@@ -95,7 +95,7 @@ impl Supervisor {
             Request::Down => self.go_down(by, reply),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
                 let unit = self.resolve_one(&unit)?;
-                let live = self.observed.units.get(&unit).and_then(|seen| seen.live.as_ref());
+                let live = self.observed.unit(&unit).and_then(|seen| seen.live.as_ref());
                 let container = live
                     .map(|live| live.id.clone())
                     .ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
@@ -132,7 +132,7 @@ impl Supervisor {
 
     fn restart(&mut self, units: &[String], reply: Reply) -> Result<(), String> {
         let units = self.resolve_named(units)?;
-        let generation = |unit: &UnitName| self.observed.units.get(unit).map_or(0, |seen| seen.high_water);
+        let generation = |unit: &UnitName| self.observed.unit(unit).map_or(0, |seen| seen.high_water);
         let goals = units.iter().map(|unit| (unit.clone(), Goal::Newer(generation(unit)))).collect();
         for unit in units {
             self.files.drop_mark(&unit);
@@ -149,7 +149,7 @@ impl Supervisor {
         }
         let units = self.resolve_named(units)?;
         for unit in &units {
-            match self.observed.units.get(unit).and_then(|seen| seen.live.as_ref()) {
+            match self.observed.unit(unit).and_then(|seen| seen.live.as_ref()) {
                 Some(live) if all => {
                     self.hands.push(Job::Kill(live.id.clone()));
                     self.tell(narrate::kill_asked(unit));
@@ -163,7 +163,7 @@ impl Supervisor {
 
     fn running_only(&self, units: &[String]) -> Result<(), String> {
         let is_down = |unit: &&UnitName| {
-            self.observed.units.get(*unit).and_then(|seen| seen.live.as_ref()).is_none_or(|live| live.pid.is_none())
+            self.observed.unit(unit).and_then(|seen| seen.live.as_ref()).is_none_or(|live| live.pid.is_none())
         };
         let down: Vec<String> = self.resolve_named(units)?.iter().filter(is_down).map(ToString::to_string).collect();
         match down.is_empty() {

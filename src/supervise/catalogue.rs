@@ -41,8 +41,8 @@ pub struct Catalogue {
 /// One unit.
 #[derive(Debug, Default)]
 struct Entry {
-    /// What was read, by the rank of the directory: the last one counts.
-    texts: BTreeMap<usize, OnDisk>,
+    /// What was read, sorted by the rank of the directory: the last one counts. Nearly always one.
+    texts: Vec<OnDisk>,
     in_force: Option<Arc<InForce>>,
     /// Why the newest text is not in force.
     errors: Vec<String>,
@@ -55,6 +55,7 @@ struct Entry {
 /// One file as it was last read.
 #[derive(Debug)]
 struct OnDisk {
+    rank: usize,
     path: PathBuf,
     text: Result<Text, Vec<String>>,
 }
@@ -171,7 +172,9 @@ impl Catalogue {
         self.absent.remove(&name);
         let entry = self.entries.entry(name.clone()).or_default();
         entry.busy = None;
-        entry.texts.insert(rank, OnDisk { path: path.to_owned(), text });
+        entry.texts.retain(|other| other.rank != rank);
+        entry.texts.push(OnDisk { rank, path: path.to_owned(), text });
+        entry.texts.sort_by_key(|text| text.rank);
         self.evaluate(&name, validate, now);
     }
 
@@ -198,7 +201,7 @@ impl Catalogue {
         let braked =
             path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
         let Some(entry) = self.entries.get_mut(name) else { return };
-        entry.texts.remove(&rank);
+        entry.texts.retain(|other| other.rank != rank);
         entry.busy = None;
         if braked {
             return;
@@ -434,7 +437,7 @@ pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce
     let text = parse(&good.path, name, good.text, good.resolved)?;
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
-    let on_disk = OnDisk { path: good.path, text: Ok(text) };
+    let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };
     let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
     match judge(&on_disk, text, &facts, validate) {
         Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
@@ -478,7 +481,7 @@ impl OnDisk {
 impl Entry {
     /// What counts of what is on disk.
     fn newest(&self) -> Option<&OnDisk> {
-        self.texts.values().next_back()
+        self.texts.last()
     }
 
     fn source(&self) -> Option<&Source> {

@@ -70,8 +70,11 @@ impl Files {
         notes.extend(loaded.notes);
         let (generations, more) = Generations::open(&run, &state, loaded.mark, SystemTime::now());
         notes.extend(more);
-        let observed =
-            Observed { units: records.into_iter().collect(), floor: generations.last(), ..Observed::default() };
+        let observed = Observed {
+            units: records.into_iter().map(|(unit, seen)| (unit, Box::new(seen))).collect(),
+            floor: generations.last(),
+            ..Observed::default()
+        };
         let without_record = |(unit, _): &(UnitName, StopMark)| !observed.units.contains_key(unit);
         let marks = loaded.stops.into_iter().filter(without_record).map(|(unit, mark)| (unit, hold_of(mark))).collect();
         let stored = loaded.good.iter().map(|(unit, _)| unit.clone()).collect();

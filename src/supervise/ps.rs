@@ -37,7 +37,7 @@ impl Supervisor {
     }
 
     fn row(&self, name: &UnitName, status: &Status) -> UnitReport {
-        let seen = self.observed.units.get(name);
+        let seen = self.observed.unit(name);
         let live = seen.and_then(|seen| seen.live.as_ref());
         UnitReport {
             unit: name.to_string(),
@@ -91,7 +91,7 @@ impl Supervisor {
     /// All that is known without looking at the host; the live container's id beside it.
     pub(super) fn unit_status(&self, name: &UnitName) -> (Option<ContainerId>, UnitStatus) {
         let now = clock::now();
-        let seen = self.observed.units.get(name);
+        let seen = self.observed.unit(name);
         let live = seen.and_then(|seen| seen.live.as_ref());
         let known = self.desired.units.contains_key(name) || seen.is_some();
         let report = match known {

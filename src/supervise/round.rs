@@ -279,8 +279,7 @@ impl Supervisor {
     fn job_of(&mut self, action: Action) -> Option<Job> {
         match action {
             Action::Start { id, unit, .. } => {
-                let run =
-                    self.observed.units.get(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
+                let run = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
                 match (self.catalogue.in_force(&id.unit), run) {
                     (Some(good), Some(run)) => {
                         let facts = Arc::clone(&good.facts);
@@ -316,7 +315,7 @@ impl Supervisor {
 
     fn write_down(&mut self) {
         for name in std::mem::take(&mut self.dirty) {
-            if let Some(event) = self.files.save(&name, self.observed.units.get(&name)) {
+            if let Some(event) = self.files.save(&name, self.observed.unit(&name)) {
                 self.tell(event);
             }
         }

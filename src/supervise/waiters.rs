@@ -116,7 +116,7 @@ impl Supervisor {
         };
         let words = status.reason.words(now, &wall);
         let kind = self.desired.units.get(unit).map_or(Kind::Service, |want| want.unit.kind);
-        judge(goal, kind, self.observed.units.get(unit), status, &words)
+        judge(goal, kind, self.observed.unit(unit), status, &words)
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {

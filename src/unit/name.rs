@@ -1,13 +1,14 @@
 //! Names: of units, and of the containers that run them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`, plus one `@` and an instance of the same alphabet.
+/// `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`, plus one `@` and an instance of the same alphabet. Copies share the text: a name is a key in many places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct UnitName(String);
+pub struct UnitName(Arc<str>);
 
 /// Why a text is not a unit name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +29,7 @@ impl UnitName {
         if parts.next().is_some() || !is_part(first) || !instance.is_none_or(is_part) {
             return Err(bad());
         }
-        Ok(UnitName(text.to_owned()))
+        Ok(UnitName(text.into()))
     }
 
     /// The whole name.
@@ -58,7 +59,7 @@ impl TryFrom<String> for UnitName {
 
 impl From<UnitName> for String {
     fn from(name: UnitName) -> String {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

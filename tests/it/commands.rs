@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::support::{PATIENCE, end_of, wait_for};
+use super::support::{PATIENCE, end_of, is_alive, wait_for};
 use super::world::{FOREVER, World};
 
 fn json(text: &str) -> Value {
@@ -99,7 +99,7 @@ fn a_stop_that_takes_too_long_kills_all_of_the_cgroup() {
     assert!(inside.lines().count() >= 3, "{inside}");
     world.ok(&["stop", "web"]);
     for pid in inside.lines() {
-        assert!(!std::path::Path::new("/proc").join(pid).exists(), "{pid} is left");
+        assert!(!is_alive(pid.parse().unwrap()), "{pid} is left");
     }
     assert_eq!(world.find("web").unwrap()["exit"], "signal SIGKILL");
     let happened = world.happened("web");

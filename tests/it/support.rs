@@ -440,3 +440,14 @@ fn an_unused_supervisor_leaves_nothing() {
     drop(supervisor);
     assert!(!dir.exists());
 }
+
+/// The state letter of `/proc/PID/stat`.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Neither gone nor a zombie.
+pub fn is_alive(pid: i32) -> bool {
+    !matches!(state(pid), None | Some('Z' | 'X'))
+}

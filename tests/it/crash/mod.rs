@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::support::{Pids, Supervisor, busybox_root, is_root, wait_for};
+use super::support::{Pids, Supervisor, busybox_root, is_alive, is_root, state, wait_for};
 
 /// A supervisor, a root with busybox, and a directory that every container sees as `/data`.
 struct World {
@@ -199,12 +199,6 @@ fn signal(pid: i32, signal: Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-/// The state letter of `/proc/PID/stat`.
-fn state(pid: i32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
 fn freeze(pid: i32) {
     signal(pid, Signal::STOP);
     wait_for("it to be frozen", || (state(pid) == Some('T')).then_some(()));
@@ -212,10 +206,6 @@ fn freeze(pid: i32) {
 
 fn generation(id: &str) -> u64 {
     id.rsplit_once('.').unwrap().1.parse().unwrap()
-}
-
-fn is_alive(pid: i32) -> bool {
-    !matches!(state(pid), None | Some('Z' | 'X'))
 }
 
 /// A living child of this process with that word in its command line.

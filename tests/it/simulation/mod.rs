@@ -178,7 +178,7 @@ impl History {
         if !self.disk.good.contains_key(&unit) {
             return;
         }
-        let live = supervisor.observed.units.get(&unit).and_then(|seen| seen.live.as_ref());
+        let live = supervisor.observed.unit(&unit).and_then(|seen| seen.live.as_ref());
         let up = live.is_some_and(|live| live.is_up());
         let fact = match self.rng.below(5) {
             0 => {

@@ -84,7 +84,7 @@ impl Supervisor {
             if out.bug == Bug::BackoffForgotten {
                 seen.backoff = Default::default();
             }
-            this.observed.units.insert(unit.clone(), seen);
+            this.observed.units.insert(unit.clone(), Box::new(seen));
         }
         if out.bug == Bug::LastGoodLost {
             out.disk.good.clear();
@@ -274,7 +274,7 @@ impl Supervisor {
 
     /// Journal, acknowledge, remove.
     fn clear(&mut self, out: &mut Outside, id: &ContainerId) -> Result<(), Stop> {
-        let last = self.observed.units.get(&id.unit).and_then(|seen| seen.last.as_ref());
+        let last = self.observed.unit(&id.unit).and_then(|seen| seen.last.as_ref());
         let record = last.filter(|last| last.id == *id);
         if record.is_some() || out.host.containers.contains_key(id) {
             out.oracle.on_journal(out.host, id, record)?;
@@ -294,7 +294,7 @@ impl Supervisor {
 
     fn persist(&self, out: &mut Outside, unit: &UnitName) {
         out.disk.floor = self.observed.floor;
-        match self.observed.units.get(unit) {
+        match self.observed.unit(unit) {
             Some(seen) => {
                 let bytes = postcard::to_allocvec(seen).expect("a value that was made here");
                 out.disk.seen.insert(unit.clone(), bytes);
