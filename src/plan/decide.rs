@@ -1,6 +1,7 @@
 //! The two questions that everything else follows from: why must a live generation stop, and what keeps a unit without one
 //! from starting. The plan and the words for people both come from these answers, so they cannot disagree.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::desired::{Desired, Want};
@@ -91,14 +92,16 @@ impl<'a> World<'a> {
         let mut wants = self.desired.units.iter().peekable();
         let mut seens = self.observed.units.iter().peekable();
         std::iter::from_fn(move || {
-            let first = match (wants.peek(), seens.peek()) {
-                (Some((want, _)), Some((seen, _))) => (*want).min(*seen),
-                (Some((name, _)), None) | (None, Some((name, _))) => *name,
+            let order = match (wants.peek(), seens.peek()) {
+                (Some((want, _)), Some((seen, _))) => want.cmp(seen),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
                 (None, None) => return None,
             };
-            let want = wants.next_if(|(name, _)| *name == first).map(|(_, want)| want);
-            let seen = seens.next_if(|(name, _)| *name == first).map(|(_, seen)| seen);
-            Some(View { name: first, want, seen: seen.map_or(&UNSEEN, |seen| seen) })
+            let want = if order.is_le() { wants.next() } else { None };
+            let seen = if order.is_ge() { seens.next() } else { None };
+            let name = want.map(|(name, _)| name).or(seen.map(|(name, _)| name))?;
+            Some(View { name, want: want.map(|(_, want)| want), seen: seen.map_or(&UNSEEN, |(_, seen)| seen) })
         })
     }
 

@@ -55,6 +55,12 @@ pub struct Supervisor {
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
     pub(super) unknown_cgroups: Vec<ContainerId>,
+    /// Texts were read since the sources they name were last followed.
+    pub(super) sources_changed: bool,
+    /// Something was recorded or put in force since [`reconcile`] last found nothing to do.
+    changed: bool,
+    /// When it is to look again although nothing changed.
+    wake_at: Option<BootTime>,
     /// The directories were read once.
     pub(super) first_read: bool,
     /// And so were the sources that their texts name.
@@ -107,6 +113,9 @@ impl Supervisor {
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
+            sources_changed: false,
+            changed: true,
+            wake_at: None,
             first_read: false,
             scanned: false,
             adopted: false,
@@ -163,6 +172,7 @@ impl Supervisor {
         if !self.observed.record(fact, clock::now()) {
             return;
         }
+        self.changed = true;
         if let Some(unit) = fact.unit() {
             self.dirty.insert(unit.clone());
         }
@@ -234,6 +244,7 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
+        self.follow_sources();
         self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
@@ -241,22 +252,27 @@ impl Supervisor {
         }
         let expiry = self.catalogue.expire(clock::now().boot);
         self.update_desired();
-        let mut wake_at = None;
-        for _ in 0..PASSES_MAX {
-            let now = clock::now();
-            let plan = reconcile(&self.desired, &self.observed, now.boot);
-            wake_at = plan.wake_at;
-            if plan.actions.is_empty() {
-                break;
-            }
-            self.apply(plan.actions);
-            wake_at = Some(now.boot);
-        }
+        self.reconcile();
         self.write_down();
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
-        earliest(earliest(wake_at, expiry), self.answer())
+        earliest(earliest(self.wake_at, expiry), self.answer())
+    }
+
+    fn reconcile(&mut self) {
+        let now = clock::now().boot;
+        self.changed |= self.wake_at.is_some_and(|wake_at| wake_at <= now);
+        for _ in 0..PASSES_MAX {
+            if !self.changed {
+                return;
+            }
+            let now = clock::now().boot;
+            let plan = reconcile(&self.desired, &self.observed, now);
+            self.changed = !plan.actions.is_empty();
+            self.wake_at = if self.changed { Some(now) } else { plan.wake_at };
+            self.apply(plan.actions);
+        }
     }
 
     /// Marks, writes down, then hands over: a crash between any two of these is found out by adoption.
@@ -327,6 +343,7 @@ impl Supervisor {
         if changes.is_empty() {
             return;
         }
+        self.changed = true;
         for name in &changes {
             self.note_change(name);
         }

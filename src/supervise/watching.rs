@@ -94,7 +94,7 @@ impl Supervisor {
             Event::Blind(blind) => self.blind(&blind),
             Event::Synced { token, .. } => return self.read_to_the_end(token),
         }
-        self.follow_sources();
+        self.sources_changed = true;
     }
 
     pub(super) fn looked(&mut self, look: Look) {
@@ -158,8 +158,11 @@ impl Supervisor {
         }
     }
 
-    /// Follows what the texts name now; cheap when that did not change.
+    /// Follows what the texts name now. Once a round: it looks at all of them.
     pub(super) fn follow_sources(&mut self) {
+        if !std::mem::take(&mut self.sources_changed) {
+            return;
+        }
         let wanted: BTreeSet<Follow> = self.catalogue.sources().into_iter().map(follow).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
