@@ -52,5 +52,5 @@ pub use observed::{
     Why, Wishes,
 };
 pub use reconcile::{Plan, reconcile};
-pub use status::{Phase, Reason, Remains, Status, status, statuses, statuses_of};
+pub use status::{Phase, Reason, Remains, Status, Statuses, status, statuses};
 pub use time::{BootTime, Now, WallTime};

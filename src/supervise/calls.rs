@@ -222,7 +222,7 @@ impl Supervisor {
     }
 
     fn wait(&mut self, reply: Reply, what: Waiting, deadline: Option<crate::plan::BootTime>) {
-        self.waiters.push(Waiter { reply, what, deadline });
+        self.waiters.push(Waiter::new(reply, what, deadline));
     }
 
     // ---- plan ----
