@@ -183,6 +183,9 @@ pub fn event(event: &Event, style: &Style) -> String {
     format!("{time} {} {text}{by}\n", style.paint(Colour::Bold, &unit))
 }
 
+/// Settings listed for one unit.
+const SETTINGS_MAX: usize = 20;
+
 /// `plan`.
 pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
     let mut out = String::new();
@@ -195,6 +198,14 @@ pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
         };
         let head = format!("{sign} {:width$}  {:7}", one_line(&change.unit), one_line(&change.how));
         let _ = writeln!(out, "{}  {}", style.paint(colour, &head), one_line(&change.why));
+        for setting in change.settings.iter().take(SETTINGS_MAX) {
+            let shown = |value: &Option<String>| value.as_ref().map_or("default".into(), |value| one_line(value));
+            let (name, how) = (one_line(&setting.name), one_line(&setting.how));
+            let _ = writeln!(out, "    {how:7}  {name}: {} → {}", shown(&setting.old), shown(&setting.new));
+        }
+        if let Some(more) = change.settings.len().checked_sub(SETTINGS_MAX).filter(|more| *more > 0) {
+            let _ = writeln!(out, "    and {more} more (--json lists them)");
+        }
     }
     if changes.is_empty() {
         out.push_str("nothing would change\n");

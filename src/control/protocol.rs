@@ -270,4 +270,20 @@ pub struct Change {
     pub how: String,
     /// In words.
     pub why: String,
+    /// What differs, by name.
+    #[serde(default)]
+    pub settings: Vec<ChangedSetting>,
+}
+
+/// One setting of a unit that differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangedSetting {
+    /// `restart.policy`, `mount./data`, `config.json process.args[1]`.
+    pub name: String,
+    /// replace, live.
+    pub how: String,
+    /// As a unit file has it; null: absent, so the default.
+    pub old: Option<String>,
+    /// As `old`.
+    pub new: Option<String>,
 }

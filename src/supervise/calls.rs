@@ -232,7 +232,7 @@ impl Supervisor {
         let valid = |unit: &&UnitName| self.catalogue.errors(unit).is_empty();
         let change = |unit: &UnitName| {
             let why = self.catalogue.drift(unit)?;
-            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why })
+            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why, settings: Vec::new() })
         };
         let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
         Response::Plan {

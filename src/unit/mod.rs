@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod any_text_tests;
 mod capability;
+mod change;
 mod defaults;
 pub(crate) mod diagnostic;
 mod elf;
@@ -40,11 +41,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use change::{SettingChange, changes};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, file_stem_to_name};
 pub use facts::SourceFacts;
-pub use fingerprint::{Effect, Fingerprint, changes, container_fingerprint, fingerprint};
+pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
 pub use root::{Contents, RootFile, RootPlan};
