@@ -134,6 +134,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of unit files
+    Schema,
     /// Put in force what is on disk now, without waiting for it to be quiet
     Apply {
         /// Also remove the units that are missing although their directory became another one
@@ -160,9 +162,6 @@ pub enum Command {
     /// Replace the program under running containers
     #[command(hide = true, disable_help_flag = true)]
     Upgrade(Rest),
-    /// Print the unit file's JSON schema
-    #[command(hide = true, disable_help_flag = true)]
-    Schema(Rest),
     /// Print a unit's merged text
     #[command(hide = true, disable_help_flag = true)]
     Cat(Rest),

@@ -14,6 +14,7 @@ mod entry;
 mod facts;
 pub mod fingerprint;
 mod json;
+mod keys;
 mod merge;
 #[cfg(test)]
 mod mistakes;
@@ -47,6 +48,7 @@ pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, file_stem_to_name};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
+pub use keys::{json_schema, markdown_table};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
 pub use root::{Contents, RootFile, RootPlan};

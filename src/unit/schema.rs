@@ -164,6 +164,12 @@ const SYNONYMS: [(&str, Cure); 82] = [
     ("sysctls", Say("did you mean `linux.sysctl` in [oci]?")),
 ];
 
+/// Every key with its table.
+#[cfg(test)]
+pub(crate) fn all_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |key| (*table, *key)))
+}
+
 /// Whether a table has a key.
 pub(crate) fn is_key(table: &str, key: &str) -> bool {
     keys(table).contains(&key)

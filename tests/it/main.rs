@@ -16,6 +16,7 @@ mod mistakes;
 mod oci;
 mod oracle;
 mod samples;
+mod schema;
 mod seccomp;
 mod simulation;
 mod support;
