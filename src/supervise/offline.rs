@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::{source, validate};
 use crate::control::Response;
 use crate::control::protocol::Change;
-use crate::unit::{Effect, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from, text_of};
+use crate::unit::{
+    Effect, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from, template_sample, text_of,
+};
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{Trust, read_trusted};
 
@@ -55,12 +57,12 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     })
 }
 
-/// The unit files of a directory, in name order.
+/// The unit files of a directory, in name order. A template is none: its instances are.
 pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if crate::watch::is_unit_file(&entry.file_name()) {
+        if crate::watch::is_unit_file(&entry.file_name()) && template_sample(&entry.file_name()).is_none() {
             files.push(entry.path());
         }
     }

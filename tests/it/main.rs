@@ -9,6 +9,7 @@ mod edits;
 mod exec;
 mod hardened;
 mod hostile;
+mod instances;
 mod layers;
 mod leaks;
 mod logs;
