@@ -6,9 +6,10 @@
 //! | a text whose source is being looked at | it parsed | what was before |
 //! | a good text | text, source and config.json are valid together | this text |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
+//! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing |
 //! | nothing | the file was removed, from a directory that is the one it always was | nothing |
 //!
-//! A text in force is left only for another valid one or for the removal of its file. A directory that is missing or unreadable removes
+//! A text in force is left only for another valid one or for the removal of its file, which a mask also is. A directory that is missing or unreadable removes
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
 //! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
 //!
@@ -57,7 +58,16 @@ struct Entry {
 struct OnDisk {
     rank: usize,
     path: PathBuf,
-    text: Result<Text, Vec<String>>,
+    text: Result<Text, NoText>,
+}
+
+/// Why a file has no text that could be in force.
+#[derive(Debug)]
+enum NoText {
+    /// What is wrong with it, one line each.
+    Bad(Vec<String>),
+    /// It is a link to /dev/null.
+    Mask,
 }
 
 #[derive(Debug)]
@@ -148,23 +158,21 @@ impl Catalogue {
         validate: Validate,
         now: WallTime,
     ) {
-        let text = parse(path, &name, text, resolved);
+        let text = parse(path, &name, text, resolved).map_err(NoText::Bad);
         self.set_text(path, name, text, validate, now);
     }
 
     /// A file that may not or cannot be read.
     pub fn refuse(&mut self, path: &Path, name: UnitName, why: String, validate: Validate, now: WallTime) {
-        self.set_text(path, name, Err(vec![why]), validate, now);
+        self.set_text(path, name, Err(NoText::Bad(vec![why])), validate, now);
     }
 
-    fn set_text(
-        &mut self,
-        path: &Path,
-        name: UnitName,
-        text: Result<Text, Vec<String>>,
-        validate: Validate,
-        now: WallTime,
-    ) {
+    /// A file that says that there is no such unit.
+    pub fn mask(&mut self, path: &Path, name: UnitName, validate: Validate, now: WallTime) {
+        self.set_text(path, name, Err(NoText::Mask), validate, now);
+    }
+
+    fn set_text(&mut self, path: &Path, name: UnitName, text: Result<Text, NoText>, validate: Validate, now: WallTime) {
         let rank = self.rank_of(path);
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
@@ -308,7 +316,8 @@ impl Catalogue {
         let Some(entry) = self.entries.get(name) else { return };
         let Some(on_disk) = entry.newest() else { return };
         let verdict = match &on_disk.text {
-            Err(errors) => Verdict::Bad(errors.clone()),
+            Err(NoText::Bad(errors)) => Verdict::Bad(errors.clone()),
+            Err(NoText::Mask) => Verdict::Masked,
             Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
@@ -369,11 +378,20 @@ impl Catalogue {
             .or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
     }
 
+    /// The link to /dev/null that masks it.
+    pub fn mask_of(&self, name: &UnitName) -> Option<&Path> {
+        let newest = self.entries.get(name)?.newest()?;
+        matches!(newest.text, Err(NoText::Mask)).then_some(newest.path.as_path())
+    }
+
     /// What disk and running have not in common, in words.
     pub fn drift(&self, name: &UnitName) -> Option<String> {
         let entry = self.entries.get(name)?;
         if let Some(who) = &entry.busy {
             return Some(format!("the file is being written{who}"));
+        }
+        if let Some(mask) = self.mask_of(name) {
+            return Some(format!("masked by {}", mask.display()));
         }
         if entry.looking {
             return Some("the source of the new text is being looked at".to_owned());
@@ -420,6 +438,7 @@ impl Catalogue {
 
 enum Verdict {
     Looking,
+    Masked,
     Bad(Vec<String>),
     Good(InForce),
 }
@@ -442,7 +461,7 @@ pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce
     match judge(&on_disk, text, &facts, validate) {
         Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
         Verdict::Bad(errors) => Err(errors),
-        Verdict::Looking => Err(Vec::new()),
+        Verdict::Looking | Verdict::Masked => Err(Vec::new()),
     }
 }
 
@@ -493,6 +512,10 @@ impl Entry {
         self.looking = matches!(verdict, Verdict::Looking);
         match verdict {
             Verdict::Looking => false,
+            Verdict::Masked => {
+                let had_errors = !std::mem::take(&mut self.errors).is_empty();
+                self.in_force.take().is_some() || had_errors
+            }
             Verdict::Bad(errors) => {
                 let changed = self.errors != errors;
                 self.errors = errors;

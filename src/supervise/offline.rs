@@ -57,17 +57,24 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     })
 }
 
-/// The unit files of a directory, in name order. A template is none: its instances are.
+/// The unit files of a directory, in name order. A template is none: its instances are. Nor is a link to /dev/null: it masks.
 pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if crate::watch::is_unit_file(&entry.file_name()) && template_sample(&entry.file_name()).is_none() {
+        if crate::watch::is_unit_file(&entry.file_name())
+            && template_sample(&entry.file_name()).is_none()
+            && !is_mask(&entry.path())
+        {
             files.push(entry.path());
         }
     }
     files.sort();
     Ok(files)
+}
+
+fn is_mask(path: &Path) -> bool {
+    std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"))
 }
 
 /// A unit in force, with its source.

@@ -13,6 +13,7 @@ mod instances;
 mod layers;
 mod leaks;
 mod logs;
+mod masks;
 mod mistakes;
 mod oci;
 mod oracle;
