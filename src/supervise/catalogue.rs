@@ -15,14 +15,17 @@
 //!
 //! Pure: what is read comes in, what is in force comes out.
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use text::recall;
+use text::{NoText, OnDisk, Verdict, judge, parse};
+
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
-use crate::store::Good;
 use crate::unit::{Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
@@ -51,33 +54,6 @@ struct Entry {
     looking: bool,
     /// Somebody has the file open for writing.
     busy: Option<String>,
-}
-
-/// One file as it was last read.
-#[derive(Debug)]
-struct OnDisk {
-    rank: usize,
-    path: PathBuf,
-    text: Result<Text, NoText>,
-}
-
-/// Why a file has no text that could be in force.
-#[derive(Debug)]
-enum NoText {
-    /// What is wrong with it, one line each.
-    Bad(Vec<String>),
-    /// It is a link to /dev/null.
-    Mask,
-}
-
-#[derive(Debug)]
-struct Text {
-    unit: Arc<Unit>,
-    text: Arc<str>,
-    resolved: PathBuf,
-    warnings: Vec<String>,
-    /// Line and column of the key that names the source.
-    source_at: (u32, u32),
 }
 
 /// A text that was valid together with its source: what runs, and what survives in the state-dir.
@@ -172,7 +148,14 @@ impl Catalogue {
         self.set_text(path, name, Err(NoText::Mask), validate, now);
     }
 
-    fn set_text(&mut self, path: &Path, name: UnitName, text: Result<Text, NoText>, validate: Validate, now: WallTime) {
+    fn set_text(
+        &mut self,
+        path: &Path,
+        name: UnitName,
+        text: Result<text::Text, NoText>,
+        validate: Validate,
+        now: WallTime,
+    ) {
         let rank = self.rank_of(path);
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
@@ -435,68 +418,6 @@ impl Catalogue {
         directories.chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display()))).collect()
     }
 }
-
-enum Verdict {
-    Looking,
-    Masked,
-    Bad(Vec<String>),
-    Good(InForce),
-}
-
-fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Result<Text, Vec<String>> {
-    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let base = resolved.parent().unwrap_or(Path::new("/"));
-    let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
-    let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
-    Ok(Text { unit, warnings: lines(parsed.warnings), text: text.into(), resolved, source_at })
-}
-
-/// A text that an earlier run found good, with the source as it was then.
-pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
-    let text = parse(&good.path, name, good.text, good.resolved)?;
-    let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
-    let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
-    let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };
-    let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
-    match judge(&on_disk, text, &facts, validate) {
-        Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
-        Verdict::Bad(errors) => Err(errors),
-        Verdict::Looking | Verdict::Masked => Err(Vec::new()),
-    }
-}
-
-fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
-    match validate(&text.unit, facts) {
-        Err(errors) => {
-            // A mistake in config.json has its place there.
-            let line = |error: &SpecError| match error.file {
-                Some(_) => error.to_string(),
-                None => on_disk.at_source(text, error),
-            };
-            Verdict::Bad(errors.iter().map(line).collect())
-        }
-        Ok(more) => Verdict::Good(InForce {
-            file: on_disk.path.clone(),
-            directory: DirectoryId::default(),
-            resolved: text.resolved.clone(),
-            text: Arc::clone(&text.text),
-            unit: Arc::clone(&text.unit),
-            facts: Arc::clone(facts),
-            fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
-            since: WallTime(0),
-            warnings: text.warnings.iter().cloned().chain(more).collect(),
-        }),
-    }
-}
-
-impl OnDisk {
-    /// What is wrong with the source, at the line that names it.
-    fn at_source(&self, text: &Text, why: &dyn fmt::Display) -> String {
-        let (line, column) = text.source_at;
-        format!("{}:{line}:{column} {why}", self.path.display())
-    }
-}
-
 impl Entry {
     /// What counts of what is on disk.
     fn newest(&self) -> Option<&OnDisk> {
