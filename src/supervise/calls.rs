@@ -67,14 +67,20 @@ impl Supervisor {
                     self.followers.push((reply, units));
                 }
             }
-            Request::Start { units } => self.wish(&units, reply, Goal::Up, |unit| Fact::ClientStart { unit })?,
+            Request::Start { units } => {
+                self.not_masked(&units)?;
+                self.wish(&units, reply, Goal::Up, |unit| Fact::ClientStart { unit })?;
+            }
             Request::Stop { units, reason, for_ms } => {
                 let hold = hold(by, reason, for_ms);
                 let marks: Vec<UnitName> = self.resolve_named(&units)?;
                 marks.iter().for_each(|unit| self.files.keep_mark(unit, &hold));
                 self.wish(&units, reply, Goal::Stopped, |unit| Fact::ClientStop { unit, hold: hold.clone() })?;
             }
-            Request::Restart { units } => self.restart(&units, reply)?,
+            Request::Restart { units } => {
+                self.not_masked(&units)?;
+                self.restart(&units, reply)?;
+            }
             Request::Reload { units } => {
                 self.running_only(&units)?;
                 self.wish(&units, reply, Goal::Reloaded, |unit| Fact::ClientReload { unit })?;
@@ -262,6 +268,16 @@ impl Supervisor {
 
     fn is_known(&self, name: &UnitName) -> bool {
         self.catalogue.is_known(name) || self.observed.units.contains_key(name)
+    }
+
+    /// What is masked is not started: nothing of it is in force, by somebody's will.
+    fn not_masked(&self, typed: &[String]) -> Result<(), String> {
+        for name in typed.iter().filter_map(|name| UnitName::new(name).ok()) {
+            if let Some(mask) = self.catalogue.mask_of(&name) {
+                return Err(format!("{name} is masked by {}: remove that link", mask.display()));
+            }
+        }
+        Ok(())
     }
 
     fn resolve(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {

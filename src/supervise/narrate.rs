@@ -1,5 +1,7 @@
 //! What happened, in words, for `moored events` and the supervisor's own log.
 
+use std::path::Path;
+
 use super::catalogue::InForce;
 use super::clock;
 use super::log::LogEvent;
@@ -98,6 +100,11 @@ pub fn valid_again(unit: &UnitName) -> Event {
 /// A file is gone.
 pub fn removed(unit: &UnitName) -> Event {
     event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
+}
+
+/// A link to /dev/null says that there is no such unit.
+pub fn masked(unit: &UnitName, mask: &Path) -> Event {
+    event(Some(unit), "masked", format!("masked by {}", mask.display()), Some("file"))
 }
 
 /// A client kills all of a container at once.

@@ -8,7 +8,8 @@ use super::{source, validate};
 use crate::control::Response;
 use crate::control::protocol::{Change, ChangedSetting};
 use crate::unit::{
-    Effect, SettingChange, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from, text_of,
+    Effect, SettingChange, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from,
+    template_sample, text_of,
 };
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{Trust, read_trusted};
@@ -57,17 +58,24 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     })
 }
 
-/// The unit files of a directory, in name order.
+/// The unit files of a directory, in name order. A template is none: its instances are. Nor is a link to /dev/null: it masks.
 pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if crate::watch::is_unit_file(&entry.file_name()) {
+        if crate::watch::is_unit_file(&entry.file_name())
+            && template_sample(&entry.file_name()).is_none()
+            && !is_mask(&entry.path())
+        {
             files.push(entry.path());
         }
     }
     files.sort();
     Ok(files)
+}
+
+fn is_mask(path: &Path) -> bool {
+    std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"))
 }
 
 /// A unit in force, with its source.

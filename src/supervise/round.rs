@@ -365,7 +365,10 @@ impl Supervisor {
                 Some(narrate::put_in_force(good, "changed"))
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
-            (None, _) => Some(narrate::removed(name)),
+            (None, _) => Some(match self.catalogue.mask_of(name) {
+                Some(mask) => narrate::masked(name, mask),
+                None => narrate::removed(name),
+            }),
         };
         match &good {
             Some(good) => self.keep(good, errors.is_empty()),

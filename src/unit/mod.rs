@@ -34,6 +34,7 @@ mod signal;
 pub mod spec;
 #[cfg(test)]
 mod spec_tests;
+mod specifier;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ use serde::{Deserialize, Serialize};
 pub use change::{SettingChange, changes};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
-pub use entry::{BadEntry, file_stem_to_name};
+pub use entry::{BadEntry, file_stem_to_name, template_sample};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
 pub use keys::{json_schema, markdown_table};
@@ -61,7 +62,7 @@ pub struct Unit {
     pub name: UnitName,
     /// Free text for people.
     pub description: Option<String>,
-    /// `None` with a bundle leaves config.json's; otherwise filled with the unit's name.
+    /// `None` with a bundle leaves config.json's; otherwise filled with the unit's name, a `-` for its `@`.
     pub hostname: Option<String>,
     /// A unit that is not enabled runs only when started by hand.
     pub enabled: bool,

@@ -47,7 +47,7 @@ const LATER: [(&str, &str, Option<&str>); 22] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "depends_on", None),
     ("", "on_failure", None),
-    ("", "instances", None),
+    ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
     ("", "unset", None),

@@ -30,10 +30,7 @@ const MISTAKES: [(&str, &str); 22] = [
     ("[resources]\nmemory = \"256MB\"", "resources.memory: '256MB' is not valid under any of"),
     ("[resources]\nmemory = -1", "resources.memory: -1 is not valid under any of"),
     ("[network]\nmode = \"bridge\"", "network.mode: 'bridge' does not match"),
-    (
-        "[[mount]]\nsource = \"/x\"\ndestination = \"/y\"",
-        "mount.0: 'destination' does not match any",
-    ),
+    ("[[mount]]\nsource = \"/x\"\ndestination = \"/y\"", "mount.0: 'destination' does not match any"),
     ("[security]\ncapabilities = [\"NET_ADMIM\"]", "security.capabilities: ['NET_ADMIM'] is not valid under any of"),
     ("[[device]]\npath = \"ttyS0\"", "device.0.path: 'ttyS0' does not match"),
 ];
