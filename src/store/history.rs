@@ -26,7 +26,7 @@ const OLD: &str = "history.1";
 /// `history.1` while it is written.
 const TEMPORARY: &str = "history.tmp";
 
-/// Appends whole lines, makes room, syncs.
+/// Appends whole lines, makes room, syncs. Of more than [`FILE_MAX_BYTES`] at once the oldest are left out.
 pub fn append(dir: &Path, lines: &[String]) -> Result<(), StoreError> {
     let path = dir.join(NEW);
     let mut fd = open_new(&path)?;
@@ -39,7 +39,13 @@ pub fn append(dir: &Path, lines: &[String]) -> Result<(), StoreError> {
     } else if end > 0 && last_byte(&fd, end) != Some(b'\n') {
         text.push('\n');
     }
-    for line in lines {
+    let mut bytes = 0;
+    let fits = |line: &&String| {
+        bytes += line.len() as u64;
+        bytes <= FILE_MAX_BYTES
+    };
+    let newest = lines.iter().rev().take_while(fits).count();
+    for line in lines.iter().skip(lines.len() - newest) {
         text.push_str(&format!("{:016x} {line}\n", fnv64(&[line.as_bytes()])));
     }
     write_all(&fd, text.as_bytes()).map_err(|errno| StoreError::Write { path: path.clone(), errno })?;
@@ -119,7 +125,7 @@ fn read_lines(dir: &Path) -> Result<(Vec<String>, Vec<Note>), StoreError> {
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(StoreError::Open { path, errno }),
         };
-        // One batch may go beyond the size at which the file is changed.
+        // One batch may go beyond the size at which the file is changed, by as much again and the checksums.
         let bytes = read_all(&fd, 8 * FILE_MAX_BYTES as usize)
             .map_err(|errno| StoreError::Read { path: path.clone(), errno })?;
         let found: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();

@@ -327,6 +327,19 @@ fn a_unit_that_flaps_does_not_push_out_the_others() {
 }
 
 #[test]
+fn one_huge_batch_stays_within_bounds() {
+    let temp = Temp::new();
+    let lines: Vec<String> = (0..1024).map(|number| format!("\"{number} {}\"", "x".repeat(4000))).collect();
+    for _ in 0..3 {
+        history::append(&temp.0, &lines).unwrap();
+    }
+    let (entries, notes) = read_history::<String>(&temp.0).unwrap();
+    assert_eq!(notes, []);
+    assert!(entries.last().unwrap().starts_with("1023 "));
+    assert!(fs::metadata(temp.0.join("history")).unwrap().len() < 3 * history::FILE_MAX_BYTES);
+}
+
+#[test]
 fn a_crash_while_room_is_made_shows_no_line_twice() {
     let temp = Temp::new();
     history::append(&temp.0, &["\"one\"".to_owned(), "\"two\"".to_owned()]).unwrap();

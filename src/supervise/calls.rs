@@ -278,7 +278,11 @@ impl Supervisor {
         if !self.events.are_about(typed) && !self.is_known(&name) {
             return Err(self.unknown(typed));
         }
-        let (_, status) = self.unit_status(&name);
+        let (_, mut status) = self.unit_status(&name);
+        if !self.is_known(&name) {
+            status.report.phase = "stopped".to_owned();
+            status.report.reason = "its file is gone".to_owned();
+        }
         self.with_history(move |events| {
             let account = account(status.report, status.errors, &events);
             finish(&reply, &Response::Why(Box::new(account)));

@@ -19,6 +19,9 @@ use crate::control::protocol::Event;
 /// Events kept; at some 250 bytes each well under the supervisor's memory budget.
 const KEPT_MAX: usize = 512;
 
+/// Of an event's text: `status` has all the errors of a unit file.
+const TEXT_MAX_BYTES: usize = 2048;
+
 /// The newest events, oldest first: at most [`KEPT_MAX`].
 #[derive(Debug, Default)]
 pub struct Events {
@@ -32,8 +35,13 @@ impl Events {
         earlier.into_iter().for_each(|event| self.push(event));
     }
 
-    /// Gives it the next number, and its cause.
-    pub fn link(&self, event: Event) -> Event {
+    /// Gives it the next number, and its cause; cuts a text that is too long.
+    pub fn link(&self, mut event: Event) -> Event {
+        let end = (0..=TEXT_MAX_BYTES).rev().find(|end| event.text.is_char_boundary(*end)).unwrap_or(0);
+        if event.text.len() > TEXT_MAX_BYTES {
+            event.text.truncate(end);
+            event.text.push('…');
+        }
         Event { number: self.last + 1, cause: self.cause_of(&event), ..event }
     }
 
@@ -154,6 +162,13 @@ mod tests {
         }
         let expected = [None, Some(1), Some(2), Some(3), None, Some(5), Some(6), Some(7), Some(8)];
         assert_eq!(causes, expected);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let long = Event { text: "ä".repeat(5000), ..Event::default() };
+        let cut = Events::default().link(long).text;
+        assert!(cut.ends_with("ä…") && cut.len() <= TEXT_MAX_BYTES + 3);
     }
 
     #[test]

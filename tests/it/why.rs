@@ -37,6 +37,11 @@ fn an_edit_and_a_restart_are_told_with_their_actors() {
     world.run(&["sync", "web"]);
     assert_eq!(kinds(&world, "web").last().unwrap(), "invalid");
     assert_eq!(world.says(&["why", "wbe"]).0, 1);
+    world.remove_unit("web");
+    world.wait_gone("web");
+    let gone = world.ok(&["why", "web"]);
+    assert!(gone.contains("web its file is gone"), "{gone}");
+    assert_eq!(gone.lines().last(), Some("now web stopped: its file is gone"), "{gone}");
 }
 
 #[test]
