@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::text::{Colour, Style, bytes, cut, phase_colour};
-use crate::control::protocol::{Change, Event, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Account, Change, Event, SupervisorReport, UnitReport, UnitStatus};
 use crate::supervise::log::{escape_controls, rfc3339_ms};
 use crate::unit::diagnostic::one_line;
 
@@ -181,6 +181,27 @@ pub fn event(event: &Event, style: &Style) -> String {
     let text = style.paint(colour, &one_line(text));
     let time = rfc3339_ms(event.time);
     format!("{time} {} {text}{by}\n", style.paint(Colour::Bold, &unit))
+}
+
+/// `why`: what led to the present, oldest first, then the present.
+pub fn why(account: &Account, style: &Style) -> String {
+    let mut out = String::new();
+    if account.cut {
+        out.push_str("(what came before is not kept any more)\n");
+    }
+    for link in &account.chain {
+        out.push_str(&event(&link.event, style));
+        if link.left_out > 0 {
+            let _ = writeln!(out, "(… {} more events …)", link.left_out);
+        }
+    }
+    let now = &account.now;
+    let phase = style.paint(phase_colour(&now.phase), &now.phase);
+    let since = now.since.map(|since| format!(" since {}", rfc3339_ms(since))).unwrap_or_default();
+    let id = now.id.as_ref().map(|id| format!(" as {}", one_line(id))).unwrap_or_default();
+    let reason = if now.reason.is_empty() { String::new() } else { format!(": {}", one_line(&now.reason)) };
+    let _ = writeln!(out, "now {} {phase}{id}{since}{reason}", style.paint(Colour::Bold, &one_line(&now.unit)));
+    out
 }
 
 /// Settings listed for one unit.

@@ -25,4 +25,5 @@ mod support;
 mod units;
 #[cfg(target_arch = "x86_64")]
 mod vm;
+mod why;
 mod world;

@@ -154,6 +154,7 @@ fn an_event_is_one_line() {
         what: "exited".into(),
         text: "code 1".into(),
         by: Some("uid 0 (pid 12)".into()),
+        ..Event::default()
     };
     assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z web code 1 (by uid 0 (pid 12))\n");
     value = Event { unit: None, text: String::new(), by: None, ..value };
