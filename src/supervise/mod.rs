@@ -149,6 +149,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
     supervisor.restore_texts();
+    supervisor.look_at_host();
     supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);
