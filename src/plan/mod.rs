@@ -42,6 +42,8 @@ mod fact;
 mod host;
 mod observed;
 mod order;
+#[cfg(test)]
+mod order_tests;
 mod reconcile;
 mod status;
 mod time;
