@@ -162,7 +162,7 @@ fn networks_are_separate_shared_or_the_hosts() {
 
     world.script("one", FOREVER, "[network]\nmode = \"unit:two\"\n");
     world.script("two", FOREVER, "[network]\nmode = \"unit:one\"\n");
-    let row = world.wait_reason("two", "shares its own network");
+    let row = world.wait_reason("two", "waits for itself: ");
     assert_eq!(row["phase"], "failed");
     world.script("two", FOREVER, "");
     world.running("one");
