@@ -78,6 +78,9 @@ pub enum Command {
         /// Go on as things happen
         #[arg(short, long)]
         follow: bool,
+        /// Only the last N
+        #[arg(short = 'n', long, value_name = "N", conflicts_with = "follow")]
+        lines: Option<usize>,
         /// From this time on: "10m" ago, or a date and time
         #[arg(long, value_name = "TIME", value_parser = values::since)]
         since: Option<u64>,
@@ -134,6 +137,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of unit files
+    Schema,
     /// Put in force what is on disk now, without waiting for it to be quiet
     Apply {
         /// Also remove the units that are missing although their directory became another one
@@ -151,18 +156,20 @@ pub enum Command {
     /// Run as PID 1
     #[command(hide = true, disable_help_flag = true)]
     Init(Rest),
-    /// Explain a unit's phase
-    #[command(hide = true, disable_help_flag = true)]
-    Why(Rest),
+    /// Show what led to what a unit is doing now, and who did it
+    Why {
+        /// Which
+        unit: String,
+        /// One object
+        #[arg(long)]
+        json: bool,
+    },
     /// Enter a container with the host's tools
     #[command(hide = true, disable_help_flag = true)]
     Debug(Rest),
     /// Replace the program under running containers
     #[command(hide = true, disable_help_flag = true)]
     Upgrade(Rest),
-    /// Print the unit file's JSON schema
-    #[command(hide = true, disable_help_flag = true)]
-    Schema(Rest),
     /// Print a unit's merged text
     #[command(hide = true, disable_help_flag = true)]
     Cat(Rest),

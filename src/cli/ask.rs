@@ -1,5 +1,6 @@
 //! Commands that are one request to the supervisor and its answers printed.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::text::Style;
 use super::{Failure, print, render};
 use crate::control::Client;
 use crate::control::client::Responses;
-use crate::control::protocol::{Change, Request, Response};
+use crate::control::protocol::{Change, Event, Request, Response};
 use crate::unit::diagnostic::one_line;
 
 /// How long `down` waits for the anchor and the keeper once everything is stopped: they have nothing left to do.
@@ -85,17 +86,34 @@ pub(super) fn status(run_dir: &Path, unit: Option<String>, json: bool) -> Result
 pub(super) fn events(
     run_dir: &Path,
     units: Vec<String>,
-    follow: bool,
+    (follow, lines): (bool, Option<usize>),
     since_ms: Option<u64>,
     json: bool,
 ) -> Result<u8, Failure> {
     let style = Style::of_stdout();
     let mut answers = answers(run_dir, &Request::Events { follow, since_ms, units })?;
+    let show = |event: &Event| print(&if json { json_line(event)? } else { render::event(event, &style) });
+    let mut last = VecDeque::new();
     while let Some(answer) = answers.next()? {
         let Response::Event(event) = answer else { return Err(Failure::WrongAnswer) };
-        print(&if json { json_line(&event)? } else { render::event(&event, &style) })?;
+        match lines {
+            None => show(&event)?,
+            Some(lines) => {
+                last.push_back(event);
+                last.drain(..last.len().saturating_sub(lines));
+            }
+        }
     }
+    last.iter().try_for_each(show)?;
     if follow { Err(Failure::NoAnswer) } else { Ok(0) }
+}
+
+pub(super) fn why(run_dir: &Path, unit: String, json: bool) -> Result<u8, Failure> {
+    let Response::Why(account) = one_answer(run_dir, &Request::Why { unit })? else {
+        return Err(Failure::WrongAnswer);
+    };
+    print(&if json { json_line(&account)? } else { render::why(&account, &Style::of_stdout()) })?;
+    Ok(0)
 }
 
 pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>) -> Result<u8, Failure> {

@@ -74,7 +74,7 @@ fn check_dir(dir: &Path, report: &mut Report) {
     names.sort();
     for name in names {
         match unit::file_stem_to_name(&name) {
-            Ok(None) => {}
+            Ok(None) => drop(check_template(&dir.join(&name), report)),
             Ok(Some(unit)) => check_file(&dir.join(&name), &unit, report),
             Err(error) => report.of_file(&dir.join(&name), error.to_string()),
         }
@@ -85,35 +85,47 @@ fn check_dir(dir: &Path, report: &mut Report) {
 fn check_named(path: &Path, report: &mut Report) {
     match unit::file_stem_to_name(path.file_name().unwrap_or_default()) {
         Ok(Some(unit)) => check_file(path, &unit, report),
+        Ok(None) if check_template(path, report) => {}
         Ok(None) if !path.exists() => report.of_file(path, "does not exist: create it or correct the path"),
         Ok(None) => report.of_file(path, "not a unit file's name, expected NAME.toml: rename it"),
         Err(error) => report.of_file(path, error.to_string()),
     }
 }
 
+/// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
+fn check_template(path: &Path, report: &mut Report) -> bool {
+    let Some(sample) = path.file_name().and_then(unit::template_sample) else { return false };
+    drop(check_text(path, &sample, report));
+    true
+}
+
 fn check_file(path: &Path, name: &unit::UnitName, report: &mut Report) {
+    if let Some(parsed) = check_text(path, name, report) {
+        check_source(path, parsed.source_at, &parsed.unit, report);
+    }
+}
+
+/// The text alone; what it says if it is valid.
+fn check_text(path: &Path, name: &unit::UnitName, report: &mut Report) -> Option<unit::Parsed> {
     // A link to /dev/null masks a unit of an earlier directory.
     if std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null")) {
-        return;
+        return None;
     }
     report.files += 1;
-    let bytes = match read_unit(path) {
-        Ok(bytes) => bytes,
-        Err(message) => return report.of_file(path, message),
-    };
-    let text = match unit::text_of(path, &bytes) {
-        Ok(text) => text,
-        Err(diagnostic) => return report.error(diagnostic),
-    };
+    let bytes = read_unit(path).map_err(|message| report.of_file(path, message)).ok()?;
+    let text = unit::text_of(path, &bytes).map_err(|diagnostic| report.error(diagnostic)).ok()?;
     // Relative paths start from where the links lead, and facts are looked up by absolute ones.
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let base = real.parent().unwrap_or(Path::new("/"));
     match unit::parse_from(name, path, base, text) {
-        Ok(parsed) => {
-            parsed.warnings.into_iter().for_each(|warning| report.warning(warning));
-            check_source(path, parsed.source_at, &parsed.unit, report);
+        Ok(mut parsed) => {
+            parsed.warnings.drain(..).for_each(|warning| report.warning(warning));
+            Some(parsed)
         }
-        Err(errors) => errors.into_iter().for_each(|error| report.error(error)),
+        Err(errors) => {
+            errors.into_iter().for_each(|error| report.error(error));
+            None
+        }
     }
 }
 

@@ -193,7 +193,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Oci(rest) => return Ok(up::oci(rest.args, run_dir)),
         Command::Ps { units, failed, json } => ask::ps(run_dir, units, failed, json)?,
         Command::Status { unit, json } => ask::status(run_dir, unit, json)?,
-        Command::Events { units, follow, since, json } => ask::events(run_dir, units, follow, since, json)?,
+        Command::Events { units, follow, lines, since, json } => {
+            ask::events(run_dir, units, (follow, lines), since, json)?
+        }
         Command::Sync { units, timeout } => ask::sync(run_dir, units, timeout)?,
         Command::Plan { units, json } => ask::plan(run_dir, units, json)?,
         Command::Start(args) => ask::act(run_dir, &Request::Start { units: units(args) })?,
@@ -209,11 +211,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
         Command::Check { paths, json } => check::check(&paths, json)?,
+        Command::Schema => {
+            print(&format!("{:#}\n", crate::unit::json_schema()))?;
+            0
+        }
         Command::Init(_) => return Err(Failure::NotBuilt("init")),
-        Command::Why(_) => return Err(Failure::NotBuilt("why")),
+        Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
         Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),
-        Command::Schema(_) => return Err(Failure::NotBuilt("schema")),
         Command::Cat(_) => return Err(Failure::NotBuilt("cat")),
     };
     Ok(ExitCode::from(code))

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::text::{Colour, Style, bytes, cut, phase_colour};
-use crate::control::protocol::{Change, Event, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Account, Change, Event, SupervisorReport, UnitReport, UnitStatus};
 use crate::supervise::log::{escape_controls, rfc3339_ms};
 use crate::unit::diagnostic::one_line;
 
@@ -183,6 +183,30 @@ pub fn event(event: &Event, style: &Style) -> String {
     format!("{time} {} {text}{by}\n", style.paint(Colour::Bold, &unit))
 }
 
+/// `why`: what led to the present, oldest first, then the present.
+pub fn why(account: &Account, style: &Style) -> String {
+    let mut out = String::new();
+    if account.cut {
+        out.push_str("(what came before is not kept any more)\n");
+    }
+    for link in &account.chain {
+        out.push_str(&event(&link.event, style));
+        if link.left_out > 0 {
+            let _ = writeln!(out, "(… {} more events …)", link.left_out);
+        }
+    }
+    let now = &account.now;
+    let phase = style.paint(phase_colour(&now.phase), &now.phase);
+    let since = now.since.map(|since| format!(" since {}", rfc3339_ms(since))).unwrap_or_default();
+    let id = now.id.as_ref().map(|id| format!(" as {}", one_line(id))).unwrap_or_default();
+    let reason = if now.reason.is_empty() { String::new() } else { format!(": {}", one_line(&now.reason)) };
+    let _ = writeln!(out, "now {} {phase}{id}{since}{reason}", style.paint(Colour::Bold, &one_line(&now.unit)));
+    out
+}
+
+/// Settings listed for one unit.
+const SETTINGS_MAX: usize = 20;
+
 /// `plan`.
 pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
     let mut out = String::new();
@@ -195,6 +219,14 @@ pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
         };
         let head = format!("{sign} {:width$}  {:7}", one_line(&change.unit), one_line(&change.how));
         let _ = writeln!(out, "{}  {}", style.paint(colour, &head), one_line(&change.why));
+        for setting in change.settings.iter().take(SETTINGS_MAX) {
+            let shown = |value: &Option<String>| value.as_ref().map_or("default".into(), |value| one_line(value));
+            let (name, how) = (one_line(&setting.name), one_line(&setting.how));
+            let _ = writeln!(out, "    {how:7}  {name}: {} → {}", shown(&setting.old), shown(&setting.new));
+        }
+        if let Some(more) = change.settings.len().checked_sub(SETTINGS_MAX).filter(|more| *more > 0) {
+            let _ = writeln!(out, "    and {more} more (--json lists them)");
+        }
     }
     if changes.is_empty() {
         out.push_str("nothing would change\n");

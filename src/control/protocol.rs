@@ -39,6 +39,11 @@ pub enum Request {
         /// Empty: all units.
         units: Vec<String>,
     },
+    /// What led to what a unit is doing now: one [`Response::Why`].
+    Why {
+        /// Also one that is gone, while there are events about it.
+        unit: String,
+    },
     /// Clear holds and marks, and run.
     Start {
         /// Which.
@@ -128,6 +133,8 @@ pub enum Response {
     Supervisor(Box<SupervisorReport>),
     /// For `events`.
     Event(Event),
+    /// For `why`.
+    Why(Box<Account>),
     /// For `sync`.
     Synced {
         /// 0 converged, 1 a text is invalid, 2 a unit failed, 3 timeout.
@@ -257,8 +264,40 @@ pub struct Event {
     pub what: String,
     /// In words.
     pub text: String,
-    /// Who caused it: `file`, `policy`, `uid 0 (pid 12)`.
+    /// Who caused it: `file`, `policy`, `root (moored, pid 12)`.
     pub by: Option<String>,
+    /// Counts events, also across restarts of the supervisor; 0 in what an older one wrote.
+    #[serde(default)]
+    pub number: u64,
+    /// Which container of the unit, if one.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// The number of the event that led to this one, if it is known.
+    #[serde(default)]
+    pub cause: Option<u64>,
+}
+
+/// `why UNIT`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// The row of `ps`: what it is doing now.
+    pub now: UnitReport,
+    /// What led to it, oldest first.
+    pub chain: Vec<Link>,
+    /// Errors of the text on disk, when it is not the one in force.
+    pub errors: Vec<String>,
+    /// The cause of the first link is not kept any more.
+    pub cut: bool,
+}
+
+/// One link of [`Account::chain`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Link {
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// So many exits and starts between this and the next link are left out.
+    pub left_out: u64,
 }
 
 /// One line of `plan`.
@@ -270,4 +309,20 @@ pub struct Change {
     pub how: String,
     /// In words.
     pub why: String,
+    /// What differs, by name.
+    #[serde(default)]
+    pub settings: Vec<ChangedSetting>,
+}
+
+/// One setting of a unit that differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangedSetting {
+    /// `restart.policy`, `mount./data`, `config.json process.args[1]`.
+    pub name: String,
+    /// replace, live.
+    pub how: String,
+    /// As a unit file has it; null: absent, so the default.
+    pub old: Option<String>,
+    /// As `old`.
+    pub new: Option<String>,
 }

@@ -134,6 +134,21 @@ impl Action {
             Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => unit,
         }
     }
+
+    /// The generation of the container that it concerns, if one.
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Action::Start { id, .. }
+            | Action::Stop { id, .. }
+            | Action::Kill { id }
+            | Action::Signal { id, .. }
+            | Action::Reload { id, .. }
+            | Action::Update { id, .. }
+            | Action::Rely { id, .. }
+            | Action::Clear { id } => Some(id.generation),
+            Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => None,
+        }
+    }
 }
 
 impl Observed {

@@ -257,6 +257,35 @@ impl Fact {
             Fact::Found { .. } | Fact::Booted { .. } | Fact::Shutdown { .. } => None,
         }
     }
+
+    /// The generation of the container that it is about, if it is about one.
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Fact::Started { id, .. }
+            | Fact::StartFailed { id, .. }
+            | Fact::NeverStarted { id }
+            | Fact::Adopted { id, .. }
+            | Fact::Exited { id, .. }
+            | Fact::Lost { id }
+            | Fact::CgroupEmpty { id }
+            | Fact::Lingering { id, .. }
+            | Fact::Drained { id }
+            | Fact::Cleared { id }
+            | Fact::StopSent { id }
+            | Fact::StopUnhandled { id }
+            | Fact::Reloaded { id }
+            | Fact::Limited { id, .. }
+            | Fact::ActionFailed { id, .. } => Some(id.generation),
+            Fact::ClientStart { .. }
+            | Fact::ClientStop { .. }
+            | Fact::ClientRestart { .. }
+            | Fact::ClientReload { .. }
+            | Fact::ClientKill { .. }
+            | Fact::Found { .. }
+            | Fact::Booted { .. }
+            | Fact::Shutdown { .. } => None,
+        }
+    }
 }
 
 impl Observed {

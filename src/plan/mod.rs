@@ -58,5 +58,5 @@ pub use observed::{
     Why, Wishes,
 };
 pub use reconcile::{Plan, reconcile};
-pub use status::{Lacking, Phase, Reason, Remains, Status, Tie, status, statuses, statuses_of};
+pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
 pub use time::{BootTime, Now, WallTime};

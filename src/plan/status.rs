@@ -1,6 +1,5 @@
 //! What a unit is doing, in one word and in a sentence.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -191,17 +190,22 @@ pub fn statuses(desired: &Desired, observed: &Observed, now: BootTime) -> Vec<(U
     world.views().map(|view| (view.name.clone(), status_of(&world, view))).collect()
 }
 
-/// What these units are doing; those that are neither declared nor known are left out.
-pub fn statuses_of<'unit>(
-    desired: &Desired,
-    observed: &Observed,
-    units: impl IntoIterator<Item = &'unit UnitName>,
-    now: BootTime,
-) -> BTreeMap<UnitName, Status> {
-    let world = World::new(desired, observed, now);
-    let exists = |unit: &&UnitName| desired.units.contains_key(*unit) || observed.units.contains_key(*unit);
-    let existing = units.into_iter().filter(exists);
-    existing.map(|unit| (unit.clone(), status_of(&world, world.view(unit)))).collect()
+/// Units looked up one by one, at one moment.
+pub struct Statuses<'w>(World<'w>);
+
+impl<'w> Statuses<'w> {
+    /// Looks at the whole once.
+    pub fn new(desired: &'w Desired, observed: &'w Observed, now: BootTime) -> Statuses<'w> {
+        Statuses(World::new(desired, observed, now))
+    }
+
+    /// What this unit is doing; `None` if it is neither declared nor known.
+    pub fn get(&self, unit: &UnitName) -> Option<Status> {
+        let Statuses(world) = self;
+        let wanted = world.desired.units.get_key_value(unit).map(|(name, _)| name);
+        let name = wanted.or_else(|| world.observed.units.get_key_value(unit).map(|(name, _)| name))?;
+        Some(status_of(world, world.view(name)))
+    }
 }
 
 fn status_of<'a>(world: &World<'a>, view: View<'a>) -> Status {

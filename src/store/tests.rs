@@ -307,6 +307,47 @@ fn history_is_bounded_and_survives_a_torn_line() {
 }
 
 #[test]
+fn a_unit_that_flaps_does_not_push_out_the_others() {
+    let temp = Temp::new();
+    let line = |unit: &str, number: usize| {
+        format!("{{\"unit\":\"{unit}\",\"number\":{number},\"text\":\"{}\"}}", "x".repeat(200))
+    };
+    history::append(&temp.0, &[line("quiet", 0)]).unwrap();
+    for batch in 0..40 {
+        let lines: Vec<String> = (0..200).map(|number| line("flaps", 1 + batch * 200 + number)).collect();
+        history::append(&temp.0, &lines).unwrap();
+    }
+    let (entries, notes) = read_history::<serde_json::Value>(&temp.0).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!(entries[0]["unit"], "quiet");
+    assert_eq!(entries.last().unwrap()["number"], 8000);
+    let size = |name: &str| fs::metadata(temp.0.join(name)).unwrap().len();
+    assert!(size("history.1") <= history::FILE_MAX_BYTES);
+    assert!(size("history") <= history::FILE_MAX_BYTES + 64 * 1024);
+}
+
+#[test]
+fn one_huge_batch_stays_within_bounds() {
+    let temp = Temp::new();
+    let lines: Vec<String> = (0..1024).map(|number| format!("\"{number} {}\"", "x".repeat(4000))).collect();
+    for _ in 0..3 {
+        history::append(&temp.0, &lines).unwrap();
+    }
+    let (entries, notes) = read_history::<String>(&temp.0).unwrap();
+    assert_eq!(notes, []);
+    assert!(entries.last().unwrap().starts_with("1023 "));
+    assert!(fs::metadata(temp.0.join("history")).unwrap().len() < 3 * history::FILE_MAX_BYTES);
+}
+
+#[test]
+fn a_crash_while_room_is_made_shows_no_line_twice() {
+    let temp = Temp::new();
+    history::append(&temp.0, &["\"one\"".to_owned(), "\"two\"".to_owned()]).unwrap();
+    fs::copy(temp.0.join("history"), temp.0.join("history.1")).unwrap();
+    assert_eq!(read_history::<String>(&temp.0).unwrap().0, ["one", "two"]);
+}
+
+#[test]
 fn a_full_and_a_read_only_disk_are_facts_and_heal() {
     if !is_root() {
         return;

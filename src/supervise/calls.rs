@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock;
+use super::events::{concerns, merge};
 use super::hands::Job;
 use super::narrate;
 use super::round::Supervisor;
@@ -14,8 +15,9 @@ use super::session::{ExecProcess, Purpose, SessionJob};
 use super::usage::StatusJob;
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
-use crate::control::protocol::Change;
-use crate::control::{Call, Post, Reply, Request, Response};
+use super::why::account;
+use crate::control::protocol::{Change, Event};
+use crate::control::{Call, Peer, Post, Reply, Request, Response};
 use crate::plan::{Fact, Hold, Until, WallTime};
 use crate::unit::{Signal, UnitName};
 
@@ -43,7 +45,7 @@ impl Supervisor {
     /// `Err` is for people: what was wrong and what was expected.
     fn call(&mut self, call: Call) -> Result<(), String> {
         let Call { request, fds, peer, reply } = call;
-        let by = format!("{} (pid {})", user_name(peer.uid), peer.pid);
+        let by = client_name(peer);
         match request {
             Request::Ps { units } => {
                 let units = self.resolve(&units)?;
@@ -60,26 +62,34 @@ impl Supervisor {
                 // Of a unit that is gone there may be events.
                 let strange = |unit: &&String| !self.events.are_about(unit);
                 units.iter().filter(strange).try_for_each(|unit| self.resolve_one(unit).map(drop))?;
+                if !follow {
+                    return self.past_events(since_ms, units, reply);
+                }
                 for event in self.events.select(since_ms, &units) {
                     reply.send(&Response::Event(event.clone()));
                 }
-                if follow {
-                    self.followers.push((reply, units));
-                }
+                self.followers.push((reply, units));
             }
-            Request::Start { units } => self.wish(&units, reply, Goal::Up, |unit| Fact::ClientStart { unit })?,
+            Request::Why { unit } => self.why(&unit, reply)?,
+            Request::Start { units } => {
+                self.not_masked(&units)?;
+                self.wish(&units, reply, Goal::Up, &by, |unit| Fact::ClientStart { unit })?;
+            }
             Request::Stop { units, reason, for_ms } => {
-                let hold = hold(by, reason, for_ms);
+                let hold = hold(by.clone(), reason, for_ms);
                 let marks: Vec<UnitName> = self.resolve_named(&units)?;
                 marks.iter().for_each(|unit| self.files.keep_mark(unit, &hold));
-                self.wish(&units, reply, Goal::Stopped, |unit| Fact::ClientStop { unit, hold: hold.clone() })?;
+                self.wish(&units, reply, Goal::Stopped, &by, |unit| Fact::ClientStop { unit, hold: hold.clone() })?;
             }
-            Request::Restart { units } => self.restart(&units, reply)?,
+            Request::Restart { units } => {
+                self.not_masked(&units)?;
+                self.restart(&units, reply, &by)?;
+            }
             Request::Reload { units } => {
                 self.running_only(&units)?;
-                self.wish(&units, reply, Goal::Reloaded, |unit| Fact::ClientReload { unit })?;
+                self.wish(&units, reply, Goal::Reloaded, &by, |unit| Fact::ClientReload { unit })?;
             }
-            Request::Kill { units, signal, all } => self.kill(&units, signal, all, &reply)?,
+            Request::Kill { units, signal, all } => self.kill(&units, signal, all, &reply, &by)?,
             Request::Sync { units, timeout_ms } => self.sync(&units, timeout_ms, reply)?,
             Request::Plan { dir: None } => finish(&reply, &self.not_in_force()),
             Request::Plan { dir: Some(dir) } => self.compare(dir, reply)?,
@@ -116,6 +126,7 @@ impl Supervisor {
         units: &[String],
         reply: Reply,
         goal: Goal,
+        by: &str,
         fact: impl Fn(UnitName) -> Fact,
     ) -> Result<(), String> {
         let units = self.resolve_named(units)?;
@@ -124,25 +135,25 @@ impl Supervisor {
             if matches!(fact, Fact::ClientStart { .. } | Fact::ClientRestart { .. }) {
                 self.files.drop_mark(unit);
             }
-            self.record(&fact);
+            self.record_by(&fact, Some(by));
         }
         self.wait(reply, Waiting::Goals(units.into_iter().map(|unit| (unit, goal.clone())).collect()), None);
         Ok(())
     }
 
-    fn restart(&mut self, units: &[String], reply: Reply) -> Result<(), String> {
+    fn restart(&mut self, units: &[String], reply: Reply, by: &str) -> Result<(), String> {
         let units = self.resolve_named(units)?;
         let generation = |unit: &UnitName| self.observed.unit(unit).map_or(0, |seen| seen.high_water);
         let goals = units.iter().map(|unit| (unit.clone(), Goal::Newer(generation(unit)))).collect();
         for unit in units {
             self.files.drop_mark(&unit);
-            self.record(&Fact::ClientRestart { unit });
+            self.record_by(&Fact::ClientRestart { unit }, Some(by));
         }
         self.wait(reply, Waiting::Goals(goals), None);
         Ok(())
     }
 
-    fn kill(&mut self, units: &[String], signal: u8, all: bool, reply: &Reply) -> Result<(), String> {
+    fn kill(&mut self, units: &[String], signal: u8, all: bool, reply: &Reply, by: &str) -> Result<(), String> {
         self.running_only(units)?;
         if all && signal != SIGKILL {
             return Err("--all kills the whole cgroup, which only SIGKILL can do: leave out -s or --all".to_owned());
@@ -152,9 +163,11 @@ impl Supervisor {
             match self.observed.unit(unit).and_then(|seen| seen.live.as_ref()) {
                 Some(live) if all => {
                     self.hands.push(Job::Kill(live.id.clone()));
-                    self.tell(narrate::kill_asked(unit));
+                    self.tell(narrate::kill_asked(unit, by));
                 }
-                Some(_) | None => self.record(&Fact::ClientKill { unit: unit.clone(), signal: Signal(signal) }),
+                Some(_) | None => {
+                    self.record_by(&Fact::ClientKill { unit: unit.clone(), signal: Signal(signal) }, Some(by));
+                }
             }
         }
         finish(reply, &Response::Done { lines: units.iter().map(|unit| format!("{unit}: signal sent")).collect() });
@@ -222,7 +235,7 @@ impl Supervisor {
     }
 
     fn wait(&mut self, reply: Reply, what: Waiting, deadline: Option<crate::plan::BootTime>) {
-        self.waiters.push(Waiter { reply, what, deadline });
+        self.waiters.push(Waiter::new(reply, what, deadline));
     }
 
     // ---- plan ----
@@ -232,7 +245,7 @@ impl Supervisor {
         let valid = |unit: &&UnitName| self.catalogue.errors(unit).is_empty();
         let change = |unit: &UnitName| {
             let why = self.catalogue.drift(unit)?;
-            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why })
+            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why, settings: Vec::new() })
         };
         let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
         Response::Plan {
@@ -253,6 +266,45 @@ impl Supervisor {
         thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))
     }
 
+    // ---- what happened ----
+
+    /// With what only the disk has; read on a thread of its own, since a disk may be slow.
+    fn past_events(&self, since_ms: Option<u64>, units: Vec<String>, reply: Reply) -> Result<(), String> {
+        self.with_history(move |events| {
+            let wanted = |event: &&Event| event.time >= since_ms.unwrap_or(0) && concerns(event, &units);
+            for event in events.iter().filter(wanted) {
+                reply.send(&Response::Event(event.clone()));
+            }
+            reply.close();
+        })
+    }
+
+    fn why(&self, typed: &str, reply: Reply) -> Result<(), String> {
+        let name = UnitName::new(typed).map_err(|error| error.to_string())?;
+        if !self.events.are_about(typed) && !self.is_known(&name) {
+            return Err(self.unknown(typed));
+        }
+        let (_, mut status) = self.unit_status(&name);
+        if !self.is_known(&name) {
+            status.report.phase = "stopped".to_owned();
+            status.report.reason = "its file is gone".to_owned();
+        }
+        self.with_history(move |events| {
+            let account = account(status.report, status.errors, &events);
+            finish(&reply, &Response::Why(Box::new(account)));
+        })
+    }
+
+    fn with_history(&self, then: impl FnOnce(Vec<Event>) + Send + 'static) -> Result<(), String> {
+        let (kept, state_dir) = (self.events.all(), self.settings.state_dir.clone());
+        let work = move || {
+            let stored = crate::store::read_history(&state_dir).map(|(events, _)| events).unwrap_or_default();
+            then(merge(stored, kept));
+        };
+        let thread = std::thread::Builder::new().name("history".to_owned()).spawn(work);
+        thread.map(drop).map_err(|error| format!("no thread to read past events: {error}"))
+    }
+
     // ---- names ----
 
     fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
@@ -262,6 +314,16 @@ impl Supervisor {
 
     fn is_known(&self, name: &UnitName) -> bool {
         self.catalogue.is_known(name) || self.observed.units.contains_key(name)
+    }
+
+    /// What is masked is not started: nothing of it is in force, by somebody's will.
+    fn not_masked(&self, typed: &[String]) -> Result<(), String> {
+        for name in typed.iter().filter_map(|name| UnitName::new(name).ok()) {
+            if let Some(mask) = self.catalogue.mask_of(&name) {
+                return Err(format!("{name} is masked by {}: remove that link", mask.display()));
+            }
+        }
+        Ok(())
     }
 
     fn resolve(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {
@@ -305,6 +367,15 @@ fn finish(reply: &Reply, response: &Response) {
 
 fn refuse(reply: &Reply, message: String) {
     finish(reply, &Response::Error { message, code: 1 });
+}
+
+/// `root (pid 812, moored)`. The client waits for its answer, so that the pid is still its own.
+fn client_name(peer: Peer) -> String {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", peer.pid)).unwrap_or_default();
+    match comm.trim_end() {
+        "" => format!("{} (pid {})", user_name(peer.uid), peer.pid),
+        comm => format!("{} (pid {}, {comm})", user_name(peer.uid), peer.pid),
+    }
 }
 
 /// The host's own /etc/passwd; static glibc must not ask NSS.

@@ -6,22 +6,26 @@
 //! | a text whose source is being looked at | it parsed | what was before |
 //! | a good text | text, source and config.json are valid together | this text |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
+//! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing |
 //! | nothing | the file was removed, from a directory that is the one it always was | nothing |
 //!
-//! A text in force is left only for another valid one or for the removal of its file. A directory that is missing or unreadable removes
+//! A text in force is left only for another valid one or for the removal of its file, which a mask also is. A directory that is missing or unreadable removes
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
 //! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
 //!
 //! Pure: what is read comes in, what is in force comes out.
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use text::recall;
+use text::{NoText, OnDisk, Verdict, judge, parse};
+
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
-use crate::store::Good;
 use crate::unit::{Condition, Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
@@ -50,24 +54,6 @@ struct Entry {
     looking: bool,
     /// Somebody has the file open for writing.
     busy: Option<String>,
-}
-
-/// One file as it was last read.
-#[derive(Debug)]
-struct OnDisk {
-    rank: usize,
-    path: PathBuf,
-    text: Result<Text, Vec<String>>,
-}
-
-#[derive(Debug)]
-struct Text {
-    unit: Arc<Unit>,
-    text: Arc<str>,
-    resolved: PathBuf,
-    warnings: Vec<String>,
-    /// Line and column of the key that names the source.
-    source_at: (u32, u32),
 }
 
 /// A text that was valid together with its source: what runs, and what survives in the state-dir.
@@ -148,20 +134,25 @@ impl Catalogue {
         validate: Validate,
         now: WallTime,
     ) {
-        let text = parse(path, &name, text, resolved);
+        let text = parse(path, &name, text, resolved).map_err(NoText::Bad);
         self.set_text(path, name, text, validate, now);
     }
 
     /// A file that may not or cannot be read.
     pub fn refuse(&mut self, path: &Path, name: UnitName, why: String, validate: Validate, now: WallTime) {
-        self.set_text(path, name, Err(vec![why]), validate, now);
+        self.set_text(path, name, Err(NoText::Bad(vec![why])), validate, now);
+    }
+
+    /// A file that says that there is no such unit.
+    pub fn mask(&mut self, path: &Path, name: UnitName, validate: Validate, now: WallTime) {
+        self.set_text(path, name, Err(NoText::Mask), validate, now);
     }
 
     fn set_text(
         &mut self,
         path: &Path,
         name: UnitName,
-        text: Result<Text, Vec<String>>,
+        text: Result<text::Text, NoText>,
         validate: Validate,
         now: WallTime,
     ) {
@@ -313,7 +304,8 @@ impl Catalogue {
         let Some(entry) = self.entries.get(name) else { return };
         let Some(on_disk) = entry.newest() else { return };
         let verdict = match &on_disk.text {
-            Err(errors) => Verdict::Bad(errors.clone()),
+            Err(NoText::Bad(errors)) => Verdict::Bad(errors.clone()),
+            Err(NoText::Mask) => Verdict::Masked,
             Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
@@ -374,11 +366,20 @@ impl Catalogue {
             .or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
     }
 
+    /// The link to /dev/null that masks it.
+    pub fn mask_of(&self, name: &UnitName) -> Option<&Path> {
+        let newest = self.entries.get(name)?.newest()?;
+        matches!(newest.text, Err(NoText::Mask)).then_some(newest.path.as_path())
+    }
+
     /// What disk and running have not in common, in words.
     pub fn drift(&self, name: &UnitName) -> Option<String> {
         let entry = self.entries.get(name)?;
         if let Some(who) = &entry.busy {
             return Some(format!("the file is being written{who}"));
+        }
+        if let Some(mask) = self.mask_of(name) {
+            return Some(format!("masked by {}", mask.display()));
         }
         if entry.looking {
             return Some("the source of the new text is being looked at".to_owned());
@@ -422,67 +423,6 @@ impl Catalogue {
         directories.chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display()))).collect()
     }
 }
-
-enum Verdict {
-    Looking,
-    Bad(Vec<String>),
-    Good(InForce),
-}
-
-fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Result<Text, Vec<String>> {
-    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let base = resolved.parent().unwrap_or(Path::new("/"));
-    let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
-    let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
-    Ok(Text { unit, warnings: lines(parsed.warnings), text: text.into(), resolved, source_at })
-}
-
-/// A text that an earlier run found good, with the source as it was then.
-pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
-    let text = parse(&good.path, name, good.text, good.resolved)?;
-    let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
-    let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
-    let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };
-    let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
-    match judge(&on_disk, text, &facts, validate) {
-        Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
-        Verdict::Bad(errors) => Err(errors),
-        Verdict::Looking => Err(Vec::new()),
-    }
-}
-
-fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
-    match validate(&text.unit, facts) {
-        Err(errors) => {
-            // A mistake in config.json has its place there.
-            let line = |error: &SpecError| match error.file {
-                Some(_) => error.to_string(),
-                None => on_disk.at_source(text, error),
-            };
-            Verdict::Bad(errors.iter().map(line).collect())
-        }
-        Ok(more) => Verdict::Good(InForce {
-            file: on_disk.path.clone(),
-            directory: DirectoryId::default(),
-            resolved: text.resolved.clone(),
-            text: Arc::clone(&text.text),
-            unit: Arc::clone(&text.unit),
-            facts: Arc::clone(facts),
-            fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
-            since: WallTime(0),
-            warnings: text.warnings.iter().cloned().chain(more).collect(),
-        }),
-    }
-}
-
-impl OnDisk {
-    /// What is wrong with the source, at the line that names it.
-    fn at_source(&self, text: &Text, why: &dyn fmt::Display) -> String {
-        let (line, column) = text.source_at;
-        format!("{}:{line}:{column} {why}", self.path.display())
-    }
-}
-
 impl Entry {
     /// What counts of what is on disk.
     fn newest(&self) -> Option<&OnDisk> {
@@ -504,6 +444,10 @@ impl Entry {
         self.looking = matches!(verdict, Verdict::Looking);
         match verdict {
             Verdict::Looking => false,
+            Verdict::Masked => {
+                let had_errors = !std::mem::take(&mut self.errors).is_empty();
+                self.in_force.take().is_some() || had_errors
+            }
             Verdict::Bad(errors) => {
                 let changed = self.errors != errors;
                 self.errors = errors;

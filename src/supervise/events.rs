@@ -1,25 +1,75 @@
-//! What happened, for `moored events`: a bounded ring in memory, and those who follow it.
+//! What happened, for `moored events` and `why`: the newest in memory, and those who follow.
+//!
+//! Every event has a number that goes on across restarts, and where it is known the number of the event that led to it:
+//!
+//! | what | led to by the newest of |
+//! |---|---|
+//! | a start, or a failed one | the end before it, a client's wish, a text that came into force, a begin with nothing running |
+//! | stopping | a client's wish, a text that came into force or went, the end of everything |
+//! | killing | stopping |
+//! | an end | stopping, killing, a client's signal, else its start |
+//! | adopted | the supervisor's return |
+//!
+//! The state-dir has more of them (`store/history`). In both a unit that flaps pushes out its own past first.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::control::protocol::Event;
 
-/// Events kept; at some 200 bytes each well under the supervisor's memory budget.
+/// Events kept; at some 250 bytes each well under the supervisor's memory budget.
 const KEPT_MAX: usize = 512;
 
-/// The newest [`KEPT_MAX`] events, oldest first.
+/// Of an event's text: `status` has all the errors of a unit file.
+const TEXT_MAX_BYTES: usize = 2048;
+
+/// The newest events, oldest first: at most [`KEPT_MAX`].
 #[derive(Debug, Default)]
 pub struct Events {
     kept: VecDeque<Event>,
+    last: u64,
 }
 
 impl Events {
-    /// Adds one; the oldest goes when the ring is full.
+    /// Goes on from what an earlier supervisor wrote down.
+    pub fn restore(&mut self, earlier: Vec<Event>) {
+        earlier.into_iter().for_each(|event| self.push(event));
+    }
+
+    /// Gives it the next number, and its cause; cuts a text that is too long.
+    pub fn link(&self, mut event: Event) -> Event {
+        let end = (0..=TEXT_MAX_BYTES).rev().find(|end| event.text.is_char_boundary(*end)).unwrap_or(0);
+        if event.text.len() > TEXT_MAX_BYTES {
+            event.text.truncate(end);
+            event.text.push('…');
+        }
+        Event { number: self.last + 1, cause: self.cause_of(&event), ..event }
+    }
+
+    /// Keeps one. When it is one too many, the oldest goes of what there is most of.
     pub fn push(&mut self, event: Event) {
+        self.last = self.last.max(event.number);
         if self.kept.len() == KEPT_MAX {
-            self.kept.pop_front();
+            self.make_room();
         }
         self.kept.push_back(event);
+    }
+
+    fn make_room(&mut self) {
+        let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
+        self.kept.iter().for_each(|event| *counts.entry(event.unit.as_deref()).or_default() += 1);
+        let most = counts.values().copied().max().unwrap_or(0);
+        let of_most = |event: &Event| counts.get(&event.unit.as_deref()) == Some(&most);
+        let place = self.kept.iter().position(of_most).unwrap_or(0);
+        self.kept.remove(place);
+    }
+
+    fn cause_of(&self, event: &Event) -> Option<u64> {
+        let unit = event.unit.as_deref()?;
+        let causes = causes(&event.what);
+        let leads = |earlier: &&Event| {
+            earlier.unit.as_deref().is_none_or(|of| of == unit) && causes.contains(&earlier.what.as_str())
+        };
+        self.kept.iter().rev().find(leads).map(|earlier| earlier.number).filter(|number| *number > 0)
     }
 
     /// Whether there is any about this unit.
@@ -31,6 +81,35 @@ impl Events {
     pub fn select<'a>(&'a self, since_ms: Option<u64>, units: &'a [String]) -> impl Iterator<Item = &'a Event> {
         self.kept.iter().filter(move |event| event.time >= since_ms.unwrap_or(0) && concerns(event, units))
     }
+
+    /// All that are kept.
+    pub fn all(&self) -> Vec<Event> {
+        self.kept.iter().cloned().collect()
+    }
+}
+
+/// What may lead to an event of this kind.
+fn causes(what: &str) -> &'static [&'static str] {
+    match what {
+        "started" | "start-failed" | "never-started" => {
+            &["exited", "lost", "start-failed", "never-started", "asked", "added", "changed", "begun"]
+        }
+        "stopping" => &["held", "asked", "changed", "removed", "confirmed", "shutdown"],
+        "killing" => &["stopping"],
+        "exited" | "lost" => &["stopping", "killing", "signalled", "started"],
+        "adopted" => &["resumed"],
+        "limited" => &["changed"],
+        _ => &[],
+    }
+}
+
+/// Those on disk and those in memory, each once, oldest first.
+pub fn merge(stored: Vec<Event>, kept: Vec<Event>) -> Vec<Event> {
+    let mut met: std::collections::HashSet<u64> = std::collections::HashSet::new();
+    let mut all: Vec<Event> =
+        stored.into_iter().chain(kept).filter(|event| event.number == 0 || met.insert(event.number)).collect();
+    all.sort_by_key(|event| event.number);
+    all
 }
 
 /// Whether somebody who asked for these units (empty: all) is to see the event.
@@ -43,15 +122,24 @@ mod tests {
     use super::*;
 
     fn event(time: u64, unit: &str) -> Event {
-        Event { time, unit: Some(unit.to_owned()), ..Event::default() }
+        Event { time, number: time, unit: Some(unit.to_owned()), ..Event::default() }
     }
 
     #[test]
-    fn the_ring_keeps_the_newest() {
+    fn the_newest_are_kept() {
         let mut events = Events::default();
         (0..KEPT_MAX as u64 + 3).for_each(|time| events.push(event(time, "a")));
         assert_eq!(events.select(None, &[]).count(), KEPT_MAX);
         assert_eq!(events.select(None, &[]).next().map(|e| e.time), Some(3));
+    }
+
+    #[test]
+    fn a_unit_that_flaps_pushes_out_itself() {
+        let mut events = Events::default();
+        events.push(event(1, "quiet"));
+        (2..5000).for_each(|time| events.push(event(time, "flaps")));
+        assert!(events.are_about("quiet"));
+        assert_eq!(events.select(None, &[]).count(), KEPT_MAX);
     }
 
     #[test]
@@ -61,5 +149,37 @@ mod tests {
         events.push(event(2, "b"));
         assert_eq!(events.select(Some(2), &[]).count(), 1);
         assert_eq!(events.select(None, &["a".to_owned()]).count(), 1);
+    }
+
+    #[test]
+    fn each_event_names_the_one_that_led_to_it() {
+        let mut events = Events::default();
+        let mut causes = Vec::new();
+        for what in ["added", "started", "exited", "started", "asked", "stopping", "killing", "exited", "started"] {
+            let linked = events.link(Event { what: what.to_owned(), ..event(0, "a") });
+            causes.push(linked.cause);
+            events.push(linked);
+        }
+        let expected = [None, Some(1), Some(2), Some(3), None, Some(5), Some(6), Some(7), Some(8)];
+        assert_eq!(causes, expected);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let long = Event { text: "ä".repeat(5000), ..Event::default() };
+        let cut = Events::default().link(long).text;
+        assert!(cut.ends_with("ä…") && cut.len() <= TEXT_MAX_BYTES + 3);
+    }
+
+    #[test]
+    fn numbers_go_on_and_what_is_on_disk_and_in_memory_is_shown_once() {
+        let mut events = Events::default();
+        events.restore(vec![event(6, "a"), event(7, "a")]);
+        assert_eq!(events.link(event(0, "a")).number, 8);
+        let numbers: Vec<u64> = merge(vec![event(6, "a"), event(7, "a")], vec![event(7, "a"), event(8, "a")])
+            .iter()
+            .map(|e| e.number)
+            .collect();
+        assert_eq!(numbers, [6, 7, 8]);
     }
 }

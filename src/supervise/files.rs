@@ -51,6 +51,8 @@ pub struct Left {
     pub good: Vec<(UnitName, Good)>,
     /// Stop marks of units without a record: those of an earlier boot.
     pub marks: Vec<(UnitName, Hold)>,
+    /// Events, oldest first.
+    pub events: Vec<Event>,
     /// What was wrong with it.
     pub notes: Vec<Note>,
 }
@@ -75,6 +77,12 @@ impl Files {
             floor: generations.last(),
             ..Observed::default()
         };
+        let events = store::read_history::<Event>(state_dir);
+        let (events, more) = events.unwrap_or_else(|error| {
+            let text = format!("past events are not read: {error}");
+            (Vec::new(), vec![Note { path: state_dir.to_owned(), text }])
+        });
+        notes.extend(more);
         let without_record = |(unit, _): &(UnitName, StopMark)| !observed.units.contains_key(unit);
         let marks = loaded.stops.into_iter().filter(without_record).map(|(unit, mark)| (unit, hold_of(mark))).collect();
         let stored = loaded.good.iter().map(|(unit, _)| unit.clone()).collect();
@@ -88,7 +96,7 @@ impl Files {
             stored,
             failing: false,
         };
-        Ok((files, Left { observed, good: loaded.good, marks, notes }))
+        Ok((files, Left { observed, good: loaded.good, marks, events, notes }))
     }
 
     /// From here on there is something to follow and to sync.
@@ -112,6 +120,13 @@ impl Files {
     pub fn sync<'n>(&self, token: u64, units: impl IntoIterator<Item = &'n UnitName>) -> bool {
         let files = units.into_iter().map(watch::unit_file).collect();
         self.watch.as_ref().is_some_and(|watch| watch.sync(token, files))
+    }
+
+    /// An event, for those who ask after the next start. It waits for nothing: one that the disk refuses is told of like other state.
+    pub fn add_event(&self, event: &Event) {
+        if let Err(error) = self.state.add_history(event) {
+            tracing::warn!("{error}");
+        }
     }
 
     /// The unit's record under `/run`, or its removal. An event if that does not work, once.

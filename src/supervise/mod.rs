@@ -40,6 +40,7 @@ mod usage;
 mod wait;
 mod waiters;
 mod watching;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -147,7 +148,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let _ = files.sync(FIRST_READ, []);
     let mut catalogue = Catalogue::new(&settings.units_dirs);
     remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
+    let fresh = left.observed.units.is_empty();
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
+    supervisor.restore_events(left.events, fresh);
     supervisor.restore_texts();
     supervisor.look_at_host();
     supervisor.restore_marks(left.marks);

@@ -1,5 +1,7 @@
 //! What happened, in words, for `moored events` and the supervisor's own log.
 
+use std::path::Path;
+
 use super::catalogue::InForce;
 use super::clock;
 use super::log::LogEvent;
@@ -9,7 +11,8 @@ use crate::unit::UnitName;
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
-    Event { time, unit: unit.map(|unit| unit.to_string()), what: what.to_owned(), text, by: by.map(str::to_owned) }
+    let (unit, what, by) = (unit.map(ToString::to_string), what.to_owned(), by.map(str::to_owned));
+    Event { time, unit, what, text, by, ..Event::default() }
 }
 
 /// The fact, if it is one that people want to see.
@@ -46,8 +49,8 @@ pub fn fact(fact: &Fact) -> Option<Event> {
             event(Some(unit), "held", format!("stopped by {}{reason}", hold.by), Some(&hold.by))
         }
         Fact::ClientRestart { unit } => event(Some(unit), "asked", "restart asked for".to_owned(), None),
-        Fact::ClientReload { unit } => event(Some(unit), "asked", "reload asked for".to_owned(), None),
-        Fact::ClientKill { unit, signal } => event(Some(unit), "asked", format!("{signal} asked for"), None),
+        Fact::ClientReload { unit } => event(Some(unit), "reload-asked", "reload asked for".to_owned(), None),
+        Fact::ClientKill { unit, signal } => event(Some(unit), "signalled", format!("{signal} asked for"), None),
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
         Fact::Found { .. } | Fact::Booted { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
@@ -96,6 +99,21 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
     event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
 }
 
+/// Another text came into force; `what` names the settings that differ.
+pub fn changed(good: &InForce, what: &[String]) -> Event {
+    let what = if what.is_empty() { "its source".to_owned() } else { what.join(", ") };
+    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", good.file.display()), Some("file"))
+}
+
+/// The supervisor begins.
+pub fn begun(fresh: bool) -> Event {
+    let (what, text) = match fresh {
+        true => ("begun", "the supervisor begins with nothing running: first start, boot, or after all was stopped"),
+        false => ("resumed", "the supervisor begins again and takes over what runs"),
+    };
+    event(None, what, format!("{text}; pid {}", std::process::id()), None)
+}
+
 /// The text on disk is the one in force again.
 pub fn valid_again(unit: &UnitName) -> Event {
     event(Some(unit), "valid", "the text on disk is the one in force".to_owned(), Some("file"))
@@ -106,9 +124,14 @@ pub fn removed(unit: &UnitName) -> Event {
     event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
 }
 
+/// A link to /dev/null says that there is no such unit.
+pub fn masked(unit: &UnitName, mask: &Path) -> Event {
+    event(Some(unit), "masked", format!("masked by {}", mask.display()), Some("file"))
+}
+
 /// A client kills all of a container at once.
-pub fn kill_asked(unit: &UnitName) -> Event {
-    event(Some(unit), "asked", "SIGKILL to every process asked for".to_owned(), None)
+pub fn kill_asked(unit: &UnitName, by: &str) -> Event {
+    event(Some(unit), "signalled", "SIGKILL to every process asked for".to_owned(), Some(by))
 }
 
 /// Somebody said that a removal is meant.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use super::{source, validate};
 use crate::control::Response;
-use crate::control::protocol::Change;
-use crate::unit::{Effect, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from, text_of};
+use crate::control::protocol::{Change, ChangedSetting};
+use crate::unit::{
+    Effect, SettingChange, SourceFacts, SpecError, Unit, UnitName, changes, file_stem_to_name, parse_from,
+    template_sample, text_of,
+};
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{Trust, read_trusted};
 
-/// Settings that differ are named up to here.
+/// Settings that take a new container are named up to here; all are listed.
 const NAMES_MAX: usize = 5;
 
 /// A unit file that is valid together with its source.
@@ -55,17 +58,24 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     })
 }
 
-/// The unit files of a directory, in name order.
+/// The unit files of a directory, in name order. A template is none: its instances are. Nor is a link to /dev/null: it masks.
 pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if crate::watch::is_unit_file(&entry.file_name()) {
+        if crate::watch::is_unit_file(&entry.file_name())
+            && template_sample(&entry.file_name()).is_none()
+            && !is_mask(&entry.path())
+        {
             files.push(entry.path());
         }
     }
     files.sort();
     Ok(files)
+}
+
+fn is_mask(path: &Path) -> bool {
+    std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"))
 }
 
 /// A unit in force, with its source.
@@ -101,19 +111,33 @@ pub fn compare(dir: &Path, ours: &Ours) -> Response {
 }
 
 fn change(unit: &UnitName, how: &str, why: &str) -> Change {
-    Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned() }
+    Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned(), settings: Vec::new() }
 }
 
 /// `replace` if any setting that differs takes a new container, else `live`.
 fn difference(ours: (&Unit, &SourceFacts), theirs: (&Unit, &SourceFacts)) -> Option<Change> {
     let changes = changes(ours, theirs);
-    let how = match changes.iter().map(|(_, effect)| effect).max()? {
+    let replacing: Vec<&str> =
+        changes.iter().filter(|change| change.effect == Effect::Replace).map(|change| change.name.as_str()).collect();
+    let (how, why) = match replacing.len() {
+        0 if changes.is_empty() => return None,
+        0 => ("live", "its container runs on".to_owned()),
+        1 => ("replace", format!("{} takes a new container", replacing[0])),
+        many => {
+            let more = many.checked_sub(NAMES_MAX).filter(|more| *more > 0);
+            let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
+            let names = replacing.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+            ("replace", format!("{names}{more} take a new container"))
+        }
+    };
+    Some(Change { settings: changes.into_iter().map(setting).collect(), ..change(&ours.0.name, how, &why) })
+}
+
+fn setting(change: SettingChange) -> ChangedSetting {
+    let SettingChange { name, old, new, effect } = change;
+    let how = match effect {
         Effect::Replace => "replace",
         Effect::Live | Effect::Supervisor => "live",
     };
-    let names: Vec<&str> = changes.iter().take(NAMES_MAX).map(|(name, _)| name.as_str()).collect();
-    let more = changes.len().checked_sub(NAMES_MAX).filter(|more| *more > 0);
-    let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
-    let verb = if changes.len() == 1 { "differs" } else { "differ" };
-    Some(change(&ours.0.name, how, &format!("{}{more} {verb}", names.join(", "))))
+    ChangedSetting { name, how: how.to_owned(), old, new }
 }

@@ -79,10 +79,13 @@ impl Supervisor {
         })
     }
 
-    /// Nothing of it is in force: it differs from nothing.
+    /// Nothing of it is in force: it differs from nothing, and is not to run if it is masked.
     fn row_without_text(&self, name: &UnitName) -> UnitReport {
         let (phase, reason) = match self.first_error(name) {
             Some(error) => (Phase::Failed, error),
+            None if self.catalogue.mask_of(name).is_some() => {
+                (Phase::Stopped, self.catalogue.drift(name).unwrap_or_default())
+            }
             None => (Phase::Waiting, self.catalogue.drift(name).unwrap_or_default()),
         };
         UnitReport { unit: name.to_string(), phase: phase_word(phase).to_owned(), reason, ..UnitReport::default() }

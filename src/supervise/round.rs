@@ -26,7 +26,7 @@ use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, reconcile};
 use crate::sys::heap;
-use crate::unit::{ContainerId, UnitName};
+use crate::unit::{ContainerId, UnitName, changes};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -142,7 +142,8 @@ impl Supervisor {
     /// Stop marks of an earlier boot hold in this one.
     pub fn restore_marks(&mut self, marks: Vec<(UnitName, Hold)>) {
         for (unit, hold) in marks {
-            self.record(&Fact::ClientStop { unit, hold });
+            // The stop itself was told when it was asked for.
+            self.note(&Fact::ClientStop { unit, hold });
         }
     }
 
@@ -177,20 +178,42 @@ impl Supervisor {
     // ---- facts ----
 
     pub(super) fn record(&mut self, fact: &Fact) {
-        if !self.observed.record(fact, clock::now()) {
+        self.record_by(fact, None);
+    }
+
+    /// The same for a client.
+    pub(super) fn record_by(&mut self, fact: &Fact, by: Option<&str>) {
+        if !self.note(fact) {
             return;
+        }
+        if let Some(event) = narrate::fact(fact) {
+            let generation = fact.generation();
+            let by = event.by.clone().or_else(|| by.map(str::to_owned));
+            self.tell(Event { by, generation, ..event });
+        }
+    }
+
+    /// `false`: it says nothing new.
+    fn note(&mut self, fact: &Fact) -> bool {
+        if !self.observed.record(fact, clock::now()) {
+            return false;
         }
         self.changed = true;
         if let Some(unit) = fact.unit() {
             self.dirty.insert(unit.clone());
         }
-        if let Some(event) = narrate::fact(fact) {
-            self.tell(event);
-        }
+        true
+    }
+
+    /// Goes on with the events of earlier supervisors.
+    pub fn restore_events(&mut self, earlier: Vec<Event>, fresh: bool) {
+        self.events.restore(earlier);
+        self.tell(narrate::begun(fresh));
     }
 
     /// Keeps an event and shows it to those who follow, and to the supervisor's own log.
     pub(super) fn tell(&mut self, event: Event) {
+        let event = self.events.link(event);
         match &event.unit {
             Some(unit) => tracing::info!("{unit}: {}", event.text),
             None => tracing::info!("{}", event.text),
@@ -199,6 +222,7 @@ impl Supervisor {
         for (reply, _) in self.followers.iter().filter(|(_, units)| concerns(&event, units)) {
             reply.send(&Response::Event(event.clone()));
         }
+        self.files.add_event(&event);
         self.events.push(event);
     }
 
@@ -292,7 +316,7 @@ impl Supervisor {
             }
             self.dirty.insert(action.unit().clone());
             if let Some(event) = narrate::action(&action) {
-                self.tell(event);
+                self.tell(Event { generation: action.generation(), ..event });
             }
             jobs.extend(self.job_of(action));
         }
@@ -370,10 +394,16 @@ impl Supervisor {
             }
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
-                Some(narrate::put_in_force(good, "changed"))
+                let facts = good.facts.as_ref();
+                let what = changes((was, facts), (&good.unit, facts));
+                let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
+                Some(narrate::changed(good, &names))
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
-            (None, _) => Some(narrate::removed(name)),
+            (None, _) => Some(match self.catalogue.mask_of(name) {
+                Some(mask) => narrate::masked(name, mask),
+                None => narrate::removed(name),
+            }),
         };
         match &good {
             Some(good) => self.keep(good, errors.is_empty()),

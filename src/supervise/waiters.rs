@@ -2,13 +2,11 @@
 //!
 //! Each round looks whether a wait is over; [`wait`](super::wait) judges one unit.
 
-use std::collections::BTreeMap;
-
 use super::clock::{self, wall};
 use super::round::Supervisor;
 use super::wait::{Goal, Verdict, judge};
 use crate::control::{Reply, Response};
-use crate::plan::{BootTime, Status, statuses_of};
+use crate::plan::{BootTime, Statuses};
 use crate::unit::{Kind, UnitName};
 
 /// A client that waits.
@@ -16,6 +14,14 @@ pub(super) struct Waiter {
     pub(super) reply: Reply,
     pub(super) what: Waiting,
     pub(super) deadline: Option<BootTime>,
+    /// The goal that was pending at the last look. It is the first at the next: with a thousand goals, most rounds end there.
+    pending: usize,
+}
+
+impl Waiter {
+    pub(super) fn new(reply: Reply, what: Waiting, deadline: Option<BootTime>) -> Waiter {
+        Waiter { reply, what, deadline, pending: 0 }
+    }
 }
 
 /// Whether a unit was known when it was named.
@@ -51,28 +57,24 @@ impl Supervisor {
             return None;
         }
         let now = clock::now();
-        let goals = self.waiters.iter().filter_map(|waiter| match &waiter.what {
-            Waiting::Goals(goals) => Some(goals.iter().map(|(unit, _)| unit)),
-            Waiting::Read { .. } | Waiting::Down => None,
-        });
-        let statuses = statuses_of(&self.desired, &self.observed, goals.flatten(), now.boot);
-        let waiters = std::mem::take(&mut self.waiters);
-        self.waiters = waiters.into_iter().filter(|waiter| !self.is_answered(waiter, &statuses, now.boot)).collect();
+        let mut waiters = std::mem::take(&mut self.waiters);
+        waiters.retain_mut(|waiter| !self.is_answered(waiter, now.boot));
+        self.waiters = waiters;
         self.waiters.iter().filter_map(|waiter| waiter.deadline).min()
     }
 
-    fn is_answered(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> bool {
+    fn is_answered(&self, waiter: &mut Waiter, now: BootTime) -> bool {
         if !waiter.reply.is_open() {
             return true;
         }
         let expired = waiter.deadline.is_some_and(|deadline| deadline <= now);
         let answer = match &waiter.what {
-            Waiting::Goals(goals) => self.goals_answer(goals, statuses, now),
+            Waiting::Goals(goals) => self.goals_answer(goals, &mut waiter.pending, now),
             Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
             Waiting::Read { .. } | Waiting::Down => Vec::new(),
         };
         let answer = match answer.is_empty() && expired {
-            true => vec![timeout(self.pending(waiter, statuses, now))],
+            true => vec![timeout(self.pending(waiter, now))],
             false => answer,
         };
         for response in &answer {
@@ -86,22 +88,27 @@ impl Supervisor {
     }
 
     /// Empty: not yet.
-    fn goals_answer(
-        &self,
-        goals: &[(UnitName, Goal)],
-        statuses: &BTreeMap<UnitName, Status>,
-        now: BootTime,
-    ) -> Vec<Response> {
-        let verdicts: Vec<(&UnitName, &Goal, Verdict)> =
-            goals.iter().map(|(unit, goal)| (unit, goal, self.verdict(unit, goal, statuses, now))).collect();
-        if verdicts.iter().any(|(_, _, verdict)| *verdict == Verdict::Pending) {
+    fn goals_answer(&self, goals: &[(UnitName, Goal)], pending: &mut usize, now: BootTime) -> Vec<Response> {
+        let statuses = Statuses::new(&self.desired, &self.observed, now);
+        let is_pending = |(unit, goal): &(UnitName, Goal)| self.verdict(unit, goal, &statuses, now) == Verdict::Pending;
+        if goals.get(*pending).is_some_and(is_pending) {
             return Vec::new();
+        }
+        let mut verdicts = Vec::with_capacity(goals.len());
+        for (at, (unit, goal)) in goals.iter().enumerate() {
+            match self.verdict(unit, goal, &statuses, now) {
+                Verdict::Pending => {
+                    *pending = at;
+                    return Vec::new();
+                }
+                verdict => verdicts.push((unit, goal, verdict)),
+            }
         }
         let sync = goals.is_empty() || goals.iter().any(|(_, goal)| *goal == Goal::Converged);
         if sync { vec![self.synced(&verdicts)] } else { done(&verdicts) }
     }
 
-    fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Verdict {
+    fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &Statuses<'_>, now: BootTime) -> Verdict {
         if *goal == Goal::Converged && self.catalogue.is_unsettled(unit) {
             return Verdict::Pending;
         }
@@ -116,7 +123,7 @@ impl Supervisor {
         };
         let words = status.reason.words(now, &wall);
         let kind = self.desired.units.get(unit).map_or(Kind::Service, |want| want.unit.kind);
-        judge(goal, kind, self.observed.unit(unit), status, &words)
+        judge(goal, kind, self.observed.unit(unit), &status, &words)
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
@@ -139,9 +146,11 @@ impl Supervisor {
         Response::Synced { code, lines: invalid.into_iter().chain(missed).collect() }
     }
 
-    fn pending(&self, waiter: &Waiter, statuses: &BTreeMap<UnitName, Status>, now: BootTime) -> Vec<String> {
+    fn pending(&self, waiter: &Waiter, now: BootTime) -> Vec<String> {
         let Waiting::Goals(goals) = &waiter.what else { return Vec::new() };
-        let is_pending = |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, statuses, now) == Verdict::Pending;
+        let statuses = Statuses::new(&self.desired, &self.observed, now);
+        let is_pending =
+            |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, &statuses, now) == Verdict::Pending;
         let words =
             |unit: &UnitName| statuses.get(unit).map_or(String::new(), |status| status.reason.words(now, &wall));
         goals.iter().filter(is_pending).map(|(unit, _)| format!("{unit}: {}", words(unit))).collect()

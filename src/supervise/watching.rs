@@ -76,6 +76,10 @@ impl Supervisor {
                 Some(unit) => self.catalogue.read(&path, unit, text, resolved, VALIDATE, now.wall),
                 None => return,
             },
+            Event::Refused { path, name, why: watch::ReadError::Mask { .. } } => match self.unit_of(&path, &name) {
+                Some(unit) => self.catalogue.mask(&path, unit, VALIDATE, now.wall),
+                None => return,
+            },
             Event::Refused { path, name, why } => match self.unit_of(&path, &name) {
                 Some(unit) => self.catalogue.refuse(&path, unit, why.to_string(), VALIDATE, now.wall),
                 None => return,

@@ -9,9 +9,6 @@ use super::name::BadName;
 /// A file that is meant as a unit but cannot be one, because of its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadEntry {
-    /// `worker@.toml`, `worker@a.toml`.
-    #[error("`{0}` is a template's name: templates and instances are known but not built in this version")]
-    Template(String),
     /// Letters that a name cannot have.
     #[error("{0}: rename it")]
     Name(#[from] BadName),
@@ -21,7 +18,8 @@ pub enum BadEntry {
 }
 
 /// The unit that a directory entry declares; `None` for what is none of our business: anything but `*.toml`, hidden
-/// files, and with that editors' leftovers (`web.toml~`, `.web.toml.swp`, `web.toml.bak`, `4913`) and `web.toml.d`.
+/// files, and with that editors' leftovers (`web.toml~`, `.web.toml.swp`, `web.toml.bak`, `4913`) and `web.toml.d`. A template,
+/// `worker@.toml`, declares none by itself: an instance is a link to it, `worker@a.toml`, or a file of its own of that name.
 pub fn file_stem_to_name(entry: &OsStr) -> Result<Option<UnitName>, BadEntry> {
     let bytes = entry.as_encoded_bytes();
     if bytes.starts_with(b".") || !bytes.ends_with(b".toml") {
@@ -30,13 +28,16 @@ pub fn file_stem_to_name(entry: &OsStr) -> Result<Option<UnitName>, BadEntry> {
     let Some(stem) = entry.to_str().and_then(|text| text.strip_suffix(".toml")) else {
         return Err(BadEntry::NotUtf8(quote(&entry.to_string_lossy())));
     };
-    let parts = stem.split_once('@');
-    let is_name = |part: &str| UnitName::new(part).is_ok();
-    let is_part = |part: &str| is_name(part) && !part.contains('@');
-    if parts.is_some_and(|(prefix, instance)| is_name(prefix) && (instance.is_empty() || is_part(instance))) {
-        return Err(BadEntry::Template(stem.to_owned()));
+    if template_sample(entry).is_some() {
+        return Ok(None);
     }
     Ok(Some(UnitName::new(stem).map_err(|bad| BadName(quote(&bad.0)))?))
+}
+
+/// Of a template's file, `worker@.toml`, the name of an instance to check its text as; `None` for any other file.
+pub fn template_sample(entry: &OsStr) -> Option<UnitName> {
+    let prefix = entry.to_str()?.strip_suffix("@.toml")?;
+    UnitName::new(&format!("{prefix}@instance")).ok()
 }
 
 #[cfg(test)]
@@ -64,18 +65,28 @@ mod tests {
             "README.md",
             "..",
             "web.toml.dpkg-new",
+            "worker@.toml",
         ] {
             assert_eq!(file_stem_to_name(OsStr::new(other)), Ok(None), "{other}");
         }
     }
 
     #[test]
+    fn a_template_declares_nothing_and_an_instance_is_a_unit() {
+        let name = |text: &str| UnitName::new(text).ok();
+        assert_eq!(file_stem_to_name(OsStr::new("worker@a.toml")), Ok(name("worker@a")));
+        assert_eq!(template_sample(OsStr::new("worker@.toml")), name("worker@instance"));
+        for other in ["worker@a.toml", "worker.toml", "@.toml", "a@b@.toml", "worker@.toml~", ".w@.toml"] {
+            assert_eq!(template_sample(OsStr::new(other)), None, "{other}");
+        }
+    }
+
+    #[test]
     fn bad_stems_are_named() {
         let message = |name: &[u8]| file_stem_to_name(OsStr::from_bytes(name)).unwrap_err().to_string();
-        let template =
-            "`worker@` is a template's name: templates and instances are known but not built in this version";
-        assert_eq!(message(b"worker@.toml"), template);
-        assert!(message(b"worker@a.toml").starts_with("`worker@a` is a template's name"));
+        assert!(message(b"@.toml").starts_with("`@` is not a unit name"));
+        assert!(message(b"@a.toml").starts_with("`@a` is not a unit name"));
+        assert!(message(b"a@b@.toml").starts_with("`a@b@` is not a unit name"));
         assert!(message(b"my web.toml").starts_with("`my web` is not a unit name"));
         assert!(message(b"web.new.toml").starts_with("`web.new` is not a unit name"));
         assert!(message(b"w\xff.toml").starts_with("the name `w\u{fffd}.toml` is not UTF-8"));

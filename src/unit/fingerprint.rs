@@ -44,23 +44,11 @@ pub fn container_fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
     hash(settings(unit, facts).iter().filter(|setting| setting.effect == Effect::Replace))
 }
 
-/// The settings that differ, by name (`restart.policy`, `config.json`, `mount./data`), with what each asks for.
-pub fn changes(old: (&Unit, &SourceFacts), new: (&Unit, &SourceFacts)) -> Vec<(String, Effect)> {
-    let (before, after) = (settings(old.0, old.1), settings(new.0, new.1));
-    let differs = |one: &Setting, others: &[Setting]| !others.contains(one);
-    let gone = before.iter().filter(|setting| differs(setting, &after));
-    let came = after.iter().filter(|setting| differs(setting, &before));
-    let mut changes: Vec<_> = gone.chain(came).map(|setting| (setting.name.clone(), setting.effect)).collect();
-    changes.sort();
-    changes.dedup();
-    changes
-}
-
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Setting {
-    name: String,
-    value: Vec<u8>,
-    effect: Effect,
+pub(super) struct Setting {
+    pub(super) name: String,
+    pub(super) value: Vec<u8>,
+    pub(super) effect: Effect,
 }
 
 /// Collects what is not at its default.
@@ -84,7 +72,8 @@ impl Settings {
     }
 }
 
-fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
+/// What is not at its default, by name.
+pub(super) fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
     let mut all = Settings(Vec::new());
     source(unit, facts, &mut all);
     supervised(unit, &mut all);
@@ -287,7 +276,6 @@ mod tests {
         );
         let config = (facts("{\"a\": 1, \"b\": []}"), facts("{ \"b\" : [], \"a\":1 }\n"));
         assert_eq!(fingerprint(&one, &config.0), fingerprint(&other, &config.1));
-        assert_eq!(changes((&one, &config.0), (&other, &config.1)), []);
     }
 
     #[test]
@@ -303,14 +291,16 @@ mod tests {
             ("bundle = \"/srv/web\"\n[log]\nmax_files = 2\n", "log.max_files", Effect::Supervisor),
             ("bundle = \"/srv/web\"\n[resources]\nmemory = \"64M\"\n", "resources.memory", Effect::Live),
             ("bundle = \"/srv/web\"\n[process]\nargs = [\"/x\"]\n", "process.args", Effect::Replace),
-            ("bundle = \"/srv/web\"\n[oci]\nprocess.umask = 1\n", "oci", Effect::Replace),
+            ("bundle = \"/srv/web\"\n[oci]\nprocess.umask = 1\n", "oci process.umask", Effect::Replace),
             ("bundle = \"/srv/web\"\n[[mount]]\ntarget=\"/d\"\ntype=\"tmpfs\"\n", "mount./d", Effect::Replace),
         ] {
             let new = unit(text);
             assert_ne!(fingerprint(&base, &facts_), fingerprint(&new, &facts_), "{text}");
             let same = container_fingerprint(&base, &facts_) == container_fingerprint(&new, &facts_);
             assert_eq!(same, effect != Effect::Replace, "{text}");
-            assert_eq!(changes((&base, &facts_), (&new, &facts_)), [(name.to_owned(), effect)]);
+            let changes = crate::unit::changes((&base, &facts_), (&new, &facts_));
+            let changes: Vec<_> = changes.iter().map(|change| (change.name.as_str(), change.effect)).collect();
+            assert_eq!(changes, [(name, effect)]);
         }
     }
 

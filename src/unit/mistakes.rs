@@ -231,10 +231,10 @@ process.args = ["/bin/web"]
     (
         r#"rootfs="/srv/web"
 [process]
-args=["/x","%n"]
+args=["/x","%i"]
 env = ["A=b"]
 "#,
-        r#"web.toml:3:12 `process.args[1]` holds the specifier `%n`: specifiers are not supported yet, write the name out, or `%%n` for `%n` itself
+        r#"web.toml:3:12 `process.args[1]` holds the specifier `%i`, but this unit is no instance, name the file NAME@INSTANCE.toml, or write `%%i` for `%i` itself
 web.toml:4:7 `process.env` is an array, expected a table of names and values, write { NAME = "value" }"#,
     ),
     // dependencies and conditions
@@ -449,11 +449,14 @@ fn a_flood_of_mistakes_is_counted() {
 }
 
 #[test]
-fn an_instance_is_refused_by_name() {
-    let errors = parse(&UnitName::new("web@a").unwrap(), Path::new("web@a.toml"), "bundle = \"/b\"").unwrap_err();
-    let expected =
-        "web@a.toml:1:1 `web@a` is an instance: templates and instances are known but not built in this version";
-    assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+fn a_specifier_that_stands_for_nothing_is_placed() {
+    let text = "rootfs = \"/srv/%i\"\nhostname = \"%h\"\n[process]\nargs = [\"/bin/date\", \"+%s\"]\n";
+    let expected = "web.toml:1:10 `rootfs` holds the specifier `%i`, but this unit is no instance, name the file NAME@INSTANCE.toml, \
+        or write `%%i` for `%i` itself\n\
+        web.toml:2:12 `hostname` holds the specifier `%h`, which is known but not built in this version, write the host's name out, \
+        or `%%h` for `%h` itself\n\
+        web.toml:4:22 `process.args[1]` holds the unknown specifier `%s`, expected `%n`, `%p`, `%i` or `%%`, write `%%s` for `%s` itself";
+    assert_eq!(answers(text), expected);
 }
 
 #[test]

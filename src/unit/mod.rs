@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod any_text_tests;
 mod capability;
+mod change;
 mod defaults;
 mod dependency;
 pub(crate) mod diagnostic;
@@ -14,6 +15,7 @@ mod entry;
 mod facts;
 pub mod fingerprint;
 mod json;
+mod keys;
 mod merge;
 #[cfg(test)]
 mod mistakes;
@@ -33,6 +35,7 @@ mod signal;
 pub mod spec;
 #[cfg(test)]
 mod spec_tests;
+mod specifier;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,12 +44,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use change::{SettingChange, changes};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
-pub use entry::{BadEntry, file_stem_to_name};
+pub use entry::{BadEntry, file_stem_to_name, template_sample};
 pub use facts::SourceFacts;
-pub use fingerprint::{Effect, Fingerprint, changes, container_fingerprint, fingerprint};
+pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
+pub use keys::{json_schema, markdown_table};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
 pub use root::{Contents, RootFile, RootPlan};
@@ -59,7 +64,7 @@ pub struct Unit {
     pub name: UnitName,
     /// Free text for people.
     pub description: Option<String>,
-    /// `None` with a bundle leaves config.json's; otherwise filled with the unit's name.
+    /// `None` with a bundle leaves config.json's; otherwise filled with the unit's name, a `-` for its `@`.
     pub hostname: Option<String>,
     /// A unit that is not enabled runs only when started by hand.
     pub enabled: bool,

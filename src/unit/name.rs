@@ -36,6 +36,16 @@ impl UnitName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Its part before the `@`; the whole name of a unit that is no instance.
+    pub fn prefix(&self) -> &str {
+        self.0.split_once('@').map_or(&self.0, |(prefix, _)| prefix)
+    }
+
+    /// Its part behind the `@`; `None` for a unit that is no instance.
+    pub fn instance(&self) -> Option<&str> {
+        self.0.split_once('@').map(|(_, instance)| instance)
+    }
 }
 
 fn is_part(part: &str) -> bool {

@@ -55,12 +55,7 @@ pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Resu
         return Err(vec![Diagnostic::of_file(file, message, None)]);
     }
     let (document, syntax) = read(file, text);
-    let mut walk = Walk::new(file, base, text);
-    if name.as_str().contains('@') {
-        let message =
-            format!("`{name}` is an instance: templates and instances are known but not built in this version");
-        walk.error(&(0..0), message, None);
-    }
+    let mut walk = Walk::new(name, file, base, text);
     let top = walk.checked(Table { name: "", span: 0..0, map: document.get_ref() });
     let unit = sections::unit(&mut walk, name, &top);
     finish(walk, unit, syntax)

@@ -152,3 +152,29 @@ fn what_is_allowed_but_not_meant_is_a_warning() {
         ]
     );
 }
+
+#[test]
+fn an_instance_is_its_template_with_the_specifiers_expanded() {
+    let text = "rootfs = \"/srv/%p\"\ndescription = \"%n, 100%\"\nnetwork.mode = \"unit:%i\"\nprocess.args = [\"/bin/%p\", \"%i\", \"%%i\"]\n\
+        process.env = { ID = \"%n\" }\n[[mount]]\nsource = \"data/%i\"\ntarget = \"/data/%i\"\n";
+    let of = |name: &str| {
+        let path = format!("/units/{name}.toml");
+        super::parse(&UnitName::new(name).unwrap(), Path::new(&path), text).unwrap().unit
+    };
+    let unit = of("worker@a");
+    assert_eq!(unit.source, Source::Rootfs("/srv/worker".into()));
+    assert_eq!(unit.description.as_deref(), Some("worker@a, 100%"));
+    assert_eq!(unit.hostname.as_deref(), Some("worker-a"), "a host name has no `@`");
+    assert_eq!(unit.network, Some(Network::Unit(UnitName::new("a").unwrap())));
+    assert_eq!(unit.process.args.as_deref().unwrap(), ["/bin/worker", "a", "%i"]);
+    assert_eq!(unit.process.env["ID"], "worker@a");
+    assert_eq!(unit.mounts[0].kind, MountKind::Bind { source: "/units/data/a".into() });
+    assert_eq!(unit.mounts[0].target, "/data/a");
+    assert_eq!(of("worker@b").mounts[0].target, "/data/b");
+
+    let long = format!("{}@{}", "a".repeat(40), "b".repeat(40));
+    let parse = |text: &str| super::parse(&UnitName::new(&long).unwrap(), Path::new("/x.toml"), text);
+    let error = parse("rootfs = \"/r\"\nprocess.args = [\"/a\"]\n").unwrap_err()[0].to_string();
+    assert!(error.contains("too long for a host name"), "{error}");
+    assert!(parse("rootfs = \"/r\"\nhostname = \"w-b\"\nprocess.args = [\"/a\"]\n").is_ok());
+}

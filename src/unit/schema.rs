@@ -62,7 +62,7 @@ const TABLES: [&str; 12] = [
 /// What the design names and this version does not have, with a way to do without where there is one.
 const LATER: [(&str, &str, Option<&str>); 19] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
-    ("", "instances", None),
+    ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
     ("", "unset", None),
@@ -193,6 +193,12 @@ const SYNONYMS: [(&str, Cure); 98] = [
     ("container", Say("its keys belong to the top level")),
     ("sysctls", Say("did you mean `linux.sysctl` in [oci]?")),
 ];
+
+/// Every key with its table.
+#[cfg(test)]
+pub(crate) fn all_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |key| (*table, *key)))
+}
 
 /// Whether a table has a key.
 pub(crate) fn is_key(table: &str, key: &str) -> bool {

@@ -119,14 +119,20 @@ fn check_source(walk: &mut Walk, source: &Source, field: &Field) {
     }
 }
 
-/// "%n", the default, is the unit's name: the one specifier that is already there.
+/// "%n" is the default. A host name has no `@`: here `%n` of `worker@a` is `worker-a`.
 fn hostname(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source>) -> Option<String> {
-    let default = || (!matches!(source, Some(Source::Bundle(_)))).then(|| name.to_string());
-    let Some(field) = top.field("hostname") else { return default() };
-    if field.value.get_ref().as_str() == Some("%n") {
-        return Some(name.to_string());
-    }
-    let text = walk.text(&field, "a host name")?;
+    let whole = name.as_str().replace('@', "-");
+    let Some(field) = top.field("hostname") else {
+        if matches!(source, Some(Source::Bundle(_))) {
+            return None;
+        }
+        if whole.len() > HOSTNAME_MAX {
+            let message = format!("`{whole}` is too long for a host name, expected at most {HOSTNAME_MAX} letters");
+            walk.error(&(0..0), message, Some("write a shorter `hostname`".to_owned()));
+        }
+        return Some(whole);
+    };
+    let text = walk.expanded(&field, "a host name", &whole)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if text.is_empty() || text.len() > HOSTNAME_MAX || !text.bytes().all(allowed) {
         walk.mismatch(&field, &format!("1 to {HOSTNAME_MAX} of A-Z a-z 0-9 - _ ."), None);
@@ -261,7 +267,8 @@ fn network(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source
         return default();
     };
     const EXPECTED: &str = "\"none\", \"host\" or \"unit:NAME\"";
-    let word = walk.word(&field, EXPECTED)?;
+    let text = walk.text(&field, EXPECTED)?;
+    let word = text.as_str();
     match (word, word.strip_prefix("unit:")) {
         ("none", _) => return Some(Network::None),
         ("host", _) => return Some(Network::Host),

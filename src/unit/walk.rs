@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Lines, quote};
 use super::quantity::{self, Bad};
-use super::{path, schema};
+use super::{UnitName, path, schema, specifier};
 use crate::words::nearest;
 
 /// More mistakes than a person reads at once; what is left out is counted.
@@ -66,6 +66,8 @@ impl Field<'_> {
 
 /// The mistakes found so far, and what is needed to place them.
 pub(crate) struct Walk<'t> {
+    /// What the specifiers stand for.
+    name: &'t UnitName,
     pub(crate) file: &'t Path,
     /// Where relative paths start.
     pub(crate) base: &'t Path,
@@ -82,8 +84,9 @@ pub(crate) struct Walk<'t> {
 }
 
 impl<'t> Walk<'t> {
-    pub(crate) fn new(file: &'t Path, base: &'t Path, text: &'t str) -> Self {
+    pub(crate) fn new(name: &'t UnitName, file: &'t Path, base: &'t Path, text: &'t str) -> Self {
         Walk {
+            name,
             file,
             base,
             lines: Lines::new(text),
@@ -230,20 +233,25 @@ impl<'t> Walk<'t> {
         Some(text)
     }
 
-    /// A string in which `%%` is a `%`. The specifiers of later versions are refused, so that they never change the
-    /// meaning of a file that was accepted.
+    /// A string with its specifiers expanded.
     pub(crate) fn text(&mut self, field: &Field, expected: &str) -> Option<String> {
+        self.expanded(field, expected, self.name.as_str())
+    }
+
+    /// The same with a spelling of its own for `%n`.
+    pub(crate) fn expanded(&mut self, field: &Field, expected: &str, whole: &str) -> Option<String> {
         let text = self.word(field, expected)?;
-        match unescape(text) {
-            Ok(text) => Some(text),
-            Err(letter) => {
+        match specifier::expand(text, self.name, whole) {
+            Ok(text) if text.len() <= STRING_MAX => Some(text),
+            Ok(text) => {
                 let message =
-                    format!("`{}` holds the specifier `%{letter}`: specifiers are not supported yet", field.name);
-                self.error(
-                    &field.at(),
-                    message,
-                    Some(format!("write the name out, or `%%{letter}` for `%{letter}` itself")),
-                );
+                    format!("`{}` has {} bytes when expanded, expected at most {STRING_MAX}", field.name, text.len());
+                self.error(&field.at(), message, None);
+                None
+            }
+            Err(bad) => {
+                let help = Some(bad.cure());
+                self.error(&field.at(), format!("`{}` holds {bad}", field.name), help);
                 None
             }
         }
@@ -405,21 +413,6 @@ impl<'t> Walk<'t> {
     }
 }
 
-/// `%%` is `%`; `%n`, `%p`, `%i` and `%h` are the letter of a specifier; any other `%` stands for itself.
-fn unescape(text: &str) -> Result<String, char> {
-    let mut plain = String::with_capacity(text.len());
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        plain.push(letter);
-        match letters.peek() {
-            Some('%') if letter == '%' => drop(letters.next()),
-            Some(next @ ('n' | 'p' | 'i' | 'h')) if letter == '%' => return Err(*next),
-            _ => {}
-        }
-    }
-    Ok(plain)
-}
-
 /// `"a", "b" or "c"`.
 fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
@@ -465,21 +458,4 @@ fn table_hint(name: &str, value: &DeValue) -> Option<String> {
         _ => return None,
     };
     value.as_str().map(|text| format!("write {name}.{main} = \"{}\"", quote(text)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_specifiers_are_special_after_a_percent() {
-        for (text, expected) in
-            [("100%", "100%"), ("%H:%M", "%H:%M"), ("a%%b", "a%b"), ("%%n", "%n"), ("%", "%"), ("%%%%", "%%"), ("", "")]
-        {
-            assert_eq!(unescape(text).as_deref(), Ok(expected), "{text}");
-        }
-        for (text, letter) in [("%n", 'n'), ("id=%i", 'i'), ("%%%p", 'p'), ("%x%h", 'h')] {
-            assert_eq!(unescape(text), Err(letter), "{text}");
-        }
-    }
 }

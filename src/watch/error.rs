@@ -117,6 +117,12 @@ pub enum ReadError {
         /// What should be.
         expected: FileKind,
     },
+    /// It leads to /dev/null: its name is taken by nothing, on purpose.
+    #[error("{}: a link to /dev/null, which masks the unit", .path.display())]
+    Mask {
+        /// The link.
+        path: PathBuf,
+    },
     /// Somebody owns it who is not trusted.
     #[error("{}: owned by {}: chown{} root {}", .path.display(), user_name(*.uid), chown_flag(*.kind), .path.display())]
     Owner {

@@ -244,6 +244,9 @@ impl Found {
         let Some((parent, name)) = &self.parent else {
             return Err(self.wrong_kind(path));
         };
+        if self.resolved == Path::new("/dev/null") {
+            return Err(ReadError::Mask { path: path.to_owned() });
+        }
         if self.node.kind() != FileKind::File {
             return Err(self.wrong_kind(path));
         }

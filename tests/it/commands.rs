@@ -257,13 +257,21 @@ fn plan_tells_what_would_change_and_how() {
     write("replace", &world.service_text("two"));
     write("add", &one);
     let dir = other.to_str().unwrap();
-    let expected = "\
+    let args = |what: &str| format!("[\"/bin/sh\", \"-c\", \": {what}; {FOREVER}\"]");
+    let expected = format!(
+        "\
 + add      add      it is not in force
-~ live     live     resources.memory, stop.timeout differ
+~ live     live     its container runs on
+    live     resources.memory: default → \"64M\"
+    live     stop.timeout: default → \"3s\"
 - remove   remove   it has no file there
-~ replace  replace  process.args differs
-";
-    assert_eq!(world.says(&["plan", "--units", dir]), (0, expected.into(), String::new()));
+~ replace  replace  process.args takes a new container
+    replace  process.args: {} → {}
+",
+        args("one"),
+        args("two")
+    );
+    assert_eq!(world.says(&["plan", "--units", dir]), (0, expected, String::new()));
     write("add", "rootfs = 1");
     let (code, out, _) = world.says(&["plan", "--units", dir, "--json"]);
     let plan = json(&out);

@@ -14,6 +14,25 @@ use super::world::{FOREVER, Running, World};
 const PAST_A_REMOVAL: Duration = Duration::from_millis(1500);
 
 #[test]
+fn a_memory_limit_below_what_is_held_is_refused_with_the_figures() {
+    let Some(world) = World::start("held") else { return };
+    let script = format!("dd if=/dev/zero of=/dev/shm/held bs=1M count=30; echo held; {FOREVER}");
+    world.script("web", &script, "[resources]\nmemory = \"100M\"\n");
+    world.wait_log("web", "held");
+    let web = world.running("web");
+    world.script("web", &script, "[resources]\nmemory = \"8M\"\n");
+    let row = world.wait_reason("web", "8388608 bytes is below the 3");
+    assert_eq!((row["phase"].as_str(), row["pid"].as_i64()), (Some("running"), Some(web.pid)), "{row}");
+    let limit = || world.limit("web.1", "memory", "memory.limit_in_bytes", "memory.max");
+    assert_eq!(limit(), "104857600");
+    // A limit that it can keep is taken, and the complaint is over.
+    world.script("web", &script, "[resources]\nmemory = \"64M\"\n");
+    wait_for("the limit", || (limit() == "67108864").then_some(()));
+    world.kept("web", &web, "it never lost its memory");
+    wait_for("no complaint", || (world.find("web")?["reason"] == "").then_some(()));
+}
+
+#[test]
 fn only_a_change_of_meaning_replaces_a_container() {
     let Some(world) = World::start("edits") else { return };
     let first = world.service("web", "one");

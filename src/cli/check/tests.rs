@@ -36,6 +36,21 @@ fn a_directory_of_valid_units_is_counted() {
 }
 
 #[test]
+fn a_template_is_checked_as_some_instance_without_its_source() {
+    let dir = TempDir::new("template");
+    write(&dir, "u/worker@.toml", "rootfs = \"roots/%i\"\n[process]\nargs = [\"/bin/%p\"]\n");
+    assert_eq!(said(&dir, &["u"]), "1 unit file checked, no errors\n");
+    assert_eq!(said(&dir, &["u/worker@.toml"]), "1 unit file checked, no errors\n");
+    std::os::unix::fs::symlink("worker@.toml", dir.path().join("u/worker@a.toml")).unwrap();
+    let text = said(&dir, &["u"]);
+    assert!(text.starts_with("u/worker@a.toml:1:1 ") && text.contains("roots/a"), "{text}");
+    write(&dir, "u/worker@.toml", "rootfs = \"/srv/%x\"\n[process]\nargs = [\"/bin/%p\"]\n");
+    assert!(
+        said(&dir, &["u/worker@.toml"]).starts_with("u/worker@.toml:1:10 `rootfs` holds the unknown specifier `%x`")
+    );
+}
+
+#[test]
 fn every_mistake_of_every_file_is_said() {
     let dir = TempDir::new("mistakes");
     write(&dir, "a.toml", "rootfs = 3\nenabeld = true\n");

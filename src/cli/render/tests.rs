@@ -1,6 +1,7 @@
 //! What people see, word for word.
 
 use super::*;
+use crate::control::protocol::ChangedSetting;
 
 const NOW: u64 = 1_767_614_400_000;
 
@@ -153,6 +154,7 @@ fn an_event_is_one_line() {
         what: "exited".into(),
         text: "code 1".into(),
         by: Some("uid 0 (pid 12)".into()),
+        ..Event::default()
     };
     assert_eq!(event(&value, &PIPED), "2026-01-05T12:00:00.007Z web code 1 (by uid 0 (pid 12))\n");
     value = Event { unit: None, text: String::new(), by: None, ..value };
@@ -161,15 +163,29 @@ fn an_event_is_one_line() {
 
 #[test]
 fn a_plan_is_a_list_of_signs() {
-    let change = |unit: &str, how: &str, why: &str| Change { unit: unit.into(), how: how.into(), why: why.into() };
+    let change = |unit: &str, how: &str, why: &str| Change {
+        unit: unit.into(),
+        how: how.into(),
+        why: why.into(),
+        settings: Vec::new(),
+    };
+    let setting = |name: &str, how: &str, old: Option<&str>| ChangedSetting {
+        name: name.into(),
+        how: how.into(),
+        old: old.map(Into::into),
+        new: Some("\"b\"".into()),
+    };
+    let settings = vec![setting("process.args", "replace", None), setting("description", "live", Some("\"a\""))];
     let changes = [
         change("a", "add", "new"),
-        change("longer", "replace", "process.args changed"),
+        Change { settings, ..change("longer", "replace", "process.args takes a new container") },
         change("z", "remove", "its file is gone"),
     ];
     let expected = "\
 + a       add      new
-~ longer  replace  process.args changed
+~ longer  replace  process.args takes a new container
+    replace  process.args: default → \"b\"
+    live     description: \"a\" → \"b\"
 - z       remove   its file is gone
 error: b.toml:1:1 bad
 ";

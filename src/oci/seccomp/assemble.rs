@@ -285,13 +285,14 @@ impl Assembler<'_> {
 
     /// Load, mask, compare, jump.
     fn test(&mut self, offset: u32, mask: Option<u32>, code: u16, k: u32, holds: Place, fails: Place) -> Place {
+        // Nothing to tell apart: no load either, so what comes next keeps its own.
+        if holds == fails {
+            return holds;
+        }
         let (holds, fails) = match mask {
             Some(_) => (holds, fails),
             None => (self.past_load(offset, holds), self.past_load(offset, fails)),
         };
-        if holds == fails {
-            return holds;
-        }
         // With two different targets this is always a new instruction, so what is pushed next falls into it.
         self.branch(code, k, holds, fails);
         if let Some(mask) = mask {

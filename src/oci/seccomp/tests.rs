@@ -454,3 +454,22 @@ proptest! {
         }
     }
 }
+
+/// The first rule never holds, so its test of the same argument falls away, and with it the load that the second one could have shared.
+#[test]
+fn a_test_that_falls_away_takes_no_load_with_it() {
+    let profile = profile(
+        r#"{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_ARM", "SCMP_ARCH_X86_64"], "syscalls": [
+            {"names": ["arm_sync_file_range", "read"], "action": "SCMP_ACT_ALLOW", "args": [
+                {"index": 1, "value": 1, "op": "SCMP_CMP_NE"}, {"index": 0, "value": 0, "op": "SCMP_CMP_LT"}]},
+            {"names": ["sync_file_range2", "read"], "action": "SCMP_ACT_ALLOW", "args": [
+                {"index": 1, "value": 14941158739406741971, "op": "SCMP_CMP_GT"}]}]}"#,
+    );
+    for (native, arch, nr) in [(Arch::ScmpArchAarch64, ARM, 341), (Arch::ScmpArchX86_64, X86_64, 0)] {
+        let filter = compile(&profile, native).unwrap();
+        for argument in [0, 1, 2, 14941158739406741971, u64::MAX - 1] {
+            let data = Data { nr, arch, args: [argument; 6] };
+            assert_eq!(interpret(&filter.program, &data).0, evaluate(&profile, native, &data), "{data:x?}");
+        }
+    }
+}

@@ -35,4 +35,22 @@ impl ContainerCgroup {
             cpu_us: usage.or_else(|| v1("cpuacct", "cpuacct.usage").and_then(number).map(|ns| ns / 1000)),
         }
     }
+
+    /// Memory that the kernel cannot take back without killing or swapping: what processes made, shared memory, and the
+    /// kernel's own for them. Where it does not say, 0.
+    pub(super) fn held_memory_bytes(&self) -> u64 {
+        let v1 = || read(self.hierarchy("memory")?, "memory.stat").ok().map(|stat| (stat, &HELD_V1[..]));
+        let v2 = read(self.directory(), "memory.stat").ok().map(|stat| (stat, &HELD_V2[..]));
+        let Some((stat, names)) = v2.or_else(v1) else { return 0 };
+        let held = |line: &str| {
+            let (name, bytes) = line.split_once(' ')?;
+            names.contains(&name).then(|| bytes.parse::<u64>().ok())?
+        };
+        stat.lines().filter_map(held).sum()
+    }
 }
+
+/// Lines of `memory.stat` (cgroup-v2.rst).
+const HELD_V2: [&str; 4] = ["anon", "shmem", "kernel_stack", "slab_unreclaimable"];
+/// The same of v1, with all below (cgroup-v1/memory.rst): the kernel's own is not in it.
+const HELD_V1: [&str; 2] = ["total_rss", "total_shmem"];

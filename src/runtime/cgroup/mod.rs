@@ -73,6 +73,19 @@ pub enum CgroupError {
         /// What the kernel said.
         errno: Errno,
     },
+    /// A running container holds more than it is to have: the kernel would kill it.
+    #[error(
+        "linux.resources.memory.limit of {limit_bytes} bytes is below the {held_bytes} that the container holds and cannot \
+         give back (it uses {used_bytes}, caches included)"
+    )]
+    InUse {
+        /// What it is to have.
+        limit_bytes: u64,
+        /// What it holds and the kernel cannot reclaim.
+        held_bytes: u64,
+        /// All that is charged to it.
+        used_bytes: u64,
+    },
     /// A limit needs a controller that is not there.
     #[error("linux.resources.{field} needs the {controller} controller, which this host does not offer here")]
     NoController {

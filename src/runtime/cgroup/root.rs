@@ -101,7 +101,15 @@ impl CgroupRoot {
     ///
     /// On v1 a limit may need a hierarchy that the container is not in: it gets a directory there, and its processes are moved. Memory in
     /// use stays charged where it was.
+    ///
+    /// A memory limit below what the container cannot give back is refused, and none of the others is written.
     pub fn limit(&self, cgroup: &mut ContainerCgroup, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        if let Some(limit_bytes) = settings.memory.limit.and_then(|limit| u64::try_from(limit).ok()) {
+            let (held_bytes, used_bytes) = (cgroup.held_memory_bytes(), cgroup.figures().memory_bytes.unwrap_or(0));
+            if held_bytes > limit_bytes {
+                return Err(CgroupError::InUse { limit_bytes, held_bytes, used_bytes });
+            }
+        }
         for (name, path) in self.needed(settings, &cgroup.location.unified) {
             if !cgroup.location.legacy.iter().any(|(known, _)| *known == name) {
                 cgroup.enter(name, path)?;

@@ -218,8 +218,10 @@ fn what_is_no_text_is_refused_with_its_cure() {
         it.expect_refused("link.toml", "nowhere, which does not exist");
         it.put("nowhere", "now here");
         it.expect_text("link.toml", "now here");
-        symlink("/dev/null", it.file("device.toml")).unwrap();
+        symlink("/dev/zero", it.file("device.toml")).unwrap();
         it.expect_refused("device.toml", "device.toml: is a device, expected a regular file");
+        symlink("/dev/null", it.file("mask.toml")).unwrap();
+        it.expect_refused("mask.toml", "mask.toml: a link to /dev/null, which masks the unit");
         symlink("/proc/self/exe", it.file("magic.toml")).unwrap();
         it.expect_refused("magic.toml", "a link into a process");
         symlink("round.toml", it.file("round.toml")).unwrap();

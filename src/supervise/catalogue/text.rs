@@ -1,0 +1,103 @@
+//! One file's text: parsed, and judged together with its source.
+//!
+//! A text is good when it, its source and its config.json are valid together, whether it was just read or is recalled from an earlier
+//! run. Which of several counts, and what is in force meanwhile, is the catalogue's.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{DirectoryId, InForce, Validate};
+use crate::plan::WallTime;
+use crate::store::Good;
+use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
+
+/// One file as it was last read.
+#[derive(Debug)]
+pub(super) struct OnDisk {
+    pub(super) rank: usize,
+    pub(super) path: PathBuf,
+    pub(super) text: Result<Text, NoText>,
+}
+
+/// Why a file has no text that could be in force.
+#[derive(Debug)]
+pub(super) enum NoText {
+    /// What is wrong with it, one line each.
+    Bad(Vec<String>),
+    /// It is a link to /dev/null.
+    Mask,
+}
+
+/// A unit's text that parsed.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) unit: Arc<Unit>,
+    pub(super) text: Arc<str>,
+    pub(super) resolved: PathBuf,
+    pub(super) warnings: Vec<String>,
+    /// Line and column of the key that names the source.
+    pub(super) source_at: (u32, u32),
+}
+
+/// What a text is worth together with its source.
+pub(super) enum Verdict {
+    Looking,
+    Masked,
+    Bad(Vec<String>),
+    Good(InForce),
+}
+
+pub(super) fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Result<Text, Vec<String>> {
+    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let base = resolved.parent().unwrap_or(Path::new("/"));
+    let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
+    let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
+    Ok(Text { unit, warnings: lines(parsed.warnings), text: text.into(), resolved, source_at })
+}
+
+/// A text that an earlier run found good, with the source as it was then.
+pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
+    let text = parse(&good.path, name, good.text, good.resolved)?;
+    let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
+    let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
+    let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };
+    let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
+    match judge(&on_disk, text, &facts, validate) {
+        Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
+        Verdict::Bad(errors) => Err(errors),
+        Verdict::Looking | Verdict::Masked => Err(Vec::new()),
+    }
+}
+
+pub(super) fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
+    match validate(&text.unit, facts) {
+        Err(errors) => {
+            // A mistake in config.json has its place there.
+            let line = |error: &SpecError| match error.file {
+                Some(_) => error.to_string(),
+                None => on_disk.at_source(text, error),
+            };
+            Verdict::Bad(errors.iter().map(line).collect())
+        }
+        Ok(more) => Verdict::Good(InForce {
+            file: on_disk.path.clone(),
+            directory: DirectoryId::default(),
+            resolved: text.resolved.clone(),
+            text: Arc::clone(&text.text),
+            unit: Arc::clone(&text.unit),
+            facts: Arc::clone(facts),
+            fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
+            since: WallTime(0),
+            warnings: text.warnings.iter().cloned().chain(more).collect(),
+        }),
+    }
+}
+
+impl OnDisk {
+    /// What is wrong with the source, at the line that names it.
+    pub(super) fn at_source(&self, text: &Text, why: &dyn fmt::Display) -> String {
+        let (line, column) = text.source_at;
+        format!("{}:{line}:{column} {why}", self.path.display())
+    }
+}

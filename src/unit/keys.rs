@@ -1,0 +1,428 @@
+//! Every key of a unit file as data: what it takes, its default, and whether a change of it takes a new container. `moored schema` and the
+//! README's table are made from it; tests hold it against what the parser takes and what a change does.
+
+use serde_json::{Map, Value, json};
+
+use super::Signal;
+use crate::words::CAPABILITIES;
+
+/// What a change of a key does to a container that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It runs on.
+    Live,
+    /// It is replaced.
+    Replace,
+}
+
+/// What a key takes.
+enum Kind {
+    Text,
+    Flag,
+    Path,
+    Duration,
+    Size {
+        least: u64,
+    },
+    Whole {
+        most: u64,
+    },
+    Number {
+        least: f64,
+        most: f64,
+    },
+    Word(&'static [&'static str]),
+    Pattern(&'static str),
+    Signal,
+    Args,
+    Env,
+    Capabilities,
+    /// One string or several.
+    Texts,
+    /// Units with a state each, or a table.
+    Dependencies,
+    Object,
+}
+
+/// One key.
+struct Key {
+    /// With its tables: `restart.limit.burst`; `mount[].target` where there may be several.
+    name: &'static str,
+    kind: Kind,
+    /// For people; where it differs between kinds of units, both.
+    default: &'static str,
+    class: Class,
+    /// A value in TOML that is not the default.
+    example: &'static str,
+    about: &'static str,
+}
+
+use Class::{Live, Replace};
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    class: Class,
+    example: &'static str,
+    about: &'static str,
+) -> Key {
+    Key { name, kind, default, class, example, about }
+}
+
+const PAGE: u64 = 4096;
+/// How the keys of one dependency are named: the star is a unit's name.
+const OF_DEPENDENCY: &str = "depends_on.*.";
+const STATES: &[&str] = &["started", "completed"];
+
+const KEYS: &[Key] = &[
+    key("description", Kind::Text, "", Live, "\"Public web front\"", "Free text for people."),
+    key(
+        "hostname",
+        Kind::Pattern("^(%n|[A-Za-z0-9._-]{1,64})$"),
+        "the unit's name",
+        Replace,
+        "\"front\"",
+        "The container's host name.",
+    ),
+    key("enabled", Kind::Flag, "true", Live, "false", "Whether it runs without being started by hand."),
+    key(
+        "type",
+        Kind::Word(&["service", "oneshot"]),
+        "service",
+        Live,
+        "\"oneshot\"",
+        "Whether it stays up or completes.",
+    ),
+    key(
+        "bundle",
+        Kind::Path,
+        "",
+        Replace,
+        "\"/srv/bundles/web\"",
+        "A directory with a config.json. Exactly one of bundle, rootfs, executable.",
+    ),
+    key("rootfs", Kind::Path, "", Replace, "\"/srv/web\"", "A directory that becomes the container's root."),
+    key(
+        "executable",
+        Kind::Path,
+        "",
+        Replace,
+        "\"/usr/local/bin/thing\"",
+        "One static executable, alone in a root made around it.",
+    ),
+    key(
+        "depends_on",
+        Kind::Dependencies,
+        "{}",
+        Live,
+        "{ db = \"started\" }",
+        "Units that it waits for: started, completed, or a table of these:",
+    ),
+    key(
+        "depends_on.*.state",
+        Kind::Word(STATES),
+        "started",
+        Live,
+        "\"completed\"",
+        "What the other one is to have come to.",
+    ),
+    key("depends_on.*.optional", Kind::Flag, "false", Live, "true", "Waited for only while it is on its way."),
+    key(
+        "depends_on.*.on_loss",
+        Kind::Word(&["keep", "stop", "restart"]),
+        "keep",
+        Live,
+        "\"restart\"",
+        "What happens to this one when the other one is lost.",
+    ),
+    key(
+        "on_failure",
+        Kind::Texts,
+        "[]",
+        Live,
+        "[\"alert\"]",
+        "Units started, once, when this one gives up or fails for good.",
+    ),
+    key("condition.path_exists", Kind::Texts, "[]", Live, "\"/dev/ttyUSB0\"", "Holds a start until it is there."),
+    key(
+        "condition.kernel_cmdline",
+        Kind::Texts,
+        "[]",
+        Live,
+        "\"role=db\"",
+        "Holds a start unless the kernel was given this word.",
+    ),
+    key(
+        "process.args",
+        Kind::Args,
+        "the executable",
+        Replace,
+        "[\"/bin/web\", \"8080\"]",
+        "The program and its arguments.",
+    ),
+    key(
+        "process.env",
+        Kind::Env,
+        "{}",
+        Replace,
+        "{ PORT = 8080 }",
+        "Environment; numbers and booleans become strings.",
+    ),
+    key(
+        "process.user",
+        Kind::Text,
+        "root",
+        Replace,
+        "\"1000:1000\"",
+        "USER[:GROUP], numbers or names of the root's own.",
+    ),
+    key("process.cwd", Kind::Path, "/", Replace, "\"/srv\"", "Working directory."),
+    key(
+        "process.init",
+        Kind::Flag,
+        "false",
+        Replace,
+        "true",
+        "A small init as process 1, which reaps and forwards signals.",
+    ),
+    key(
+        "restart.policy",
+        Kind::Word(&["always", "on-success", "on-failure", "on-abnormal", "never"]),
+        "always; oneshot: never",
+        Live,
+        "\"on-failure\"",
+        "After which ends it is started again.",
+    ),
+    key(
+        "restart.delay",
+        Kind::Duration,
+        "100ms",
+        Live,
+        "\"1s\"",
+        "Before the second restart in a row; doubled each time.",
+    ),
+    key("restart.max_delay", Kind::Duration, "60s", Live, "\"2m\"", "The longest delay."),
+    key("restart.reset_after", Kind::Duration, "60s", Live, "\"10s\"", "A run of this length starts the delays anew."),
+    key("restart.limit.burst", Kind::Whole { most: 1000 }, "no limit", Live, "5", "So many starts …"),
+    key("restart.limit.interval", Kind::Duration, "no limit", Live, "\"1m\"", "… in this time, then it stays failed."),
+    key(
+        "restart.on_limit",
+        Kind::Word(&["stay-failed", "reboot"]),
+        "stay-failed",
+        Live,
+        "\"reboot\"",
+        "What happens at the limit.",
+    ),
+    key("stop.signal", Kind::Signal, "SIGTERM", Live, "\"SIGINT\"", "How it is asked to stop."),
+    key("stop.timeout", Kind::Duration, "30s", Live, "\"5s\"", "Then all of it is killed."),
+    key("reload.signal", Kind::Signal, "SIGHUP", Live, "\"SIGUSR1\"", "What `moored reload` sends."),
+    key("reload.exec", Kind::Args, "", Live, "[\"/bin/web\", \"reload\"]", "Or what it runs inside instead."),
+    key("resources.memory", Kind::Size { least: 1 << 20 }, "no limit", Live, "\"64M\"", "Memory."),
+    key("resources.cpus", Kind::Number { least: 0.01, most: 8192.0 }, "no limit", Live, "1.5", "CPU time, in CPUs."),
+    key(
+        "resources.pids",
+        Kind::Whole { most: 1 << 22 },
+        "2048; bundle: config.json's",
+        Live,
+        "100",
+        "Processes and threads.",
+    ),
+    key(
+        "resources.shm",
+        Kind::Size { least: PAGE },
+        "64M; bundle: config.json's",
+        Replace,
+        "\"16M\"",
+        "Size of /dev/shm.",
+    ),
+    key(
+        "network.mode",
+        Kind::Pattern("^(none|host|unit:[A-Za-z0-9][A-Za-z0-9_@-]*)$"),
+        "none; bundle: config.json's",
+        Replace,
+        "\"host\"",
+        "A network of its own with loopback alone, the host's, or another unit's.",
+    ),
+    key("mount[].target", Kind::Path, "", Replace, "\"/data\"", "Where inside."),
+    key("mount[].type", Kind::Word(&["bind", "tmpfs"]), "bind", Replace, "\"tmpfs\"", "What is mounted."),
+    key("mount[].source", Kind::Path, "", Replace, "\"/srv/data\"", "Of a bind mount: what of the host."),
+    key("mount[].read_only", Kind::Flag, "true; tmpfs: false", Replace, "false", "Whether it can be written to."),
+    key(
+        "mount[].require_mountpoint",
+        Kind::Flag,
+        "false",
+        Live,
+        "true",
+        "Holds a start until something is mounted at the source.",
+    ),
+    key("mount[].size", Kind::Size { least: PAGE }, "half of the memory", Replace, "\"16M\"", "Of a tmpfs."),
+    key(
+        "device[].path",
+        Kind::Pattern("^/dev/."),
+        "",
+        Replace,
+        "\"/dev/ttyUSB0\"",
+        "A device node of the host's, made and allowed inside.",
+    ),
+    key("log.max_size", Kind::Size { least: PAGE }, "10M", Live, "\"1M\"", "Of one file; then the next is begun."),
+    key("log.max_files", Kind::Whole { most: 1000 }, "5", Live, "2", "Files kept."),
+    key(
+        "security.capabilities",
+        Kind::Capabilities,
+        "none; bundle: config.json's",
+        Replace,
+        "[\"NET_BIND_SERVICE\"]",
+        "Names of capabilities, or \"docker\" for Docker's list.",
+    ),
+    key(
+        "security.no_new_privileges",
+        Kind::Flag,
+        "true; bundle: config.json's",
+        Replace,
+        "false",
+        "No more rights by set-user-id programs.",
+    ),
+    key(
+        "security.seccomp",
+        Kind::Word(&["default", "unconfined"]),
+        "default; bundle: config.json's",
+        Replace,
+        "\"unconfined\"",
+        "The system call filter.",
+    ),
+    key(
+        "security.read_only",
+        Kind::Flag,
+        "true; bundle: config.json's",
+        Replace,
+        "false",
+        "Whether the root is read-only.",
+    ),
+    key("oci", Kind::Object, "{}", Replace, "{ process.umask = 63 }", "Merged into config.json as it is."),
+];
+
+/// A JSON Schema (draft 2020-12) of a unit file, as TOML maps to JSON.
+pub fn json_schema() -> Value {
+    let mut top = Map::new();
+    for key in KEYS.iter().filter(|key| !key.name.starts_with(OF_DEPENDENCY)) {
+        insert(&mut top, &key.name.split('.').collect::<Vec<_>>(), described(key));
+    }
+    let requires = |name: &str| json!({ "required": [name] });
+    let mut schema = object(top);
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("moored unit file");
+    schema["oneOf"] = ["bundle", "rootfs", "executable"].map(requires).into();
+    let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
+    schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
+    schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
+    for (table, key) in [("mount", "target"), ("device", "path")] {
+        schema["properties"][table]["items"]["required"] = json!([key]);
+    }
+    schema
+}
+
+/// A table of these keys, and of those that are other people's.
+fn object(keys: Map<String, Value>) -> Value {
+    json!({ "type": "object", "properties": keys, "patternProperties": { "^x-": {} }, "additionalProperties": false })
+}
+
+fn insert(keys: &mut Map<String, Value>, path: &[&str], value: Value) {
+    let [first, rest @ ..] = path else { return };
+    if rest.is_empty() {
+        keys.insert((*first).to_owned(), value);
+        return;
+    }
+    let (name, several) = first.strip_suffix("[]").map_or((*first, false), |name| (name, true));
+    let empty = || object(Map::new());
+    let table = keys
+        .entry(name)
+        .or_insert_with(|| if several { json!({ "type": "array", "items": empty() }) } else { empty() });
+    let table = if several { &mut table["items"] } else { table };
+    if let Some(keys) = table["properties"].as_object_mut() {
+        insert(keys, rest, value);
+    }
+}
+
+fn described(key: &Key) -> Value {
+    let mut schema = kind(&key.kind);
+    schema["description"] = json!(key.about);
+    schema["x-default"] = json!(key.default);
+    schema["x-class"] = json!(class(key.class));
+    schema
+}
+
+fn kind(kind: &Kind) -> Value {
+    let text = json!({ "type": "string" });
+    let pattern = |pattern: &str| json!({ "type": "string", "pattern": pattern });
+    match kind {
+        Kind::Text => text,
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Path => json!({ "type": "string", "minLength": 1, "maxLength": 4095 }),
+        Kind::Duration => pattern("^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"),
+        Kind::Size { least } => json!({ "anyOf": [
+            { "type": "string", "pattern": "^[0-9]+[KMGT]?$" },
+            { "type": "integer", "minimum": least },
+        ] }),
+        Kind::Whole { most } => json!({ "type": "integer", "minimum": 1, "maximum": most }),
+        Kind::Number { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
+        Kind::Word(words) => json!({ "enum": words }),
+        Kind::Pattern(text) => pattern(text),
+        Kind::Signal => json!({ "anyOf": [
+            { "type": "string", "pattern": signal_pattern() },
+            { "type": "integer", "minimum": 1, "maximum": 64 },
+        ] }),
+        Kind::Args => json!({ "type": "array", "items": text, "minItems": 1 }),
+        Kind::Env => json!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } }),
+        Kind::Capabilities => json!({ "anyOf": [
+            { "const": "docker" },
+            { "type": "array", "items": { "type": "string", "pattern": capability_pattern() } },
+        ] }),
+        Kind::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
+        Kind::Dependencies => {
+            let mut keys = Map::new();
+            for key in KEYS {
+                if let Some(name) = key.name.strip_prefix(OF_DEPENDENCY) {
+                    keys.insert(name.to_owned(), described(key));
+                }
+            }
+            json!({ "type": "object", "additionalProperties": { "anyOf": [{ "enum": STATES }, object(keys)] } })
+        }
+        Kind::Object => json!({ "type": "object" }),
+    }
+}
+
+/// In capitals or in small letters.
+fn either_case<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.flat_map(|word| [word.to_ascii_uppercase(), word.to_ascii_lowercase()]).collect::<Vec<_>>().join("|")
+}
+
+fn signal_pattern() -> String {
+    let names = either_case(Signal::names().iter().copied());
+    format!("^((SIG|sig)?({names}|RTMIN([+][0-9]+)?|RTMAX(-[0-9]+)?)|[1-9]|[1-5][0-9]|6[0-4])$")
+}
+
+fn capability_pattern() -> String {
+    format!("^((CAP_|cap_)?({})|docker)$", either_case(CAPABILITIES.iter().copied()))
+}
+
+fn class(class: Class) -> &'static str {
+    match class {
+        Class::Live => "live",
+        Class::Replace => "replace",
+    }
+}
+
+/// The same in Markdown, a row for each key.
+pub fn markdown_table() -> String {
+    let mut table = "| key | default | a change is | |\n|---|---|---|---|\n".to_owned();
+    for key in KEYS {
+        let (name, default, class) = (key.name, key.default, class(key.class));
+        let default = if default.is_empty() { "–" } else { default };
+        table.push_str(&format!("| `{name}` | {default} | {class} | {} Like `{}`. |\n", key.about, key.example));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests;
