@@ -9,12 +9,15 @@
 //! | `Stop` | that it is stopping, why, and its deadline | the signal is sent (again) |
 //! | `Kill` | the count of kills | the kill is sent (again) |
 //! | `Signal` | nothing: a client waits for it | lost; the client sees its connection break |
+//! | `Rely` | the generations | asked again |
+//! | `Raise` | the wish to start, and whose end it is for | asked again |
 //! | `Reload` | the request | asked again until `Reloaded` |
 //! | `Update` | the new terms | limits are asked for until `Limited` |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Forget` | the floor of generations | asked again |
 //! | `Reboot` | nothing | asked again |
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,6 +39,8 @@ pub enum Action {
         fingerprint: Fingerprint,
         /// Whose network namespace to join.
         join: Option<ContainerId>,
+        /// Dependencies with `on_loss` that are there, with their generations.
+        relies: BTreeMap<UnitName, u64>,
     },
     /// Send the stop signal, if pid 1 of the container handles or blocks it. Answer: `StopSent` or `StopUnhandled`.
     Stop {
@@ -50,6 +55,20 @@ pub enum Action {
     Kill {
         /// Which.
         id: ContainerId,
+    },
+    /// Remember that these dependencies with `on_loss` were there in its life.
+    Rely {
+        /// Which.
+        id: ContainerId,
+        /// By unit, with their generations.
+        relies: BTreeMap<UnitName, u64>,
+    },
+    /// Want a unit started because another one, whose `on_failure` names it, gave up or failed for good.
+    Raise {
+        /// Which.
+        unit: UnitName,
+        /// The last generation of the one that failed.
+        failed: ContainerId,
     },
     /// Send a client's signal to pid 1 of the container. No answer.
     Signal {
@@ -107,11 +126,12 @@ impl Action {
             Action::Start { id, .. }
             | Action::Stop { id, .. }
             | Action::Kill { id }
+            | Action::Rely { id, .. }
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
             | Action::Update { id, .. }
             | Action::Clear { id } => &id.unit,
-            Action::Forget { unit } | Action::Reboot { unit } => unit,
+            Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => unit,
         }
     }
 
@@ -124,8 +144,9 @@ impl Action {
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
             | Action::Update { id, .. }
+            | Action::Rely { id, .. }
             | Action::Clear { id } => Some(id.generation),
-            Action::Forget { .. } | Action::Reboot { .. } => None,
+            Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => None,
         }
     }
 }
@@ -135,12 +156,14 @@ impl Observed {
     #[must_use]
     pub fn begin(&mut self, action: &Action, now: Now) -> bool {
         match action {
-            Action::Start { id, unit, fingerprint, join } => {
+            Action::Start { id, unit, fingerprint, join, relies } => {
                 let run = Run::new(unit, *fingerprint, join.clone(), now.boot);
-                self.seen_mut(&id.unit).begin_start(id, run, unit.enabled)
+                self.seen_mut(&id.unit).begin_start(id, run, relies, unit.enabled)
             }
             Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
             Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
+            Action::Rely { id, relies } => self.live_mut(id).is_some_and(|live| live.begin_rely(relies)),
+            Action::Raise { unit, failed } => self.seen_mut(unit).begin_raise(failed, now.boot),
             Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
             Action::Reload { id, .. } => self.live_mut(id).is_some_and(Live::begin_reload),
             Action::Update { id, unit, limits } => {
@@ -169,7 +192,7 @@ impl Observed {
 }
 
 impl Seen {
-    fn begin_start(&mut self, id: &ContainerId, run: Run, enabled: bool) -> bool {
+    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, enabled: bool) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
         }
@@ -179,8 +202,16 @@ impl Seen {
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !enabled, false);
         self.trouble = None;
-        self.live = Some(Live::new(id.clone(), run, used));
+        self.live = Some(Live { relies: relies.clone(), ..Live::new(id.clone(), run, used) });
         true
+    }
+
+    /// As a client's start, but that nobody's hold is lifted by it, and that one which is up is left alone.
+    fn begin_raise(&mut self, failed: &ContainerId, now: BootTime) -> bool {
+        let is_up = self.live.as_ref().is_some_and(Live::is_up);
+        let idle = !is_up && self.hold_at(now).is_none();
+        (self.start_now, self.manual) = (self.start_now || idle, self.manual || idle);
+        self.raised.insert(failed.unit.clone(), failed.generation) != Some(failed.generation)
     }
 
     /// Whether a start that is begun now with this text is one that the policy makes.
@@ -208,6 +239,11 @@ impl Live {
             State::Stopping(stopping) => stopping.killing.begin(now),
             State::Ended(ended) => ended.killing.begin(now),
         }
+    }
+
+    fn begin_rely(&mut self, relies: &BTreeMap<UnitName, u64>) -> bool {
+        self.relies.extend(relies.iter().map(|(unit, generation)| (unit.clone(), *generation)));
+        true
     }
 
     fn begin_signal(&mut self, signal: Signal) -> bool {
@@ -239,6 +275,8 @@ impl fmt::Display for Action {
             Action::Start { id, .. } => write!(f, "start {id}"),
             Action::Stop { id, why, .. } => write!(f, "stop {id}: {why}"),
             Action::Kill { id } => write!(f, "kill {id}"),
+            Action::Rely { id, .. } => write!(f, "note the dependencies of {id}"),
+            Action::Raise { unit, failed } => write!(f, "start {unit}, because {failed} was the last try"),
             Action::Signal { id, signal } => write!(f, "signal {id} with {}", signal.0),
             Action::Reload { id, .. } => write!(f, "reload {id}"),
             Action::Update { id, .. } => write!(f, "update {id}"),

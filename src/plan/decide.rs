@@ -1,14 +1,17 @@
 //! The two questions that everything else follows from: why must a live generation stop, and what keeps a unit without one
 //! from starting. The plan and the words for people both come from these answers, so they cannot disagree.
 
+use std::cell::{OnceCell, RefCell};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::{Desired, Want};
 use super::exit::ExitRecord;
 use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
+use super::order::{LOSS_CHAIN_MAX, Lack};
+use super::status::Tie;
 use super::time::BootTime;
-use crate::unit::{ContainerId, Fingerprint, Network, UnitName};
+use crate::unit::{Condition, ContainerId, Fingerprint, Network, UnitName};
 
 /// Everything there is to look at, at one moment.
 pub(super) struct World<'a> {
@@ -17,6 +20,12 @@ pub(super) struct World<'a> {
     pub now: BootTime,
     /// By the generation whose network they share.
     joiners: BTreeMap<&'a ContainerId, Vec<&'a Live>>,
+    /// By the unit that they depend on; sought when something is to stop.
+    pub(super) dependents: OnceCell<BTreeMap<&'a UnitName, Vec<&'a UnitName>>>,
+    /// See [`order`](super::order); sought when a unit with dependencies is to start.
+    pub(super) entangled: OnceCell<BTreeSet<&'a UnitName>>,
+    /// Whether the generation of a unit that is up has no reason to stop, as far as it was asked.
+    pub(super) stays: RefCell<BTreeMap<&'a UnitName, bool>>,
 }
 
 /// One unit in it: declared, known, or both.
@@ -37,8 +46,6 @@ pub(super) enum Rest<'a> {
     Held(&'a Hold),
     /// `enabled = false`, and nobody started it by hand.
     Disabled,
-    /// It would share its own network, through these.
-    Cycle(Vec<&'a UnitName>),
     /// Ended well, and the policy wants no other start.
     Completed,
     /// Ended badly, and the policy wants no other start.
@@ -47,13 +54,19 @@ pub(super) enum Rest<'a> {
     GaveUp(&'a ExitRecord),
     /// The policy's next start is not due yet.
     Backoff(&'a ExitRecord, BootTime),
+    /// It would wait for itself, through these.
+    Cycle(Vec<&'a UnitName>),
+    /// These dependencies are not there.
+    Needs(Vec<Lack<'a>>),
+    /// The host is not as it must be.
+    Unmet(&'a Condition),
     /// The unit whose network it is to share does not run.
     WaitsFor(&'a UnitName),
     /// To be started now, in the network of that generation.
     Due(Option<&'a ContainerId>),
 }
 
-/// How many links from one unit's network to the next are followed. A longer ring is not named, it only waits.
+/// How many links from one unit's network to the next are followed.
 const NETWORK_CHAIN_MAX: usize = 32;
 
 /// What is known of a unit that nothing is known of.
@@ -67,6 +80,7 @@ static UNSEEN: Seen = Seen {
     manual: false,
     start_now: false,
     fresh: false,
+    raised: BTreeMap::new(),
     restarts: 0,
     trouble: None,
 };
@@ -79,12 +93,21 @@ impl<'a> World<'a> {
                 joiners.entry(owner).or_default().push(live);
             }
         }
-        World { desired, observed, now, joiners }
+        let (dependents, entangled) = (OnceCell::new(), OnceCell::new());
+        World { desired, observed, now, joiners, dependents, entangled, stays: RefCell::default() }
     }
 
     pub fn view(&self, name: &'a UnitName) -> View<'a> {
         let seen = self.observed.unit(name).unwrap_or(&UNSEEN);
         View { name, want: self.desired.units.get(name), seen }
+    }
+
+    /// The same by a name of any lifetime; `None` if nothing is known of it.
+    pub(super) fn find(&self, name: &UnitName) -> Option<View<'a>> {
+        let want = self.desired.units.get_key_value(name);
+        let seen = self.observed.units.get_key_value(name);
+        let name = want.map(|(name, _)| name).or(seen.map(|(name, _)| name))?;
+        Some(self.view(name))
     }
 
     /// Every unit once, in name order: the union of two sorted maps.
@@ -107,10 +130,15 @@ impl<'a> World<'a> {
 
     /// Why the generation that is up must stop; `None` lets it run.
     pub fn stop_reason(&self, view: View<'a>, live: &Live) -> Option<Why> {
-        self.stop_reason_within(view, live, NETWORK_CHAIN_MAX)
+        self.stop_reason_within(view, live, NETWORK_CHAIN_MAX, LOSS_CHAIN_MAX)
     }
 
-    fn stop_reason_within(&self, view: View<'a>, live: &Live, chain: usize) -> Option<Why> {
+    /// The same, following dependencies only so far.
+    pub(super) fn stop_reason_after(&self, view: View<'a>, live: &Live, losses: usize) -> Option<Why> {
+        self.stop_reason_within(view, live, NETWORK_CHAIN_MAX, losses)
+    }
+
+    fn stop_reason_within(&self, view: View<'a>, live: &Live, chain: usize, losses: usize) -> Option<Why> {
         if self.observed.shutdown.is_some() {
             return Some(Why::Shutdown);
         }
@@ -121,8 +149,11 @@ impl<'a> World<'a> {
         if !want.unit.enabled && !view.seen.manual {
             return Some(Why::Disabled);
         }
-        if let Some(owner) = live.run.joined.as_ref().filter(|owner| !self.stands(owner, chain)) {
+        if let Some(owner) = live.run.joined.as_ref().filter(|owner| !self.stands(owner, chain, losses)) {
             return Some(Why::Network(owner.unit.clone()));
+        }
+        if let Some(lost) = self.loss(want, live, losses) {
+            return Some(lost);
         }
         let replace = match (live.restart, live.run.fingerprint == want.fingerprint) {
             (true, _) => Why::Restart,
@@ -130,91 +161,99 @@ impl<'a> World<'a> {
             (false, true) => return None,
         };
         // What could not start again is not stopped for the sake of a start.
-        self.network_cycle(view.name, want).is_none().then_some(replace)
+        (!self.is_tied(view) || self.ring(view.name).is_none()).then_some(replace)
     }
 
     /// Whether this very generation is up and may go on. (Up, not running: after a crash the word that it runs may be
     /// missing, while one that shares its network is proof of it.)
-    fn stands(&self, id: &'a ContainerId, chain: usize) -> bool {
+    fn stands(&self, id: &ContainerId, chain: usize, losses: usize) -> bool {
         let Some(chain) = chain.checked_sub(1) else { return false };
-        let view = self.view(&id.unit);
+        let Some(view) = self.find(&id.unit) else { return false };
         let live = view.seen.live.as_ref().filter(|live| live.id == *id && live.is_up());
-        live.is_some_and(|live| self.stop_reason_within(view, live, chain).is_none())
+        live.is_some_and(|live| self.stop_reason_within(view, live, chain, losses).is_none())
     }
 
-    /// A generation that shares the network of `id` and is yet to stop; one that is stuck is not waited for.
-    pub fn joiner_in_the_way(&self, id: &ContainerId) -> Option<&'a UnitName> {
-        let joiners = self.joiners.get(id)?;
-        joiners.iter().find(|live| live.is_alive() && live.stuck_since(self.now).is_none()).map(|live| &live.id.unit)
+    /// A unit that is to stop before this generation, which is to stop for `why`; one that is stuck is not waited for.
+    pub fn in_the_way(&self, live: &Live, why: &Why) -> Option<(&'a UnitName, Tie)> {
+        let joiners = self.joiners.get(&live.id).into_iter().flatten();
+        let mut joiners = joiners.filter(|live| live.is_alive() && live.stuck_since(self.now).is_none());
+        let joiner = joiners.next().map(|live| (&live.id.unit, Tie::Network));
+        joiner.or_else(|| self.dependent_in_the_way(live, why).map(|unit| (unit, Tie::Dependency)))
     }
 
     /// What a unit without a live generation is doing.
     pub fn rest(&self, view: View<'a>) -> Rest<'a> {
+        self.rest_itself(view).unwrap_or_else(|| view.want.map_or(Rest::Removed, |want| self.due(view, want)))
+    }
+
+    /// What keeps it from a start that is a matter of itself; `None`: it is to start as soon as others and the host let it.
+    pub(super) fn rest_itself(&self, view: View<'a>) -> Option<Rest<'a>> {
         let seen = view.seen;
         if self.observed.shutdown.is_some() {
-            return Rest::Down;
+            return Some(Rest::Down);
         }
-        let Some(want) = view.want else { return Rest::Removed };
+        let Some(want) = view.want else { return Some(Rest::Removed) };
         if let Some(hold) = seen.hold_at(self.now) {
-            return Rest::Held(hold);
+            return Some(Rest::Held(hold));
         }
         if !want.unit.enabled && !seen.manual {
-            return Rest::Disabled;
-        }
-        if let Some(cycle) = self.network_cycle(view.name, want) {
-            return Rest::Cycle(cycle);
+            return Some(Rest::Disabled);
         }
         let wished = seen.start_now || seen.fresh;
         match &seen.last {
             Some(last) if !wished && last.stopped.is_none() => self.after_end(want, seen, last),
-            Some(_) | None => self.due(want),
+            Some(_) | None => None,
         }
     }
 
     /// After a run that ended by itself: another text starts anew, the same one as its policy says.
-    fn after_end(&self, want: &'a Want, seen: &Seen, last: &'a ExitRecord) -> Rest<'a> {
+    fn after_end(&self, want: &'a Want, seen: &Seen, last: &'a ExitRecord) -> Option<Rest<'a>> {
         let restart = &want.unit.restart;
         let next_at = seen.backoff.next_at(restart, last);
         if last.fingerprint != want.fingerprint {
             // Started by hand, ended, then edited: a unit that is not enabled does not rise by itself.
-            if want.unit.enabled { self.due(want) } else { Rest::Disabled }
+            (!want.unit.enabled).then_some(Rest::Disabled)
         } else if !last.outcome.is_restarted_by(restart.policy) {
-            if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) }
+            Some(if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) })
         } else if seen.backoff.is_spent(restart, next_at) {
-            Rest::GaveUp(last)
+            Some(Rest::GaveUp(last))
         } else if next_at > self.now {
-            Rest::Backoff(last, next_at)
+            Some(Rest::Backoff(last, next_at))
         } else {
-            self.due(want)
+            None
         }
     }
 
-    fn due(&self, want: &'a Want) -> Rest<'a> {
+    /// What others and the host have to say to a start.
+    fn due(&self, view: View<'a>, want: &'a Want) -> Rest<'a> {
+        if self.is_tied(view) {
+            if let Some(ring) = self.ring(view.name) {
+                return Rest::Cycle(ring);
+            }
+            let lacks = self.lacks(want);
+            if !lacks.is_empty() {
+                return Rest::Needs(lacks);
+            }
+        }
+        if let Some(condition) = self.unmet(want) {
+            return Rest::Unmet(condition);
+        }
         let Some(owner) = network_owner(want) else { return Rest::Due(None) };
         let running = self.view(owner).seen.running().map(|live| &live.id);
-        match running.filter(|id| self.stands(id, NETWORK_CHAIN_MAX)) {
+        match running.filter(|id| self.stands(id, NETWORK_CHAIN_MAX, LOSS_CHAIN_MAX)) {
             Some(id) => Rest::Due(Some(id)),
             None => Rest::WaitsFor(owner),
         }
     }
 
-    /// The ring of units through which `name` would share its own network, beginning and ending with it.
-    fn network_cycle(&self, name: &'a UnitName, want: &'a Want) -> Option<Vec<&'a UnitName>> {
-        let mut owner = network_owner(want)?;
-        let mut ring = vec![name];
-        while ring.len() <= NETWORK_CHAIN_MAX {
-            ring.push(owner);
-            if owner == name {
-                return Some(ring);
-            }
-            owner = network_owner(self.desired.units.get(owner)?)?;
-        }
-        None
+    /// Its text names other units that it waits for.
+    fn is_tied(&self, view: View<'a>) -> bool {
+        view.want.is_some_and(|want| !want.unit.depends_on.is_empty() || network_owner(want).is_some())
     }
 }
 
 /// The unit whose network this one shares.
-fn network_owner(want: &Want) -> Option<&UnitName> {
+pub(super) fn network_owner(want: &Want) -> Option<&UnitName> {
     match &want.unit.network {
         Some(Network::Unit(owner)) => Some(owner),
         Some(Network::None | Network::Host) | None => None,
@@ -234,7 +273,7 @@ impl Seen {
 
 impl Live {
     /// Something of its program may still run.
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         match self.state {
             State::Starting | State::Running { .. } | State::Stopping(_) => true,
             State::Ended(_) => false,

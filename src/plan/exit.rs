@@ -83,6 +83,15 @@ impl Outcome {
         }
     }
 
+    /// Its program is known to have run, however it ended.
+    pub fn has_run(&self) -> bool {
+        match self {
+            Outcome::Exited { exit: Exit::Code(_) | Exit::Signal(_), .. } => true,
+            Outcome::Exited { exit: Exit::Unknown, .. } => false,
+            Outcome::StartFailed { .. } => false,
+        }
+    }
+
     /// Ended by something other than its own decision: a signal, OOM, or nobody knows (systemd's on-abnormal).
     pub fn is_abnormal(&self) -> bool {
         match self {

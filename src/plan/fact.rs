@@ -6,10 +6,12 @@
 //! cgroup and the log of each ended one (`CgroupEmpty`, `Drained`). Only a client's wishes must be on disk before its answer.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, shortened};
+use super::host::Presence;
 use super::observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
 };
@@ -145,6 +147,18 @@ pub enum Fact {
         /// Which signal.
         signal: Signal,
     },
+    /// A path that a condition names was looked at.
+    Found {
+        /// As the unit names it.
+        path: PathBuf,
+        /// What is there.
+        presence: Presence,
+    },
+    /// The kernel's command line was read: it stays the same.
+    Booted {
+        /// /proc/cmdline.
+        cmdline: String,
+    },
     /// Everything is to stop, for good.
     Shutdown {
         /// By whom.
@@ -193,6 +207,15 @@ impl fmt::Display for Fact {
             Fact::ClientRestart { unit } => write!(f, "restart of {unit} asked for"),
             Fact::ClientReload { unit } => write!(f, "reload of {unit} asked for"),
             Fact::ClientKill { unit, signal } => write!(f, "signal {} for {unit} asked for", signal.0),
+            Fact::Found { path, presence } => {
+                let what = match presence {
+                    Presence { exists: false, .. } => "is not there",
+                    Presence { is_mount_point: false, .. } => "is there",
+                    Presence { is_mount_point: true, .. } => "is there and a mount point",
+                };
+                write!(f, "{} {what}", path.display())
+            }
+            Fact::Booted { cmdline } => write!(f, "booted with {cmdline}"),
             Fact::Shutdown { by } => write!(f, "shutdown by {by}"),
         }
     }
@@ -231,7 +254,7 @@ impl Fact {
             | Fact::ClientRestart { unit }
             | Fact::ClientReload { unit }
             | Fact::ClientKill { unit, .. } => Some(unit),
-            Fact::Shutdown { .. } => None,
+            Fact::Found { .. } | Fact::Booted { .. } | Fact::Shutdown { .. } => None,
         }
     }
 
@@ -258,6 +281,8 @@ impl Fact {
             | Fact::ClientRestart { .. }
             | Fact::ClientReload { .. }
             | Fact::ClientKill { .. }
+            | Fact::Found { .. }
+            | Fact::Booted { .. }
             | Fact::Shutdown { .. } => None,
         }
     }
@@ -292,6 +317,8 @@ impl Observed {
             Fact::ClientRestart { unit } => self.seen_mut(unit).client_restart(),
             Fact::ClientReload { unit } => self.seen_mut(unit).client_reload(),
             Fact::ClientKill { unit, signal } => self.seen_mut(unit).client_kill(*signal),
+            Fact::Found { path, presence } => self.host.found(path, *presence),
+            Fact::Booted { cmdline } => self.host.booted_with(cmdline),
             Fact::Shutdown { by } => self.begin_shutdown(by, now.boot),
         }
     }

@@ -21,10 +21,11 @@
 //! # Who wins
 //!
 //! A running generation stops for the first of: shutdown, its file removed, a hold, not enabled (unless by hand), the
-//! network it shares gone, a client's restart, a changed text. A unit without one starts unless, first of: shutdown, removed, held, not
-//! enabled, a ring of shared networks; then a client's wish beats its end, its policy, its limit and its backoff; a run
-//! that we stopped ourselves, or one of another text, is not held against it; and the unit whose network it shares must
-//! run. A unit whose network is shared stops after those that share it (not waiting for one that is stuck).
+//! network it shares gone, a dependency lost that it cannot be without (`on_loss`), a client's restart, a changed text. A unit without one
+//! starts unless, first of: shutdown, removed, held, not enabled; then a client's wish beats its end, its policy, its limit and its backoff; a
+//! run that we stopped ourselves, or one of another text, is not held against it; then it must wait for itself in no ring, its
+//! dependencies must be there, the host must meet its conditions, and the unit whose network it shares must run. A unit stops after those that
+//! share its network, and after those that depend on it and are to stop too (`order`; not waiting for one that is stuck).
 //!
 //! # Why so
 //!
@@ -38,7 +39,11 @@ mod decide;
 mod desired;
 mod exit;
 mod fact;
+mod host;
 mod observed;
+mod order;
+#[cfg(test)]
+mod order_tests;
 mod reconcile;
 mod status;
 mod time;
@@ -47,10 +52,11 @@ pub use action::Action;
 pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
+pub use host::{Host, Presence};
 pub use observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
     Why, Wishes,
 };
 pub use reconcile::{Plan, reconcile};
-pub use status::{Phase, Reason, Remains, Status, Statuses, status, statuses};
+pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
 pub use time::{BootTime, Now, WallTime};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::doubled;
 use super::exit::ExitRecord;
+use super::host::Host;
 use super::time::{BootTime, WallTime};
 use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
 
@@ -23,6 +24,9 @@ pub struct Observed {
     pub floor: u64,
     /// Everything is to stop, for good.
     pub shutdown: Option<Shutdown>,
+    /// What is known of the host in this life.
+    #[serde(skip)]
+    pub host: Host,
     /// A reboot was asked for in this life.
     #[serde(skip)]
     pub rebooting: bool,
@@ -65,6 +69,9 @@ pub struct Seen {
     pub start_now: bool,
     /// The file was gone meanwhile: ends before that count for nothing.
     pub fresh: bool,
+    /// Of each unit whose `on_failure` started this one, the generation whose end did it last: it does so once. As many as name it.
+    #[serde(default)]
+    pub raised: BTreeMap<UnitName, u64>,
     /// Restarts that the policy made.
     pub restarts: u64,
     /// The last action that failed, for people.
@@ -84,6 +91,9 @@ pub struct Live {
     pub state: State,
     /// What of the unit's marks its start used up; if it turns out that it never started, they stand again.
     pub used: Wishes,
+    /// The generations of dependencies with `on_loss` with which it was there together. No later edit makes a loss of what never was.
+    #[serde(default)]
+    pub relies: BTreeMap<UnitName, u64>,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload.
@@ -256,6 +266,8 @@ pub enum Why {
     Changed,
     /// The unit whose network it shares stops or has another generation.
     Network(UnitName),
+    /// A dependency is lost, and `on_loss` says so.
+    Dependency(UnitName),
 }
 
 /// A stop mark: stays until a start, its time, or the removal of the file; survives restarts.
@@ -329,8 +341,8 @@ const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
 impl Live {
     /// A generation that was just begun.
     pub(super) fn new(id: ContainerId, run: Run, used: Wishes) -> Live {
-        let (state, signals) = (State::Starting, Vec::new());
-        Live { id, run, pid: None, state, used, restart: false, reload: None, limits_asked: None, signals }
+        let (state, signals, relies) = (State::Starting, Vec::new(), BTreeMap::new());
+        Live { id, run, pid: None, state, used, relies, restart: false, reload: None, limits_asked: None, signals }
     }
 
     /// Limits that its cgroup is still to be asked for.
@@ -423,6 +435,7 @@ impl std::fmt::Display for Why {
             Why::Restart => f.write_str("restart asked for"),
             Why::Disabled => f.write_str("not enabled"),
             Why::Changed => f.write_str("its file changed"),
+            Why::Dependency(unit) => write!(f, "{unit}, which it depends on, is gone or was started anew"),
             Why::Network(unit) => write!(f, "it shares the network of {unit}, which stops or changed"),
         }
     }

@@ -3,6 +3,7 @@
 //! It looks at everything each time and compares what is with what should be. In-flight marks that
 //! [`Observed::begin`] made keep it from asking twice.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, reload_of};
@@ -42,14 +43,15 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan 
     plan
 }
 
-fn plan_live(world: &World, view: View, live: &Live, plan: &mut Plan) {
+fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan) {
     match &live.state {
         State::Starting | State::Running { .. } => match world.stop_reason(view, live) {
             None => {
                 plan_terms(view.want, live, plan);
+                plan_relies(world, view.want, live, plan);
                 plan_wishes(view.want, live, plan);
             }
-            Some(_) if world.joiner_in_the_way(&live.id).is_some() => {}
+            Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {
                 let signal = live.pid.map(|_| live.run.stop_signal);
                 plan.actions.push(Action::Stop { id: live.id.clone(), signal, why });
@@ -67,6 +69,14 @@ fn plan_terms(want: Option<&Want>, live: &Live, plan: &mut Plan) {
     let limits = live.limits_to_ask(&want.unit);
     if limits.is_some() || live.run.terms(&want.unit) != live.run {
         plan.actions.push(Action::Update { id: live.id.clone(), unit: want.unit.clone(), limits });
+    }
+}
+
+/// Dependencies with `on_loss` that have come, or that the text names since.
+fn plan_relies(world: &World, want: Option<&Want>, live: &Live, plan: &mut Plan) {
+    let relies = want.map(|want| world.new_relies(want, &live.relies)).unwrap_or_default();
+    if !relies.is_empty() {
+        plan.actions.push(Action::Rely { id: live.id.clone(), relies });
     }
 }
 
@@ -110,14 +120,18 @@ fn plan_ended(live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
     }
 }
 
-fn plan_rest(world: &World, view: View, plan: &mut Plan) {
+fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     match world.rest(view) {
         Rest::Due(join) => plan.actions.extend(start(world, view, join)),
         Rest::Backoff(_, next_at) => plan.wake(next_at),
         Rest::Held(hold) => hold.until.iter().for_each(|until| plan.wake(until.boot)),
-        Rest::GaveUp(_) => plan.actions.extend(reboot(world, view)),
-        Rest::Down | Rest::Removed | Rest::Disabled | Rest::Cycle(_) => {}
-        Rest::Completed | Rest::Failed(_) | Rest::WaitsFor(_) => {}
+        Rest::Failed(last) => plan.actions.extend(world.raises(view, last)),
+        Rest::GaveUp(last) => {
+            plan.actions.extend(world.raises(view, last));
+            plan.actions.extend(reboot(world, view));
+        }
+        Rest::Down | Rest::Removed | Rest::Disabled | Rest::Cycle(_) | Rest::Completed => {}
+        Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) => {}
     }
 }
 
@@ -125,7 +139,8 @@ fn start(world: &World, view: View, join: Option<&ContainerId>) -> Option<Action
     let want = view.want?;
     let used = world.observed.unit(view.name).map_or(world.observed.floor, |seen| seen.high_water);
     let id = ContainerId { unit: view.name.clone(), generation: used.checked_add(1)? };
-    Some(Action::Start { id, unit: want.unit.clone(), fingerprint: want.fingerprint, join: join.cloned() })
+    let (unit, fingerprint, join) = (want.unit.clone(), want.fingerprint, join.cloned());
+    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()) })
 }
 
 fn reboot(world: &World, view: View) -> Option<Action> {

@@ -9,8 +9,9 @@ use super::decide::{Rest, View, World};
 use super::desired::Desired;
 use super::exit::{ExitRecord, Outcome};
 use super::observed::{Ended, Hold, Live, Observed, State, Stopping, Why};
+use super::order::Lack;
 use super::time::{BootTime, WallTime};
-use crate::unit::UnitName;
+use crate::unit::{Condition, Need, UnitName};
 
 /// The one word. (`ready` comes with readiness probes.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,26 @@ pub struct Status {
     pub since: Option<BootTime>,
 }
 
+/// A dependency that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// Which unit.
+    pub unit: UnitName,
+    /// What it should have come to.
+    pub need: Need,
+    /// Why it does not come by itself.
+    pub why: Option<&'static str>,
+}
+
+/// Why one unit stops before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tie {
+    /// It shares its network.
+    Network,
+    /// It depends on it.
+    Dependency,
+}
+
 /// Why a unit is in its phase; [`Reason::words`] says it to people.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reason {
@@ -58,8 +79,22 @@ pub enum Reason {
     Held(Hold),
     /// `enabled = false`.
     Disabled,
-    /// It would share its own network, through these.
+    /// It would wait for itself, through these.
     Cycle(Vec<UnitName>),
+    /// Dependencies are not there.
+    Needs {
+        /// Which, at least one.
+        lacking: Vec<Lacking>,
+        /// One of them, or one that they wait for, does not come by itself.
+        stalled: bool,
+    },
+    /// The host is not as it must be.
+    Unmet {
+        /// The first condition that is not met.
+        condition: Condition,
+        /// It was looked at.
+        known: bool,
+    },
     /// The unit whose network it is to share does not run.
     WaitsFor(UnitName),
     /// It starts in this very round.
@@ -98,7 +133,9 @@ pub enum Reason {
         /// Why it is to stop.
         why: Why,
         /// Who stops first.
-        joiner: UnitName,
+        unit: UnitName,
+        /// Why that one is first.
+        tie: Tie,
     },
     /// The stop signal was sent.
     Stopping {
@@ -163,21 +200,22 @@ impl<'w> Statuses<'w> {
     }
 
     /// What this unit is doing; `None` if it is neither declared nor known.
-    pub fn get(&self, unit: &'w UnitName) -> Option<Status> {
+    pub fn get(&self, unit: &UnitName) -> Option<Status> {
         let Statuses(world) = self;
-        let exists = world.desired.units.contains_key(unit) || world.observed.units.contains_key(unit);
-        exists.then(|| status_of(world, world.view(unit)))
+        let wanted = world.desired.units.get_key_value(unit).map(|(name, _)| name);
+        let name = wanted.or_else(|| world.observed.units.get_key_value(unit).map(|(name, _)| name))?;
+        Some(status_of(world, world.view(name)))
     }
 }
 
-fn status_of(world: &World, view: View) -> Status {
+fn status_of<'a>(world: &World<'a>, view: View<'a>) -> Status {
     match &view.seen.live {
         Some(live) => live_status(world, view, live),
-        None => rest_status(view, world.rest(view)),
+        None => rest_status(world, view, world.rest(view)),
     }
 }
 
-fn live_status(world: &World, view: View, live: &Live) -> Status {
+fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
     if let Some(since) = live.stuck_since(world.now) {
         return Status { phase: Phase::Stuck, reason: Reason::Stuck { processes: live.left() }, since: Some(since) };
     }
@@ -190,10 +228,11 @@ fn live_status(world: &World, view: View, live: &Live) -> Status {
     Status { phase, reason, since: Some(since) }
 }
 
-fn running_reason(world: &World, view: View, live: &Live) -> Reason {
+fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason {
     let why = world.stop_reason(view, live);
-    match why.zip(world.joiner_in_the_way(&live.id)) {
-        Some((why, joiner)) => Reason::StopsAfter { why, joiner: joiner.clone() },
+    let first = |why: Why| world.in_the_way(live, &why).map(|(unit, tie)| (why, unit.clone(), tie));
+    match why.and_then(first) {
+        Some((why, unit, tie)) => Reason::StopsAfter { why, unit, tie },
         None => Reason::Running,
     }
 }
@@ -216,7 +255,7 @@ fn ended_reason(view: View, live: &Live, ended: &Ended) -> Reason {
     Reason::Clearing { last, left, trouble: view.seen.trouble.clone() }
 }
 
-fn rest_status(view: View, rest: Rest) -> Status {
+fn rest_status<'a>(world: &World<'a>, view: View<'a>, rest: Rest<'a>) -> Status {
     let since = view.seen.last.as_ref().map(|last| last.at);
     let (phase, reason) = match rest {
         Rest::Down => (Phase::Stopped, Reason::Shutdown),
@@ -224,6 +263,13 @@ fn rest_status(view: View, rest: Rest) -> Status {
         Rest::Held(hold) => (Phase::Stopped, Reason::Held(hold.clone())),
         Rest::Disabled => (Phase::Stopped, Reason::Disabled),
         Rest::Cycle(ring) => (Phase::Failed, Reason::Cycle(ring.into_iter().cloned().collect())),
+        Rest::Needs(lacks) => {
+            let lacking = lacks.iter().map(|lack| lacking(world, *lack)).collect();
+            (Phase::Waiting, Reason::Needs { lacking, stalled: world.is_stalled(view) })
+        }
+        // It is the same until the next boot.
+        Rest::Unmet(condition @ Condition::KernelCmdline(_)) => (Phase::Stopped, unmet(world, condition)),
+        Rest::Unmet(condition) => (Phase::Waiting, unmet(world, condition)),
         Rest::Completed => (Phase::Completed, Reason::Completed),
         Rest::Failed(last) => (Phase::Failed, Reason::Failed { last: last.outcome.clone() }),
         Rest::GaveUp(last) => (Phase::Failed, gave_up(view, last)),
@@ -232,6 +278,26 @@ fn rest_status(view: View, rest: Rest) -> Status {
         Rest::Due(_) => (Phase::Waiting, Reason::Due),
     };
     Status { phase, reason, since }
+}
+
+fn unmet(world: &World, condition: &Condition) -> Reason {
+    Reason::Unmet { condition: condition.clone(), known: world.observed.host.knows(condition) }
+}
+
+fn lacking<'a>(world: &World<'a>, lack: Lack<'a>) -> Lacking {
+    let view = world.view(lack.unit);
+    let rest = view.seen.live.is_none().then(|| world.rest(view));
+    let why = rest.and_then(|rest| match rest {
+        Rest::Removed => Some("no such unit"),
+        Rest::Held(_) => Some("stopped by hand"),
+        Rest::Disabled => Some("not enabled"),
+        Rest::Completed => Some("it has ended"),
+        Rest::Failed(_) | Rest::GaveUp(_) | Rest::Cycle(_) => Some("it has failed"),
+        Rest::Backoff(..) => Some("it is backing off"),
+        Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) => Some("it waits itself"),
+        Rest::Down | Rest::Due(_) => None,
+    });
+    Lacking { unit: lack.unit.clone(), need: lack.need, why }
 }
 
 fn gave_up(view: View, last: &ExitRecord) -> Reason {
@@ -256,6 +322,11 @@ impl Live {
 }
 
 impl Reason {
+    /// A unit that waits waits for something that does not come by itself.
+    pub fn is_stalled(&self) -> bool {
+        matches!(self, Reason::Needs { stalled: true, .. } | Reason::Unmet { known: true, .. })
+    }
+
     /// The sentence, as it is at `now`; `clock` writes a time of day in the reader's zone. Pure, hence the argument.
     pub fn words(&self, now: BootTime, clock: &dyn Fn(WallTime) -> String) -> String {
         match self {
@@ -263,7 +334,9 @@ impl Reason {
             Reason::Removed => "its file is gone".to_owned(),
             Reason::Held(hold) => held_words(hold, clock),
             Reason::Disabled => "not enabled".to_owned(),
-            Reason::Cycle(ring) => format!("shares its own network: {}", joined(ring)),
+            Reason::Cycle(ring) => format!("waits for itself: {}", joined(ring)),
+            Reason::Needs { lacking, .. } => needs_words(lacking),
+            Reason::Unmet { condition, .. } => unmet_words(condition),
             Reason::WaitsFor(owner) => format!("waiting for {owner} to run"),
             Reason::Due => "about to start".to_owned(),
             Reason::Backoff { until, attempt, last } => {
@@ -277,7 +350,12 @@ impl Reason {
             }
             Reason::Starting => "starting".to_owned(),
             Reason::Running => String::new(),
-            Reason::StopsAfter { why, joiner } => format!("{why}; stops after {joiner}, which shares its network"),
+            Reason::StopsAfter { why, unit, tie: Tie::Network } => {
+                format!("{why}; stops after {unit}, which shares its network")
+            }
+            Reason::StopsAfter { why, unit, tie: Tie::Dependency } => {
+                format!("{why}; stops after {unit}, which depends on it")
+            }
             Reason::Stopping { why, kill_at } => format!("{why}; killed in {}", Spell(kill_at.since(now))),
             Reason::Killed { why, unhandled: false } => format!("{why}; killed"),
             Reason::Killed { why, unhandled: true } => {
@@ -286,6 +364,22 @@ impl Reason {
             Reason::Clearing { last, left, trouble } => clearing_words(last.as_ref(), *left, trouble.as_deref()),
             Reason::Stuck { processes } => stuck_words(*processes),
         }
+    }
+}
+
+fn needs_words(lacking: &[Lacking]) -> String {
+    let each = lacking.iter().map(|Lacking { unit, need, why }| match why {
+        Some(why) => format!("{unit} ({}; {why})", need.word()),
+        None => format!("{unit} ({})", need.word()),
+    });
+    format!("waits for {}", each.collect::<Vec<_>>().join(", "))
+}
+
+fn unmet_words(condition: &Condition) -> String {
+    match condition {
+        Condition::PathExists(path) => format!("waits for {} to exist", path.display()),
+        Condition::MountPoint(path) => format!("waits for {} to be a mount point", path.display()),
+        Condition::KernelCmdline(word) => format!("not on this boot: the kernel's command line has no `{word}`"),
     }
 }
 

@@ -26,7 +26,7 @@ pub use text::recall;
 use text::{NoText, OnDisk, Verdict, judge, parse};
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
-use crate::unit::{Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{Condition, Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
 #[derive(Debug, Default)]
@@ -289,6 +289,11 @@ impl Catalogue {
         on_disk.map(|text| &text.unit.source).collect()
     }
 
+    /// What the host must be like for the units on disk and those in force.
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.entries.values().flat_map(Entry::units).flat_map(|unit| &unit.conditions)
+    }
+
     /// Forgets what was seen at paths that no text names any more.
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
@@ -422,6 +427,12 @@ impl Entry {
     /// What counts of what is on disk.
     fn newest(&self) -> Option<&OnDisk> {
         self.texts.last()
+    }
+
+    /// The newest text, if it is one, and the one in force.
+    fn units(&self) -> impl Iterator<Item = &Arc<Unit>> {
+        let newest = self.newest().and_then(|on_disk| on_disk.text.as_ref().ok()).map(|text| &text.unit);
+        newest.into_iter().chain(self.in_force.as_ref().map(|good| &good.unit))
     }
 
     fn source(&self) -> Option<&Source> {

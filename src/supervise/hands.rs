@@ -299,6 +299,7 @@ impl Hands {
 
     fn try_start(&mut self, job: StartJob) -> Result<(), String> {
         let StartJob { id, unit, facts, run } = job;
+        super::source::check_mount_points(&unit)?;
         let program = program::compile(&unit, &facts, &id.to_string()).map_err(|errors| errors.join("; "))?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;

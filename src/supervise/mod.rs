@@ -152,6 +152,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
     supervisor.restore_events(left.events, fresh);
     supervisor.restore_texts();
+    supervisor.look_at_host();
     supervisor.restore_marks(left.marks);
     let end = supervisor.run(&mailbox);
     finish(&end, &inbox);

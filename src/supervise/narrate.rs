@@ -52,6 +52,7 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::ClientReload { unit } => event(Some(unit), "reload-asked", "reload asked for".to_owned(), None),
         Fact::ClientKill { unit, signal } => event(Some(unit), "signalled", format!("{signal} asked for"), None),
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
+        Fact::Found { .. } | Fact::Booted { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
 }
@@ -61,10 +62,15 @@ pub fn action(action: &Action) -> Option<Event> {
     Some(match action {
         Action::Stop { id, why, .. } => event(Some(&id.unit), "stopping", format!("stopping {id}: {why}"), None),
         Action::Kill { id } => event(Some(&id.unit), "killing", format!("killing all of {id}"), None),
+        Action::Raise { unit, failed } => {
+            let text = format!("start asked for, because {failed} was the last try of {}", failed.unit);
+            event(Some(unit), "asked", text, Some("policy"))
+        }
         Action::Reboot { unit } => {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
         }
         Action::Start { .. }
+        | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }
         | Action::Update { .. }

@@ -131,6 +131,14 @@ impl Supervisor {
         self.update_desired();
     }
 
+    /// What a condition asks of the kernel's command line is the same until the next boot.
+    pub fn look_at_host(&mut self) {
+        match std::fs::read_to_string("/proc/cmdline") {
+            Ok(cmdline) => self.record(&Fact::Booted { cmdline }),
+            Err(error) => tracing::warn!("/proc/cmdline: {error}: no condition on it is met"),
+        }
+    }
+
     /// Stop marks of an earlier boot hold in this one.
     pub fn restore_marks(&mut self, marks: Vec<(UnitName, Hold)>) {
         for (unit, hold) in marks {
@@ -343,8 +351,8 @@ impl Supervisor {
                 limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
             }
             Action::Clear { id } => Some(Job::Clear(id)),
-            // Its record went with the mark that `begin` made.
-            Action::Forget { .. } => None,
+            // Marks: `begin` made them, and their record is written.
+            Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });

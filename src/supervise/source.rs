@@ -6,9 +6,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use crate::unit::{ELF_BYTES, NotStatic, Source, SourceFacts, check_executable};
+use crate::unit::{Condition, ELF_BYTES, NotStatic, Source, SourceFacts, Unit, check_executable};
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{FileKind, ReadError, Trust, TrustedFile, read_any, read_trusted, walk};
 
@@ -169,8 +170,40 @@ pub fn executable(path: &Path, resolved: PathBuf) -> Result<SourceFacts, SourceE
     Ok(SourceFacts { resolved, config_json: None })
 }
 
+/// Looked at once more right before a start: what the watch said may be as old as its way through the mailbox. In words, if the disk is gone.
+pub fn check_mount_points(unit: &Unit) -> Result<(), String> {
+    for condition in &unit.conditions {
+        let Condition::MountPoint(path) = condition else { continue };
+        let found = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+        if !found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)) {
+            return Err(format!("{} is no mount point any more: nothing starts on the bare directory", path.display()));
+        }
+    }
+    Ok(())
+}
+
 fn read_head(file: File) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(ELF_BYTES);
     file.take(ELF_BYTES as u64).read_to_end(&mut head)?;
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::{UnitName, parse};
+
+    #[test]
+    fn a_mount_point_is_looked_at_before_a_start() {
+        let unit = |source: &str| {
+            let text = format!(
+                "bundle = \"/b\"\n[[mount]]\nsource = \"{source}\"\ntarget = \"/x\"\nrequire_mountpoint = true\n"
+            );
+            parse(&UnitName::new("db").unwrap(), Path::new("db.toml"), &text).unwrap().unit
+        };
+        assert_eq!(check_mount_points(&unit("/proc")), Ok(()));
+        for bare in ["/proc/self/", "/nowhere/at/all"] {
+            assert!(check_mount_points(&unit(bare)).unwrap_err().contains("no mount point any more"), "{bare}");
+        }
+    }
 }

@@ -55,6 +55,7 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
             None => Verdict::Missed(words.to_owned()),
         },
         Goal::Converged => match status.phase {
+            Phase::Waiting if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
             Phase::Running if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
             Phase::Running | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
@@ -68,6 +69,7 @@ fn up(kind: Kind, live: Option<&Live>, status: &Status, words: &str) -> Verdict 
         Phase::Running if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
         Phase::Running => Verdict::Reached("running".to_owned()),
         Phase::Completed => Verdict::Reached(words.to_owned()),
+        Phase::Waiting if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
         Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
         Phase::Backoff | Phase::Failed | Phase::Stopped | Phase::Stuck => Verdict::Missed(words.to_owned()),
     }

@@ -108,7 +108,7 @@ impl Supervisor {
         if sync { vec![self.synced(&verdicts)] } else { done(&verdicts) }
     }
 
-    fn verdict<'w>(&'w self, unit: &'w UnitName, goal: &Goal, statuses: &Statuses<'w>, now: BootTime) -> Verdict {
+    fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &Statuses<'_>, now: BootTime) -> Verdict {
         if *goal == Goal::Converged && self.catalogue.is_unsettled(unit) {
             return Verdict::Pending;
         }

@@ -14,7 +14,8 @@ use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
-use crate::unit::{Source, SourceFacts, UnitName, file_stem_to_name};
+use crate::plan::{Fact, Presence};
+use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
 /// What a look at the place of a rootfs or an executable found.
@@ -95,6 +96,10 @@ impl Supervisor {
                 self.catalogue.looked(&Source::Bundle(bundle), view, VALIDATE, now.wall);
             }
             Event::Place { .. } => {}
+            Event::Presence { path, exists, is_mount_point } => {
+                let presence = Presence { exists, is_mount_point };
+                return self.record(&Fact::Found { path, presence });
+            }
             Event::Blind(blind) => self.blind(&blind),
             Event::Synced { token, .. } => return self.read_to_the_end(token),
         }
@@ -162,12 +167,17 @@ impl Supervisor {
         }
     }
 
-    /// Follows what the texts name now. Once a round: it looks at all of them.
+    /// Follows what the texts, and those in force, name now. Once a round: it looks at all of them.
     pub(super) fn follow_sources(&mut self) {
         if !std::mem::take(&mut self.sources_changed) {
             return;
         }
-        let wanted: BTreeSet<Follow> = self.catalogue.sources().into_iter().map(follow).collect();
+        let places = self.catalogue.conditions().filter_map(Condition::path).cloned();
+        let places: BTreeSet<Follow> = places.map(|path| Follow { path, purpose: Purpose::Presence }).collect();
+        self.observed
+            .host
+            .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
+        let wanted = self.catalogue.sources().into_iter().map(follow).chain(places).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
+use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -112,6 +112,33 @@ fn supervised(unit: &Unit, all: &mut Settings) {
     let limit = unit.restart.limit.as_ref();
     all.some(Supervisor, "restart.limit", limit, |limit| format!("{} {}", limit.burst, limit.interval.as_millis()));
     all.unless(OnLimit::StayFailed, Supervisor, "restart.on_limit", unit.restart.on_limit, |_| "reboot".to_owned());
+    for (unit, dependency) in &unit.depends_on {
+        let optional = if dependency.optional { " optional" } else { "" };
+        let value = format!("{}{optional} {}", dependency.state.word(), dependency.on_loss.word());
+        all.put(Supervisor, format!("depends_on.{unit}"), value);
+    }
+    for unit in &unit.on_failure {
+        all.put(Supervisor, format!("on_failure.{unit}"), "");
+    }
+    for condition in &unit.conditions {
+        match condition {
+            Condition::PathExists(path) => {
+                all.put(
+                    Supervisor,
+                    format!("condition.path_exists.{}", path.display()),
+                    path.as_os_str().as_encoded_bytes(),
+                );
+            }
+            Condition::MountPoint(path) => {
+                all.put(
+                    Supervisor,
+                    format!("require_mountpoint.{}", path.display()),
+                    path.as_os_str().as_encoded_bytes(),
+                );
+            }
+            Condition::KernelCmdline(word) => all.put(Supervisor, format!("condition.kernel_cmdline.{word}"), ""),
+        }
+    }
     all.unless(15, Supervisor, "stop.signal", u64::from(unit.stop.signal.0), number);
     all.unless(Duration::from_secs(30), Supervisor, "stop.timeout", unit.stop.timeout, shown);
     match &unit.reload {
@@ -258,6 +285,9 @@ mod tests {
         for (text, name, effect) in [
             ("bundle = \"/srv/web\"\ndescription = \"x\"\n", "description", Effect::Supervisor),
             ("bundle = \"/srv/web\"\n[restart]\ndelay = \"1s\"\n", "restart.delay", Effect::Supervisor),
+            ("bundle = \"/srv/web\"\ndepends_on.db = \"started\"\n", "depends_on.db", Effect::Supervisor),
+            ("bundle = \"/srv/web\"\non_failure = \"alert\"\n", "on_failure.alert", Effect::Supervisor),
+            ("bundle = \"/srv/web\"\ncondition.path_exists = \"/x\"\n", "condition.path_exists./x", Effect::Supervisor),
             ("bundle = \"/srv/web\"\n[log]\nmax_files = 2\n", "log.max_files", Effect::Supervisor),
             ("bundle = \"/srv/web\"\n[resources]\nmemory = \"64M\"\n", "resources.memory", Effect::Live),
             ("bundle = \"/srv/web\"\n[process]\nargs = [\"/x\"]\n", "process.args", Effect::Replace),

@@ -21,15 +21,26 @@ enum Kind {
     Flag,
     Path,
     Duration,
-    Size { least: u64 },
-    Whole { most: u64 },
-    Number { least: f64, most: f64 },
+    Size {
+        least: u64,
+    },
+    Whole {
+        most: u64,
+    },
+    Number {
+        least: f64,
+        most: f64,
+    },
     Word(&'static [&'static str]),
     Pattern(&'static str),
     Signal,
     Args,
     Env,
     Capabilities,
+    /// One string or several.
+    Texts,
+    /// Units with a state each, or a table.
+    Dependencies,
     Object,
 }
 
@@ -60,6 +71,9 @@ const fn key(
 }
 
 const PAGE: u64 = 4096;
+/// How the keys of one dependency are named: the star is a unit's name.
+const OF_DEPENDENCY: &str = "depends_on.*.";
+const STATES: &[&str] = &["started", "completed"];
 
 const KEYS: &[Key] = &[
     key("description", Kind::Text, "", Live, "\"Public web front\"", "Free text for people."),
@@ -96,6 +110,48 @@ const KEYS: &[Key] = &[
         Replace,
         "\"/usr/local/bin/thing\"",
         "One static executable, alone in a root made around it.",
+    ),
+    key(
+        "depends_on",
+        Kind::Dependencies,
+        "{}",
+        Live,
+        "{ db = \"started\" }",
+        "Units that it waits for: started, completed, or a table of these:",
+    ),
+    key(
+        "depends_on.*.state",
+        Kind::Word(STATES),
+        "started",
+        Live,
+        "\"completed\"",
+        "What the other one is to have come to.",
+    ),
+    key("depends_on.*.optional", Kind::Flag, "false", Live, "true", "Waited for only while it is on its way."),
+    key(
+        "depends_on.*.on_loss",
+        Kind::Word(&["keep", "stop", "restart"]),
+        "keep",
+        Live,
+        "\"restart\"",
+        "What happens to this one when the other one is lost.",
+    ),
+    key(
+        "on_failure",
+        Kind::Texts,
+        "[]",
+        Live,
+        "[\"alert\"]",
+        "Units started, once, when this one gives up or fails for good.",
+    ),
+    key("condition.path_exists", Kind::Texts, "[]", Live, "\"/dev/ttyUSB0\"", "Holds a start until it is there."),
+    key(
+        "condition.kernel_cmdline",
+        Kind::Texts,
+        "[]",
+        Live,
+        "\"role=db\"",
+        "Holds a start unless the kernel was given this word.",
     ),
     key(
         "process.args",
@@ -192,6 +248,14 @@ const KEYS: &[Key] = &[
     key("mount[].type", Kind::Word(&["bind", "tmpfs"]), "bind", Replace, "\"tmpfs\"", "What is mounted."),
     key("mount[].source", Kind::Path, "", Replace, "\"/srv/data\"", "Of a bind mount: what of the host."),
     key("mount[].read_only", Kind::Flag, "true; tmpfs: false", Replace, "false", "Whether it can be written to."),
+    key(
+        "mount[].require_mountpoint",
+        Kind::Flag,
+        "false",
+        Live,
+        "true",
+        "Holds a start until something is mounted at the source.",
+    ),
     key("mount[].size", Kind::Size { least: PAGE }, "half of the memory", Replace, "\"16M\"", "Of a tmpfs."),
     key(
         "device[].path",
@@ -241,7 +305,7 @@ const KEYS: &[Key] = &[
 /// A JSON Schema (draft 2020-12) of a unit file, as TOML maps to JSON.
 pub fn json_schema() -> Value {
     let mut top = Map::new();
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| !key.name.starts_with(OF_DEPENDENCY)) {
         insert(&mut top, &key.name.split('.').collect::<Vec<_>>(), described(key));
     }
     let requires = |name: &str| json!({ "required": [name] });
@@ -314,6 +378,16 @@ fn kind(kind: &Kind) -> Value {
             { "const": "docker" },
             { "type": "array", "items": { "type": "string", "pattern": capability_pattern() } },
         ] }),
+        Kind::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
+        Kind::Dependencies => {
+            let mut keys = Map::new();
+            for key in KEYS {
+                if let Some(name) = key.name.strip_prefix(OF_DEPENDENCY) {
+                    keys.insert(name.to_owned(), described(key));
+                }
+            }
+            json!({ "type": "object", "additionalProperties": { "anyOf": [{ "enum": STATES }, object(keys)] } })
+        }
         Kind::Object => json!({ "type": "object" }),
     }
 }
@@ -351,104 +425,4 @@ pub fn markdown_table() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use super::*;
-    use crate::unit::{Effect, SourceFacts, Unit, UnitName, changes, parse, schema};
-
-    fn unit(text: &str) -> Unit {
-        let name = UnitName::new("web").unwrap();
-        parse(&name, Path::new("/etc/moored/units/web.toml"), text).unwrap_or_else(|e| panic!("{e:?} in {text}")).unit
-    }
-
-    #[test]
-    fn the_keys_are_those_that_the_parser_knows() {
-        let listed: BTreeSet<String> = KEYS.iter().map(|key| key.name.replace("[]", "")).collect();
-        let known = schema::all_keys().map(|(table, key)| match table {
-            "" => key.to_owned(),
-            table => format!("{table}.{key}"),
-        });
-        // A table is listed by its keys.
-        let known: BTreeSet<String> = known
-            .filter(|name| *name == "oci" || !schema::all_keys().any(|(table, _)| table == name.as_str()))
-            .collect();
-        assert_eq!(listed, known);
-    }
-
-    /// The text with a key, and one that differs from it in that key alone.
-    fn texts(key: &Key) -> (String, String) {
-        let base = "bundle = \"/srv/b\"\n";
-        let (name, example) = (key.name, key.example);
-        match name {
-            "bundle" | "rootfs" | "executable" => {
-                let other = if name == "bundle" { "\"/srv/other\"" } else { "\"/srv/b\"" };
-                let text = |path: &str| format!("{name} = {path}\n[process]\nargs = [\"/b\"]\n");
-                let executable = name == "executable";
-                (
-                    text(if executable { "\"/srv/b\"" } else { other }),
-                    text(if executable { "\"/srv/c/b\"" } else { example }),
-                )
-            }
-            "restart.limit.burst" | "restart.limit.interval" => {
-                let text = |burst, interval| {
-                    format!("{base}[restart]\nlimit = {{ burst = {burst}, interval = {interval} }}\n")
-                };
-                if name.ends_with("burst") {
-                    (text("9", "\"1h\""), text(example, "\"1h\""))
-                } else {
-                    (text("9", "\"1h\""), text("9", example))
-                }
-            }
-            "reload.exec" => {
-                (format!("{base}[reload]\nsignal = \"SIGHUP\"\n"), format!("{base}[reload]\nexec = {example}\n"))
-            }
-            "mount[].target" => {
-                let text = |target| format!("{base}[[mount]]\nsource = \"/x\"\ntarget = {target}\n");
-                (text("\"/y\""), text(example))
-            }
-            "mount[].type" => (
-                format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n"),
-                format!("{base}[[mount]]\ntarget = \"/y\"\ntype = {example}\n"),
-            ),
-            "mount[].size" => {
-                let text = format!("{base}[[mount]]\ntarget = \"/y\"\ntype = \"tmpfs\"\n");
-                (text.clone(), format!("{text}size = {example}\n"))
-            }
-            "mount[].source" => {
-                let text = |source| format!("{base}[[mount]]\nsource = {source}\ntarget = \"/y\"\n");
-                (text("\"/x\""), text(example))
-            }
-            "mount[].read_only" => {
-                let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
-                (text.clone(), format!("{text}read_only = {example}\n"))
-            }
-            "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
-            _ => match name.split_once('.') {
-                None => (base.to_owned(), format!("{base}{name} = {example}\n")),
-                Some((table, key)) => (base.to_owned(), format!("{base}[{table}]\n{key} = {example}\n")),
-            },
-        }
-    }
-
-    /// The README's table says what a change of each key does: here it is done.
-    #[test]
-    fn each_key_has_the_class_that_the_table_says() {
-        for key in KEYS {
-            let (old, new) = texts(key);
-            let (old, new) = (unit(&old), unit(&new));
-            let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
-            let found = changes((&old, &facts(&old)), (&new, &facts(&new)));
-            assert!(!found.is_empty(), "{}: {} changes nothing", key.name, key.example);
-            let replaces = found.iter().any(|change| change.effect == Effect::Replace);
-            assert_eq!(replaces, key.class == Class::Replace, "{}: {found:?}", key.name);
-        }
-    }
-
-    #[test]
-    fn the_readme_has_the_table() {
-        let readme = include_str!("../../README.md");
-        assert!(readme.contains(&markdown_table()), "README.md lacks this table:\n\n{}", markdown_table());
-    }
-}
+mod tests;

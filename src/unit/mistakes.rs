@@ -121,7 +121,7 @@ http = "x"
 [network]
 mode = "bridge"
 "#,
-        r#"web.toml:3:1 `depends_on` is known but not built in this version
+        r#"web.toml:3:21 `depends_on.db` "healthy" is known but not built in this version, use "started" or "completed"
 web.toml:4:1 `image` is known but not built in this version, unpack it into a directory (docker export … | tar x) and use `rootfs`
 web.toml:5:2 `health` is known but not built in this version
 web.toml:8:8 `network.mode` "bridge" is known but not built in this version, use "none", "host" or "unit:NAME""#,
@@ -236,6 +236,46 @@ env = ["A=b"]
 "#,
         r#"web.toml:3:12 `process.args[1]` holds the specifier `%i`, but this unit is no instance, name the file NAME@INSTANCE.toml, or write `%%i` for `%i` itself
 web.toml:4:7 `process.env` is an array, expected a table of names and values, write { NAME = "value" }"#,
+    ),
+    // dependencies and conditions
+    (
+        r#"rootfs = "/srv/web"
+process.args = ["/bin/web"]
+on_failure = ["web", "a b"]
+[depends_on]
+web = "started"
+db = "service_healthy"
+"x y" = "started"
+cache = { condition = "started", on_loss = "kill" }
+[condition]
+path_exists = ["!/etc/flag", ""]
+kernel_cmdline = "a b"
+[[mount]]
+type = "tmpfs"
+target = "/x"
+require_mountpoint = true
+"#,
+        r#"web.toml:3:15 `on_failure[0]` is the string "web", expected another unit than this one
+web.toml:3:22 `on_failure`: `a b` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters
+web.toml:5:1 `depends_on.web` is this unit, expected another one
+web.toml:6:6 `depends_on.db` is the string "service_healthy", expected "started", "healthy" or "completed", did you mean "healthy"?
+web.toml:7:1 `depends_on`: `x y` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters
+web.toml:8:11 unknown key `condition`, did you mean `state`?
+web.toml:8:44 `depends_on.cache.on_loss` is the string "kill", expected "keep", "stop" or "restart"
+web.toml:10:16 `condition.path_exists[0]` is the string "!/etc/flag", expected a path, that something is absent is no condition in this version
+web.toml:10:30 `condition.path_exists[1]` is the string "", expected a path of 1 to 4095 bytes
+web.toml:11:18 `condition.kernel_cmdline` is the string "a b", expected a word like "debug" or "role=db"
+web.toml:15:1 a tmpfs has no `source` that could be a mount point"#,
+    ),
+    // Compose's list of dependencies
+    (
+        r#"rootfs = "/srv/web"
+process.args = ["/bin/web"]
+depends_on = ["db"]
+condition = "x"
+"#,
+        r#"web.toml:3:14 `depends_on` is an array, expected a table of units, write depends_on = { db = "started" }
+web.toml:4:13 `condition` is the string "x", expected a table"#,
     ),
     // the wrong types, and what is not to be set, in [oci]
     (

@@ -8,6 +8,7 @@ mod any_text_tests;
 mod capability;
 mod change;
 mod defaults;
+mod dependency;
 pub(crate) mod diagnostic;
 mod elf;
 mod entry;
@@ -37,13 +38,14 @@ mod spec_tests;
 mod specifier;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use change::{SettingChange, changes};
+pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, file_stem_to_name, template_sample};
@@ -70,6 +72,12 @@ pub struct Unit {
     pub kind: Kind,
     /// What the container is made of.
     pub source: Source,
+    /// Units that it waits for before it starts.
+    pub depends_on: BTreeMap<UnitName, Dependency>,
+    /// Units that are started when this one gives up or fails for good.
+    pub on_failure: BTreeSet<UnitName>,
+    /// What the host must be like for a start, sorted.
+    pub conditions: Vec<Condition>,
     /// What runs inside.
     pub process: Process,
     /// What happens after an exit.

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use super::diagnostic::quote;
 use super::sections::PAGE;
 use super::walk::{Table, Walk};
-use super::{Device, Mount, MountKind, path};
+use super::{Condition, Device, Mount, MountKind, path};
 
 /// The mounts in the order of their targets, so that a parent never hides what is mounted below it, and so that their
-/// order in the file means nothing.
-pub(crate) fn mounts(walk: &mut Walk, top: &Table) -> Vec<Mount> {
+/// order in the file means nothing; and the sources that must be mount points.
+pub(crate) fn mounts(walk: &mut Walk, top: &Table) -> (Vec<Mount>, Vec<Condition>) {
     let mut targets: BTreeMap<String, u32> = BTreeMap::new();
-    let mut mounts = Vec::new();
+    let (mut mounts, mut mount_points) = (Vec::new(), Vec::new());
     for table in walk.tables(top, "mount") {
+        let required = walk.boolean(table.field("require_mountpoint")).unwrap_or(false);
         let Some(mount) = mount(walk, &table) else { continue };
+        if required {
+            mount_points.extend(mount_point(walk, &table, &mount));
+        }
         if let Some(at) = table.field("target").map(|field| field.at()) {
             let (line, _) = walk.lines.position(at.start);
             if let Some(first) = targets.insert(mount.target.clone(), line) {
@@ -25,7 +29,20 @@ pub(crate) fn mounts(walk: &mut Walk, top: &Table) -> Vec<Mount> {
         mounts.push(mount);
     }
     mounts.sort_by(|a, b| a.target.split('/').cmp(b.target.split('/')));
-    mounts
+    (mounts, mount_points)
+}
+
+/// The source itself, not a directory above it: only that is the disk.
+fn mount_point(walk: &mut Walk, table: &Table, mount: &Mount) -> Option<Condition> {
+    match &mount.kind {
+        MountKind::Bind { source } => Some(Condition::MountPoint(source.clone())),
+        MountKind::Tmpfs { .. } => {
+            if let Some(field) = table.field("require_mountpoint") {
+                walk.error(&field.key_span, "a tmpfs has no `source` that could be a mount point", None);
+            }
+            None
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -23,6 +23,21 @@ fn every_key_arrives() {
         enabled: false,
         kind: Kind::Oneshot,
         source: Source::Rootfs("/etc/moored/roots/web".into()),
+        depends_on: [
+            (UnitName::new("db").unwrap(), Dependency { state: Need::Started, optional: false, on_loss: OnLoss::Keep }),
+            (
+                UnitName::new("migrate").unwrap(),
+                Dependency { state: Need::Completed, optional: true, on_loss: OnLoss::Restart },
+            ),
+        ]
+        .into(),
+        on_failure: ["alert", "page@ops"].map(|name| UnitName::new(name).unwrap()).into(),
+        conditions: vec![
+            Condition::PathExists("/dev/ttyUSB0".into()),
+            Condition::PathExists("/etc/moored/units/flag".into()),
+            Condition::MountPoint("/etc/moored/units/data".into()),
+            Condition::KernelCmdline("role=web".to_owned()),
+        ],
         process: Process {
             args: Some(vec!["/bin/web".to_owned(), "--share=100%".to_owned()]),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),

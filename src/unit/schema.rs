@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 12] = [
+const KEYS: [(&str, &[&str]); 14] = [
     (
         "",
         &[
@@ -12,6 +12,9 @@ const KEYS: [(&str, &[&str]); 12] = [
             "bundle",
             "rootfs",
             "executable",
+            "depends_on",
+            "on_failure",
+            "condition",
             "process",
             "restart",
             "stop",
@@ -25,6 +28,8 @@ const KEYS: [(&str, &[&str]); 12] = [
             "oci",
         ],
     ),
+    ("depends_on.*", &["state", "optional", "on_loss"]),
+    ("condition", &["path_exists", "kernel_cmdline"]),
     ("process", &["args", "env", "user", "cwd", "init"]),
     ("restart", &["policy", "delay", "max_delay", "reset_after", "limit", "on_limit"]),
     ("restart.limit", &["burst", "interval"]),
@@ -32,21 +37,31 @@ const KEYS: [(&str, &[&str]); 12] = [
     ("reload", &["signal", "exec"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
-    ("mount", &["type", "source", "target", "read_only", "size"]),
+    ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
     ("device", &["path"]),
     ("log", &["max_size", "max_files"]),
     ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 11] =
-    ["process", "restart", "stop", "reload", "resources", "network", "mount", "device", "log", "security", "oci"];
+const TABLES: [&str; 12] = [
+    "condition",
+    "process",
+    "restart",
+    "stop",
+    "reload",
+    "resources",
+    "network",
+    "mount",
+    "device",
+    "log",
+    "security",
+    "oci",
+];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 22] = [
+const LATER: [(&str, &str, Option<&str>); 19] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
-    ("", "depends_on", None),
-    ("", "on_failure", None),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
@@ -62,7 +77,6 @@ const LATER: [(&str, &str, Option<&str>); 22] = [
     ("reload", "on_change", None),
     ("network", "bridge", None),
     ("network", "ports", None),
-    ("mount", "require_mountpoint", None),
     ("security", "profile", None),
     ("security", "userns", None),
     ("stop", "exec", None),
@@ -79,7 +93,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 82] = [
+const SYNONYMS: [(&str, Cure); 98] = [
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -155,6 +169,22 @@ const SYNONYMS: [(&str, Cure); 82] = [
     ("securityopt", Say("did you mean [security]?")),
     ("readonlyrootfs", Key("security", "read_only")),
     ("nnp", Key("security", "no_new_privileges")),
+    ("after", Key("", "depends_on")),
+    ("requires", Key("", "depends_on")),
+    ("dependencies", Key("", "depends_on")),
+    ("wants", Say("did you mean `depends_on = { NAME = { optional = true } }`?")),
+    ("bindsto", Say("did you mean `depends_on = { NAME = { on_loss = \"stop\" } }`?")),
+    ("partof", Say("did you mean `depends_on = { NAME = { on_loss = \"restart\" } }`?")),
+    ("required", Say("did you mean `optional`? A dependency is required unless it is true")),
+    ("status", Key("depends_on.*", "state")),
+    ("conditionpathexists", Key("condition", "path_exists")),
+    ("conditionkernelcommandline", Key("condition", "kernel_cmdline")),
+    ("kernelcommandline", Key("condition", "kernel_cmdline")),
+    ("cmdline", Key("condition", "kernel_cmdline")),
+    ("conditionpathismountpoint", Say("did you mean `require_mountpoint` in [[mount]]?")),
+    ("requiresmountsfor", Say("did you mean `require_mountpoint` in [[mount]]?")),
+    ("conditions", Say("did you mean [condition]?")),
+    ("alert", Key("", "on_failure")),
     ("root", Key("", "rootfs")),
     ("service", Say("did you mean [process]?")),
     ("services", Say("every unit has a file of its own, named after it")),
@@ -202,6 +232,10 @@ pub(crate) fn suggest(table: &str, key: &str) -> Option<String> {
     let snake = snake_case(key);
     if is_key(table, &snake) {
         return Some(format!("did you mean `{snake}`?"));
+    }
+    // Compose's word for it, and a table of ours.
+    if (table, snake.as_str()) == ("depends_on.*", "condition") {
+        return Some("did you mean `state`?".to_owned());
     }
     if let Some(place) = elsewhere(table, &snake) {
         return Some(place);
@@ -317,9 +351,9 @@ mod tests {
 
     #[test]
     fn what_is_designed_but_not_built_is_known() {
-        assert!(later("", "depends_on").is_some());
+        assert!(later("", "health").is_some());
         assert!(later("", "watchdog").is_some(), "also at another level");
-        assert!(later("process", "depends_on").is_some());
+        assert!(later("process", "health").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");
         assert!(later("", "args").is_none());

@@ -10,7 +10,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, merge, mounts, process};
+use super::{capability, dependency, merge, mounts, process};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,19 +41,23 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         &[("simple", "service"), ("exec", "service"), ("daemon", "service"), ("task", "oneshot"), ("job", "oneshot")],
     );
     let kind = kind.unwrap_or(Kind::Service);
+    let (mounts, mount_points) = mounts::mounts(walk, top);
     let unit = Unit {
         name: name.clone(),
         description,
         hostname: hostname(walk, top, name, source.as_ref()),
         enabled: walk.boolean(top.field("enabled")).unwrap_or(true),
         kind,
+        depends_on: dependency::depends_on(walk, top, name),
+        on_failure: dependency::on_failure(walk, top, name),
+        conditions: dependency::conditions(walk, top, mount_points),
         process: process::process(walk, top, source.as_ref(), source_at.as_ref()),
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
         resources: resources(walk, top, source.as_ref()),
         network: network(walk, top, name, source.as_ref()),
-        mounts: mounts::mounts(walk, top),
+        mounts,
         devices: mounts::devices(walk, top),
         log: log(walk, top),
         security: security(walk, top),

@@ -78,6 +78,8 @@ pub enum Purpose {
     Contents,
     /// Where it leads: [`Event::Place`]. Nobody's ownership is checked.
     Place,
+    /// Whether something is there, and whether it is a mount point: [`Event::Presence`]. Nobody's ownership is checked.
+    Presence,
 }
 
 /// A fact about what is on disk. `path` is always as it was given (a unit's is the directory as given, and the name).
@@ -137,6 +139,15 @@ pub enum Event {
         path: PathBuf,
         /// Where it leads, or why nowhere.
         place: Result<Place, ReadError>,
+    },
+    /// What is at a followed path: the first look, and whenever that changed.
+    Presence {
+        /// As followed.
+        path: PathBuf,
+        /// Something is there. What cannot be looked at is not.
+        exists: bool,
+        /// And a mount begins there.
+        is_mount_point: bool,
     },
     /// A directory cannot be watched. Said once for each.
     Blind(Blind),

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::error::FileKind;
@@ -31,6 +31,8 @@ pub struct Identity {
 pub struct Node {
     /// Which it is.
     pub id: Identity,
+    /// Whether a mount begins here, if the kernel says (Linux 5.8).
+    pub is_mount_point: bool,
     /// Kind and permissions.
     pub mode: u32,
     /// Owner.
@@ -62,6 +64,7 @@ impl Node {
                 ino: stat.stx_ino,
                 mount: stat.stx_mnt_id,
             },
+            is_mount_point: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
             mode: u32::from(stat.stx_mode),
             uid: stat.stx_uid,
             gid: stat.stx_gid,

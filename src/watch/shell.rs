@@ -279,6 +279,10 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             let same = match follow.purpose {
                 Purpose::Contents => there == *seen,
                 Purpose::Place => there.map(|node| node.id) == seen.map(|node| node.id),
+                Purpose::Presence => {
+                    let facts = |node: Node| (node.id, node.is_mount_point);
+                    there.map(facts) == seen.map(facts)
+                }
             };
             if !same || seen.is_none() {
                 self.settle.look_by(key, now);

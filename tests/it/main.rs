@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod crash;
 mod debian;
+mod deps;
 mod edits;
 mod exec;
 mod hardened;

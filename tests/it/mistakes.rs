@@ -26,6 +26,10 @@ const TEXTS: &[(&str, &[u8])] = &[
         "destination",
         b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[[mount]]\nsource = \"/srv\"\ndestination = \"/data\"\n",
     ),
+    (
+        "depends",
+        b"rootfs = \"../dir\"\ndepends_on = { depends = \"started\", db = \"up\", x = { on_loss = \"die\" } }\non_failure = [\"a b\"]\n[process]\nargs = [\"/x\"]\n",
+    ),
     ("duration", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[stop]\ntimeout = \"abc\"\nsignal = \"SIGFOO\"\n"),
     ("env", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\nenv = { A = [1], B = 1979-05-27, C = {} }\n"),
     ("executable-directory", b"executable = \"../dir\"\n"),

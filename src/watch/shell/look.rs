@@ -13,7 +13,7 @@ use super::super::places::Change;
 use super::super::settle::{Digest, Key, Moment, Outcome, QUIET, Verdict};
 use super::super::trusted::{self, Identity, Node, OpenDir, ReadError, Settled, Step, TrustedFile};
 use super::super::{
-    Contents, DirectoryState, Event, Place, Purpose, TEXT_MAX_BYTES, inbox::HintKind, is_unit_file, writer,
+    Contents, DirectoryState, Event, Follow, Place, Purpose, TEXT_MAX_BYTES, inbox::HintKind, is_unit_file, writer,
 };
 use super::{Item, Listing, NAMES_MAX, Shell};
 
@@ -80,7 +80,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                     let follow = follow.clone();
                     match follow.purpose {
                         Purpose::Contents => self.look_at_file(key, follow.path),
-                        Purpose::Place => self.look_at_place(key, follow.path),
+                        Purpose::Place | Purpose::Presence => self.look_at_place(key, follow),
                     }
                 }
                 Some(Item::Dir(_)) | None => {}
@@ -284,7 +284,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.batch.push(Event::File { path, file });
     }
 
-    fn look_at_place(&mut self, key: Key, path: PathBuf) {
+    fn look_at_place(&mut self, key: Key, follow: Follow) {
+        let Follow { path, purpose } = follow;
         let mut result = Err(ReadError::Changing { path: path.clone() });
         for _ in 0..WALKS_MAX {
             let mut steps = Vec::new();
@@ -295,15 +296,26 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
         let node = result.as_ref().ok().map(|found| found.node);
         let outcome = match &result {
-            Ok(found) => Outcome::Found(digest(&(&found.resolved, found.node.id, found.node.mode))),
+            Ok(found) => {
+                Outcome::Found(digest(&(&found.resolved, found.node.id, found.node.mode, found.node.is_mount_point)))
+            }
             Err(why) => Self::outcome_of(why, !self.settle.is_posted(key)),
         };
         let verdict = self.settle.outcome(key, outcome, self.now(), self.hurry);
         self.saw(key, node, &path);
-        if verdict == Verdict::Post {
-            let place = result.map(|found| Place { resolved: found.resolved, identity: found.node.id });
-            self.batch.push(Event::Place { path, place });
+        if verdict != Verdict::Post {
+            return;
         }
+        self.batch.push(match purpose {
+            Purpose::Presence => {
+                let is_mount_point = node.is_some_and(|node| node.is_mount_point);
+                Event::Presence { path, exists: node.is_some(), is_mount_point }
+            }
+            Purpose::Contents | Purpose::Place => {
+                let place = result.map(|found| Place { resolved: found.resolved, identity: found.node.id });
+                Event::Place { path, place }
+            }
+        });
     }
 
     fn outcome_of(why: &ReadError, at_once: bool) -> Outcome {

@@ -11,6 +11,7 @@
 
 mod host;
 mod oracle;
+mod order;
 pub mod rng;
 mod sample;
 mod supervisor;
@@ -19,8 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use moored::plan::{BootTime, Fact, Hold, Phase, Until, WallTime, Want, status};
-use moored::unit::{Signal, UnitName};
+use moored::plan::{BootTime, Fact, Hold, Phase, Reason, Until, WallTime, Want, status};
+use moored::unit::{Need, Signal, UnitName};
 
 use host::{Host, millis};
 use oracle::Oracle;
@@ -37,6 +38,8 @@ pub enum Bug {
     BackoffForgotten,
     /// The last good texts are not read back after a crash.
     LastGoodLost,
+    /// `depends_on` is not read.
+    DependenciesForgotten,
 }
 
 const EVENTS: usize = 200;
@@ -59,6 +62,8 @@ struct History {
     supervisor: Option<Supervisor>,
     trace: Option<Vec<String>>,
     bug: Bug,
+    /// The disk that some units wait for.
+    mounted: bool,
 }
 
 /// Splits the borrow: the supervisor, and all that it may touch.
@@ -72,6 +77,7 @@ macro_rules! outside {
             oracle: &mut $history.oracle,
             trace: &mut $history.trace,
             bug: $history.bug,
+            mounted: $history.mounted,
         }
     };
 }
@@ -89,7 +95,7 @@ impl History {
         let host = Host { containers: BTreeMap::new(), keeper_since: BootTime(1), calm: false };
         let (files, disk, oracle) = (BTreeMap::new(), Disk::default(), Oracle::default());
         let (trace, now) = (traced.then(Vec::new), BootTime(1_000_000_000));
-        History { rng, now, names, texts, files, host, disk, oracle, supervisor: None, trace, bug }
+        History { rng, now, names, texts, files, host, disk, oracle, supervisor: None, trace, bug, mounted: false }
     }
 
     /// All of it, or what went wrong.
@@ -99,6 +105,7 @@ impl History {
         }
         self.say("the faults end");
         self.host.calm_down();
+        self.mount(true);
         self.rest()?;
         self.check_converged()?;
         let before = self.running();
@@ -141,12 +148,24 @@ impl History {
                 self.say("the host sleeps");
                 self.now = self.now.after(millis(self.rng.below(100_000)));
             }
+            97..99 => {
+                let mounted = self.rng.chance(60);
+                self.mount(mounted);
+            }
             _ => {}
         }
         if self.rng.chance(40) {
             self.start_supervisor();
         }
         self.advance(self.now)
+    }
+
+    fn mount(&mut self, mounted: bool) {
+        self.say(if mounted { "the disk is mounted" } else { "the disk is unmounted" });
+        self.mounted = mounted;
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.found_disk(&mut outside!(self));
+        }
     }
 
     fn edit(&mut self, unit: UnitName) {
@@ -294,8 +313,10 @@ impl History {
             let alive = self.host.of(unit).find(|(id, _)| self.host.is_alive(id));
             match (should, alive, words.phase) {
                 (Ok(want), Some((_, found)), Phase::Running) if want.fingerprint == found.want.fingerprint => {}
-                // A ring of shared networks: what runs is left alone, nothing new starts.
+                // A ring: what runs is left alone, nothing new starts. Or it waits, and what for does not come.
                 (Ok(want), _, Phase::Waiting | Phase::Failed | Phase::Running) if want.unit.network.is_some() => {}
+                (Ok(want), None, Phase::Waiting) if self.waits_rightly(&want, &words.reason) => {}
+                (Ok(want), _, Phase::Failed | Phase::Running) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
                 (Err(_), None, Phase::Waiting) => {}
@@ -306,6 +327,15 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Whether none of what it says it waits for is there.
+    fn waits_rightly(&self, want: &Want, reason: &Reason) -> bool {
+        let Reason::Needs { lacking, .. } = reason else { return false };
+        let runs = |unit| self.host.of(unit).any(|(id, _)| self.host.is_alive(id));
+        lacking.iter().all(|lack| {
+            want.unit.depends_on.contains_key(&lack.unit) && (lack.need == Need::Completed || !runs(&lack.unit))
+        })
     }
 
     fn say(&mut self, words: &str) {
@@ -386,4 +416,9 @@ fn a_backoff_forgotten_in_a_crash_is_caught() {
 #[test]
 fn a_last_good_text_lost_in_a_crash_is_caught() {
     assert_caught(Bug::LastGoodLost, "4/12:");
+}
+
+#[test]
+fn dependencies_that_are_not_read_are_caught() {
+    assert_caught(Bug::DependenciesForgotten, "order:");
 }

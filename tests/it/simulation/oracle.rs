@@ -9,18 +9,23 @@ use std::time::Duration;
 use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
 use moored::unit::{ContainerId, Fingerprint, RestartPolicy, UnitName};
 
+use super::UNITS;
 use super::host::{Host, Stage};
 
 #[derive(Default)]
 pub struct Oracle {
-    units: BTreeMap<UnitName, Truth>,
+    pub(super) units: BTreeMap<UnitName, Truth>,
     excused: BTreeSet<ContainerId>,
-    journal: BTreeMap<ContainerId, Outcome>,
+    pub(super) journal: BTreeMap<ContainerId, Outcome>,
     /// Journalled as not stopped by us.
     by_itself: BTreeSet<ContainerId>,
-    ended: BTreeMap<ContainerId, End>,
+    pub(super) ended: BTreeMap<ContainerId, End>,
     /// Each generation that was written down.
-    begun: BTreeMap<ContainerId, Begun>,
+    pub(super) begun: BTreeMap<ContainerId, Begun>,
+    /// Each start that `on_failure` asked for, and for whose end.
+    pub(super) raised: BTreeSet<(UnitName, ContainerId)>,
+    /// The first kill of each generation.
+    pub(super) killed: BTreeMap<ContainerId, BootTime>,
     pub shutdown: bool,
     pub starts: u64,
 }
@@ -34,32 +39,32 @@ pub struct Begun {
 }
 
 /// How a generation really ended.
-struct End {
+pub(super) struct End {
     at: BootTime,
     ran_for: Duration,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     fingerprint: Fingerprint,
     forgotten: bool,
 }
 
 /// What is true of one unit.
 #[derive(Default)]
-struct Truth {
+pub(super) struct Truth {
     /// The last good text that the supervisor read; `None` when the file is gone.
-    good: Option<Want>,
+    pub(super) good: Option<Want>,
     /// Held until.
     held: Option<BootTime>,
     /// Somebody asked for a start since the last one, when this generation was the last that was written down.
-    wished: Option<u64>,
+    pub(super) wished: Option<u64>,
     /// Somebody started it by hand since the last stop.
-    by_hand: bool,
+    pub(super) by_hand: bool,
     last: Option<ContainerId>,
     /// `last` counts in `short_runs` already, or a client wiped the slate since.
     counted: bool,
     short_runs: u32,
     highest: u64,
     /// The highest generation that was written down.
-    begun: u64,
+    pub(super) begun: u64,
 }
 
 const UNKNOWN: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
@@ -67,12 +72,12 @@ const UNKNOWN: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
 /// What is wrong, in words.
 pub type Verdict = Result<(), String>;
 
-fn must(holds: bool, invariant: &str, words: impl FnOnce() -> String) -> Verdict {
+pub(super) fn must(holds: bool, invariant: &str, words: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(format!("{invariant}: {}", words())) }
 }
 
 impl Oracle {
-    fn truth(&mut self, unit: &UnitName) -> &mut Truth {
+    pub(super) fn truth(&mut self, unit: &UnitName) -> &mut Truth {
         self.units.entry(unit.clone()).or_default()
     }
 
@@ -105,6 +110,7 @@ impl Oracle {
 
     /// The supervisor has written down that the file of `unit` was gone.
     pub fn forget(&mut self, unit: &UnitName) {
+        self.raised.retain(|(raised, _)| raised != unit);
         let truth = self.truth(unit);
         *truth = Truth { highest: truth.highest, begun: truth.begun, ..Truth::default() };
     }
@@ -143,11 +149,25 @@ impl Oracle {
         }
     }
 
-    fn is_excused(&self, host: &Host, id: &ContainerId) -> bool {
+    pub(super) fn is_excused(&self, host: &Host, id: &ContainerId) -> bool {
+        self.is_excused_within(host, id, UNITS.len())
+    }
+
+    /// So many units away.
+    pub(super) fn is_excused_within(&self, host: &Host, id: &ContainerId, steps: usize) -> bool {
+        let Some(steps) = steps.checked_sub(1) else { return false };
         let owner = self.begun.get(id).and_then(|begun| begun.joined.as_ref());
         self.shutdown
             || self.excused.contains(id)
-            || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused(host, owner))
+            || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused_within(host, owner, steps))
+            || self.has_lost(host, id, steps)
+    }
+
+    /// A stop is written down: that it had a reason stays true when the reason is gone.
+    pub fn on_stop_written(&mut self, host: &Host, id: &ContainerId) {
+        if self.is_excused(host, id) {
+            self.excused.insert(id.clone());
+        }
     }
 
     /// Invariants 4 and 12: what is healthy and unchanged is not touched.

@@ -1,16 +1,20 @@
 //! Units to play with.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use moored::plan::Want;
 use moored::unit::{
-    Fingerprint, Kind, Log, Network, OnLimit, Process, Resources, Restart, RestartLimit, RestartPolicy, Security,
-    Signal, Source, Stop, Unit, UnitName,
+    Condition, Dependency, Fingerprint, Kind, Log, Need, Network, OnLimit, OnLoss, Process, Resources, Restart,
+    RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
 };
 
 use super::rng::Rng;
+
+/// Some units wait for it to be mounted.
+pub const DISK: &str = "/disk";
 
 /// A service with every default of the unit file.
 pub fn service(name: &UnitName) -> Unit {
@@ -21,6 +25,9 @@ pub fn service(name: &UnitName) -> Unit {
         enabled: true,
         kind: Kind::Service,
         source: Source::Executable(PathBuf::from("/bin/true")),
+        depends_on: BTreeMap::new(),
+        on_failure: BTreeSet::new(),
+        conditions: Vec::new(),
         process: Process::default(),
         restart: Restart {
             policy: RestartPolicy::Always,
@@ -55,6 +62,19 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     let limit = RestartLimit { burst: 1 + rng.below(4) as u32, interval: Duration::from_secs(1 + rng.below(30)) };
     unit.restart.limit = rng.chance(30).then_some(limit);
     unit.stop.timeout = Duration::from_millis(*rng.pick(&[0, 500, 3000]));
+    for other in others.iter().filter(|other| *other != name) {
+        if rng.chance(12) {
+            let state = if rng.chance(30) { Need::Completed } else { Need::Started };
+            let on_loss = *rng.pick(&[OnLoss::Keep, OnLoss::Keep, OnLoss::Stop, OnLoss::Restart]);
+            unit.depends_on.insert(other.clone(), Dependency { state, optional: rng.chance(25), on_loss });
+        }
+        if rng.chance(5) {
+            unit.on_failure.insert(other.clone());
+        }
+    }
+    if rng.chance(10) {
+        unit.conditions.push(Condition::MountPoint(PathBuf::from(DISK)));
+    }
     unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
     Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]) }
 }

@@ -2,9 +2,10 @@
 //! and a fuse that makes it crash between any two of its steps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use moored::plan::{
-    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Run, Seen, State, WallTime, Want, reconcile,
+    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Run, Seen, State, WallTime, Want, reconcile,
 };
 use moored::unit::{ContainerId, UnitName};
 
@@ -12,6 +13,7 @@ use super::Bug;
 use super::host::{Host, Stage, millis};
 use super::oracle::{Begun, Oracle};
 use super::rng::Rng;
+use super::sample::DISK;
 
 /// What survives a crash.
 #[derive(Default)]
@@ -30,6 +32,7 @@ pub struct Outside<'a> {
     pub oracle: &'a mut Oracle,
     pub trace: &'a mut Option<Vec<String>>,
     pub bug: Bug,
+    pub mounted: bool,
 }
 
 /// What dies in a crash.
@@ -89,6 +92,7 @@ impl Supervisor {
         if out.bug == Bug::LastGoodLost {
             out.disk.good.clear();
         }
+        this.found_disk(out);
         this.read_files(out, files);
         this.look_after_crash(out);
         if out.oracle.shutdown {
@@ -112,7 +116,16 @@ impl Supervisor {
         good.extend(valid);
         out.oracle.read_files(files);
         self.desired.units = good.clone();
+        if out.bug == Bug::DependenciesForgotten {
+            self.desired.units.values_mut().for_each(|want| Arc::make_mut(&mut want.unit).depends_on.clear());
+        }
         self.awake = true;
+    }
+
+    /// What the watch says of the disk; it says things in their order.
+    pub fn found_disk(&mut self, out: &mut Outside) {
+        let presence = Presence { exists: true, is_mount_point: out.mounted };
+        self.awake |= self.observed.record(&Fact::Found { path: DISK.into(), presence }, out.both());
     }
 
     /// A fact arrives, some time.
@@ -206,6 +219,7 @@ impl Supervisor {
     /// Begin, write, do; it may crash between any two.
     fn apply(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
         self.burn()?;
+        let takes = self.takes_raise(action.unit(), out.now);
         let fits = self.observed.begin(action, out.both());
         if !fits {
             return Err(Stop::Wrong(format!("planned what does not fit: {action}")));
@@ -214,16 +228,26 @@ impl Supervisor {
         self.persist(out, action.unit());
         match action {
             Action::Forget { unit } => out.oracle.forget(unit),
-            Action::Start { id, unit, fingerprint, join } => {
+            Action::Raise { unit, failed } => out.oracle.on_raise(unit, failed, takes)?,
+            Action::Kill { id } => out.oracle.on_kill(id, out.now),
+            Action::Start { id, unit, fingerprint, join, .. } => {
                 let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, joined: join.clone() };
                 out.oracle.on_begin(id, begun);
             }
-            Action::Stop { .. } | Action::Kill { .. } | Action::Signal { .. } => {}
+            Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id),
+            Action::Rely { .. } | Action::Signal { .. } => {}
             Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
         out.say(|| format!("{action}"));
         self.effect(out, action)
+    }
+
+    /// Whether a unit is neither up nor held.
+    fn takes_raise(&self, unit: &UnitName, now: BootTime) -> bool {
+        let held = |seen: &Seen| seen.hold.as_ref().is_some_and(|hold| hold.until.is_none_or(|until| until.boot > now));
+        let up = |seen: &Seen| seen.live.as_ref().is_some_and(|live| live.is_up());
+        self.observed.unit(unit).is_none_or(|seen| !held(seen) && !up(seen))
     }
 
     fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
@@ -232,12 +256,13 @@ impl Supervisor {
             return Ok(());
         }
         match action {
-            Action::Start { id, unit, fingerprint, join } => {
+            Action::Start { id, unit, fingerprint, join, .. } => {
                 let want = Want { unit: unit.clone(), fingerprint: *fingerprint };
                 self.start_container(out, id, want, join.clone())?;
             }
-            Action::Stop { id, signal, .. } => {
+            Action::Stop { id, signal, why } => {
                 out.oracle.on_stop(out.host, id)?;
+                out.oracle.on_order(out.host, id, why, out.now)?;
                 let answer = signal.and_then(|_| out.host.stop(id, out.now));
                 answer.into_iter().for_each(|fact| self.post(out, fact));
             }
@@ -252,7 +277,7 @@ impl Supervisor {
             }
             Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
-            Action::Forget { .. } | Action::Reboot { .. } => {}
+            Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => {}
         }
         Ok(())
     }
@@ -268,6 +293,7 @@ impl Supervisor {
         out.host.make_cgroup(out.rng, id, want.clone(), run);
         self.burn()?;
         out.oracle.on_start(out.host, id, &want, out.now)?;
+        out.oracle.on_ordered_start(out.host, id, out.mounted)?;
         out.host.spawn(out.rng, id, out.now);
         self.burn()
     }
@@ -328,6 +354,8 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Update { limits: None, .. } => return None,
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
+        // Marks, which are made.
+        Action::Rely { .. } | Action::Raise { .. } => return None,
     };
     let fails = !out.host.calm && out.rng.chance(5);
     fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })

@@ -1,0 +1,298 @@
+//! Which unit waits for which: before a start, before a stop, and when a dependency is lost.
+//!
+//! - A start waits until each dependency is *there*: one that is to be `started` runs and is not about to stop (a oneshot runs, or has
+//!   run with the text in force), one that is to be `completed` has ended with code 0 with the text in force, and nobody has
+//!   asked for another run since. An optional one is waited for only while it is on its way: not while it is missing,
+//!   held, not enabled, ended for good, backing off, or waiting for the host.
+//! - A dependency that goes takes nobody with it, unless `on_loss` says so. What a generation relies on is remembered with it
+//!   ([`Live::relies`]): a dependency that was never there in its life is not lost, so an edit of `depends_on` stops nothing.
+//! - A dependency stops after those dependents that are to stop too. A removed one does not wait for them: it is to be signalled
+//!   within 2 s. Of units that wait for each other in a ring, none waits for the other to stop.
+//! - Units that wait for each other to start, over dependencies and shared networks, are refused with the ring named.
+//!
+//! In a quiet world none of this costs more than a look at each unit's own text: rings and dependents are sought only when a unit with
+//! dependencies is to start, or some unit is to stop.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::action::Action;
+use super::decide::{View, World, network_owner};
+use super::desired::Want;
+use super::exit::ExitRecord;
+use super::observed::{Live, Seen, State, Why};
+use crate::unit::{Condition, Dependency, Kind, Need, OnLoss, UnitName};
+
+/// Units that are looked at to name a ring. A longer one is not named, it only waits.
+const RING_MAX: usize = 256;
+
+/// How many dependencies with `on_loss` are followed from one to the next; behind them a loss is noticed one stop later.
+pub(super) const LOSS_CHAIN_MAX: usize = 32;
+
+/// A dependency that is not there.
+#[derive(Clone, Copy)]
+pub(super) struct Lack<'a> {
+    /// Which unit.
+    pub unit: &'a UnitName,
+    /// What it should have come to.
+    pub need: Need,
+}
+
+/// The generations that a container with `on_loss` relies on, by unit.
+pub(super) type Relies = BTreeMap<UnitName, u64>;
+
+impl<'a> World<'a> {
+    /// The dependencies for whose sake a start waits.
+    pub fn lacks(&self, want: &'a Want) -> Vec<Lack<'a>> {
+        let missing = |(unit, dependency): (&'a UnitName, &Dependency)| {
+            let is_waited_for = || !dependency.optional || self.is_on_its_way(unit);
+            let there = self.there(unit, dependency.state, LOSS_CHAIN_MAX).is_some();
+            (!there && is_waited_for()).then_some(Lack { unit, need: dependency.state })
+        };
+        want.unit.depends_on.iter().filter_map(missing).collect()
+    }
+
+    /// The first condition that the host does not meet.
+    pub fn unmet(&self, want: &'a Want) -> Option<&'a Condition> {
+        want.unit.conditions.iter().find(|condition| !self.observed.host.meets(condition))
+    }
+
+    /// The generation with which a unit has come to `need`, if it has.
+    fn there(&self, name: &UnitName, need: Need, chain: usize) -> Option<u64> {
+        let view = self.find(name)?;
+        let want = view.want?;
+        let running = view.seen.live.as_ref().filter(|live| matches!(live.state, State::Running { .. }));
+        let last = view.seen.last.as_ref().filter(|last| {
+            // A run that somebody asked for since, or that a returned file is owed, is the one that counts.
+            let up = view.seen.live.as_ref().filter(|live| live.is_up() && live.id != last.id);
+            let asked = up.is_some_and(|live| live.used.start_now || live.used.fresh);
+            last.fingerprint == want.fingerprint && !view.seen.start_now && !view.seen.fresh && !asked
+        });
+        match (need, want.unit.kind) {
+            (Need::Started, Kind::Service) => {
+                running.filter(|live| self.stays(view, live, chain)).map(|live| live.id.generation)
+            }
+            // A run that follows another is as good as that one from its beginning.
+            (Need::Started, Kind::Oneshot) => {
+                let up = view.seen.live.as_ref().filter(|live| live.is_up() && self.stays(view, live, chain));
+                let ran = last.filter(|last| last.outcome.has_run()).map(|last| last.id.generation);
+                let up = up.filter(|_| running.is_some() || ran.is_some()).map(|live| live.id.generation);
+                up.or(ran)
+            }
+            (Need::Completed, _) => last.filter(|last| last.outcome.is_success()).map(|last| last.id.generation),
+        }
+    }
+
+    /// Whether a generation that is up has no reason to stop.
+    fn stays(&self, view: View<'a>, live: &'a Live, chain: usize) -> bool {
+        let Some(chain) = chain.checked_sub(1) else { return true };
+        if let Some(known) = self.stays.borrow().get(view.name) {
+            return *known;
+        }
+        // Asked again on the way (a ring) it stays, as far as that is concerned.
+        self.stays.borrow_mut().insert(view.name, true);
+        let stays = self.stop_reason_after(view, live, chain).is_none();
+        self.stays.borrow_mut().insert(view.name, stays);
+        stays
+    }
+
+    /// Whether it will come to run without anybody doing something, as far as it alone is concerned.
+    fn is_on_its_way(&self, name: &'a UnitName) -> bool {
+        let view = self.view(name);
+        let Some(want) = view.want else { return false };
+        view.seen.live.as_ref().is_some_and(Live::is_up)
+            || self.rest_itself(view).is_none() && self.unmet(want).is_none()
+    }
+
+    /// Whether a unit that waits waits for something that does not come by itself: somebody has to act, here or on the host.
+    pub fn is_stalled(&self, view: View<'a>) -> bool {
+        let (mut seen, mut left) = (BTreeSet::new(), VecDeque::from([view.name]));
+        while let Some(name) = left.pop_front() {
+            let view = self.view(name);
+            if !seen.insert(name) || view.seen.live.is_some() {
+                continue;
+            }
+            let Some(want) = view.want else { return true };
+            let unmet = self.unmet(want).is_some_and(|condition| self.observed.host.knows(condition));
+            if self.rest_itself(view).is_some() || unmet || seen.len() > RING_MAX {
+                return true;
+            }
+            left.extend(self.lacks(want).iter().map(|lack| lack.unit).chain(network_owner(want)));
+        }
+        false
+    }
+
+    // ---- losses ----
+
+    /// The dependency for whose sake a generation that is up must stop.
+    pub fn loss(&self, want: &'a Want, live: &Live, chain: usize) -> Option<Why> {
+        let lost = |(unit, relied): (&UnitName, &u64)| {
+            let dependency = want.unit.depends_on.get(unit)?;
+            let there = || self.there(unit, dependency.state, chain);
+            let lost = match dependency.on_loss {
+                OnLoss::Keep => false,
+                OnLoss::Stop => self.is_lost(unit, dependency.state, *relied, chain),
+                OnLoss::Restart => there().is_some_and(|generation| generation != *relied),
+            };
+            lost.then(|| Why::Dependency(unit.clone()))
+        };
+        live.relies.iter().find_map(lost)
+    }
+
+    /// Whether this generation of a dependency is there no more. (After a crash the word that it runs may be missing: up is enough.)
+    fn is_lost(&self, unit: &UnitName, need: Need, relied: u64, chain: usize) -> bool {
+        let Some(view) = self.find(unit) else { return true };
+        let up = view.seen.live.as_ref().filter(|live| live.is_up() && live.id.generation == relied);
+        let is_service = view.want.is_some_and(|want| want.unit.kind == Kind::Service);
+        match up {
+            Some(live) if need == Need::Started && is_service => !self.stays(view, live, chain),
+            Some(_) => view.want.is_none(),
+            None => self.there(unit, need, chain) != Some(relied),
+        }
+    }
+
+    /// What a container of this text, started now or running, relies on besides what it is known to rely on.
+    pub fn new_relies(&self, want: &Want, known: &Relies) -> Relies {
+        let watched = want
+            .unit
+            .depends_on
+            .iter()
+            .filter(|(unit, dependency)| dependency.on_loss != OnLoss::Keep && !known.contains_key(*unit));
+        let there = |(unit, dependency): (&UnitName, &Dependency)| {
+            Some((unit.clone(), self.there(unit, dependency.state, LOSS_CHAIN_MAX)?))
+        };
+        watched.filter_map(there).collect()
+    }
+
+    // ---- failures ----
+
+    /// The units that `on_failure` starts for this end, once each; not one whose own failure led to this one.
+    pub fn raises(&self, view: View<'a>, last: &ExitRecord) -> Vec<Action> {
+        let Some(want) = view.want else { return Vec::new() };
+        let is_new = |unit: &&UnitName| {
+            let done = |seen: &Seen| seen.raised.get(view.name) == Some(&last.id.generation);
+            self.desired.units.contains_key(*unit) && !self.observed.unit(unit).is_some_and(done)
+        };
+        let new = want.unit.on_failure.iter().filter(is_new).filter(|unit| !self.is_raised_by(view, unit));
+        new.map(|unit| Action::Raise { unit: unit.clone(), failed: last.id.clone() }).collect()
+    }
+
+    /// Whether the last end of `ancestor` is why this unit was started, if not directly.
+    fn is_raised_by(&self, view: View<'a>, ancestor: &UnitName) -> bool {
+        let (mut seen, mut left) = (BTreeSet::new(), VecDeque::from([view.name]));
+        while let Some(name) = left.pop_front().filter(|_| seen.len() < RING_MAX) {
+            if name == ancestor && name != view.name {
+                return true;
+            }
+            let raised =
+                self.observed.unit(name).into_iter().filter(|_| seen.insert(name)).flat_map(|seen| &seen.raised);
+            let still = |(unit, generation): &(&UnitName, &u64)| {
+                let last = self.observed.unit(unit).and_then(|seen| seen.last.as_ref());
+                last.is_some_and(|last| last.id.generation == **generation)
+            };
+            left.extend(raised.filter(still).map(|(unit, _)| unit));
+        }
+        false
+    }
+
+    // ---- stops ----
+
+    /// A dependent that is to stop before this generation, which is to stop for `why`.
+    pub fn dependent_in_the_way(&self, live: &Live, why: &Why) -> Option<&'a UnitName> {
+        let unit = &live.id.unit;
+        let dependents = self.dependents().get(unit).filter(|_| *why != Why::Removed)?;
+        let in_the_way = |name: &&'a UnitName| {
+            let view = self.view(name);
+            let live = view.seen.live.as_ref().filter(|live| live.is_alive() && live.stuck_since(self.now).is_none());
+            live.is_some_and(|live| !live.is_up() || self.stop_reason(view, live).is_some())
+                && !(self.entangled().contains(name) && self.entangled().contains(unit))
+        };
+        dependents.iter().copied().find(in_the_way)
+    }
+
+    fn dependents(&self) -> &BTreeMap<&'a UnitName, Vec<&'a UnitName>> {
+        self.dependents.get_or_init(|| {
+            let mut dependents: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for (name, want) in &self.desired.units {
+                want.unit.depends_on.keys().for_each(|unit| dependents.entry(unit).or_default().push(name));
+            }
+            dependents
+        })
+    }
+
+    // ---- rings ----
+
+    /// The ring through which `name` would wait for itself by the texts, beginning and ending with it: one of the shortest.
+    pub fn ring(&self, name: &'a UnitName) -> Option<Vec<&'a UnitName>> {
+        if !self.entangled().contains(name) {
+            return None;
+        }
+        let (mut from, mut left) = (BTreeMap::new(), VecDeque::from([name]));
+        while let Some(unit) = left.pop_front() {
+            for next in self.named_by(unit) {
+                if next == name {
+                    let mut ring = vec![name, unit];
+                    while let Some(before) = ring.last().filter(|last| **last != name).and_then(|last| from.get(last)) {
+                        ring.push(*before);
+                    }
+                    ring.reverse();
+                    return Some(ring);
+                }
+                if self.entangled().contains(next) && from.len() < RING_MAX && !from.contains_key(next) {
+                    from.insert(next, unit);
+                    left.push_back(next);
+                }
+            }
+        }
+        None
+    }
+
+    /// Units in rings, and those on the way from one ring to another: what is left when those that wait for nobody, and those that
+    /// nobody waits for, are taken away again and again. Networks that containers are in count too: who shares one stops first.
+    fn entangled(&self) -> &BTreeSet<&'a UnitName> {
+        self.entangled.get_or_init(|| {
+            let units = self.desired.units.keys();
+            let edges: Vec<_> = units
+                .flat_map(|unit| self.named_by(unit).chain(self.joined_by(unit)).map(move |other| (unit, other)))
+                .collect();
+            let reversed: Vec<_> = edges.iter().map(|(unit, other)| (*other, *unit)).collect();
+            let first = peel(&edges);
+            let second = peel(&reversed);
+            first.intersection(&second).copied().collect()
+        })
+    }
+
+    /// Declared units that `unit` waits for by its text.
+    fn named_by(&self, unit: &'a UnitName) -> impl Iterator<Item = &'a UnitName> + use<'a> {
+        let desired = self.desired;
+        let want = desired.units.get(unit).into_iter();
+        let named = want.flat_map(|want| network_owner(want).into_iter().chain(want.unit.depends_on.keys()));
+        named.filter(|unit| desired.units.contains_key(*unit))
+    }
+
+    /// The unit in whose network its container is, whatever its text says by now.
+    fn joined_by(&self, unit: &'a UnitName) -> Option<&'a UnitName> {
+        let live = self.view(unit).seen.live.as_ref()?;
+        live.run.joined.as_ref().map(|owner| &owner.unit)
+    }
+}
+
+/// The units that are left when those without an edge out of them are taken away until there is none (Kahn).
+fn peel<'a>(edges: &[(&'a UnitName, &'a UnitName)]) -> BTreeSet<&'a UnitName> {
+    let (mut out, mut into): (BTreeMap<_, usize>, BTreeMap<_, Vec<_>>) = (BTreeMap::new(), BTreeMap::new());
+    for (unit, other) in edges {
+        *out.entry(*unit).or_default() += 1;
+        into.entry(*other).or_default().push(*unit);
+    }
+    let mut free: Vec<&UnitName> = into.keys().filter(|unit| !out.contains_key(*unit)).copied().collect();
+    while let Some(unit) = free.pop() {
+        for before in into.get(unit).into_iter().flatten() {
+            let Some(count) = out.get_mut(before) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                out.remove(before);
+                free.push(before);
+            }
+        }
+    }
+    out.into_keys().collect()
+}

@@ -1,0 +1,102 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::*;
+use crate::unit::{Effect, SourceFacts, Unit, UnitName, changes, parse, schema};
+
+fn unit(text: &str) -> Unit {
+    let name = UnitName::new("web").unwrap();
+    parse(&name, Path::new("/etc/moored/units/web.toml"), text).unwrap_or_else(|e| panic!("{e:?} in {text}")).unit
+}
+
+#[test]
+fn the_keys_are_those_that_the_parser_knows() {
+    let listed: BTreeSet<String> = KEYS.iter().map(|key| key.name.replace("[]", "")).collect();
+    let known = schema::all_keys().map(|(table, key)| match table {
+        "" => key.to_owned(),
+        table => format!("{table}.{key}"),
+    });
+    // A table is listed by its keys.
+    let known: BTreeSet<String> =
+        known.filter(|name| *name == "oci" || !schema::all_keys().any(|(table, _)| table == name.as_str())).collect();
+    assert_eq!(listed, known);
+}
+
+/// The text with a key, and one that differs from it in that key alone.
+fn texts(key: &Key) -> (String, String) {
+    let base = "bundle = \"/srv/b\"\n";
+    let (name, example) = (key.name, key.example);
+    match name {
+        "bundle" | "rootfs" | "executable" => {
+            let other = if name == "bundle" { "\"/srv/other\"" } else { "\"/srv/b\"" };
+            let text = |path: &str| format!("{name} = {path}\n[process]\nargs = [\"/b\"]\n");
+            let executable = name == "executable";
+            (
+                text(if executable { "\"/srv/b\"" } else { other }),
+                text(if executable { "\"/srv/c/b\"" } else { example }),
+            )
+        }
+        "restart.limit.burst" | "restart.limit.interval" => {
+            let text =
+                |burst, interval| format!("{base}[restart]\nlimit = {{ burst = {burst}, interval = {interval} }}\n");
+            if name.ends_with("burst") {
+                (text("9", "\"1h\""), text(example, "\"1h\""))
+            } else {
+                (text("9", "\"1h\""), text("9", example))
+            }
+        }
+        "reload.exec" => {
+            (format!("{base}[reload]\nsignal = \"SIGHUP\"\n"), format!("{base}[reload]\nexec = {example}\n"))
+        }
+        "mount[].target" => {
+            let text = |target| format!("{base}[[mount]]\nsource = \"/x\"\ntarget = {target}\n");
+            (text("\"/y\""), text(example))
+        }
+        "mount[].type" => (
+            format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n"),
+            format!("{base}[[mount]]\ntarget = \"/y\"\ntype = {example}\n"),
+        ),
+        "mount[].size" => {
+            let text = format!("{base}[[mount]]\ntarget = \"/y\"\ntype = \"tmpfs\"\n");
+            (text.clone(), format!("{text}size = {example}\n"))
+        }
+        "mount[].source" => {
+            let text = |source| format!("{base}[[mount]]\nsource = {source}\ntarget = \"/y\"\n");
+            (text("\"/x\""), text(example))
+        }
+        "depends_on.*.state" | "depends_on.*.optional" | "depends_on.*.on_loss" => {
+            let text = format!("{base}[depends_on.db]\n");
+            let key = name.strip_prefix(OF_DEPENDENCY).unwrap();
+            (text.clone(), format!("{text}{key} = {example}\n"))
+        }
+        "mount[].read_only" | "mount[].require_mountpoint" => {
+            let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
+            (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("mount[].")))
+        }
+        "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
+        _ => match name.split_once('.') {
+            None => (base.to_owned(), format!("{base}{name} = {example}\n")),
+            Some((table, key)) => (base.to_owned(), format!("{base}[{table}]\n{key} = {example}\n")),
+        },
+    }
+}
+
+/// The README's table says what a change of each key does: here it is done.
+#[test]
+fn each_key_has_the_class_that_the_table_says() {
+    for key in KEYS {
+        let (old, new) = texts(key);
+        let (old, new) = (unit(&old), unit(&new));
+        let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
+        let found = changes((&old, &facts(&old)), (&new, &facts(&new)));
+        assert!(!found.is_empty(), "{}: {} changes nothing", key.name, key.example);
+        let replaces = found.iter().any(|change| change.effect == Effect::Replace);
+        assert_eq!(replaces, key.class == Class::Replace, "{}: {found:?}", key.name);
+    }
+}
+
+#[test]
+fn the_readme_has_the_table() {
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(&markdown_table()), "README.md lacks this table:\n\n{}", markdown_table());
+}
