@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::atomic::{read_all, write_all};
 use super::{Note, StoreError, fnv64};
+use crate::sys::heap;
 
 /// One file; there are two.
 pub const FILE_MAX_BYTES: u64 = 256 * 1024;
@@ -35,6 +36,8 @@ pub fn append(dir: &Path, lines: &[String]) -> Result<(), StoreError> {
     let mut text = String::new();
     if end > FILE_MAX_BYTES {
         make_room(dir)?;
+        // Both files were in memory for that.
+        heap::trim();
         fd = open_new(&path)?;
     } else if end > 0 && last_byte(&fd, end) != Some(b'\n') {
         text.push('\n');
@@ -116,7 +119,7 @@ pub fn read_history<T: DeserializeOwned>(state_dir: &Path) -> Result<(Vec<T>, Ve
 
 /// The whole lines of both files with their checksums, oldest first, each once.
 fn read_lines(dir: &Path) -> Result<(Vec<String>, Vec<Note>), StoreError> {
-    let (mut lines, mut notes, mut met) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut files, mut notes) = (Vec::new(), Vec::new());
     for name in [OLD, NEW] {
         let path = dir.join(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -128,13 +131,17 @@ fn read_lines(dir: &Path) -> Result<(Vec<String>, Vec<Note>), StoreError> {
         // One batch may go beyond the size at which the file is changed, by as much again and the checksums.
         let bytes = read_all(&fd, 8 * FILE_MAX_BYTES as usize)
             .map_err(|errno| StoreError::Read { path: path.clone(), errno })?;
+        files.push((path, bytes));
+    }
+    let (mut lines, mut met) = (Vec::new(), HashSet::new());
+    for (path, bytes) in &files {
         let found: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
         let whole: Vec<&str> = found.iter().filter_map(|line| whole(line)).collect();
         if whole.len() < found.len() {
             let text = format!("{} of {} lines are not whole and are left out", found.len() - whole.len(), found.len());
-            notes.push(Note { path, text });
+            notes.push(Note { path: path.clone(), text });
         }
-        lines.extend(whole.into_iter().filter(|line| met.insert((*line).to_owned())).map(str::to_owned));
+        lines.extend(whole.into_iter().filter(|line| met.insert(*line)).map(str::to_owned));
     }
     Ok((lines, notes))
 }

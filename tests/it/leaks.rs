@@ -17,8 +17,6 @@ const WARM_UP: u64 = 200;
 const CYCLES: u64 = 1000;
 /// What memory may differ, in KiB, where 2 % is less: pages that the allocator happens to hold at the time of the look.
 const SLACK_KIB: u64 = 192;
-/// Longer than a supervisor waits before it gives back memory.
-const REST: Duration = Duration::from_secs(2);
 /// An idle supervisor is watched for so long.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -103,12 +101,6 @@ fn zombies_of(parent: i32) -> usize {
     stats.filter(is_one).count()
 }
 
-/// After a second in which nothing came the supervisor gives back what is free; nothing tells of it.
-fn memory_at_rest_kib(moored: &Supervisor) -> u64 {
-    std::thread::sleep(REST);
-    memory_kib(moored)
-}
-
 /// Proportional set size of all three, in KiB.
 fn memory_kib(moored: &Supervisor) -> u64 {
     let pss = |pid: i32| {
@@ -159,10 +151,10 @@ fn a_thousand_containers_leave_nothing_behind() {
     moored.up();
     wait_for("the units to be read", || (moored.ps().len() == UNITS).then_some(()));
     cycle(&moored, &names, WARM_UP);
-    let (before, kib_before) = (settled(&moored), memory_at_rest_kib(&moored));
+    let (before, kib_before) = (settled(&moored), memory_kib(&moored));
     cycle(&moored, &names, WARM_UP + CYCLES);
     assert_eq!(settled(&moored), before, "after {CYCLES} starts");
-    let kib = memory_at_rest_kib(&moored);
+    let kib = memory_kib(&moored);
     println!("{kib_before} KiB before, {kib} KiB after {CYCLES} starts\n{before:#?}");
     let most = kib_before + (kib_before / 50).max(SLACK_KIB);
     assert!(kib <= most, "{kib_before} KiB before, {kib} KiB after {CYCLES} starts");
