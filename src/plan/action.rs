@@ -120,8 +120,8 @@ pub(super) fn reload_of(unit: &Unit) -> Reload {
 }
 
 impl Action {
-    /// The unit that it concerns, whose [`Seen`] is to be written first.
-    pub fn unit(&self) -> &UnitName {
+    /// The container that it concerns, or else the unit alone.
+    fn target(&self) -> Result<&ContainerId, &UnitName> {
         match self {
             Action::Start { id, .. }
             | Action::Stop { id, .. }
@@ -130,24 +130,19 @@ impl Action {
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
             | Action::Update { id, .. }
-            | Action::Clear { id } => &id.unit,
-            Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => unit,
+            | Action::Clear { id } => Ok(id),
+            Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => Err(unit),
         }
+    }
+
+    /// The unit that it concerns, whose [`Seen`] is to be written first.
+    pub fn unit(&self) -> &UnitName {
+        self.target().map_or_else(|unit| unit, |id| &id.unit)
     }
 
     /// The generation of the container that it concerns, if one.
     pub fn generation(&self) -> Option<u64> {
-        match self {
-            Action::Start { id, .. }
-            | Action::Stop { id, .. }
-            | Action::Kill { id }
-            | Action::Signal { id, .. }
-            | Action::Reload { id, .. }
-            | Action::Update { id, .. }
-            | Action::Rely { id, .. }
-            | Action::Clear { id } => Some(id.generation),
-            Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => None,
-        }
+        self.target().ok().map(|id| id.generation)
     }
 }
 

@@ -231,8 +231,8 @@ const CLEAR_RETRY: Duration = Duration::from_millis(100);
 const CLEAR_RETRY_MAX: Duration = Duration::from_secs(600);
 
 impl Fact {
-    /// The unit that it is about, if one.
-    pub fn unit(&self) -> Option<&UnitName> {
+    /// The container that it is about, if it is about one.
+    pub fn id(&self) -> Option<&ContainerId> {
         match self {
             Fact::Started { id, .. }
             | Fact::StartFailed { id, .. }
@@ -248,34 +248,7 @@ impl Fact {
             | Fact::StopUnhandled { id }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
-            | Fact::ActionFailed { id, .. } => Some(&id.unit),
-            Fact::ClientStart { unit }
-            | Fact::ClientStop { unit, .. }
-            | Fact::ClientRestart { unit }
-            | Fact::ClientReload { unit }
-            | Fact::ClientKill { unit, .. } => Some(unit),
-            Fact::Found { .. } | Fact::Booted { .. } | Fact::Shutdown { .. } => None,
-        }
-    }
-
-    /// The generation of the container that it is about, if it is about one.
-    pub fn generation(&self) -> Option<u64> {
-        match self {
-            Fact::Started { id, .. }
-            | Fact::StartFailed { id, .. }
-            | Fact::NeverStarted { id }
-            | Fact::Adopted { id, .. }
-            | Fact::Exited { id, .. }
-            | Fact::Lost { id }
-            | Fact::CgroupEmpty { id }
-            | Fact::Lingering { id, .. }
-            | Fact::Drained { id }
-            | Fact::Cleared { id }
-            | Fact::StopSent { id }
-            | Fact::StopUnhandled { id }
-            | Fact::Reloaded { id }
-            | Fact::Limited { id, .. }
-            | Fact::ActionFailed { id, .. } => Some(id.generation),
+            | Fact::ActionFailed { id, .. } => Some(id),
             Fact::ClientStart { .. }
             | Fact::ClientStop { .. }
             | Fact::ClientRestart { .. }
@@ -285,6 +258,23 @@ impl Fact {
             | Fact::Booted { .. }
             | Fact::Shutdown { .. } => None,
         }
+    }
+
+    /// The unit that it is about, if one.
+    pub fn unit(&self) -> Option<&UnitName> {
+        match self {
+            Fact::ClientStart { unit }
+            | Fact::ClientStop { unit, .. }
+            | Fact::ClientRestart { unit }
+            | Fact::ClientReload { unit }
+            | Fact::ClientKill { unit, .. } => Some(unit),
+            other => other.id().map(|id| &id.unit),
+        }
+    }
+
+    /// The generation of the container that it is about, if it is about one.
+    pub fn generation(&self) -> Option<u64> {
+        self.id().map(|id| id.generation)
     }
 }
 
