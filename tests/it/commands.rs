@@ -100,6 +100,8 @@ fn a_stop_that_takes_too_long_kills_all_of_the_cgroup() {
     world.ok(&["stop", "web"]);
     for pid in inside.lines() {
         assert!(!is_alive(pid.parse().unwrap()), "{pid} is left");
+        // And reaped: the keeper does that when it has the supervisor's word, which `stop` does not wait for.
+        wait_for("its zombie to be reaped", || (!std::path::Path::new("/proc").join(pid).exists()).then_some(()));
     }
     assert_eq!(world.find("web").unwrap()["exit"], "signal SIGKILL");
     let happened = world.happened("web");
