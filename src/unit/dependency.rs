@@ -85,8 +85,9 @@ impl Condition {
     }
 }
 
-const STATES: [(&str, Option<Need>); 3] =
-    [("started", Some(Need::Started)), ("healthy", None), ("completed", Some(Need::Completed))];
+const STATES: [(&str, Need); 2] = [("started", Need::Started), ("completed", Need::Completed)];
+/// The state that comes with health checks, also in the words of others.
+const HEALTHY: [&str; 3] = ["healthy", "service_healthy", "ready"];
 const LOSSES: [(&str, OnLoss); 3] = [("keep", OnLoss::Keep), ("stop", OnLoss::Stop), ("restart", OnLoss::Restart)];
 
 /// `depends_on`, by unit.
@@ -128,20 +129,15 @@ fn dependency(walk: &mut Walk, item: &Field) -> Option<Dependency> {
 }
 
 fn state(walk: &mut Walk, field: &Field) -> Option<Need> {
-    // Compose's words.
-    let hints = [
-        ("service-started", "started"),
-        ("service-healthy", "healthy"),
-        ("service-completed-successfully", "completed"),
-        ("running", "started"),
-        ("ready", "healthy"),
-    ];
-    let need = walk.choice(Some(field.clone()), &STATES, &hints)?;
-    if need.is_none() {
+    if field.value.get_ref().as_str().is_some_and(|word| HEALTHY.contains(&word)) {
         let message = format!("`{}` \"healthy\" is known but not built in this version", field.name);
         walk.error(&field.at(), message, Some("use \"started\" or \"completed\"".to_owned()));
+        return None;
     }
-    need
+    // Compose's words.
+    let hints =
+        [("service-started", "started"), ("service-completed-successfully", "completed"), ("running", "started")];
+    walk.choice(Some(field.clone()), &STATES, &hints)
 }
 
 /// `on_failure`, without order.

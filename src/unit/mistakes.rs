@@ -258,7 +258,7 @@ require_mountpoint = true
         r#"web.toml:3:15 `on_failure[0]` is the string "web", expected another unit than this one
 web.toml:3:22 `on_failure`: `a b` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters
 web.toml:5:1 `depends_on.web` is this unit, expected another one
-web.toml:6:6 `depends_on.db` is the string "service_healthy", expected "started", "healthy" or "completed", did you mean "healthy"?
+web.toml:6:6 `depends_on.db` "healthy" is known but not built in this version, use "started" or "completed"
 web.toml:7:1 `depends_on`: `x y` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters
 web.toml:8:11 unknown key `condition`, did you mean `state`?
 web.toml:8:44 `depends_on.cache.on_loss` is the string "kill", expected "keep", "stop" or "restart"
