@@ -310,6 +310,16 @@ fn a_hundred_at_once_leave_nothing() {
     let fds = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let pids = supervisor.pids();
     assert_nothing_left(&supervisor);
+    // What a start leaves to be written down is written beside it, and would count.
+    let state = supervisor.dir.join("state");
+    let writes = |fd: fs::DirEntry| {
+        fs::read_link(fd.path()).is_ok_and(|file| file.starts_with(&state))
+            && fs::metadata(fd.path()).is_ok_and(|file| file.is_file())
+    };
+    wait_for("the state to be written", || {
+        let mut open = fs::read_dir(format!("/proc/{}/fd", pids.supervisor)).unwrap().flatten();
+        (!open.any(writes)).then_some(())
+    });
     let before = (fds(pids.keeper), fds(pids.supervisor));
     let clients: Vec<Child> =
         (0..100).map(|n| client(&supervisor, &["web", "--", "sh", "-c", &format!("echo {n}; exit {n}")])).collect();
