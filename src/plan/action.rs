@@ -12,6 +12,7 @@
 //! | `Rely` | the generations | asked again |
 //! | `Raise` | the wish to start, and whose end it is for | asked again |
 //! | `Reload` | the request | asked again until `Reloaded` |
+//! | `Probe` | nothing | asked again |
 //! | `Update` | the new terms | limits are asked for until `Limited` |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Forget` | the floor of generations | asked again |
@@ -22,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::exit::ExitRecord;
+use super::health::Probing;
 use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
@@ -84,6 +86,13 @@ pub enum Action {
         /// By which means.
         how: Reload,
     },
+    /// Ask this from now on whether it is well; `None`: nothing. Answers, ever again: `Probed`.
+    Probe {
+        /// Which.
+        id: ContainerId,
+        /// What.
+        probing: Option<Probing>,
+    },
     /// Take over what the text changed without asking for another container: stop signal and timeout, what restarts count by, and these
     /// limits, if there are any to write. Answer to limits: `Limited`.
     Update {
@@ -129,6 +138,7 @@ impl Action {
             | Action::Rely { id, .. }
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
+            | Action::Probe { id, .. }
             | Action::Update { id, .. }
             | Action::Clear { id } => Ok(id),
             Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => Err(unit),
@@ -161,6 +171,7 @@ impl Observed {
             Action::Raise { unit, failed } => self.seen_mut(unit).begin_raise(failed, now.boot),
             Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
             Action::Reload { id, .. } => self.live_mut(id).is_some_and(Live::begin_reload),
+            Action::Probe { id, probing } => self.live_mut(id).is_some_and(|live| live.begin_probe(probing)),
             Action::Update { id, unit, limits } => {
                 self.live_mut(id).is_some_and(|live| live.begin_update(unit, *limits))
             }
@@ -250,6 +261,11 @@ impl Live {
         self.reload.as_mut().is_some_and(Asked::begin)
     }
 
+    fn begin_probe(&mut self, probing: &Option<Probing>) -> bool {
+        self.probing.clone_from(probing);
+        true
+    }
+
     fn begin_update(&mut self, unit: &Unit, limits: Option<Limits>) -> bool {
         self.run = self.run.terms(unit);
         self.limits_asked = limits.or(self.limits_asked);
@@ -274,6 +290,7 @@ impl fmt::Display for Action {
             Action::Raise { unit, failed } => write!(f, "start {unit}, because {failed} was the last try"),
             Action::Signal { id, signal } => write!(f, "signal {id} with {}", signal.0),
             Action::Reload { id, .. } => write!(f, "reload {id}"),
+            Action::Probe { id, .. } => write!(f, "probe {id}"),
             Action::Update { id, .. } => write!(f, "update {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),
             Action::Forget { unit } => write!(f, "forget {unit}"),

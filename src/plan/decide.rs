@@ -158,7 +158,7 @@ impl<'a> World<'a> {
         let replace = match (live.restart, live.run.fingerprint == want.fingerprint) {
             (true, _) => Why::Restart,
             (false, false) => Why::Changed,
-            (false, true) => return None,
+            (false, true) => Why::Unhealthy(self.unhealthy(want, live)?),
         };
         // What could not start again is not stopped for the sake of a start.
         (!self.is_tied(view) || self.ring(view.name).is_none()).then_some(replace)

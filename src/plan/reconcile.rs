@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::action::{Action, reload_of};
 use super::decide::{Rest, View, World};
 use super::desired::{Desired, Want};
+use super::health::Probing;
 use super::observed::{Asked, Backoff, Ended, Live, Observed, Seen, State, Stopping};
 use super::time::BootTime;
 use crate::unit::{ContainerId, OnLimit};
@@ -49,6 +50,7 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
             None => {
                 plan_terms(view.want, live, plan);
                 plan_relies(world, view.want, live, plan);
+                plan_probes(live, world.probing(view.want, live), plan);
                 plan_wishes(view.want, live, plan);
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
@@ -57,8 +59,21 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan.actions.push(Action::Stop { id: live.id.clone(), signal, why });
             }
         },
-        State::Stopping(stopping) => plan_stopping(live, stopping, world.now, plan),
-        State::Ended(ended) => plan_ended(live, ended, world.now, plan),
+        State::Stopping(stopping) => {
+            plan_probes(live, None, plan);
+            plan_stopping(live, stopping, world.now, plan);
+        }
+        State::Ended(ended) => {
+            plan_probes(live, None, plan);
+            plan_ended(live, ended, world.now, plan);
+        }
+    }
+}
+
+/// What is asked of it, if that is to be something else than it is.
+fn plan_probes(live: &Live, probing: Option<Probing>, plan: &mut Plan) {
+    if live.probing != probing {
+        plan.actions.push(Action::Probe { id: live.id.clone(), probing });
     }
 }
 

@@ -5,7 +5,7 @@
 //! | what | led to by the newest of |
 //! |---|---|
 //! | a start, or a failed one | the end before it, a client's wish, a text that came into force, a begin with nothing running |
-//! | stopping | a client's wish, a text that came into force or went, the end of everything |
+//! | stopping | a client's wish, a text that came into force or went, the end of everything, a check that failed |
 //! | killing | stopping |
 //! | an end | stopping, killing, a client's signal, else its start |
 //! | adopted | the supervisor's return |
@@ -94,7 +94,7 @@ fn causes(what: &str) -> &'static [&'static str] {
         "started" | "start-failed" | "never-started" => {
             &["exited", "lost", "start-failed", "never-started", "asked", "added", "changed", "begun"]
         }
-        "stopping" => &["held", "asked", "changed", "removed", "confirmed", "shutdown"],
+        "stopping" => &["held", "asked", "changed", "removed", "confirmed", "shutdown", "check-failed"],
         "killing" => &["stopping"],
         "exited" | "lost" => &["stopping", "killing", "signalled", "started"],
         "adopted" => &["resumed"],

@@ -29,6 +29,7 @@ pub mod log;
 mod mail;
 mod narrate;
 pub mod offline;
+mod probe;
 mod program;
 mod ps;
 mod report;

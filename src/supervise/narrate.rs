@@ -7,7 +7,7 @@ use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::UnitName;
+use crate::unit::{CheckKind, ContainerId, UnitName};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -52,6 +52,8 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::ClientReload { unit } => event(Some(unit), "reload-asked", "reload asked for".to_owned(), None),
         Fact::ClientKill { unit, signal } => event(Some(unit), "signalled", format!("{signal} asked for"), None),
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
+        // Told when it comes to a verdict: `checked`.
+        Fact::Probed { .. } => return None,
         Fact::Found { .. } | Fact::Booted { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
@@ -73,10 +75,20 @@ pub fn action(action: &Action) -> Option<Event> {
         | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }
+        | Action::Probe { .. }
         | Action::Update { .. }
         | Action::Clear { .. }
         | Action::Forget { .. } => return None,
     })
+}
+
+/// A check came to another verdict.
+pub fn checked(id: &ContainerId, check: CheckKind, said: Option<&str>) -> Event {
+    let (what, text) = match said {
+        None => ("check-passed", format!("{} of {id} passes", check.word())),
+        Some(said) => ("check-failed", format!("{} of {id} fails: {said}", check.word())),
+    };
+    event(Some(&id.unit), what, text, None)
 }
 
 /// An exit as people write it.

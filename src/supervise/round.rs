@@ -15,7 +15,7 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, LimitJob, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::waiters::{Waiter, Waiting};
@@ -24,7 +24,7 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, reconcile};
 use crate::sys::heap;
 use crate::unit::{ContainerId, UnitName, changes};
 
@@ -183,14 +183,27 @@ impl Supervisor {
 
     /// The same for a client.
     pub(super) fn record_by(&mut self, fact: &Fact, by: Option<&str>) {
+        let before = self.opinion(fact);
         if !self.note(fact) {
             return;
+        }
+        let after = self.opinion(fact).filter(|after| before.is_some_and(|before| before != *after));
+        if let (Some(opinion), Fact::Probed { id, check, .. }) = (after, fact) {
+            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()?.said(*check));
+            let event = narrate::checked(id, *check, said.filter(|_| opinion == Opinion::Failing));
+            self.tell(Event { generation: fact.generation(), ..event });
         }
         if let Some(event) = narrate::fact(fact) {
             let generation = fact.generation();
             let by = event.by.clone().or_else(|| by.map(str::to_owned));
             self.tell(Event { by, generation, ..event });
         }
+    }
+
+    /// What the results of the check amount to that this fact is about.
+    fn opinion(&self, fact: &Fact) -> Option<Opinion> {
+        let Fact::Probed { id, check, .. } = fact else { return None };
+        self.observed.unit(&id.unit)?.live.as_ref().filter(|live| live.id == *id).map(|live| live.opinion(*check))
     }
 
     /// `false`: it says nothing new.
@@ -344,6 +357,15 @@ impl Supervisor {
                 let good = self.catalogue.in_force(&id.unit)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
+            }
+            Action::Probe { id, probing } => {
+                let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
+                let good = self.catalogue.in_force(&id.unit)?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref());
+                let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
+                let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
+                Some(Job::Probe(Box::new(ProbeJob { id, health: probing.health, asked, unit, facts })))
             }
             Action::Update { id, limits, .. } => {
                 let good = self.catalogue.in_force(&id.unit)?;

@@ -14,6 +14,7 @@ mod elf;
 mod entry;
 mod facts;
 pub mod fingerprint;
+mod health;
 mod json;
 mod keys;
 mod merge;
@@ -40,6 +41,7 @@ mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,7 @@ pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, file_stem_to_name, template_sample};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
+pub use health::{Check, CheckKind, From, Health, Probe};
 pub use keys::{json_schema, markdown_table};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
@@ -86,6 +89,8 @@ pub struct Unit {
     pub stop: Stop,
     /// How it is told to reload; `None` when the unit does not say (then SIGHUP on request).
     pub reload: Option<Reload>,
+    /// How it is asked whether it is well; `None`: it is not.
+    pub health: Option<Arc<Health>>,
     /// Limits.
     pub resources: Resources,
     /// The network namespace; `None` with a bundle leaves config.json's.

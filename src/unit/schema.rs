@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 14] = [
+const KEYS: [(&str, &[&str]); 16] = [
     (
         "",
         &[
@@ -19,6 +19,7 @@ const KEYS: [(&str, &[&str]); 14] = [
             "restart",
             "stop",
             "reload",
+            "health",
             "resources",
             "network",
             "mount",
@@ -35,6 +36,8 @@ const KEYS: [(&str, &[&str]); 14] = [
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
     ("reload", &["signal", "exec"]),
+    ("health", &["startup", "readiness", "liveness"]),
+    ("health.*", &["exec", "http", "tcp", "file", "max_age", "from", "interval", "timeout", "failures", "successes"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
@@ -44,12 +47,13 @@ const KEYS: [(&str, &[&str]); 14] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "condition",
     "process",
     "restart",
     "stop",
     "reload",
+    "health",
     "resources",
     "network",
     "mount",
@@ -60,13 +64,12 @@ const TABLES: [&str; 12] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 19] = [
+const LATER: [(&str, &str, Option<&str>); 18] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
     ("", "unset", None),
-    ("", "health", None),
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
@@ -93,7 +96,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 98] = [
+const SYNONYMS: [(&str, Cure); 114] = [
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -152,6 +155,22 @@ const SYNONYMS: [(&str, Cure); 98] = [
     ("stopgraceperiod", Key("stop", "timeout")),
     ("timeoutstopsec", Key("stop", "timeout")),
     ("execreload", Key("reload", "exec")),
+    ("healthcheck", Say("did you mean [health.liveness]?")),
+    ("livenessprobe", Say("did you mean [health.liveness]?")),
+    ("readinessprobe", Say("did you mean [health.readiness]?")),
+    ("startupprobe", Say("did you mean [health.startup]?")),
+    ("startperiod", Say("did you mean [health.startup]? The others begin when it has passed")),
+    ("initialdelayseconds", Say("did you mean [health.startup]? The others begin when it has passed")),
+    ("test", Key("health.*", "exec")),
+    ("httpget", Key("health.*", "http")),
+    ("url", Key("health.*", "http")),
+    ("tcpsocket", Key("health.*", "tcp")),
+    ("retries", Key("health.*", "failures")),
+    ("failurethreshold", Key("health.*", "failures")),
+    ("successthreshold", Key("health.*", "successes")),
+    ("periodseconds", Key("health.*", "interval")),
+    ("period", Key("health.*", "interval")),
+    ("timeoutseconds", Key("health.*", "timeout")),
     ("memorylimit", Key("resources", "memory")),
     ("memlimit", Key("resources", "memory")),
     ("memorymax", Key("resources", "memory")),
@@ -223,6 +242,7 @@ pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
         "mount" | "device" => format!("[[{table}]]"),
+        "health.*" => "[health.readiness]".to_owned(),
         _ => format!("[{table}]"),
     }
 }
@@ -351,9 +371,9 @@ mod tests {
 
     #[test]
     fn what_is_designed_but_not_built_is_known() {
-        assert!(later("", "health").is_some());
+        assert!(later("", "socket").is_some());
         assert!(later("", "watchdog").is_some(), "also at another level");
-        assert!(later("process", "health").is_some());
+        assert!(later("process", "socket").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");
         assert!(later("", "args").is_none());

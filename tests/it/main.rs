@@ -9,6 +9,7 @@ mod deps;
 mod edits;
 mod exec;
 mod hardened;
+mod health;
 mod hostile;
 mod instances;
 mod layers;

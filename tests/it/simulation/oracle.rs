@@ -1,7 +1,7 @@
 //! What must hold, judged from the truth and by its own arithmetic, at the moment an effect reaches the host.
 //!
 //! Numbers are those of the invariants in SAFETY.md. An *excuse* is a reason for which a running container may be
-//! stopped: its file was read as gone or changed, a client said so, everything stops, or the network it shares went.
+//! stopped: its file was read as gone or changed, a client said so, everything stops, the network it shares went, or its checks failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,6 +26,10 @@ pub struct Oracle {
     pub(super) raised: BTreeSet<(UnitName, ContainerId)>,
     /// The first kill of each generation.
     pub(super) killed: BTreeMap<ContainerId, BootTime>,
+    /// Failed startup or liveness often enough for a verdict.
+    pub sick: BTreeSet<ContainerId>,
+    /// Passed a check in some generation.
+    pub well: BTreeSet<UnitName>,
     pub shutdown: bool,
     pub starts: u64,
 }
@@ -140,7 +144,7 @@ impl Oracle {
         for (id, container) in &host.containers {
             let Stage::Dead { at, outcome, forgotten } = &container.stage else { continue };
             let ran_for = match outcome {
-                Outcome::Exited { .. } => at.since(container.run.begun),
+                Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(container.run.begun),
                 Outcome::StartFailed { .. } => Duration::ZERO,
             };
             let fingerprint = container.want.fingerprint;
@@ -159,6 +163,7 @@ impl Oracle {
         let owner = self.begun.get(id).and_then(|begun| begun.joined.as_ref());
         self.shutdown
             || self.excused.contains(id)
+            || self.sick.contains(id)
             || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused_within(host, owner, steps))
             || self.has_lost(host, id, steps)
     }
@@ -260,7 +265,12 @@ impl Oracle {
         };
         let truth = self.ended.get(id);
         let unknown = record.outcome == UNKNOWN;
-        let right = truth.is_none_or(|end| end.outcome == record.outcome || (end.forgotten && unknown));
+        let right = truth.is_none_or(|end| match (&record.outcome, &end.outcome) {
+            (Outcome::Unhealthy { exit, .. }, Outcome::Exited { exit: truth, .. }) => {
+                self.sick.contains(id) && (exit == truth || end.forgotten && *exit == Exit::Unknown)
+            }
+            (outcome, truth) => outcome == truth || end.forgotten && unknown,
+        });
         must(right, "6", || format!("{id} is recorded as {}", record.outcome))?;
         must(truth.is_some() || unknown, "6", || format!("the record of {id} is invented"))?;
         if truth.is_none() {
@@ -321,6 +331,7 @@ fn wants_restart(policy: RestartPolicy, outcome: &Outcome) -> bool {
     let (good, abnormal) = match outcome {
         Outcome::Exited { exit: Exit::Code(code), oom } => (*code == 0 && !oom, *oom),
         Outcome::Exited { exit: Exit::Signal(_) | Exit::Unknown, .. } => (false, true),
+        Outcome::Unhealthy { .. } => (false, true),
         Outcome::StartFailed { .. } => (false, false),
     };
     match policy {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use moored::plan::{
-    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Run, Seen, State, WallTime, Want, reconcile,
+    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Probed, Probing, Run, Seen, State, WallTime,
+    Want, reconcile,
 };
-use moored::unit::{ContainerId, UnitName};
+use moored::unit::{CheckKind, ContainerId, UnitName};
 
 use super::Bug;
 use super::host::{Host, Stage, millis};
@@ -235,7 +236,7 @@ impl Supervisor {
                 out.oracle.on_begin(id, begun);
             }
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id),
-            Action::Rely { .. } | Action::Signal { .. } => {}
+            Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } => {}
             Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
@@ -277,9 +278,40 @@ impl Supervisor {
             }
             Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
+            Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
             Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => {}
         }
         Ok(())
+    }
+
+    /// More results of what is asked now.
+    pub fn probe_all(&mut self, out: &mut Outside) {
+        let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+        let asked: Vec<_> = lives.filter_map(|live| Some((live.id.clone(), live.probing.clone()?))).collect();
+        asked.iter().for_each(|(id, probing)| self.probe(out, id, probing));
+    }
+
+    /// A few results of each check; each arrives once, in their order.
+    fn probe(&mut self, out: &mut Outside, id: &ContainerId, probing: &Probing) {
+        let (failures, successes) = (2, 1);
+        for check in probing.kinds() {
+            let (mut after, mut failed) = (0, 0);
+            for _ in 0..1 + out.rng.below(4) {
+                after += out.rng.below(1000);
+                let well = out.host.calm || out.rng.chance(60);
+                let probed = if well { Probed::Passed } else { Probed::Failed { text: "no".into(), counts: true } };
+                failed += u32::from(!well);
+                let fact = Fact::Probed { id: id.clone(), check, probed, failures, successes };
+                self.mail.push((out.now.after(millis(after)), fact));
+                if well {
+                    out.oracle.well.insert(id.unit.clone());
+                }
+            }
+            // The row may have begun in an earlier life of the supervisor.
+            if failed > 0 && check != CheckKind::Readiness {
+                out.oracle.sick.insert(id.clone());
+            }
+        }
     }
 
     fn start_container(
@@ -354,6 +386,8 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Update { limits: None, .. } => return None,
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
+        // It has results, or none.
+        Action::Probe { .. } => return None,
         // Marks, which are made.
         Action::Rely { .. } | Action::Raise { .. } => return None,
     };
