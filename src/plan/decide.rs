@@ -11,7 +11,7 @@ use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::status::Tie;
 use super::time::BootTime;
-use crate::unit::{Condition, ContainerId, Fingerprint, Network, UnitName};
+use crate::unit::{Condition, ContainerId, Fingerprint, Network, OnBad, UnitName};
 
 /// Everything there is to look at, at one moment.
 pub(super) struct World<'a> {
@@ -81,6 +81,7 @@ static UNSEEN: Seen = Seen {
     start_now: false,
     fresh: false,
     raised: BTreeMap::new(),
+    proven: None,
     restarts: 0,
     trouble: None,
 };
@@ -213,6 +214,8 @@ impl<'a> World<'a> {
         if last.fingerprint != want.fingerprint {
             // Started by hand, ended, then edited: a unit that is not enabled does not rise by itself.
             (!want.unit.enabled).then_some(Rest::Disabled)
+        } else if want.trial == Some(OnBad::StayFailed) && !last.outcome.is_success() {
+            Some(Rest::Failed(last))
         } else if !last.outcome.is_restarted_by(restart.policy) {
             Some(if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) })
         } else if seen.backoff.is_spent(restart, next_at) {

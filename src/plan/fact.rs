@@ -318,7 +318,7 @@ impl Observed {
             Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
             Fact::Probed { id, check, probed, failures, successes } => {
-                self.on_live(id, |live| live.probed(*check, probed, *failures, *successes))
+                self.on_live(id, |live| live.probed(*check, probed, (*failures, *successes), now.boot))
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),

@@ -48,6 +48,7 @@ mod order_tests;
 mod reconcile;
 mod status;
 mod time;
+mod trial;
 
 pub use action::Action;
 pub use desired::{Desired, Want};

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
 use super::run::{file_name, load_records, read_number};
-use super::state::{Good, Loaded, StopMark, Work};
+use super::state::{BadText, Good, Loaded, StopMark, Work};
 use super::{Note, StoreError, fnv128, history};
 use crate::unit::UnitName;
 
@@ -53,6 +53,10 @@ struct Index {
     source: PathText,
     directory: (u64, u64),
     since_ms: u64,
+    #[serde(default)]
+    earlier: Option<Box<Index>>,
+    #[serde(default)]
+    bad: Option<BadText>,
 }
 
 /// A path in JSON: text where it is text.
@@ -145,6 +149,18 @@ impl Disk {
     }
 
     fn keep(&mut self, unit: &UnitName, good: &Good) -> Result<(), StoreError> {
+        let index = self.write_contents(good)?;
+        if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
+            // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
+            let _ = self.release(Some(index));
+            return Err(error);
+        }
+        let before = self.index.insert(unit.clone(), index);
+        self.release(before)
+    }
+
+    /// What an index is to name, and the index.
+    fn write_contents(&mut self, good: &Good) -> Result<Index, StoreError> {
         let index = Index {
             text: content_name(good.text.as_bytes()),
             config: good.config.as_deref().map(content_name),
@@ -153,18 +169,14 @@ impl Disk {
             source: PathText::of(&good.source),
             directory: good.directory,
             since_ms: good.since_ms,
+            earlier: good.earlier.as_ref().map(|earlier| self.write_contents(earlier)).transpose()?.map(Box::new),
+            bad: good.bad.clone(),
         };
         self.write_content(&index.text, good.text.as_bytes())?;
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
         }
-        if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
-            // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
-            let _ = self.release(Some(index));
-            return Err(error);
-        }
-        let before = self.index.insert(unit.clone(), index);
-        self.release(before)
+        Ok(index)
     }
 
     fn forget(&mut self, unit: &UnitName) -> Result<(), StoreError> {
@@ -213,7 +225,8 @@ impl Disk {
 
 impl Index {
     fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.config.as_deref())
+        let all = [Some(self), self.earlier.as_deref()];
+        all.into_iter().flatten().flat_map(|one| std::iter::once(one.text.as_str()).chain(one.config.as_deref()))
     }
 }
 
@@ -231,7 +244,10 @@ impl Dirs {
         };
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
         let (source, directory) = (index.source.clone().into_path(), index.directory);
-        Ok(Some(Good { text, config, path, resolved, source, directory, since_ms: index.since_ms }))
+        // Without the earlier one there is none to go back to.
+        let earlier = index.earlier.as_deref().map(|earlier| self.good_of(earlier, notes)).transpose()?.flatten();
+        let (since_ms, earlier, bad) = (index.since_ms, earlier.map(Box::new), index.bad.clone());
+        Ok(Some(Good { text, config, path, resolved, source, directory, since_ms, earlier, bad }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

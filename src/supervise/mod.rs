@@ -174,7 +174,7 @@ fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], good
             continue;
         }
         match catalogue::recall(&name, good, validate) {
-            Ok(good) => catalogue.remember(good),
+            Ok((good, trial)) => catalogue.remember(good, trial),
             Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),
         }
     }

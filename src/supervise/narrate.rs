@@ -68,6 +68,10 @@ pub fn action(action: &Action) -> Option<Event> {
             let text = format!("start asked for, because {failed} was the last try of {}", failed.unit);
             event(Some(unit), "asked", text, Some("policy"))
         }
+        Action::RollBack { unit, why, .. } => {
+            event(Some(unit), "rolled-back", format!("rolled back to the earlier text: {why}"), Some("policy"))
+        }
+        Action::Prove { .. } => return None,
         Action::Reboot { unit } => {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
         }

@@ -62,7 +62,9 @@ impl Supervisor {
             let runs = if matches!(status.phase, Phase::Running | Phase::Ready) { "running with" } else { "in force:" };
             format!("{first}; {runs} the last good text")
         });
-        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trouble];
+        let trial = self.desired.units.get(name).is_some_and(|want| want.trial.is_some());
+        let trial = trial.then(|| "the new text is on trial".to_owned());
+        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trial, trouble];
         let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         parts.join("; ")
     }

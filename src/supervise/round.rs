@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::catalogue::{Catalogue, InForce};
+use super::catalogue::{Catalogue, InForce, Trial};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
@@ -375,6 +375,16 @@ impl Supervisor {
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
+            Action::Prove { unit, fingerprint } => {
+                self.catalogue.prove(&unit, fingerprint);
+                self.update_desired();
+                None
+            }
+            Action::RollBack { unit, fingerprint, why } => {
+                self.catalogue.roll_back(&unit, fingerprint, &why, clock::now().wall);
+                self.update_desired();
+                None
+            }
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });
@@ -406,6 +416,8 @@ impl Supervisor {
 
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
+        let proven = self.observed.unit(name).and_then(|seen| seen.proven);
+        self.catalogue.keep_earlier(name, proven);
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
@@ -414,6 +426,8 @@ impl Supervisor {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
+            // Why it is another one was told.
+            (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
@@ -446,7 +460,8 @@ impl Supervisor {
     /// A text that was read on disk is stored; the limits of the log are those in force in any case.
     fn keep(&mut self, good: &InForce, read: bool) {
         if read {
-            self.files.keep_good(good);
+            let none = Trial::default();
+            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
         }
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }

@@ -16,7 +16,7 @@ pub enum Goal {
     Newer(u64),
     /// `moored reload`: it was told.
     Reloaded,
-    /// `moored sync`: it is as its file says.
+    /// `moored sync`: it is as its file says, and a new text has done well.
     Converged,
 }
 

@@ -37,6 +37,7 @@ pub mod spec;
 #[cfg(test)]
 mod spec_tests;
 mod specifier;
+mod update;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{SpecError, SpecText, compile};
+pub use update::{OnBad, Update, on_bad};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +93,8 @@ pub struct Unit {
     pub reload: Option<Reload>,
     /// How it is asked whether it is well; `None`: it is not.
     pub health: Option<Arc<Health>>,
+    /// What happens when a change needs a new container.
+    pub update: Update,
     /// Limits.
     pub resources: Resources,
     /// The network namespace; `None` with a bundle leaves config.json's.

@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 16] = [
+const KEYS: [(&str, &[&str]); 17] = [
     (
         "",
         &[
@@ -20,6 +20,7 @@ const KEYS: [(&str, &[&str]); 16] = [
             "stop",
             "reload",
             "health",
+            "update",
             "resources",
             "network",
             "mount",
@@ -38,6 +39,7 @@ const KEYS: [(&str, &[&str]); 16] = [
     ("reload", &["signal", "exec"]),
     ("health", &["startup", "readiness", "liveness"]),
     ("health.*", &["exec", "http", "tcp", "file", "max_age", "from", "interval", "timeout", "failures", "successes"]),
+    ("update", &["order", "min_healthy", "deadline", "on_bad"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
@@ -47,13 +49,14 @@ const KEYS: [(&str, &[&str]); 16] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "condition",
     "process",
     "restart",
     "stop",
     "reload",
     "health",
+    "update",
     "resources",
     "network",
     "mount",
@@ -64,7 +67,7 @@ const TABLES: [&str; 13] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 18] = [
+const LATER: [(&str, &str, Option<&str>); 17] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
@@ -73,7 +76,6 @@ const LATER: [(&str, &str, Option<&str>); 18] = [
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
-    ("", "update", None),
     ("process", "env_file", Some("use `env`")),
     ("process", "notify", None),
     ("process", "watchdog", None),
@@ -96,7 +98,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 114] = [
+const SYNONYMS: [(&str, Cure); 122] = [
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -171,6 +173,14 @@ const SYNONYMS: [(&str, Cure); 114] = [
     ("periodseconds", Key("health.*", "interval")),
     ("period", Key("health.*", "interval")),
     ("timeoutseconds", Key("health.*", "timeout")),
+    ("updateconfig", Say("did you mean [update]?")),
+    ("deploy", Say("did you mean [update]?")),
+    ("autorevert", Key("update", "on_bad")),
+    ("failureaction", Key("update", "on_bad")),
+    ("minhealthytime", Key("update", "min_healthy")),
+    ("monitor", Key("update", "min_healthy")),
+    ("healthydeadline", Key("update", "deadline")),
+    ("progressdeadline", Key("update", "deadline")),
     ("memorylimit", Key("resources", "memory")),
     ("memlimit", Key("resources", "memory")),
     ("memorymax", Key("resources", "memory")),

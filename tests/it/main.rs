@@ -25,6 +25,7 @@ mod seccomp;
 mod simulation;
 mod support;
 mod units;
+mod updates;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 mod why;

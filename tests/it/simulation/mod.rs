@@ -15,6 +15,7 @@ mod order;
 pub mod rng;
 mod sample;
 mod supervisor;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
