@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! generation            the mark
-//! good/<hash>           texts and config.json copies, by content: a config.json shared by 40 units is one file
+//! good/<hash>           texts and config.json copies, by content: a config.json or a drop-in shared by 40 units is one file
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
 //! history, history.1
@@ -23,7 +23,7 @@ use super::generation::Mark;
 use super::run::{file_name, load_records, read_number};
 use super::state::{Good, Loaded, StopMark, Work};
 use super::{Note, StoreError, fnv128, history};
-use crate::unit::UnitName;
+use crate::unit::{LayerKind, LayerText, UnitName};
 
 const GENERATION: &str = "generation";
 
@@ -53,6 +53,18 @@ struct Index {
     source: PathText,
     directory: (u64, u64),
     since_ms: u64,
+    /// Older versions know none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<IndexLayer>,
+}
+
+/// What is merged with the unit's own text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct IndexLayer {
+    kind: LayerKind,
+    file: PathText,
+    resolved: PathText,
+    text: String,
 }
 
 /// A path in JSON: text where it is text.
@@ -153,8 +165,12 @@ impl Disk {
             source: PathText::of(&good.source),
             directory: good.directory,
             since_ms: good.since_ms,
+            layers: good.layers.iter().map(IndexLayer::of).collect(),
         };
         self.write_content(&index.text, good.text.as_bytes())?;
+        for (named, layer) in index.layers.iter().zip(&good.layers) {
+            self.write_content(&named.text, layer.text.as_bytes())?;
+        }
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
         }
@@ -213,7 +229,19 @@ impl Disk {
 
 impl Index {
     fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.config.as_deref())
+        let layers = self.layers.iter().map(|layer| layer.text.as_str());
+        std::iter::once(self.text.as_str()).chain(self.config.as_deref()).chain(layers)
+    }
+}
+
+impl IndexLayer {
+    fn of(layer: &LayerText) -> Self {
+        IndexLayer {
+            kind: layer.kind,
+            file: PathText::of(&layer.file),
+            resolved: PathText::of(&layer.resolved),
+            text: content_name(layer.text.as_bytes()),
+        }
     }
 }
 
@@ -229,9 +257,16 @@ impl Dirs {
                 config => config,
             },
         };
+        let mut layers = Vec::with_capacity(index.layers.len());
+        for layer in &index.layers {
+            let text = self.content(&layer.text, notes)?.and_then(|text| String::from_utf8(text).ok());
+            let Some(text) = text else { return Ok(None) };
+            let (file, resolved) = (layer.file.clone().into_path(), layer.resolved.clone().into_path());
+            layers.push(LayerText { kind: layer.kind, file, resolved, text: text.into() });
+        }
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
         let (source, directory) = (index.source.clone().into_path(), index.directory);
-        Ok(Some(Good { text, config, path, resolved, source, directory, since_ms: index.since_ms }))
+        Ok(Some(Good { text, layers, config, path, resolved, source, directory, since_ms: index.since_ms }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::generation::Mark;
 use super::{Note, StoreError};
-use crate::unit::UnitName;
+use crate::unit::{LayerText, UnitName};
 
 /// While something could not be written, and only then.
 const RETRY: Duration = Duration::from_secs(30);
@@ -66,6 +66,8 @@ pub enum Fact {
 pub struct Good {
     /// The unit file's text.
     pub text: String,
+    /// What was merged with it.
+    pub layers: Vec<LayerText>,
     /// config.json's bytes, for a bundle.
     pub config: Option<Vec<u8>>,
     /// The unit file as it was found.

@@ -48,6 +48,7 @@ fn unit(name: &str) -> UnitName {
 
 fn good(text: &str, config: Option<&str>) -> Good {
     Good {
+        layers: Vec::new(),
         text: text.to_owned(),
         config: config.map(|config| config.as_bytes().to_vec()),
         path: "/etc/moored/units/web.toml".into(),

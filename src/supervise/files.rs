@@ -156,6 +156,7 @@ impl Files {
     pub fn keep_good(&mut self, good: &InForce) {
         let kept = Good {
             text: good.text.to_string(),
+            layers: good.layers.clone(),
             config: good.facts.config_json.clone(),
             path: good.file.clone(),
             resolved: good.resolved.clone(),

@@ -164,6 +164,11 @@ impl Supervisor {
         match mail {
             Mail::Fact(fact) => self.record(&fact),
             Mail::Watch(event) => self.watched(event),
+            Mail::Together(mails) => {
+                self.catalogue.begin_batch();
+                mails.into_iter().for_each(|mail| self.take(mail));
+                self.catalogue.end_batch(VALIDATE, clock::now().wall);
+            }
             Mail::Look(look) => self.looked(look),
             Mail::Log(event) => self.log_says(event),
             Mail::Control(post) => self.control(post),
@@ -282,7 +287,7 @@ impl Supervisor {
             self.write_down();
             return self.answer();
         }
-        let expiry = self.catalogue.expire(clock::now().boot);
+        let expiry = self.catalogue.expire(VALIDATE, clock::now());
         self.update_desired();
         self.reconcile();
         self.write_down();

@@ -32,14 +32,12 @@ pub struct Look {
 /// The watch's callback: looks at places, posts all.
 pub fn poster(post: Post) -> impl Fn(Vec<Event>) + Send + 'static {
     move |events| {
-        for event in events {
-            let mail = match event {
-                Event::Place { path, place } => Mail::Look(look(path, place)),
-                event => Mail::Watch(event),
-            };
-            // The loop outlives the watch.
-            let _ = post.send(mail);
-        }
+        let mail = |event| match event {
+            Event::Place { path, place } => Mail::Look(look(path, place)),
+            event => Mail::Watch(event),
+        };
+        // The loop outlives the watch.
+        let _ = post.send(Mail::Together(events.into_iter().map(mail).collect()));
     }
 }
 
@@ -72,6 +70,17 @@ impl Supervisor {
     pub(super) fn watched(&mut self, event: Event) {
         let now = clock::now();
         match event {
+            Event::Text { path, text, resolved, .. } if self.is_drop_in(&path) => {
+                self.catalogue.drop_in_read(&path, text, resolved, VALIDATE, now.wall);
+            }
+            Event::Refused { path, why, .. } if self.is_drop_in(&path) => {
+                let is_mask = matches!(why, watch::ReadError::Mask { .. });
+                self.catalogue.drop_in_refused(&path, (!is_mask).then(|| why.to_string()), VALIDATE, now.wall);
+            }
+            Event::Gone { path, .. } if self.is_drop_in(&path) => {
+                self.catalogue.drop_in_gone(&path, VALIDATE, now.wall);
+            }
+            Event::Directory { dir, state } if self.catalogue.is_drop_in_dir(&dir) => self.drop_ins(&dir, state),
             Event::Text { path, name, text, resolved } => match self.unit_of(&path, &name) {
                 Some(unit) => self.catalogue.read(&path, unit, text, resolved, VALIDATE, now.wall),
                 None => return,
@@ -117,6 +126,21 @@ impl Supervisor {
         self.catalogue.looked(&Source::Executable(path), program, VALIDATE, now);
     }
 
+    fn is_drop_in(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|dir| self.catalogue.is_drop_in_dir(dir))
+    }
+
+    fn drop_ins(&mut self, dir: &Path, state: DirectoryState) {
+        let now = clock::now();
+        match state {
+            DirectoryState::Present { names, .. } => self.catalogue.drop_ins_listed(dir, &names, VALIDATE, now),
+            DirectoryState::Missing => self.catalogue.drop_ins_gone(dir, VALIDATE, now.wall),
+            DirectoryState::Unreadable(why) => {
+                self.catalogue.drop_ins_lost(dir, why.to_string(), VALIDATE, now.wall);
+            }
+        }
+    }
+
     /// The unit that a file declares; one that is none but looks like one is noted.
     fn unit_of(&mut self, path: &Path, name: &OsString) -> Option<UnitName> {
         match file_stem_to_name(name) {
@@ -130,6 +154,9 @@ impl Supervisor {
 
     fn busy(&mut self, path: &Path, writer: Option<u32>) {
         let who = writer.map(|pid| format!(" by pid {pid}")).unwrap_or_default();
+        if self.is_drop_in(path) {
+            return self.catalogue.drop_in_busy(path, who);
+        }
         let unit = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
         match unit {
             Some(unit) => self.catalogue.busy(unit, who),
@@ -151,14 +178,14 @@ impl Supervisor {
                 self.catalogue.directory_lost(dir, why.to_string());
                 self.tell(narrate::note("directory", format!("{why}; what it declared stays in force")));
             }
-            DirectoryState::Present { identity, names, .. } => {
+            DirectoryState::Present { identity, names, drop_ins, .. } => {
                 let id = DirectoryId { device: identity.dev, inode: identity.ino, mount: identity.mount };
                 let names: BTreeSet<UnitName> =
                     names.iter().filter_map(|name| file_stem_to_name(name).ok().flatten()).collect();
-                let braked = self.catalogue.directory_listed(dir, id, &names, clock::now());
-                if braked > 0 {
+                let drop_ins = drop_ins.into_iter().collect();
+                if let Some(braked) = self.catalogue.directory_listed(dir, id, &names, &drop_ins, clock::now()) {
                     let text = format!(
-                        "{} became another directory and {braked} of its units would go: they run on until the files return or `moored apply --confirm-removals`",
+                        "{} became another directory and {braked} would go: they run on until the files return or `moored apply --confirm-removals`",
                         dir.display()
                     );
                     self.tell(narrate::note("braked", text));

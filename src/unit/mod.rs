@@ -16,11 +16,15 @@ mod facts;
 pub mod fingerprint;
 mod json;
 mod keys;
+mod layer;
 mod merge;
 #[cfg(test)]
 mod mistakes;
 mod mounts;
 pub mod name;
+mod overlay;
+#[cfg(test)]
+mod overlay_tests;
 mod parse;
 #[cfg(test)]
 mod parse_tests;
@@ -48,12 +52,13 @@ pub use change::{SettingChange, changes};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
-pub use entry::{BadEntry, file_stem_to_name, template_sample};
+pub use entry::{BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, template_sample};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
 pub use keys::{json_schema, markdown_table};
+pub use layer::{Layer, LayerKind, LayerText, Place};
 pub use name::{ContainerId, UnitName};
-pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
+pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{SpecError, SpecText, compile};
 

@@ -60,12 +60,11 @@ const TABLES: [&str; 12] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 19] = [
+const LATER: [(&str, &str, Option<&str>); 18] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "unset", None),
     ("", "health", None),
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
@@ -93,7 +92,8 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 98] = [
+const SYNONYMS: [(&str, Cure); 99] = [
+    ("unset", Say("it belongs to a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -207,6 +207,24 @@ pub(crate) fn is_key(table: &str, key: &str) -> bool {
 
 fn keys(table: &str) -> &'static [&'static str] {
     KEYS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
+}
+
+/// The first key on a dotted path that no unit has, with its table. What is named by the user (variables, dependencies, mounts) is not
+/// looked at.
+pub(crate) fn strange(path: &str) -> Option<(&'static str, &str)> {
+    let mut table = "";
+    for key in path.split('.') {
+        if key.starts_with("x-") {
+            return None;
+        }
+        if !is_key(table, key) {
+            return Some((table, key));
+        }
+        let below = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        let single = |name: &&str| *name == below && !matches!(*name, "mount" | "device");
+        table = KEYS.iter().map(|(name, _)| *name).find(|name| single(name))?;
+    }
+    None
 }
 
 /// Whether a key is designed but not built; if so, perhaps with a way to do without.

@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod debian;
 mod deps;
+mod drop_ins;
 mod edits;
 mod exec;
 mod hardened;

@@ -51,6 +51,56 @@ fn a_template_is_checked_as_some_instance_without_its_source() {
 }
 
 #[test]
+fn a_unit_is_checked_with_its_drop_ins() {
+    let dir = TempDir::new("drop-ins");
+    std::fs::create_dir(dir.path().join("root")).unwrap();
+    write(&dir, "u/web.toml", "rootfs = \"../root\"\n[process]\nargs = [\"/bin/true\"]\n");
+    write(&dir, "u/web.toml.d/10.toml", "[stop]\ntimeout = \"5s\"\n");
+    write(&dir, "u/web.toml.d/README", "not looked at = [");
+    std::os::unix::fs::symlink("/dev/null", dir.path().join("u/web.toml.d/20.toml")).unwrap();
+    for path in ["u", "u/web.toml", "u/web.toml.d", "u/web.toml.d/10.toml"] {
+        assert_eq!(said(&dir, &[path]), "1 unit file checked, no errors\n", "{path}");
+    }
+    write(&dir, "u/web.toml.d/30.toml", "rootfs = \"nowhere\"\n");
+    let text = said(&dir, &["u"]);
+    assert!(
+        text.starts_with("u/web.toml.d/30.toml:1:1 rootfs ") && text.contains("/web.toml.d/nowhere does not"),
+        "{text}"
+    );
+    write(&dir, "u/web.toml.d/30.toml", "unset = [\"restart\"]\nenabeld = true\n");
+    let text =
+        "u/web.toml.d/30.toml:2:1 unknown key `enabeld`, did you mean `enabled`?\n1 unit file checked, 1 error\n";
+    for path in ["u", "u/web.toml", "u/web.toml.d/30.toml", "u/web.toml.d"] {
+        assert_eq!(said(&dir, &[path]), text, "{path}");
+    }
+}
+
+#[test]
+fn drop_ins_of_no_unit_are_told_of() {
+    let dir = TempDir::new("lonely");
+    write(&dir, "u/web.toml.d/10.toml", "[stop]\ntimeout = \"5s\"\n");
+    write(&dir, "u/db.toml.d/10.toml", "[stop]\ntimeout = 5\n");
+    write(&dir, "u/my web.toml.d/10.toml", "");
+    write(&dir, "u/worker@.toml.d/10.toml", "process.args = [\"/bin/x\", \"%i\"]\n");
+    let text = said(&dir, &["u"]);
+    let expected = [
+        "u/db.toml.d:1:1 warning: there is no db.toml: these drop-ins change nothing",
+        "u/db.toml.d/10.toml:2:11 `stop.timeout` is the integer 5",
+        "u/my web.toml.d:1:1 `my web` is not a unit name",
+        "u/web.toml.d:1:1 warning: there is no web.toml: these drop-ins change nothing",
+        "u/worker@.toml.d:1:1 warning: there is no worker@.toml: these drop-ins change nothing",
+        "0 unit files checked, 2 errors",
+    ];
+    for (line, start) in text.lines().zip(expected) {
+        assert!(line.starts_with(start), "{text}");
+    }
+    assert_eq!(text.lines().count(), expected.len(), "{text}");
+    assert!(said(&dir, &["u/web.toml.d/10.toml"]).starts_with("u/web.toml.d:1:1 warning: there is no web.toml"));
+    write(&dir, "u/worker@a.toml", &format!("executable = \"{}\"\n", static_program().display()));
+    assert!(!said(&dir, &["u"]).contains("there is no worker@.toml"));
+}
+
+#[test]
 fn every_mistake_of_every_file_is_said() {
     let dir = TempDir::new("mistakes");
     write(&dir, "a.toml", "rootfs = 3\nenabeld = true\n");
