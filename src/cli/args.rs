@@ -170,9 +170,14 @@ pub enum Command {
     /// Replace the program under running containers
     #[command(hide = true, disable_help_flag = true)]
     Upgrade(Rest),
-    /// Print a unit's merged text
-    #[command(hide = true, disable_help_flag = true)]
-    Cat(Rest),
+    /// Print the text in force of a unit, merged from all its files, each value with the one it came from
+    Cat {
+        /// Which
+        unit: String,
+        /// One object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Units to act on.

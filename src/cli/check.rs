@@ -67,7 +67,8 @@ pub fn check(paths: &[PathBuf], json: bool) -> Result<u8, Failure> {
 fn check_all(paths: &[PathBuf]) -> Report {
     let mut report = Report::default();
     for path in paths {
-        if path.is_dir() && path.file_name().and_then(unit::drop_in_target).is_none() {
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if path.is_dir() && whole.file_name().and_then(unit::drop_in_target).is_none() {
             check_dir(path, std::slice::from_ref(path), &mut report);
         } else {
             check_named(path, &mut report);
@@ -106,7 +107,8 @@ fn check_named(path: &Path, report: &mut Report) {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().unwrap_or_default();
     let above = whole.parent().and_then(Path::file_name).and_then(unit::drop_in_target);
-    let (is_drop_in, is_dir) = (above.is_some() && is_unit_file(name), unit::drop_in_target(name).is_some());
+    let (is_drop_in, is_dir) =
+        (above.is_some() && is_unit_file(name), whole.file_name().and_then(unit::drop_in_target).is_some());
     match unit::file_stem_to_name(name) {
         _ if is_drop_in && path.exists() => check_drop_ins(&parent(path), report),
         Ok(None) if is_dir && path.exists() => check_drop_ins(path, report),

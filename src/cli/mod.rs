@@ -219,7 +219,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
         Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),
-        Command::Cat(_) => return Err(Failure::NotBuilt("cat")),
+        Command::Cat { unit, json } => ask::cat(run_dir, unit, json)?,
     };
     Ok(ExitCode::from(code))
 }

@@ -70,6 +70,8 @@ struct Entry {
     errors: Vec<String>,
     /// The newest text waits for its source to be looked at.
     looking: bool,
+    /// The files whose texts differ since [`Catalogue::take_edited`].
+    edited: BTreeSet<PathBuf>,
     /// Somebody has the file open for writing.
     busy: Option<String>,
 }
@@ -308,6 +310,11 @@ impl Catalogue {
         std::mem::take(&mut self.changes)
     }
 
+    /// The files whose texts changed, came or went in what is in force since the last call.
+    pub fn take_edited(&mut self, name: &UnitName) -> BTreeSet<PathBuf> {
+        self.entries.get_mut(name).map(|entry| std::mem::take(&mut entry.edited)).unwrap_or_default()
+    }
+
     /// Brings `desired` up to date for these units.
     pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) {
         for name in changes {
@@ -454,6 +461,7 @@ impl Entry {
                 let new = InForce { directory, since, ..new };
                 let changed = self.in_force.as_deref() != Some(&new);
                 if changed {
+                    self.edited.extend(self.in_force.iter().flat_map(|old| layers::differing(old, &new)));
                     self.in_force = Some(Arc::new(new));
                 }
                 changed || had_errors

@@ -17,6 +17,7 @@
 mod adopt;
 mod bell;
 mod calls;
+mod cat;
 mod catalogue;
 mod clock;
 mod deeds;

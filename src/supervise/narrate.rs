@@ -1,6 +1,7 @@
 //! What happened, in words, for `moored events` and the supervisor's own log.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::catalogue::InForce;
 use super::clock;
@@ -99,10 +100,13 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
     event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
 }
 
-/// Another text came into force; `what` names the settings that differ.
-pub fn changed(good: &InForce, what: &[String]) -> Event {
+/// Another text came into force; `what` names the settings that differ, `edited` the files.
+pub fn changed(good: &InForce, what: &[String], edited: &BTreeSet<PathBuf>) -> Event {
     let what = if what.is_empty() { "its source".to_owned() } else { what.join(", ") };
-    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", good.file.display()), Some("file"))
+    let own = [good.file.clone()].into();
+    let files = if edited.is_empty() { &own } else { edited };
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", files.join(", ")), Some("file"))
 }
 
 /// The supervisor begins.

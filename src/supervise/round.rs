@@ -392,6 +392,7 @@ impl Supervisor {
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
+        let edited = self.catalogue.take_edited(name);
         let event = match (&good, was) {
             _ if !errors.is_empty() => {
                 self.invalid.insert(name.clone());
@@ -402,7 +403,7 @@ impl Supervisor {
                 let facts = good.facts.as_ref();
                 let what = changes((was, facts), (&good.unit, facts));
                 let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
-                Some(narrate::changed(good, &names))
+                Some(narrate::changed(good, &names, &edited))
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
             (None, _) => Some(match self.catalogue.mask_of(name) {

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod any_text_tests;
 mod capability;
+pub mod cat;
 mod change;
 mod defaults;
 mod dependency;

@@ -181,7 +181,7 @@ fn over_table<'t>(name: &UnitName, at: &str, below: Value<'t>, above: Value<'t>)
 }
 
 /// By what a table of an array is known; `None`: by nothing.
-fn identity(name: &UnitName, at: &str, item: &Value) -> Option<String> {
+pub(crate) fn identity(name: &UnitName, at: &str, item: &Value) -> Option<String> {
     let DeValue::Table(table) = item.get_ref() else { return None };
     Some(tidy(name, table.get(named_by(at)?)?.get_ref().as_str()?))
 }

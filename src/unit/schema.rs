@@ -205,6 +205,11 @@ pub(crate) fn is_key(table: &str, key: &str) -> bool {
     keys(table).contains(&key)
 }
 
+/// Where a key comes among those of its table.
+pub(crate) fn position(table: &str, key: &str) -> Option<usize> {
+    keys(table).iter().position(|known| *known == key)
+}
+
 fn keys(table: &str) -> &'static [&'static str] {
     KEYS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
 }

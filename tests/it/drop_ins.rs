@@ -217,3 +217,61 @@ fn a_replaced_directory_takes_no_drop_ins_with_it() {
     world.replaced("web", &web);
     world.wait_log("web", "A=main B=\n");
 }
+
+#[test]
+fn cat_prints_one_file_that_means_the_same() {
+    let Some(world) = World::start("cat") else { return };
+    let units = world.units();
+    world.unit("web", "rootfs = \"../busybox-root\"\n[process]\nargs = [\"/bin/sh\", \"-c\", \"trap 'exit 0' TERM; sleep 1000 & wait\"]\n");
+    put(
+        &units,
+        "web.toml.d/10.toml",
+        "[[mount]]\nsource = \"..\"\ntarget = \"/data\"\n[restart]\nlimit = { burst = 3, interval = \"1m\" }\n",
+    );
+    put(&units, "web.toml.d/20.toml", "restart.limit.burst = 5\n[[mount]]\ntarget = \"/data\"\nread_only = false\n");
+    world.running("web");
+    world.ok(&["sync"]);
+    let text = world.ok(&["cat", "web"]);
+    for line in ["limit.burst = 5", "web.toml.d/20.toml:1", "web.toml.d/10.toml:5"] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert!(text.starts_with("# web, merged from\n") && !text.contains("not:"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&world.ok(&["cat", "web", "--json"])).unwrap();
+    assert_eq!(json["files"].as_array().unwrap().len(), 3);
+    let values = json["values"].as_array().unwrap();
+    let burst = values.iter().find(|value| value["key"] == "restart.limit.burst").unwrap();
+    assert_eq!((&burst["value"], &burst["line"]), (&5.into(), &1.into()));
+
+    // As one file elsewhere it changes nothing, and neither do the same files.
+    let other = world.dir.join("deep/er/units");
+    put(&other, "web.toml", &text);
+    let plan = |dir: &Path| world.says(&["plan", "--units", dir.to_str().unwrap(), "--json"]).1;
+    assert_eq!(plan(&other), "{\"changes\":[],\"errors\":[]}\n");
+    assert_eq!(plan(&units), "{\"changes\":[],\"errors\":[]}\n");
+    put(&other, "web.toml.d/30.toml", "resources.memory = \"64M\"\n");
+    assert!(plan(&other).contains("\"resources.memory\""), "{}", plan(&other));
+    put(&other, "web.toml.d/30.toml", "resources.memory = 1\n");
+    assert!(plan(&other).contains("30.toml:1:20 "), "{}", plan(&other));
+
+    // What is on disk and not in force is said, and what changed is named by its file.
+    put(&units, "web.toml.d/20.toml", "broken");
+    world.wait_reason("web", "web.toml.d/20.toml:1:7");
+    let text = world.ok(&["cat", "web"]);
+    assert!(
+        text.contains("limit.burst = 5") && text.contains("20.toml:1:7") && text.contains("what is on disk is not"),
+        "{text}"
+    );
+    put(&units, "web.toml.d/20.toml", "restart.limit.burst = 6\n");
+    world.wait_unit("web", "replaced", |row| row["id"] == "web.2");
+    let (_, changed) = world.happened("web").into_iter().rfind(|(what, _)| what == "changed").unwrap();
+    assert_eq!(
+        changed,
+        format!("changed: mount./data, restart.limit in {}", units.join("web.toml.d/20.toml").display())
+    );
+    let (code, _, said) = world.says(&["cat", "wep"]);
+    assert!(code == 1 && said.contains("did you mean `web`?"), "{code} {said}");
+    world.unit("bad", "broken");
+    world.wait_reason("bad", "bad.toml:1:7");
+    let (code, _, said) = world.says(&["cat", "bad"]);
+    assert!(code == 1 && said.contains("nothing of bad is in force"), "{code} {said}");
+}

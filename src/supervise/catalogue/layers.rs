@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::text::NoText;
 use super::{ABSENCE, Catalogue, InForce, Validate};
@@ -115,6 +116,17 @@ fn names(path: &Path) -> Option<(OsString, OsString)> {
 
 fn target(dir: &Path) -> Option<OsString> {
     drop_in_target(dir.file_name()?)
+}
+
+/// The files that only one of two merges has, or that say something else in the other.
+pub(super) fn differing(old: &InForce, new: &InForce) -> BTreeSet<PathBuf> {
+    let texts = |good: &InForce| -> BTreeMap<PathBuf, Arc<str>> {
+        let layers = good.layers.iter().map(|layer| (layer.file.clone(), Arc::clone(&layer.text)));
+        layers.chain([(good.file.clone(), Arc::clone(&good.text))]).collect()
+    };
+    let (old, new) = (texts(old), texts(new));
+    let files: BTreeSet<&PathBuf> = old.keys().chain(new.keys()).collect();
+    files.into_iter().filter(|file| old.get(*file) != new.get(*file)).cloned().collect()
 }
 
 impl Catalogue {

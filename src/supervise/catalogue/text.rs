@@ -61,14 +61,26 @@ pub(super) enum Verdict {
 /// `layers` as in [`Text`].
 pub(super) fn parse(name: &UnitName, file: &Path, read: Read, layers: Vec<LayerText>) -> Result<Text, Vec<String>> {
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let base = read.resolved.parent().unwrap_or(Path::new("/"));
-    let main = Layer { kind: LayerKind::Main, file, base, text: &read.text };
-    let (below, above): (Vec<_>, Vec<_>) = layers.iter().partition(|layer| layer.kind == LayerKind::Defaults);
-    let all: Vec<Layer> =
-        below.iter().map(|layer| layer.layer()).chain([main]).chain(above.iter().map(|layer| layer.layer())).collect();
+    let all = all_layers(file, &read.resolved, &read.text, &layers);
     let parsed = crate::unit::parse_layers(name, &all).map_err(lines)?;
     let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
     Ok(Text { unit, file: file.to_owned(), read, layers, warnings: lines(parsed.warnings), source_at })
+}
+
+/// The defaults, the unit's own text, its drop-ins.
+fn all_layers<'t>(file: &'t Path, resolved: &'t Path, text: &'t str, layers: &'t [LayerText]) -> Vec<Layer<'t>> {
+    let base = resolved.parent().unwrap_or(Path::new("/"));
+    let main = Layer { kind: LayerKind::Main, file, base, text };
+    let (below, above): (Vec<_>, Vec<_>) =
+        layers.iter().map(LayerText::layer).partition(|layer| layer.kind == LayerKind::Defaults);
+    below.into_iter().chain([main]).chain(above).collect()
+}
+
+impl InForce {
+    /// All texts, in the order in which later ones win.
+    pub fn all_layers(&self) -> Vec<Layer<'_>> {
+        all_layers(&self.file, &self.resolved, &self.text, &self.layers)
+    }
 }
 
 /// Texts that an earlier run found good, with the source as it was then.
