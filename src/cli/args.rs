@@ -35,6 +35,9 @@ pub struct Places {
     /// Parent of the containers' cgroups [env: MOORED_CGROUP_ROOT] [default: /moored]
     #[arg(long, global = true, value_name = "CGROUP", help_heading = "Places")]
     pub cgroup_root: Option<PathBuf>,
+    /// The supervisor's own file; it need not exist [env: MOORED_CONFIG] [default: /etc/moored/moored.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Places")]
+    pub config: Option<PathBuf>,
 }
 
 /// The subcommands.

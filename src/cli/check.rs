@@ -4,7 +4,8 @@
 //! rootfs is a directory, whether an executable is one that can stand alone. What a source lacks is reported at the line that names it.
 //! Who owns the files is not judged: somebody may check what is only to be installed later.
 //!
-//! A unit is checked with its drop-ins of the same directory, or, where no path is given, of all directories that `up` reads.
+//! A unit is checked with its drop-ins of the same directory, or, where no path is given, of all directories that `up` reads; and with the
+//! defaults of moored.toml, which is checked itself.
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,7 @@ struct Finding {
 #[derive(Debug, Default)]
 struct Report {
     files: usize,
+    defaults: Option<unit::LayerText>,
     findings: Vec<Finding>,
 }
 
@@ -57,17 +59,21 @@ impl Report {
 }
 
 /// Checks files and directories (none: those that `up` reads), prints, and returns 1 if anything is invalid.
-pub fn check(paths: &[PathBuf], json: bool) -> Result<u8, Failure> {
-    let report = check_all(paths);
+pub fn check(paths: &[PathBuf], config: &Path, json: bool) -> Result<u8, Failure> {
+    let report = check_all(paths, config);
     let invalid = report.findings.iter().any(|finding| finding.error);
     print(&if json { as_json(&report)? } else { as_text(&report, &Style::of_stdout()) })?;
     Ok(u8::from(invalid))
 }
 
-fn check_all(paths: &[PathBuf]) -> Report {
+fn check_all(paths: &[PathBuf], config: &Path) -> Report {
     let mut report = Report::default();
+    report.defaults = check_config(config, &mut report);
     for path in paths {
         let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if whole == config {
+            continue;
+        }
         if path.is_dir() && whole.file_name().and_then(unit::drop_in_target).is_none() {
             check_dir(path, std::slice::from_ref(path), &mut report);
         } else {
@@ -79,6 +85,23 @@ fn check_all(paths: &[PathBuf]) -> Report {
         dirs.iter().for_each(|dir| check_dir(dir, &dirs, &mut report));
     }
     report
+}
+
+/// moored.toml, if there is one; the defaults that it holds if it is valid.
+fn check_config(config: &Path, report: &mut Report) -> Option<unit::LayerText> {
+    let file = match read(config) {
+        Err(ReadError::Missing { .. }) => return None,
+        Err(error) => {
+            report.of_file(config, offline::words(config, &error));
+            return None;
+        }
+        Ok(file) => file,
+    };
+    let text = unit::text_of(config, &file.bytes).map_err(|diagnostic| report.error(diagnostic)).ok()?;
+    let checked = unit::check_moored_toml(config, text);
+    let some = checked.map_err(|errors| errors.into_iter().for_each(|error| report.error(error))).ok()?;
+    let kind = unit::LayerKind::Defaults;
+    some.then(|| unit::LayerText { kind, file: config.to_owned(), resolved: file.resolved, text: text.into() })
 }
 
 /// `dirs` are those that drop-ins may be in.
@@ -190,7 +213,9 @@ fn check_text(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut
     let base = real.parent().unwrap_or(Path::new("/"));
     let drop_ins = drop_ins(name, dirs, report);
     let main = unit::Layer { kind: unit::LayerKind::Main, file: path, base, text };
-    let layers: Vec<unit::Layer> = [main].into_iter().chain(drop_ins.iter().map(unit::LayerText::layer)).collect();
+    let defaults = report.defaults.clone();
+    let below = defaults.iter().map(unit::LayerText::layer);
+    let layers: Vec<unit::Layer> = below.chain([main]).chain(drop_ins.iter().map(unit::LayerText::layer)).collect();
     match unit::parse_layers(name, &layers) {
         Ok(mut parsed) => {
             parsed.warnings.drain(..).for_each(|warning| report.warning(warning));

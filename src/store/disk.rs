@@ -3,6 +3,7 @@
 //! ```text
 //! generation            the mark
 //! good/<hash>           texts and config.json copies, by content: a config.json or a drop-in shared by 40 units is one file
+//! defaults.json         the last good defaults
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
 //! history, history.1
@@ -26,6 +27,7 @@ use super::{Note, StoreError, fnv128, history};
 use crate::unit::{LayerKind, LayerText, UnitName};
 
 const GENERATION: &str = "generation";
+const DEFAULTS: &str = "defaults.json";
 
 /// The state-dir, opened when that is possible.
 #[derive(Debug)]
@@ -91,11 +93,32 @@ impl PathText {
     }
 }
 
+/// `defaults.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredDefaults {
+    file: PathText,
+    resolved: PathText,
+    text: String,
+}
+
+impl StoredDefaults {
+    fn of(layer: &LayerText) -> Self {
+        let (file, resolved) = (PathText::of(&layer.file), PathText::of(&layer.resolved));
+        StoredDefaults { file, resolved, text: layer.text.to_string() }
+    }
+
+    fn into_layer(self) -> LayerText {
+        let (file, resolved) = (self.file.into_path(), self.resolved.into_path());
+        LayerText { kind: LayerKind::Defaults, file, resolved, text: self.text.into() }
+    }
+}
+
 impl Disk {
     /// Opens what can be opened; what cannot is in the notes, and is tried again at each write.
     pub fn open(root: &Path) -> (Disk, Loaded) {
         let mut disk = Disk { root: root.to_owned(), dirs: None, index: HashMap::new() };
-        let mut loaded = Loaded { good: Vec::new(), stops: Vec::new(), mark: Mark::Unknown, notes: Vec::new() };
+        let mut loaded =
+            Loaded { good: Vec::new(), defaults: None, stops: Vec::new(), mark: Mark::Unknown, notes: Vec::new() };
         if let Err(error) = disk.load(&mut loaded) {
             let text = format!("state is not loaded: {error}");
             loaded.notes.push(Note { path: root.to_owned(), text });
@@ -109,6 +132,8 @@ impl Disk {
         match work {
             Work::Keep(unit, good) => self.keep(unit, good),
             Work::Forget(unit) => self.forget(unit),
+            Work::Defaults(Some(defaults)) => write_json(&self.dirs()?.root, DEFAULTS, &StoredDefaults::of(defaults)),
+            Work::Defaults(None) => self.dirs()?.root.remove(DEFAULTS, Durability::Sync),
             Work::Mark(unit, mark) => self.mark(unit, mark),
             Work::Clear(unit) => self.dirs()?.stops.remove(&file_name(unit), Durability::Sync),
             Work::Reserve(mark) => self.dirs()?.root.write(GENERATION, &mark.to_le_bytes(), Durability::Sync),
@@ -153,6 +178,19 @@ impl Disk {
             }
         }
         self.remove_unused();
+        self.load_defaults(loaded)
+    }
+
+    fn load_defaults(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let Some(dirs) = &self.dirs else { return Ok(()) };
+        match dirs.root.read(DEFAULTS)? {
+            Read::Missing => {}
+            Read::PutAside(note) => loaded.notes.push(note),
+            Read::Found(bytes) => match serde_json::from_slice::<StoredDefaults>(&bytes) {
+                Ok(stored) => loaded.defaults = Some(stored.into_layer()),
+                Err(error) => loaded.notes.push(dirs.root.put_aside(DEFAULTS, &error.to_string())),
+            },
+        }
         Ok(())
     }
 

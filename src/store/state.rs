@@ -32,6 +32,8 @@ pub type Ticket = u64;
 pub enum Key {
     /// The unit's last good text and config.json.
     Good(UnitName),
+    /// The last good defaults.
+    Defaults,
     /// The unit's stop mark.
     Stop(UnitName),
     /// The generation mark.
@@ -100,6 +102,8 @@ pub struct StopMark {
 pub struct Loaded {
     /// Last good texts, by unit.
     pub good: Vec<(UnitName, Good)>,
+    /// The last good defaults.
+    pub defaults: Option<LayerText>,
     /// Stop marks, by unit.
     pub stops: Vec<(UnitName, StopMark)>,
     /// For [`Generations`](super::Generations).
@@ -115,6 +119,8 @@ pub enum Work {
     Keep(UnitName, Box<Good>),
     /// No last good text.
     Forget(UnitName),
+    /// The last good defaults; `None`: there are none.
+    Defaults(Option<Box<LayerText>>),
     /// Stop mark.
     Mark(UnitName, StopMark),
     /// No stop mark.
@@ -129,6 +135,7 @@ impl Work {
     fn key(&self) -> Key {
         match self {
             Work::Keep(unit, _) | Work::Forget(unit) => Key::Good(unit.clone()),
+            Work::Defaults(_) => Key::Defaults,
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
             Work::Reserve(_) => Key::Generation,
             Work::History(_) => Key::History,
@@ -201,6 +208,11 @@ impl StateStore {
     /// The unit is gone.
     pub fn forget_good(&self, unit: UnitName) -> Ticket {
         self.request(Work::Forget(unit))
+    }
+
+    /// Keeps the defaults of all units as the last good ones.
+    pub fn keep_defaults(&self, defaults: Option<LayerText>) -> Ticket {
+        self.request(Work::Defaults(defaults.map(Box::new)))
     }
 
     /// The unit was stopped by hand.

@@ -18,6 +18,7 @@
 //!
 //! Pure: what is read comes in, what is in force comes out.
 
+mod defaults;
 mod directories;
 mod layers;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use defaults::Defaults;
+pub use defaults::NoDefaults;
 pub use directories::DirectoryId;
 use directories::DirectoryView;
 use layers::DropIns;
@@ -51,6 +54,7 @@ pub struct Catalogue {
     /// Units whose text in force changed since [`Catalogue::take_changes`].
     changes: BTreeSet<UnitName>,
     drop_ins: DropIns,
+    defaults: Defaults,
     /// Units that are to be judged at the end of the batch, and whether one is being entered.
     pending: BTreeSet<UnitName>,
     in_batch: bool,
@@ -106,6 +110,9 @@ pub type SourceView = Result<Arc<SourceFacts>, String>;
 
 /// A removal counts after this long, so that an editor's rename-aside, `git checkout` and `rsync` stop nothing.
 const ABSENCE: Duration = Duration::from_secs(1);
+
+/// Units judged in one go: a change of the defaults is one of all units, and the loop has other things to do.
+const JUDGED_MAX: usize = 256;
 
 /// Checks text and source together, down to the last system call; the core's part of a start without its effects.
 pub type Validate = fn(&Unit, &SourceFacts) -> Result<Vec<String>, Vec<SpecError>>;
@@ -211,9 +218,8 @@ impl Catalogue {
         let due: Vec<UnitName> =
             self.absent.iter().filter(|(_, until)| **until <= now.boot).map(|(name, _)| name.clone()).collect();
         due.iter().for_each(|name| self.remove(name));
-        let drop_ins = self.expire_drop_ins(validate, now);
-        self.end_batch(validate, now.wall);
-        self.absent.values().min().copied().into_iter().chain(drop_ins).min()
+        let others = [self.expire_drop_ins(validate, now), self.expire_defaults(validate, now)];
+        self.absent.values().min().copied().into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// What is entered from here on is judged when all of it is.
@@ -221,12 +227,18 @@ impl Catalogue {
         self.in_batch = true;
     }
 
-    /// Judges what waits for it.
+    /// All of it is entered: judges some of what waits for it.
     pub fn end_batch(&mut self, validate: Validate, now: WallTime) {
         self.in_batch = false;
-        for name in std::mem::take(&mut self.pending) {
+        for _ in 0..JUDGED_MAX {
+            let Some(name) = self.pending.pop_first() else { return };
             self.evaluate(&name, validate, now);
         }
+    }
+
+    /// Whether more waits to be judged: [`Catalogue::end_batch`] goes on with it.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// What a look at a source found.
@@ -291,7 +303,11 @@ impl Catalogue {
         entry.stale = false;
         entry.merged = match entry.texts.last() {
             Some(OnDisk { path, text: Ok(read), .. }) => {
-                Some(self.drop_ins.of(name).and_then(|layers| parse(name, path, read.clone(), layers)))
+                let layers = self
+                    .drop_ins
+                    .of(name)
+                    .map(|drop_ins| self.defaults.in_force.iter().cloned().chain(drop_ins).collect());
+                Some(layers.and_then(|layers| parse(name, path, read.clone(), layers)))
             }
             Some(_) | None => None,
         };
@@ -301,8 +317,13 @@ impl Catalogue {
     fn set_stale(&mut self, name: &UnitName) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.stale = true;
-            self.pending.insert(name.clone());
         }
+    }
+
+    /// The same, and it is judged with others.
+    fn judge_later(&mut self, name: UnitName) {
+        self.set_stale(&name);
+        self.pending.insert(name);
     }
 
     /// Units whose text in force changed, came or went since the last call.
@@ -394,11 +415,12 @@ impl Catalogue {
     pub fn is_unsettled(&self, name: &UnitName) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())
             || self.drop_ins.writer(name).is_some()
+            || self.pending.contains(name)
     }
 
     /// Whether any text waits for a look at its source.
     pub fn is_looking(&self) -> bool {
-        self.entries.values().any(|entry| entry.looking)
+        self.is_pending() || self.entries.values().any(|entry| entry.looking)
     }
 
     /// What concerns no single unit.
@@ -415,7 +437,11 @@ impl Catalogue {
             [trouble, braked]
         };
         let directories = self.directories.iter().flat_map(of_directory).flatten();
-        directories.chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display()))).collect()
+        let defaults = self.defaults_errors().iter().map(|why| format!("{why}; the defaults before stay in force"));
+        defaults
+            .chain(directories)
+            .chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display())))
+            .collect()
     }
 }
 impl Entry {

@@ -80,7 +80,7 @@ pub fn words(path: &Path, error: &ReadError) -> String {
 }
 
 /// Reads and checks one file, with its drop-ins, as the supervisor would. Errors are lines for people, all of them.
-pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
+pub fn check(path: &Path, trust: &Trust, defaults: Option<&LayerText>) -> Result<Checked, Vec<String>> {
     let name = path.file_name().unwrap_or_default();
     let name = match file_stem_to_name(name) {
         Ok(Some(name)) => name,
@@ -104,7 +104,12 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
         return Err(broken);
     }
     let main = Layer { kind: LayerKind::Main, file: path, base, text };
-    let layers: Vec<Layer> = [main].into_iter().chain(drop_ins.iter().flatten().map(LayerText::layer)).collect();
+    let layers: Vec<Layer> = defaults
+        .map(LayerText::layer)
+        .into_iter()
+        .chain([main])
+        .chain(drop_ins.iter().flatten().map(LayerText::layer))
+        .collect();
     let parsed = parse_layers(&name, &layers).map_err(lines)?;
     let at_source = |error: &dyn std::fmt::Display| format!("{} {error}", parsed.source_at);
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
@@ -140,8 +145,8 @@ fn is_mask(path: &Path) -> bool {
 /// A unit in force, with its source.
 pub type Ours = BTreeMap<UnitName, (Arc<Unit>, Arc<SourceFacts>)>;
 
-/// What the texts in `dir` would change of what is in force.
-pub fn compare(dir: &Path, ours: &Ours) -> Response {
+/// What the texts in `dir`, with the `defaults` in force, would change of what is in force.
+pub fn compare(dir: &Path, ours: &Ours, defaults: Option<&LayerText>) -> Response {
     let files = match unit_files(dir) {
         Ok(files) => files,
         Err(error) => return Response::Error { message: format!("{}: {error}", dir.display()), code: 1 },
@@ -150,7 +155,7 @@ pub fn compare(dir: &Path, ours: &Ours) -> Response {
     let (mut theirs, mut errors) = (BTreeMap::new(), Vec::new());
     for path in files {
         let name = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
-        let checked = check(&path, &trust).map_err(|found| errors.extend(found)).ok();
+        let checked = check(&path, &trust, defaults).map_err(|found| errors.extend(found)).ok();
         if let Some(name) = name {
             theirs.insert(name, checked);
         }

@@ -281,11 +281,15 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
+        if self.catalogue.is_pending() {
+            self.catalogue.end_batch(VALIDATE, clock::now().wall);
+        }
+        self.keep_defaults();
         self.follow_sources();
         self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
-            return self.answer();
+            return earliest(self.answer(), self.more_to_judge());
         }
         let expiry = self.catalogue.expire(VALIDATE, clock::now());
         self.update_desired();
@@ -294,7 +298,12 @@ impl Supervisor {
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
+        let expiry = earliest(expiry, self.more_to_judge());
         earliest(earliest(self.wake_at, expiry), self.answer())
+    }
+
+    fn more_to_judge(&self) -> Option<BootTime> {
+        self.catalogue.is_pending().then(|| clock::now().boot)
     }
 
     fn reconcile(&mut self) {

@@ -8,14 +8,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::catalogue::{DirectoryId, SourceView};
+use super::catalogue::{DirectoryId, NoDefaults, SourceView};
 use super::clock;
 use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
 use crate::plan::{Fact, Presence};
-use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name};
+use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
 /// What a look at the place of a rootfs or an executable found.
@@ -56,6 +56,11 @@ fn look(path: PathBuf, place: Result<watch::Place, watch::ReadError>) -> Look {
 
 fn view(found: Result<SourceFacts, SourceError>) -> SourceView {
     found.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// moored.toml.
+pub fn follow_defaults(config: &Path) -> Follow {
+    Follow { path: config.to_owned(), purpose: Purpose::Contents }
 }
 
 /// What of a source is to be followed.
@@ -99,6 +104,7 @@ impl Supervisor {
             },
             Event::Busy { path, writer } => self.busy(&path, writer),
             Event::Directory { dir, state } => self.directory(&dir, state),
+            Event::File { path, file } if path == self.settings.config => self.defaults(&path, file),
             Event::File { path, file } => {
                 let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
                 let view = config_view(&bundle, file);
@@ -152,8 +158,30 @@ impl Supervisor {
         }
     }
 
+    fn defaults(&mut self, path: &Path, file: Result<watch::Contents, watch::ReadError>) {
+        let (now, before) = (clock::now(), self.catalogue.defaults().cloned());
+        match file {
+            Ok(watch::Contents { bytes, resolved }) => match text_of(path, &bytes) {
+                Ok(text) => self.catalogue.defaults_read(path, text, resolved, VALIDATE, now.wall),
+                Err(error) => {
+                    self.catalogue.defaults_not_read(NoDefaults::Refused(error.to_string()), VALIDATE, now);
+                }
+            },
+            Err(why) => self.catalogue.defaults_not_read(no_defaults(path, &why), VALIDATE, now),
+        }
+        let errors = self.catalogue.defaults_errors().join("; ");
+        if !errors.is_empty() {
+            self.tell(narrate::note("invalid", format!("{errors}; the defaults before stay in force")));
+        } else if self.catalogue.defaults() != before.as_ref() {
+            self.tell(narrate::note("defaults", format!("other defaults in {}", path.display())));
+        }
+    }
+
     fn busy(&mut self, path: &Path, writer: Option<u32>) {
         let who = writer.map(|pid| format!(" by pid {pid}")).unwrap_or_default();
+        if path == self.settings.config {
+            return self.tell(narrate::note("busy", format!("{} is being written{who}", path.display())));
+        }
         if self.is_drop_in(path) {
             return self.catalogue.drop_in_busy(path, who);
         }
@@ -194,6 +222,13 @@ impl Supervisor {
         }
     }
 
+    /// Before any unit that they are merged into is stored. Until the directories were read, what an earlier run left is kept.
+    pub(super) fn keep_defaults(&mut self) {
+        if self.first_read {
+            self.files.keep_defaults(self.catalogue.defaults());
+        }
+    }
+
     /// Follows what the texts, and those in force, name now. Once a round: it looks at all of them.
     pub(super) fn follow_sources(&mut self) {
         if !std::mem::take(&mut self.sources_changed) {
@@ -204,7 +239,8 @@ impl Supervisor {
         self.observed
             .host
             .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
-        let wanted = self.catalogue.sources().into_iter().map(follow).chain(places).collect();
+        let sources = self.catalogue.sources().into_iter().map(follow);
+        let wanted = sources.chain(places).chain([follow_defaults(&self.settings.config)]).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }
@@ -215,6 +251,15 @@ impl Supervisor {
     fn read_to_the_end(&mut self, token: u64) {
         self.first_read |= token == super::FIRST_READ;
         self.was_read(token);
+    }
+}
+
+/// A link that leads nowhere is no removal.
+fn no_defaults(path: &Path, why: &watch::ReadError) -> NoDefaults {
+    match why {
+        watch::ReadError::Missing { path: missing } if missing == path => NoDefaults::Missing,
+        watch::ReadError::Missing { .. } => NoDefaults::MissingDirectory(why.to_string()),
+        why => NoDefaults::Refused(why.to_string()),
     }
 }
 

@@ -21,6 +21,7 @@ mod layer;
 mod merge;
 #[cfg(test)]
 mod mistakes;
+mod moored_toml;
 mod mounts;
 pub mod name;
 mod overlay;
@@ -58,6 +59,7 @@ pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
 pub use keys::{json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
+pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, text_of};
 pub use root::{Contents, RootFile, RootPlan};

@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod crash;
 mod debian;
+mod defaults;
 mod deps;
 mod drop_ins;
 mod edits;

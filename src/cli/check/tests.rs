@@ -12,7 +12,7 @@ fn static_program() -> PathBuf {
 
 fn said(dir: &TempDir, paths: &[&str]) -> String {
     let paths: Vec<PathBuf> = paths.iter().map(|path| dir.path().join(path)).collect();
-    let text = as_text(&check_all(&paths), &PLAIN);
+    let text = as_text(&check_all(&paths, &dir.path().join("moored.toml")), &PLAIN);
     text.replace(&format!("{}/", dir.path().display()), "")
 }
 
@@ -98,6 +98,28 @@ fn drop_ins_of_no_unit_are_told_of() {
     assert!(said(&dir, &["u/web.toml.d/10.toml"]).starts_with("u/web.toml.d:1:1 warning: there is no web.toml"));
     write(&dir, "u/worker@a.toml", &format!("executable = \"{}\"\n", static_program().display()));
     assert!(!said(&dir, &["u"]).contains("there is no worker@.toml"));
+}
+
+#[test]
+fn moored_toml_is_checked_and_its_defaults_are_below_every_unit() {
+    let dir = TempDir::new("defaults");
+    write(&dir, "u/web.toml", &format!("executable = \"{}\"\nstop.timeout = \"5s\"\n", static_program().display()));
+    write(&dir, "moored.toml", "[defaults]\nreload.signal = \"SIGUSR1\"\nrestart.on_limit = \"reboot\"\n");
+    let text = said(&dir, &["u"]);
+    let expected = "moored.toml:3:9 warning: `on_limit` without `limit` means nothing, write limit = { burst = 5, interval = \"1m\" }\n\
+        1 unit file checked, no errors\n";
+    assert_eq!(text, expected);
+    write(&dir, "moored.toml", "[defaults]\nrootfs = \"/r\"\nstop.timeout = 5\n[log]\n");
+    let text = said(&dir, &["u", "moored.toml"]);
+    let starts = [
+        "moored.toml:2:1 `rootfs` in [defaults]",
+        "moored.toml:3:16 `stop.timeout` is",
+        "moored.toml:4:2 unknown key `log`",
+    ];
+    for (line, start) in text.lines().zip(starts) {
+        assert!(line.starts_with(start), "{text}");
+    }
+    assert!(text.ends_with("1 unit file checked, 3 errors\n"), "{text}");
 }
 
 #[test]
@@ -188,7 +210,7 @@ fn a_spec_that_could_not_start_is_refused_by_its_json_path() {
 fn json_has_every_finding() {
     let dir = TempDir::new("json");
     write(&dir, "a.toml", "rootfs = \"/nonexistent\"\n[process]\nargs = [\"/x\"]\n");
-    let json = as_json(&check_all(&[dir.path().join("a.toml")])).unwrap();
+    let json = as_json(&check_all(&[dir.path().join("a.toml")], Path::new("/nonexistent/moored.toml"))).unwrap();
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found[0]["line"], 1);
     assert_eq!(found[0]["severity"], "error");

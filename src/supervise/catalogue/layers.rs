@@ -249,8 +249,7 @@ impl Catalogue {
         for dir in held {
             let gone: Vec<PathBuf> = self.drop_ins.in_dir(&dir).into_iter().map(|(path, _)| path.to_owned()).collect();
             gone.iter().for_each(|path| self.drop_ins.remove(path));
-            let concerned = self.concerned_by(&dir);
-            concerned.iter().for_each(|unit| self.set_stale(unit));
+            self.concerned_by(&dir).into_iter().for_each(|unit| self.judge_later(unit));
         }
     }
 

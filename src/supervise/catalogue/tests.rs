@@ -144,3 +144,60 @@ fn a_drop_in_that_is_written_is_said() {
     drop_in(&mut it, "/u/web.toml.d/10.toml", "");
     assert_eq!((it.drift(&web()), it.is_unsettled(&web())), (None, false));
 }
+
+fn defaults(catalogue: &mut Catalogue, text: &str) {
+    catalogue.defaults_read(Path::new("/moored.toml"), text, "/moored.toml".into(), valid, WallTime(0));
+}
+
+fn stop_timeout(catalogue: &Catalogue) -> u64 {
+    catalogue.in_force(&web()).unwrap().unit.stop.timeout.as_secs()
+}
+
+#[test]
+fn defaults_are_below_every_text_and_broken_ones_change_nothing() {
+    let mut it = catalogue();
+    defaults(&mut it, "[defaults]\nstop.timeout = \"5s\"\n");
+    unit(&mut it, "1");
+    assert_eq!(stop_timeout(&it), 5);
+    defaults(&mut it, "[defaults]\nstop.timeout = \"6s\"\nbundle = \"/b\"\n");
+    assert_eq!((stop_timeout(&it), it.defaults_errors().len(), it.errors(&web()).len()), (5, 1, 0));
+    unit(&mut it, "2");
+    assert_eq!((stop_timeout(&it), force(&it)), (5, is("2", "")));
+    defaults(&mut it, "[defaults]\nstop.timeout = \"7s\"\n");
+    assert_eq!((stop_timeout(&it), it.defaults_errors().len()), (7, 0));
+    it.defaults_not_read(NoDefaults::Refused("not trusted".to_owned()), valid, at(0));
+    it.defaults_not_read(NoDefaults::MissingDirectory("no directory".to_owned()), valid, at(0));
+    assert_eq!((stop_timeout(&it), it.defaults_errors()), (7, &["no directory".to_owned()][..]));
+    it.defaults_not_read(NoDefaults::Missing, valid, at(0));
+    assert_eq!((stop_timeout(&it), it.defaults_errors().len()), (30, 0));
+}
+
+#[test]
+fn remembered_defaults_hold_for_a_second_when_the_file_is_not_there() {
+    let mut before = catalogue();
+    defaults(&mut before, "[defaults]\nstop.timeout = \"5s\"\n");
+    let mut it = catalogue();
+    it.remember_defaults(before.defaults().unwrap().clone());
+    unit(&mut it, "1");
+    it.defaults_not_read(NoDefaults::Missing, valid, at(0));
+    assert_eq!((it.expire(valid, at(999)), stop_timeout(&it)), (Some(at(1000).boot), 5));
+    assert_eq!((it.expire(valid, at(1000)), stop_timeout(&it)), (None, 30));
+}
+
+#[test]
+fn a_change_of_all_units_is_judged_in_slices() {
+    let mut it = catalogue();
+    let names: Vec<UnitName> = (0..3 * JUDGED_MAX).map(|n| UnitName::new(&format!("u{n}")).unwrap()).collect();
+    it.begin_batch();
+    for name in &names {
+        let path = format!("/u/{name}.toml");
+        let text = "rootfs = \"/r\"\nprocess.args = [\"/a\"]\n".to_owned();
+        it.read(Path::new(&path), name.clone(), text, path.clone().into(), valid, WallTime(0));
+    }
+    let in_force = |it: &Catalogue| names.iter().filter(|name| it.in_force(name).is_some()).count();
+    for round in 1..=3 {
+        it.end_batch(valid, WallTime(0));
+        assert_eq!((in_force(&it), it.is_pending()), (round * JUDGED_MAX, round < 3));
+        assert_eq!(names.iter().filter(|name| it.is_unsettled(name)).count(), (3 - round) * JUDGED_MAX);
+    }
+}
