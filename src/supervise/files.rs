@@ -12,7 +12,7 @@ use super::narrate;
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{self, BadText, Generations, Good, Note, RunLock, RunStore, StateStore, StopMark, StoreError};
-use crate::unit::UnitName;
+use crate::unit::{LayerText, UnitName};
 use crate::watch::{self, Follow, Watch};
 
 /// The stores, and the watch.
@@ -25,6 +25,8 @@ pub struct Files {
     followed: BTreeSet<Follow>,
     /// Units whose last good text is stored, or about to be.
     stored: BTreeSet<UnitName>,
+    /// The defaults that are stored, or about to be.
+    defaults: Option<LayerText>,
     /// A failure to write records was told, and not yet a success.
     failing: bool,
 }
@@ -49,6 +51,8 @@ pub struct Left {
     pub observed: Observed,
     /// Last good texts.
     pub good: Vec<(UnitName, Good)>,
+    /// Last good defaults.
+    pub defaults: Option<LayerText>,
     /// Stop marks of units without a record: those of an earlier boot.
     pub marks: Vec<(UnitName, Hold)>,
     /// Events, oldest first.
@@ -94,9 +98,10 @@ impl Files {
             watch: None,
             followed: BTreeSet::new(),
             stored,
+            defaults: loaded.defaults.clone(),
             failing: false,
         };
-        Ok((files, Left { observed, good: loaded.good, marks, events, notes }))
+        Ok((files, Left { observed, good: loaded.good, defaults: loaded.defaults, marks, events, notes }))
     }
 
     /// From here on there is something to follow and to sync.
@@ -155,7 +160,7 @@ impl Files {
     /// The text in force survives a reboot.
     pub fn keep_good(&mut self, good: &InForce, trial: &Trial) {
         let bad = trial.bad.as_ref().map(|bad| BadText {
-            text: bad.text.to_string(),
+            texts: bad.texts.to_string(),
             fingerprint: bad.fingerprint.0,
             why: bad.why.clone(),
             at_ms: bad.at.0,
@@ -164,6 +169,14 @@ impl Files {
         let kept = Good { earlier, bad, ..good_of(good) };
         self.stored.insert(good.unit.name.clone());
         self.state.keep_good(good.unit.name.clone(), kept);
+    }
+
+    /// The defaults in force survive a reboot.
+    pub fn keep_defaults(&mut self, defaults: Option<&LayerText>) {
+        if self.defaults.as_ref() != defaults {
+            self.defaults = defaults.cloned();
+            self.state.keep_defaults(defaults.cloned());
+        }
     }
 
     /// The unit was removed: neither its text nor a mark outlives that.
@@ -190,6 +203,7 @@ impl Files {
 fn good_of(text: &InForce) -> Good {
     Good {
         text: text.text.to_string(),
+        layers: text.layers.clone(),
         config: text.facts.config_json.clone(),
         path: text.file.clone(),
         resolved: text.resolved.clone(),

@@ -17,6 +17,7 @@
 mod adopt;
 mod bell;
 mod calls;
+mod cat;
 mod catalogue;
 mod clock;
 mod deeds;
@@ -145,9 +146,13 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let _control = serve(&settings, post.clone())?;
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
     files.watch_with(watch);
+    files.follow([watching::follow_defaults(&settings.config)].into());
     // It is the first to ask, so it is not too many.
     let _ = files.sync(FIRST_READ, []);
     let mut catalogue = Catalogue::new(&settings.units_dirs);
+    if let Some(defaults) = left.defaults.filter(|defaults| defaults.file == settings.config) {
+        catalogue.remember_defaults(defaults);
+    }
     remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
     let fresh = left.observed.units.is_empty();
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);

@@ -164,6 +164,11 @@ impl Supervisor {
         match mail {
             Mail::Fact(fact) => self.record(&fact),
             Mail::Watch(event) => self.watched(event),
+            Mail::Together(mails) => {
+                self.catalogue.begin_batch();
+                mails.into_iter().for_each(|mail| self.take(mail));
+                self.catalogue.end_batch(VALIDATE, clock::now().wall);
+            }
             Mail::Look(look) => self.looked(look),
             Mail::Log(event) => self.log_says(event),
             Mail::Control(post) => self.control(post),
@@ -289,20 +294,29 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
+        if self.catalogue.is_pending() {
+            self.catalogue.end_batch(VALIDATE, clock::now().wall);
+        }
+        self.keep_defaults();
         self.follow_sources();
         self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
-            return self.answer();
+            return earliest(self.answer(), self.more_to_judge());
         }
-        let expiry = self.catalogue.expire(clock::now().boot);
+        let expiry = self.catalogue.expire(VALIDATE, clock::now());
         self.update_desired();
         self.reconcile();
         self.write_down();
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
+        let expiry = earliest(expiry, self.more_to_judge());
         earliest(earliest(self.wake_at, expiry), self.answer())
+    }
+
+    fn more_to_judge(&self) -> Option<BootTime> {
+        self.catalogue.is_pending().then(|| clock::now().boot)
     }
 
     fn reconcile(&mut self) {
@@ -421,6 +435,7 @@ impl Supervisor {
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
+        let edited = self.catalogue.take_edited(name);
         let event = match (&good, was) {
             _ if !errors.is_empty() => {
                 self.invalid.insert(name.clone());
@@ -433,7 +448,7 @@ impl Supervisor {
                 let facts = good.facts.as_ref();
                 let what = changes((was, facts), (&good.unit, facts));
                 let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
-                Some(narrate::changed(good, &names))
+                Some(narrate::changed(good, &names, &edited))
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
             (None, _) => Some(match self.catalogue.mask_of(name) {

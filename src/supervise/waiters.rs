@@ -136,8 +136,8 @@ impl Supervisor {
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let invalid: Vec<String> =
-            verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
+        let of_units = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit));
+        let invalid: Vec<String> = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
         // One without any text was missed for its errors, which are said already.
         let has_text =
             |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();

@@ -1,9 +1,11 @@
 //! No text whatever makes the parser panic, and every answer stands in the text.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::mistakes::read;
-use super::{SourceFacts, compile, fingerprint};
+use super::{Layer, LayerKind, SourceFacts, UnitName, cat, compile, fingerprint, parse_from, parse_layers};
 
 /// DESIGN section 7's example, with what this version refuses.
 const EXAMPLE: &str = include_str!("example.toml");
@@ -32,6 +34,39 @@ fn check(text: &str) {
     }
 }
 
+/// The same of a unit's text and a drop-in, either of which may be whole.
+fn check_drop_in(main: &str, above: &str) {
+    let layer = |kind, file, text| Layer { kind, file: Path::new(file), base: Path::new("/d"), text };
+    let layers = [layer(LayerKind::Main, "web.toml", main), layer(LayerKind::DropIn, "10.toml", above)];
+    let name = UnitName::new("web").unwrap();
+    let errors = match parse_layers(&name, &layers) {
+        Err(errors) => errors,
+        Ok(parsed) => {
+            let merged = cat::cat(&name, &layers).unwrap();
+            let again = parse_from(&name, Path::new("one.toml"), Path::new("/e"), &merged.text);
+            assert_eq!(again.map(|again| again.unit), Ok(parsed.unit), "{above:?} over {main:?} is {}", merged.text);
+            return;
+        }
+    };
+    assert!(!errors.is_empty(), "{above:?} over {main:?}");
+    for error in errors {
+        let text = if error.file == Path::new("web.toml") { main } else { above };
+        let line = text.split('\n').nth(error.line as usize - 1).unwrap_or_else(|| panic!("{error} in {text:?}"));
+        assert!(error.column >= 1 && error.column as usize <= line.chars().count() + 1, "{error} in {text:?}");
+    }
+}
+
+#[test]
+fn every_prefix_and_line_of_the_examples_as_a_drop_in_is_answered() {
+    for end in (0..WHOLE.len()).filter(|end| WHOLE.is_char_boundary(*end)) {
+        check_drop_in(WHOLE, &WHOLE[..end]);
+    }
+    for line in WHOLE.lines().chain(EXAMPLE.lines()) {
+        check_drop_in(WHOLE, line);
+        check_drop_in(line, WHOLE);
+    }
+}
+
 #[test]
 fn every_prefix_of_the_examples_is_answered() {
     for text in [EXAMPLE, WHOLE] {
@@ -57,7 +92,8 @@ fn the_examples_without_or_with_twice_each_of_their_lines_are_answered() {
 }
 
 /// Pieces that make TOML; random letters seldom do.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 41] = [
+    "unset = [\"mount./data\"]",
     "[",
     "]",
     "[[",
@@ -111,6 +147,16 @@ proptest! {
     #[test]
     fn pieces_of_toml_in_any_order_are_answered(pieces in proptest::collection::vec(0..PIECES.len(), 0..60)) {
         check(&pieces.iter().map(|n| PIECES[*n]).collect::<String>());
+    }
+
+    #[test]
+    fn pieces_of_toml_as_a_drop_in_are_answered(pieces in proptest::collection::vec(0..PIECES.len(), 0..30)) {
+        check_drop_in(WHOLE, &pieces.iter().map(|n| PIECES[*n]).collect::<String>());
+    }
+
+    #[test]
+    fn any_path_to_unset_is_answered(path in "[a-z/.*\"]{0,30}|mount\\.[/a-z.]{0,9}|(process|oci|depends_on)\\.[a-z.]{0,9}") {
+        check_drop_in(WHOLE, &format!("unset = [{}]", serde_json::Value::from(path)));
     }
 
     #[test]

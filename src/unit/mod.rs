@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod any_text_tests;
 mod capability;
+pub mod cat;
 mod change;
 mod defaults;
 mod dependency;
@@ -17,11 +18,16 @@ pub mod fingerprint;
 mod health;
 mod json;
 mod keys;
+mod layer;
 mod merge;
 #[cfg(test)]
 mod mistakes;
+mod moored_toml;
 mod mounts;
 pub mod name;
+mod overlay;
+#[cfg(test)]
+mod overlay_tests;
 mod parse;
 #[cfg(test)]
 mod parse_tests;
@@ -51,13 +57,15 @@ pub use change::{SettingChange, changes};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
-pub use entry::{BadEntry, file_stem_to_name, template_sample};
+pub use entry::{BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, template_sample};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
 pub use keys::{json_schema, markdown_table};
+pub use layer::{Layer, LayerKind, LayerText, Place};
+pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
-pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
+pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{SpecError, SpecText, compile};
 pub use update::{OnBad, Update, on_bad};

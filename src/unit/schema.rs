@@ -67,12 +67,11 @@ const TABLES: [&str; 14] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 17] = [
+const LATER: [(&str, &str, Option<&str>); 16] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "unset", None),
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
@@ -98,7 +97,8 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 122] = [
+const SYNONYMS: [(&str, Cure); 123] = [
+    ("unset", Say("it belongs to a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -234,8 +234,31 @@ pub(crate) fn is_key(table: &str, key: &str) -> bool {
     keys(table).contains(&key)
 }
 
+/// Where a key comes among those of its table.
+pub(crate) fn position(table: &str, key: &str) -> Option<usize> {
+    keys(table).iter().position(|known| *known == key)
+}
+
 fn keys(table: &str) -> &'static [&'static str] {
     KEYS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
+}
+
+/// The first key on a dotted path that no unit has, with its table. What is named by the user (variables, dependencies, mounts) is not
+/// looked at.
+pub(crate) fn strange(path: &str) -> Option<(&'static str, &str)> {
+    let mut table = "";
+    for key in path.split('.') {
+        if key.starts_with("x-") {
+            return None;
+        }
+        if !is_key(table, key) {
+            return Some((table, key));
+        }
+        let below = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        let single = |name: &&str| *name == below && !matches!(*name, "mount" | "device");
+        table = KEYS.iter().map(|(name, _)| *name).find(|name| single(name))?;
+    }
+    None
 }
 
 /// Whether a key is designed but not built; if so, perhaps with a way to do without.

@@ -82,8 +82,8 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
         }
         return None;
     };
-    walk.source_at = walk.lines.position(field.key_span.start);
-    let (line, _) = walk.source_at;
+    walk.source_at = field.key_span.start;
+    let line = walk.places.position(walk.source_at).line;
     for (other, second) in found.iter().skip(1) {
         let message = format!("`{other}` beside `{key}` (line {line}), expected exactly one source");
         walk.error(&second.key_span, message, Some("keep one of them".to_owned()));

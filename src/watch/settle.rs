@@ -181,6 +181,11 @@ impl Settle {
         self.files.get(&key).is_some_and(|file| file.waiting)
     }
 
+    /// When a look at the file is due, if one is.
+    pub fn due(&self, key: Key) -> Option<Moment> {
+        self.files.get(&key).and_then(|file| file.due)
+    }
+
     /// The earliest moment at which a look is due.
     pub fn next_deadline(&self) -> Option<Moment> {
         self.due.first().map(|&(at, _)| at)

@@ -18,8 +18,8 @@ use crate::unit::{Fingerprint, OnBad, UnitName, on_bad};
 /// A text that was rolled back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bad {
-    /// The file's.
-    pub text: Arc<str>,
+    /// Of the file, and of all that was merged with it.
+    pub texts: Arc<str>,
     /// With its source.
     pub fingerprint: Fingerprint,
     /// What was bad.
@@ -52,8 +52,12 @@ impl Trial {
 
     /// Whether `new` is the text that was rolled back.
     pub(super) fn is_bad(&self, new: &InForce) -> bool {
-        self.bad.as_ref().is_some_and(|bad| bad.text == new.text && bad.fingerprint == new.fingerprint)
+        self.bad.as_ref().is_some_and(|bad| *bad.texts == *texts_of(new) && bad.fingerprint == new.fingerprint)
     }
+}
+
+fn texts_of(good: &InForce) -> String {
+    good.all_layers().iter().map(|layer| layer.text).collect::<Vec<_>>().join("\n")
 }
 
 impl Entry {
@@ -90,7 +94,7 @@ impl Catalogue {
     pub fn roll_back(&mut self, name: &UnitName, fingerprint: Fingerprint, why: &str, now: WallTime) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
-        let bad = Bad { text: Arc::clone(&good.text), fingerprint, why: why.to_owned(), at: now };
+        let bad = Bad { texts: texts_of(good).into(), fingerprint, why: why.to_owned(), at: now };
         let Some(earlier) = entry.trial.earlier.take() else { return };
         (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
         self.changes.insert(name.clone());
