@@ -8,6 +8,7 @@ mod debian;
 mod deps;
 mod edits;
 mod edits_fuzz;
+mod edits_tools;
 mod exec;
 mod hardened;
 mod hostile;

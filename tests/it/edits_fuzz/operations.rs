@@ -436,7 +436,8 @@ impl<'w> Worker<'w> {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) {
-        if fs::symlink_metadata(to).is_ok_and(|node| node.is_dir()) {
+        // A directory takes the place of an empty directory only, and a file none's.
+        if [from, to].iter().any(|file| fs::symlink_metadata(file).is_ok_and(|node| node.is_dir())) {
             clear(to);
             self.note();
         }
