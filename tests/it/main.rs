@@ -7,6 +7,7 @@ mod crash;
 mod debian;
 mod deps;
 mod edits;
+mod edits_bytes;
 mod edits_fuzz;
 mod edits_tools;
 mod exec;
