@@ -3,6 +3,7 @@
 mod cgroup;
 mod cli;
 mod commands;
+mod complaints;
 mod crash;
 mod debian;
 mod deps;
