@@ -14,7 +14,7 @@ use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
-use crate::plan::{Fact, Presence};
+use crate::plan::{BootTime, Fact, Presence};
 use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
@@ -123,7 +123,9 @@ impl Supervisor {
 
     pub(super) fn looked(&mut self, look: Look) {
         let now = clock::now().wall;
-        if !self.catalogue.sources().into_iter().any(|source| source.path() == look.path) {
+        // What waits to be judged may name it.
+        let is_named = || self.catalogue.sources().into_iter().any(|source| source.path() == look.path);
+        if !self.catalogue.is_pending() && !is_named() {
             return;
         }
         // As both: a path is followed once, whatever the texts that name it take it for.
@@ -222,16 +224,25 @@ impl Supervisor {
         }
     }
 
-    /// Before any unit that they are merged into is stored. Until the directories were read, what an earlier run left is kept.
-    pub(super) fn keep_defaults(&mut self) {
+    /// Judges some of the units that wait for it. Until the directories were read, the defaults that an earlier run left are kept; after
+    /// that they are stored before any unit that they are merged into.
+    pub(super) fn judge_more(&mut self) {
+        if self.catalogue.is_pending() {
+            self.catalogue.end_batch(VALIDATE, clock::now().wall);
+        }
         if self.first_read {
             self.files.keep_defaults(self.catalogue.defaults());
         }
     }
 
+    /// The next round goes on with it at once.
+    pub(super) fn more_to_judge(&self) -> Option<BootTime> {
+        self.catalogue.is_pending().then(|| clock::now().boot)
+    }
+
     /// Follows what the texts, and those in force, name now. Once a round: it looks at all of them.
     pub(super) fn follow_sources(&mut self) {
-        if !std::mem::take(&mut self.sources_changed) {
+        if !std::mem::take(&mut self.sources_changed) & !self.catalogue.take_merged() {
             return;
         }
         let places = self.catalogue.conditions().filter_map(Condition::path).cloned();

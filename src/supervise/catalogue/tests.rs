@@ -1,5 +1,6 @@
 //! What is in force when texts, drop-ins and directories come and go.
 
+use super::merge::JUDGED_MAX;
 use super::*;
 use crate::plan::BootTime;
 use crate::store::Good;
