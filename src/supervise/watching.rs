@@ -175,7 +175,8 @@ impl Supervisor {
         if !errors.is_empty() {
             self.tell(narrate::note("invalid", format!("{errors}; the defaults before stay in force")));
         } else if self.catalogue.defaults() != before.as_ref() {
-            self.tell(narrate::note("defaults", format!("other defaults in {}", path.display())));
+            let words = if self.catalogue.defaults().is_some() { "are in force" } else { "are gone" };
+            self.tell(narrate::note("defaults", format!("the defaults of {} {words}", path.display())));
         }
     }
 
@@ -268,6 +269,7 @@ impl Supervisor {
 /// A link that leads nowhere is no removal.
 fn no_defaults(path: &Path, why: &watch::ReadError) -> NoDefaults {
     match why {
+        watch::ReadError::Mask { .. } => NoDefaults::Mask,
         watch::ReadError::Missing { path: missing } if missing == path => NoDefaults::Missing,
         watch::ReadError::Missing { .. } => NoDefaults::MissingDirectory(why.to_string()),
         why => NoDefaults::Refused(why.to_string()),

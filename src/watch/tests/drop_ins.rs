@@ -89,14 +89,17 @@ fn what_is_written_in_one_go_is_posted_together() {
         it.within(100);
         for round in 0..10 {
             let text = round.to_string();
+            let begun = std::time::Instant::now();
             it.put("web.toml", &text);
             std::thread::sleep(std::time::Duration::from_millis(10));
             it.drop_in("web.toml.d/10.toml", &text);
+            // On a busy machine it was not one go.
+            let in_one_go = begun.elapsed() < settle::QUIET;
             let mut at = Vec::new();
             for _ in 0..2 {
                 at.push(it.expect("a text", |event| text_of(event).is_some_and(|(_, found)| found == text)).0);
             }
-            assert_eq!(at[0], at[1], "round {round}");
+            assert!(at[0] == at[1] || !in_one_go, "round {round}");
         }
     });
 }
