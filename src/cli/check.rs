@@ -90,7 +90,7 @@ fn check_all(paths: &[PathBuf], config: &Path) -> Report {
 /// moored.toml, if there is one; the defaults that it holds if it is valid.
 fn check_config(config: &Path, report: &mut Report) -> Option<unit::LayerText> {
     let file = match read(config) {
-        Err(ReadError::Missing { .. }) => return None,
+        Err(ReadError::Missing { .. } | ReadError::Mask { .. }) => return None,
         Err(error) => {
             report.of_file(config, offline::words(config, &error));
             return None;

@@ -91,6 +91,9 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         let _ = writeln!(out, "{name:>10}: {text}");
     };
     field("File", status.file.as_ref().map_or("none".into(), |file| one_line(&file.to_string_lossy())));
+    for file in &status.merged_with {
+        field("With", one_line(&file.to_string_lossy()));
+    }
     if !status.source.is_empty() {
         field("Source", one_line(&status.source));
     }

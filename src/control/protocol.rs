@@ -215,6 +215,9 @@ pub struct UnitStatus {
     pub description: Option<String>,
     /// The unit file.
     pub file: Option<PathBuf>,
+    /// What is merged with it in force: moored.toml, then the drop-ins.
+    #[serde(default)]
+    pub merged_with: Vec<PathBuf>,
     /// Errors of the text on disk, when it is not the one in force.
     pub errors: Vec<String>,
     /// What it is made of: `bundle /srv/web`.

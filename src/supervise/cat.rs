@@ -13,11 +13,11 @@ impl Supervisor {
     pub(super) fn cat(&self, typed: &str, reply: Reply) -> Result<(), String> {
         let name = self.resolve_one(typed)?;
         let errors = self.catalogue.errors(&name).to_vec();
-        let good = self.catalogue.in_force(&name).map(Arc::clone).ok_or_else(|| match errors.first() {
-            Some(error) => format!("nothing of {name} is in force: {error}"),
-            None => format!("nothing of {name} is in force"),
-        })?;
         let differs = self.catalogue.drift(&name);
+        let good = self.catalogue.in_force(&name).map(Arc::clone).ok_or_else(|| {
+            let why = errors.first().or(differs.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
+            format!("nothing of {name} is in force{why}")
+        })?;
         let work = move || {
             let answer = merged(&good).map(|merged| Response::Cat(Box::new(MergedText { differs, errors, ..merged })));
             reply.send(&answer.unwrap_or_else(|message| Response::Error { message, code: 1 }));

@@ -22,6 +22,7 @@
 mod defaults;
 mod directories;
 mod layers;
+mod merge;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -38,7 +39,7 @@ pub use directories::DirectoryId;
 use directories::DirectoryView;
 use layers::DropIns;
 pub use text::recall;
-use text::{NoText, OnDisk, Read, Text, Verdict, judge, parse};
+use text::{NoText, OnDisk, Read, Text, Verdict, judge};
 pub use trial::{Bad, Trial};
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
@@ -61,6 +62,8 @@ pub struct Catalogue {
     /// Units that are to be judged at the end of the batch, and whether one is being entered.
     pending: BTreeSet<UnitName>,
     in_batch: bool,
+    /// Something was merged anew since [`Catalogue::take_merged`].
+    merged: bool,
 }
 
 /// One unit.
@@ -114,9 +117,6 @@ pub type SourceView = Result<Arc<SourceFacts>, String>;
 
 /// A removal counts after this long, so that an editor's rename-aside, `git checkout` and `rsync` stop nothing.
 const ABSENCE: Duration = Duration::from_secs(1);
-
-/// Units judged in one go: a change of the defaults is one of all units, and the loop has other things to do.
-const JUDGED_MAX: usize = 256;
 
 /// Checks text and source together, down to the last system call; the core's part of a start without its effects.
 pub type Validate = fn(&Unit, &SourceFacts) -> Result<Vec<String>, Vec<SpecError>>;
@@ -227,25 +227,6 @@ impl Catalogue {
         self.absent.values().min().copied().into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    /// What is entered from here on is judged when all of it is.
-    pub fn begin_batch(&mut self) {
-        self.in_batch = true;
-    }
-
-    /// All of it is entered: judges some of what waits for it.
-    pub fn end_batch(&mut self, validate: Validate, now: WallTime) {
-        self.in_batch = false;
-        for _ in 0..JUDGED_MAX {
-            let Some(name) = self.pending.pop_first() else { return };
-            self.evaluate(&name, validate, now);
-        }
-    }
-
-    /// Whether more waits to be judged: [`Catalogue::end_batch`] goes on with it.
-    pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
     /// What a look at a source found.
     pub fn looked(&mut self, source: &Source, view: SourceView, validate: Validate, now: WallTime) {
         if self.sources.get(source) == Some(&view) {
@@ -300,35 +281,6 @@ impl Catalogue {
         if entry.settle(verdict, directory.unwrap_or_default(), now) {
             self.changes.insert(name.clone());
         }
-    }
-
-    /// Merges and parses a unit's texts, if one of them changed.
-    fn merge(&mut self, name: &UnitName) {
-        let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.stale) else { return };
-        entry.stale = false;
-        entry.merged = match entry.texts.last() {
-            Some(OnDisk { path, text: Ok(read), .. }) => {
-                let layers = self
-                    .drop_ins
-                    .of(name)
-                    .map(|drop_ins| self.defaults.in_force.iter().cloned().chain(drop_ins).collect());
-                Some(layers.and_then(|layers| parse(name, path, read.clone(), layers)))
-            }
-            Some(_) | None => None,
-        };
-    }
-
-    /// What is merged with a unit's text changed.
-    fn set_stale(&mut self, name: &UnitName) {
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.stale = true;
-        }
-    }
-
-    /// The same, and it is judged with others.
-    fn judge_later(&mut self, name: UnitName) {
-        self.set_stale(&name);
-        self.pending.insert(name);
     }
 
     /// Units whose text in force changed, came or went since the last call.

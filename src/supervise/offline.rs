@@ -43,7 +43,10 @@ pub fn drop_ins(name: &UnitName, dirs: &[PathBuf], read: ReadFile) -> Vec<Result
             of_dir.push(".d");
             match drop_in_files(Path::new(&of_dir)) {
                 Ok(files) => paths.extend(files),
-                Err(error) => found.push(Err(Diagnostic::of_file(Path::new(&of_dir), error.to_string(), None))),
+                Err(error) => {
+                    let message = format!("cannot be listed: {error}");
+                    found.push(Err(Diagnostic::of_file(Path::new(&of_dir), message, None)));
+                }
             }
         }
         found.extend(paths.into_values().filter(|path| !is_mask(path)).map(|path| drop_in(path, read)));

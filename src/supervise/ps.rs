@@ -109,6 +109,7 @@ impl Supervisor {
             report,
             description: unit.and_then(|unit| unit.description.clone()),
             file: self.catalogue.file(name).map(ToOwned::to_owned),
+            merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
             previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),

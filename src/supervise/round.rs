@@ -294,10 +294,7 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
-        if self.catalogue.is_pending() {
-            self.catalogue.end_batch(VALIDATE, clock::now().wall);
-        }
-        self.keep_defaults();
+        self.judge_more();
         self.follow_sources();
         self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
@@ -313,10 +310,6 @@ impl Supervisor {
         }
         let expiry = earliest(expiry, self.more_to_judge());
         earliest(earliest(self.wake_at, expiry), self.answer())
-    }
-
-    fn more_to_judge(&self) -> Option<BootTime> {
-        self.catalogue.is_pending().then(|| clock::now().boot)
     }
 
     fn reconcile(&mut self) {

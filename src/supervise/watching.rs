@@ -14,7 +14,7 @@ use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
-use crate::plan::{Fact, Presence};
+use crate::plan::{BootTime, Fact, Presence};
 use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
@@ -123,7 +123,9 @@ impl Supervisor {
 
     pub(super) fn looked(&mut self, look: Look) {
         let now = clock::now().wall;
-        if !self.catalogue.sources().into_iter().any(|source| source.path() == look.path) {
+        // What waits to be judged may name it.
+        let is_named = || self.catalogue.sources().into_iter().any(|source| source.path() == look.path);
+        if !self.catalogue.is_pending() && !is_named() {
             return;
         }
         // As both: a path is followed once, whatever the texts that name it take it for.
@@ -173,7 +175,8 @@ impl Supervisor {
         if !errors.is_empty() {
             self.tell(narrate::note("invalid", format!("{errors}; the defaults before stay in force")));
         } else if self.catalogue.defaults() != before.as_ref() {
-            self.tell(narrate::note("defaults", format!("other defaults in {}", path.display())));
+            let words = if self.catalogue.defaults().is_some() { "are in force" } else { "are gone" };
+            self.tell(narrate::note("defaults", format!("the defaults of {} {words}", path.display())));
         }
     }
 
@@ -222,16 +225,25 @@ impl Supervisor {
         }
     }
 
-    /// Before any unit that they are merged into is stored. Until the directories were read, what an earlier run left is kept.
-    pub(super) fn keep_defaults(&mut self) {
+    /// Judges some of the units that wait for it. Until the directories were read, the defaults that an earlier run left are kept; after
+    /// that they are stored before any unit that they are merged into.
+    pub(super) fn judge_more(&mut self) {
+        if self.catalogue.is_pending() {
+            self.catalogue.end_batch(VALIDATE, clock::now().wall);
+        }
         if self.first_read {
             self.files.keep_defaults(self.catalogue.defaults());
         }
     }
 
+    /// The next round goes on with it at once.
+    pub(super) fn more_to_judge(&self) -> Option<BootTime> {
+        self.catalogue.is_pending().then(|| clock::now().boot)
+    }
+
     /// Follows what the texts, and those in force, name now. Once a round: it looks at all of them.
     pub(super) fn follow_sources(&mut self) {
-        if !std::mem::take(&mut self.sources_changed) {
+        if !std::mem::take(&mut self.sources_changed) & !self.catalogue.take_merged() {
             return;
         }
         let places = self.catalogue.conditions().filter_map(Condition::path).cloned();
@@ -257,6 +269,7 @@ impl Supervisor {
 /// A link that leads nowhere is no removal.
 fn no_defaults(path: &Path, why: &watch::ReadError) -> NoDefaults {
     match why {
+        watch::ReadError::Mask { .. } => NoDefaults::Mask,
         watch::ReadError::Missing { path: missing } if missing == path => NoDefaults::Missing,
         watch::ReadError::Missing { .. } => NoDefaults::MissingDirectory(why.to_string()),
         why => NoDefaults::Refused(why.to_string()),

@@ -1,7 +1,8 @@
 //! Unit files: TOML text to [`Unit`], and [`Unit`] to an OCI spec.
 //!
 //! Pure: text and facts in, values or a list of errors out. Every error of a file is reported at once, each with
-//! file:line:column, what was found, what was expected and a suggestion.
+//! file:line:column, what was found, what was expected and a suggestion. A unit may be merged from several texts
+//! ([`Layer`]): the defaults, its own file, its drop-ins.
 
 #[cfg(test)]
 mod any_text_tests;

@@ -97,7 +97,10 @@ fn unset_of_what_is_not_there_is_a_warning_and_of_what_cannot_be_a_mistake() {
         ]
     );
     let in_main = "unset = []\nrootfs = \"/r\"\nprocess.args = [\"/a\"]\n";
-    assert_eq!(errors(in_main, &[]), ["web.toml:1:1 unknown key `unset`, it belongs to a drop-in, NAME.toml.d/*.toml"]);
+    assert_eq!(
+        errors(in_main, &[]),
+        ["web.toml:1:1 unknown key `unset`, it belongs to the top level of a drop-in, NAME.toml.d/*.toml"]
+    );
 }
 
 #[test]

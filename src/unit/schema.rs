@@ -98,7 +98,7 @@ use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
 const SYNONYMS: [(&str, Cure); 123] = [
-    ("unset", Say("it belongs to a drop-in, NAME.toml.d/*.toml")),
+    ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),

@@ -103,3 +103,29 @@ fn a_drop_in_takes_a_default_away_and_plan_knows_them() {
     world.wait_reason("web", "moored.toml:2:21 `restart.max_delay` is 10s, less than `delay`");
     world.kept("web", &web, "the defaults do not go with it");
 }
+
+#[test]
+fn a_change_of_the_defaults_reaches_every_one_of_many_units() {
+    let Some(mut world) = World::prepare("many-defaults") else { return };
+    const UNITS: usize = 600;
+    for n in 0..UNITS {
+        // A root each, so that each is a source of its own.
+        let root = world.dir.join(&format!("r{n}"));
+        fs::create_dir(&root).unwrap();
+        let text = format!("enabled = false\nrootfs = \"{}\"\nprocess.args = [\"/x\"]\n", root.display());
+        world.unit(&format!("u{n:03}"), &text);
+    }
+    world.supervisor.up();
+    world.ok(&["sync"]);
+    world.defaults("[defaults]\nstop.timeout = \"7s\"\n");
+    world.ok(&["sync"]);
+    for n in [0, 299, UNITS - 1] {
+        let text = world.ok(&["cat", &format!("u{n:03}")]);
+        assert!(text.contains("timeout = \"7s\""), "{text}");
+    }
+    assert_eq!(
+        world.ok(&["plan", "--units", world.units().to_str().unwrap(), "--json"]),
+        "{\"changes\":[],\"errors\":[]}\n"
+    );
+    assert_eq!(world.ps().len(), UNITS);
+}

@@ -275,3 +275,25 @@ fn cat_prints_one_file_that_means_the_same() {
     let (code, _, said) = world.says(&["cat", "bad"]);
     assert!(code == 1 && said.contains("nothing of bad is in force"), "{code} {said}");
 }
+
+#[test]
+fn a_writer_who_changes_nothing_leaves_no_trace() {
+    let Some(world) = World::start("drop-in-writer") else { return };
+    let units = world.units();
+    shows(&world, "web");
+    put(&units, "web.toml.d/10.toml", &env("B", "one"));
+    world.wait_log("web", "A=main B=one");
+    let web = world.running("web");
+    for file in ["web.toml", "web.toml.d/10.toml"] {
+        let path = units.join(file);
+        let writer = fs::File::options().append(true).open(&path).unwrap();
+        writer.set_modified(std::time::SystemTime::now()).unwrap();
+        let row = world
+            .wait_unit("web", "being written", |row| row["drift"].as_str().is_some_and(|why| why.contains("written")));
+        assert!(row["drift"].as_str().unwrap().contains(&format!("by pid {}", std::process::id())), "{row}");
+        drop(writer);
+        wait_valid(&world, "web");
+        assert_eq!(world.says(&["sync", "web"]).0, 0);
+        world.kept("web", &web, "nothing was written");
+    }
+}

@@ -3,6 +3,7 @@
 //! | what is at the path | what is in force |
 //! |---|---|
 //! | a valid text | its `[defaults]` |
+//! | a link to /dev/null | nothing |
 //! | a text that is not valid, or may not or cannot be read | what was before; it is said everywhere |
 //! | nothing | nothing; if an earlier run knew some, after [`ABSENCE`] |
 //! | nothing, and its directory is not there either | what was before: a directory that is missing is not an empty one |
@@ -26,6 +27,8 @@ pub(super) struct Defaults {
 
 /// Why there is no text.
 pub enum NoDefaults {
+    /// A link to /dev/null: nobody is to have any.
+    Mask,
     /// The file does not exist; its directory does.
     Missing,
     /// Neither does its directory.
@@ -59,7 +62,9 @@ impl Catalogue {
             NoDefaults::Refused(why) => self.defaults.errors = vec![why],
             NoDefaults::MissingDirectory(why) if self.defaults.in_force.is_some() => self.defaults.errors = vec![why],
             NoDefaults::Missing if self.defaults.remembered => self.defaults.absent = Some(now.boot.after(ABSENCE)),
-            NoDefaults::Missing | NoDefaults::MissingDirectory(_) => self.put_defaults(None, validate, now.wall),
+            NoDefaults::Mask | NoDefaults::Missing | NoDefaults::MissingDirectory(_) => {
+                self.put_defaults(None, validate, now.wall)
+            }
         }
     }
 

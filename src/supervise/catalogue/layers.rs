@@ -64,6 +64,9 @@ impl DropIns {
 
     /// Who writes one of a unit's drop-ins.
     pub(super) fn writer(&self, unit: &UnitName) -> Option<String> {
+        if self.busy.is_empty() {
+            return None;
+        }
         let files = files_with_drop_ins(unit);
         let is_of = |path: &Path| path.parent().and_then(target).is_some_and(|file| files.contains(&file));
         let (path, who) = self.busy.iter().find(|(path, _)| is_of(path))?;

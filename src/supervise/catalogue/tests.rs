@@ -1,5 +1,6 @@
 //! What is in force when texts, drop-ins and directories come and go.
 
+use super::merge::JUDGED_MAX;
 use super::*;
 use crate::plan::BootTime;
 use crate::store::Good;
@@ -135,6 +136,18 @@ fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
     assert_eq!(force(&it), is("1", "one"));
     assert_eq!(it.expire(valid, at(1000)), None);
     assert_eq!(force(&it), is("1", ""));
+}
+
+#[test]
+fn drop_ins_of_what_can_be_no_unit_are_told_of() {
+    let mut it = catalogue();
+    let dir = Path::new("/u/my web.toml.d");
+    drop_in(&mut it, "/u/my web.toml.d/10.toml", "");
+    it.drop_ins_listed(dir, &["10.toml".into()], valid, at(0));
+    assert!(it.notes()[0].starts_with("/u/my web.toml.d: `my web` is not a unit name"), "{:?}", it.notes());
+    it.drop_ins_gone(dir, valid, WallTime(0));
+    assert_eq!(it.notes(), [] as [String; 0]);
+    assert!(!it.is_drop_in_dir(Path::new("/elsewhere/web.toml.d")) && it.is_drop_in_dir(Path::new("/v/web.toml.d")));
 }
 
 #[test]

@@ -89,14 +89,17 @@ fn what_is_written_in_one_go_is_posted_together() {
         it.within(100);
         for round in 0..10 {
             let text = round.to_string();
+            let begun = std::time::Instant::now();
             it.put("web.toml", &text);
             std::thread::sleep(std::time::Duration::from_millis(10));
             it.drop_in("web.toml.d/10.toml", &text);
+            // On a busy machine it was not one go.
+            let in_one_go = begun.elapsed() < settle::QUIET;
             let mut at = Vec::new();
             for _ in 0..2 {
                 at.push(it.expect("a text", |event| text_of(event).is_some_and(|(_, found)| found == text)).0);
             }
-            assert_eq!(at[0], at[1], "round {round}");
+            assert!(at[0] == at[1] || !in_one_go, "round {round}");
         }
     });
 }
@@ -207,4 +210,94 @@ fn directories_that_come_and_go_leave_nothing_behind() {
         assert!(seen.iter().any(missing), "{seen:?}");
         it.within(0);
     }
+}
+
+/// What a reader of the events believes is on disk.
+#[derive(Default)]
+struct Belief(std::collections::BTreeMap<std::path::PathBuf, String>);
+
+impl Belief {
+    fn take(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Text { path, text, .. } => drop(self.0.insert(path, text)),
+                Event::Gone { path, .. } => drop(self.0.remove(&path)),
+                Event::Directory { dir, state: DirectoryState::Missing } => {
+                    self.0.retain(|path, _| !path.starts_with(&dir))
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn on_disk(units: &Path) -> std::collections::BTreeMap<std::path::PathBuf, String> {
+    let list =
+        |dir: &Path| fs::read_dir(dir).map(|entries| entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>());
+    let inner = list(units).unwrap().into_iter().flat_map(|path| list(&path).unwrap_or_default());
+    let all = list(units).unwrap().into_iter().chain(inner).filter(|path| path.is_file());
+    all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn whatever_is_done_what_was_posted_is_what_is_there() {
+    on_each(|on| {
+        let mut it = Fixture::new(on);
+        let mut belief = Belief::default();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ on.len() as u64;
+        let mut next = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        for round in 0..60 {
+            for _ in 0..=next(6) {
+                let dir = it.file(["web.toml.d", "db.toml.d", "worker@.toml.d"][next(3) as usize]);
+                let file = dir.join(["10.toml", "20.toml"][next(2) as usize]);
+                match next(9) {
+                    0..=3 => {
+                        fs::create_dir_all(&dir).unwrap();
+                        fs::write(&file, next(4).to_string()).unwrap();
+                    }
+                    4 => drop(fs::remove_file(&file)),
+                    5 => drop(fs::remove_dir_all(&dir)),
+                    6 => drop(fs::rename(&dir, it.file("other.toml.d"))),
+                    7 => drop(fs::rename(&file, dir.join("30.toml"))),
+                    _ => it.put("web.toml", &next(3).to_string()),
+                }
+                if next(3) == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(next(30)));
+                }
+            }
+            if next(2) == 0 {
+                belief.take(it.within(0));
+            }
+            let (events, held) = it.sync();
+            assert_eq!(held, [] as [std::path::PathBuf; 0]);
+            belief.take(events);
+            assert_eq!(belief.0, on_disk(&it.units), "round {round}");
+        }
+    });
+}
+
+#[test]
+fn a_sync_of_one_unit_reads_its_drop_ins() {
+    on_each(|on| {
+        let mut it = Fixture::new(on);
+        for file in ["worker@.toml.d/10.toml", "worker@a.toml.d/10.toml"] {
+            it.drop_in(file, file);
+        }
+        let (seen, _) = it.sync_files(&["worker@a.toml"]);
+        for file in ["worker@.toml.d/10.toml", "worker@a.toml.d/10.toml"] {
+            let posted = seen
+                .iter()
+                .chain(it.seen.iter().map(|(_, event)| event))
+                .any(|event| text_of(event) == Some(("10.toml", file)));
+            assert!(posted, "{file} in {seen:?}");
+        }
+        // That there are none is nothing to tell, and leaves nothing.
+        let (seen, _) = it.sync_files(&["nobody.toml"]);
+        assert_eq!(seen, []);
+    });
 }
