@@ -20,6 +20,8 @@
 
 mod defaults;
 mod directories;
+#[cfg(test)]
+mod history_tests;
 mod layers;
 mod merge;
 #[cfg(test)]
