@@ -214,8 +214,12 @@ pub fn cat(merged: &MergedText) -> String {
     for file in &merged.files {
         let _ = writeln!(out, "#   {}", one_line(&file.to_string_lossy()));
     }
-    if let Some(differs) = &merged.differs {
-        let _ = writeln!(out, "# This is in force; what is on disk is not: {}", one_line(differs));
+    match (&merged.differs, merged.errors.is_empty()) {
+        (_, false) => out.push_str("# This is in force, because what is on disk is not valid:\n"),
+        (Some(differs), true) => {
+            let _ = writeln!(out, "# This is in force; what is on disk is not: {}", one_line(differs));
+        }
+        (None, true) => {}
     }
     for error in &merged.errors {
         let _ = writeln!(out, "#   {}", one_line(error));

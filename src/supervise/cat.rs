@@ -12,7 +12,8 @@ impl Supervisor {
     /// Merged on a thread of its own: a text may be large.
     pub(super) fn cat(&self, typed: &str, reply: Reply) -> Result<(), String> {
         let name = self.resolve_one(typed)?;
-        let errors = self.catalogue.errors(&name).to_vec();
+        let errors = self.catalogue.errors(&name).iter().chain(self.catalogue.defaults_errors());
+        let errors: Vec<String> = errors.cloned().collect();
         let differs = self.catalogue.drift(&name);
         let good = self.catalogue.in_force(&name).map(Arc::clone).ok_or_else(|| {
             let why = errors.first().or(differs.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();

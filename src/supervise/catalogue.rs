@@ -21,6 +21,8 @@
 
 mod defaults;
 mod directories;
+#[cfg(test)]
+mod history_tests;
 mod layers;
 mod merge;
 #[cfg(test)]

@@ -192,7 +192,8 @@ fn tidy(name: &UnitName, text: &str) -> String {
     path::inside(&text).unwrap_or(text)
 }
 
-fn named_by(at: &str) -> Option<&'static str> {
+/// The key that names the tables of an array of tables.
+pub(crate) fn named_by(at: &str) -> Option<&'static str> {
     NAMED_BY.iter().find(|(array, _)| *array == at).map(|(_, key)| *key)
 }
 

@@ -255,7 +255,8 @@ pub(crate) fn strange(path: &str) -> Option<(&'static str, &str)> {
             return Some((table, key));
         }
         let below = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
-        let single = |name: &&str| *name == below && !matches!(*name, "mount" | "device");
+        let any = format!("{table}.*");
+        let single = |name: &&str| (*name == below || *name == any) && super::overlay::named_by(name).is_none();
         table = KEYS.iter().map(|(name, _)| *name).find(|name| single(name))?;
     }
     None

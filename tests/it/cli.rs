@@ -66,6 +66,7 @@ impl Drop for World {
 fn moored(run_dir: &Path, args: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moored"));
     command.arg("--run-dir").arg(run_dir).args(args.split_whitespace()).env_remove("NO_COLOR");
+    command.env("MOORED_CONFIG", run_dir.join("moored.toml"));
     command
 }
 

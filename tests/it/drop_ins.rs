@@ -258,7 +258,9 @@ fn cat_prints_one_file_that_means_the_same() {
     world.wait_reason("web", "web.toml.d/20.toml:1:7");
     let text = world.ok(&["cat", "web"]);
     assert!(
-        text.contains("limit.burst = 5") && text.contains("20.toml:1:7") && text.contains("what is on disk is not"),
+        text.contains("limit.burst = 5")
+            && text.contains("20.toml:1:7")
+            && text.contains("what is on disk is not valid:"),
         "{text}"
     );
     put(&units, "web.toml.d/20.toml", "restart.limit.burst = 6\n");

@@ -194,3 +194,22 @@ error: b.toml:1:1 bad
     assert_eq!(plan(&changes, &["b.toml:1:1 bad".into()], &PIPED), expected);
     assert_eq!(plan(&[], &[], &PIPED), "nothing would change\n");
 }
+
+#[test]
+fn cat_is_a_unit_file_with_what_is_said_about_it_in_comments() {
+    let mut merged = MergedText {
+        unit: "web".into(),
+        files: vec!["/u/web.toml".into(), "/u/web.toml.d/1\n0.toml".into()],
+        text: "rootfs = \"/r\" # web.toml:1\n".into(),
+        ..MergedText::default()
+    };
+    let files = "# web, merged from\n#   /u/web.toml\n#   /u/web.toml.d/1\\n0.toml\n";
+    let text = "\nrootfs = \"/r\" # web.toml:1\n";
+    assert_eq!(cat(&merged), format!("{files}{text}"));
+    merged.differs = Some("masked by /v/web.toml".into());
+    let differs = "# This is in force; what is on disk is not: masked by /v/web.toml\n";
+    assert_eq!(cat(&merged), format!("{files}{differs}{text}"));
+    merged.errors = vec!["/u/web.toml:1:1 bad\nnews".into()];
+    let errors = "# This is in force, because what is on disk is not valid:\n#   /u/web.toml:1:1 bad\\nnews\n";
+    assert_eq!(cat(&merged), format!("{files}{errors}{text}"));
+}

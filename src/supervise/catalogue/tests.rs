@@ -8,20 +8,20 @@ use crate::store::Good;
 const UNITS: &str = "/u";
 const ABOVE: &str = "/v";
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now { boot: BootTime(0).after(Duration::from_millis(ms)), wall: WallTime(ms) }
 }
 
-fn valid(_: &Unit, _: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
+pub(super) fn valid(_: &Unit, _: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
     Ok(Vec::new())
 }
 
-fn web() -> UnitName {
+pub(super) fn web() -> UnitName {
     UnitName::new("web").unwrap()
 }
 
 /// With the rootfs `/r` looked at.
-fn catalogue() -> Catalogue {
+pub(super) fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new(&[UNITS.into(), ABOVE.into()]);
     let facts = SourceFacts { resolved: "/r".into(), config_json: None };
     catalogue.looked(&Source::Rootfs("/r".into()), Ok(Arc::new(facts)), valid, WallTime(0));

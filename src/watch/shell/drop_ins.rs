@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use super::super::settle::{Key, Moment, QUIET};
 use super::super::{Event, unit_of_file};
 use super::{Item, Listing, Shell, UnitDir};
-use crate::unit::{drop_in_target, files_with_drop_ins};
+use crate::unit::{drop_in_target, files_with_drop_ins, template_sample};
 
 /// Which directories of drop-ins there are.
 #[derive(Debug, Default)]
@@ -110,13 +110,28 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     /// When another text of the same unit is about to be quiet, if one is: until then this one waits.
     pub(super) fn settles_with(&self, index: usize, name: &OsStr, key: Key, now: Moment) -> Option<Moment> {
         let dir = &self.dirs[index];
-        let file = match dir.parent {
-            None => name.to_owned(),
-            Some(_) => drop_in_target(dir.path.file_name()?)?,
+        let target = dir.parent.and_then(|_| drop_in_target(dir.path.file_name()?));
+        let files = match (&target, unit_of_file(name)) {
+            (Some(file), _) => vec![file.clone()],
+            (None, Some(unit)) => files_with_drop_ins(&unit),
+            (None, None) => return None,
         };
-        let drop_ins = self.drop_ins.by_file.get(&file)?;
-        let own = self.dirs.iter().filter(|dir| dir.parent.is_none()).filter_map(|dir| dir.names.get(&file));
-        let texts = own.chain(drop_ins.iter().flat_map(|&index| self.dirs[index].names.values()));
+        let drop_ins: Vec<usize> =
+            files.iter().filter_map(|file| self.drop_ins.by_file.get(file)).flatten().copied().collect();
+        if drop_ins.is_empty() {
+            return None;
+        }
+        let above = self.dirs.iter().filter(|dir| dir.parent.is_none());
+        let own: Vec<Key> = match &target {
+            Some(template) if template_sample(template).is_some() => {
+                let is_instance =
+                    |name: &OsStr| unit_of_file(name).is_some_and(|unit| files_with_drop_ins(&unit).contains(template));
+                above.flat_map(|dir| &dir.names).filter(|(name, _)| is_instance(name)).map(|(_, key)| *key).collect()
+            }
+            Some(file) => above.filter_map(|dir| dir.names.get(file)).copied().collect(),
+            None => above.filter_map(|dir| dir.names.get(name)).copied().collect(),
+        };
+        let texts = own.iter().chain(drop_ins.iter().flat_map(|&index| self.dirs[index].names.values()));
         let due = texts.filter(|other| **other != key).filter_map(|other| self.settle.due(*other));
         due.filter(|due| *due > now && *due <= now.saturating_add(QUIET)).max()
     }
