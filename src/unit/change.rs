@@ -89,7 +89,7 @@ fn shown(setting: &Setting) -> String {
         ("process.args" | "reload.exec" | "security.capabilities", _, _) => list(text),
         (name, "exec", _) if name.starts_with("health.") => list(text),
         (name, _, _) if name.starts_with("process.env.") => quoted(text),
-        (_, "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age", Ok(ms)) => {
+        (_, "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age" | "watchdog", Ok(ms)) => {
             quoted(&show_duration(Duration::from_millis(ms)))
         }
         (_, "memory" | "shm" | "max_size", Ok(bytes)) => quoted(&show_size(bytes)),
@@ -188,6 +188,14 @@ mod tests {
             ("", "[resources]\ncpus = 1.5", "resources.cpus", "- 1.5", Live),
             ("", "[process]\nargs = [\"/a\", \"b c\"]", "process.args", "- [\"/a\", \"b c\"]", Replace),
             ("[process]\nenv = { A = 1 }", "[process]\nenv = { A = 2 }", "process.env.A", "\"1\" \"2\"", Replace),
+            ("", "[process]\nnotify = \"systemd\"", "process.notify", "- \"systemd\"", Replace),
+            (
+                "[process]\nnotify = \"systemd\"\nwatchdog = \"30s\"",
+                "[process]\nnotify = \"systemd\"\nwatchdog = \"90s\"",
+                "process.watchdog",
+                "\"30s\" \"1m30s\"",
+                Replace,
+            ),
             ("", "[oci]\nprocess.umask = 1", "oci process.umask", "- 1", Replace),
             ("[oci]\nprocess.umask = 2", "[oci]\nprocess.umask = 1", "oci process.umask", "2 1", Replace),
         ] {

@@ -37,6 +37,7 @@ pub mod spec;
 #[cfg(test)]
 mod spec_tests;
 mod specifier;
+mod told;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +59,8 @@ pub use keys::{json_schema, markdown_table};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
 pub use root::{Contents, RootFile, RootPlan};
-pub use spec::{SpecError, SpecText, compile};
+pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
+pub use told::Notify;
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +107,13 @@ pub struct Unit {
     pub security: Security,
     /// `[oci]`: merged into config.json as it is.
     pub oci: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Unit {
+    /// What it tells by itself, if it does.
+    pub fn notify(&self) -> Option<Notify> {
+        self.health.as_ref()?.notify
+    }
 }
 
 /// `type`.
