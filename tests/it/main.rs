@@ -24,6 +24,7 @@ mod schema;
 mod seccomp;
 mod simulation;
 mod support;
+mod told;
 mod units;
 #[cfg(target_arch = "x86_64")]
 mod vm;
