@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::notify::Said;
 use super::wire::{ChildState, Exit, Kind, Orphan};
 use crate::sys::wait::Ended;
 
@@ -26,6 +27,8 @@ pub(super) struct Child {
     pub tag: Vec<u8>,
     pub held: Vec<Option<OwnedFd>>,
     pub untold: Untold,
+    /// Over its notify socket.
+    pub said: Said,
 }
 
 impl Child {

@@ -27,7 +27,7 @@ use rustix::net::{
 
 use super::packet::{receive, send};
 use super::wire::{
-    ChildState, Kind, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
+    ChildState, Kind, Line, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
 };
 use super::{CHILD_HELD_MAX, SOCKET_NAME, VERSION};
 
@@ -95,6 +95,13 @@ pub enum Event {
     Synced,
     /// A request was not done. The record of that id, if there is one, is as it was: do not acknowledge it for this.
     Refused(Refusal),
+    /// What a container has said over its notify socket: the newest line of each kind, oldest first. After its `Child`.
+    Said {
+        /// As spawned.
+        id: String,
+        /// Of sd_notify(3).
+        lines: Vec<Line>,
+    },
     /// Begin the ordered stop.
     Stop,
     /// Asked for, or who controls us changed (`spare`, `anchor`).
@@ -243,6 +250,7 @@ fn event(message: Message, fds: Vec<OwnedFd>) -> Result<Option<Event>, ClientErr
         },
         Message::Synced => Event::Synced,
         Message::Refused(refusal) => Event::Refused(refusal),
+        Message::Said { id, lines } => Event::Said { id, lines },
         Message::Stop => Event::Stop,
         Message::Stats(stats) => Event::Stats(stats),
         Message::Denied { errno, pid } => return Err(ClientError::Denied { errno, pid }),

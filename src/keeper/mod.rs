@@ -31,6 +31,7 @@
 //!   with one meaning. A supervisor killed in the middle of the stop is therefore started again to finish it: without
 //!   that, one crash would leave a half-stopped host and a `moored up` that never returns. The supervisor itself
 //!   inherits TERM, INT, HUP and QUIT ignored, so a signal to the whole group is still one stop.
+//! - **What containers say is read here** (`notify`), so that nobody who says something ever waits for a supervisor.
 //! - **Reaping waits for adoption.** A keeper that took over tells the supervisor its unknown children as orphans and
 //!   reaps none before `AdoptionDone`.
 //! - Everything is bounded by the constants below; a message beyond them ends its connection, a request beyond them is
@@ -53,6 +54,7 @@ mod boot;
 mod child;
 mod client;
 mod link;
+mod notify;
 mod orphans;
 mod packet;
 mod run;
@@ -72,7 +74,7 @@ pub(crate) use run::{Keeper, Parts, signals};
 pub use spawner::ScriptSpawner;
 pub(crate) use stage::open_stage;
 pub(crate) use supervisor::{Command, outlive};
-pub use wire::{ChildState, Exit, Kind, Orphan, Refusal, Stats};
+pub use wire::{ChildState, Exit, Kind, Line, Orphan, Refusal, Stats};
 
 use crate::sys::signal;
 
@@ -92,6 +94,8 @@ pub const TAG_BYTES_MAX: usize = 4096;
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Most descriptors held for one container.
 pub const CHILD_HELD_MAX: usize = 8;
+/// Which of the descriptors held for a container is its notify socket, which the keeper reads; there may be none.
+pub const HELD_NOTIFY: usize = 3;
 /// Longest payload, in bytes: a script with a large seccomp filter is some 100 KiB.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// Most containers and execs known at a time.

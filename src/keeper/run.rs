@@ -78,6 +78,8 @@ struct Ready {
     signals: bool,
     listener: bool,
     links: Vec<bool>,
+    /// Places of children that have something to say.
+    said: Vec<usize>,
 }
 
 impl<'s> Keeper<'s> {
@@ -131,6 +133,8 @@ impl<'s> Keeper<'s> {
                 return code;
             }
             let ready = self.wait();
+            // First, while the places are what they were: what was said before a request is told before its answer.
+            self.hear(&ready.said);
             if ready.signals {
                 self.take_signals();
             }
@@ -158,12 +162,19 @@ impl<'s> Keeper<'s> {
         polls.push(PollFd::new(&self.parts.signals, PollFlags::IN));
         polls.push(PollFd::new(&self.parts.listener, listen));
         polls.extend(self.links.iter().map(|link| PollFd::new(&link.socket, interest(link))));
+        let now = now_ns();
+        let children = self.children.iter().enumerate();
+        let (places, sockets): (Vec<usize>, Vec<_>) =
+            children.filter_map(|(place, child)| Some((place, child.notify_socket(now)?))).unzip();
+        polls.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
         // EINTR cannot come, for there are no handlers; after any error, whoever is ready is asked without waiting.
         let failed = poll(&mut polls, timeout.as_ref()).is_err();
         let ready: Vec<PollFlags> = polls.iter().map(PollFd::revents).collect();
         let any = |at: usize| failed || ready.get(at).is_some_and(|flags| !flags.is_empty());
         let links = (0..self.links.len()).map(|n| any(n.saturating_add(2))).collect();
-        let state = Ready { signals: any(0), listener: any(1), links };
+        let first = self.links.len().saturating_add(2);
+        let said = places.into_iter().enumerate().filter(|(n, _)| any(n.saturating_add(first))).map(|(_, at)| at);
+        let state = Ready { signals: any(0), listener: any(1), links, said: said.collect() };
         for (link, writable) in self.links.iter_mut().zip(ready.iter().skip(2)) {
             if writable.intersects(PollFlags::OUT | PollFlags::ERR | PollFlags::HUP) {
                 link.blocked = false;
@@ -175,7 +186,7 @@ impl<'s> Keeper<'s> {
     fn timeout(&self) -> Option<Timespec> {
         let now = now_ns();
         let retry = self.starved.then(|| now.saturating_add(RETRY_NS));
-        let due = [self.supervisor.due_ns, retry].into_iter().flatten().min()?;
+        let due = [self.supervisor.due_ns, retry, self.next_hearing(now)].into_iter().flatten().min()?;
         let left = due.saturating_sub(now);
         let part = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
         let (seconds, rest) = (left.checked_div(1_000_000_000)?, left.checked_rem(1_000_000_000)?);

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::child::{Child, Named, Untold, exit};
+use super::notify::Said;
 use super::packet::Packet;
 use super::run::{Finish, Keeper, now_ns};
 use super::wire::{ChildState, Kind, Message, Refusal, Request, Role, WireError, decode_request};
@@ -80,7 +81,10 @@ impl Keeper<'_> {
         }
         if role == Role::Supervisor {
             self.supersede(at);
-            self.children.iter_mut().for_each(|child| child.untold = Untold::All);
+            for child in &mut self.children {
+                child.untold = Untold::All;
+                child.said.untold = !child.said.lines.is_empty();
+            }
             self.named.iter_mut().for_each(|named| named.untold = true);
             self.orphans.iter_mut().for_each(|orphan| orphan.untold = true);
         }
@@ -185,6 +189,7 @@ impl Keeper<'_> {
             tag: tag.to_vec(),
             held,
             untold: Untold::State,
+            said: Said::default(),
         });
         Ok(())
     }
@@ -229,6 +234,7 @@ impl Keeper<'_> {
             tag: tag.to_vec(),
             held,
             untold: Untold::State,
+            said: Said::default(),
         });
         Ok(())
     }

@@ -47,6 +47,7 @@ impl Keeper<'_> {
         if said == Sent::Yes && link.is(Role::Supervisor) {
             said = tell_flag(link, |link| &mut link.stop, &Message::Stop);
             said = after(said, || tell_children(link, &mut self.children));
+            said = after(said, || tell_said(link, &mut self.children));
             said = after(said, || tell_named(link, &mut self.named));
             said = after(said, || tell_orphans(link, &mut self.orphans));
             said = after(said, || tell_flag(link, |link| &mut link.synced, &Message::Synced));
@@ -103,6 +104,16 @@ fn tell_child(link: &mut Link, child: &Child) -> Sent {
         held: all.then(|| mask(&child.held)),
     };
     link.send(&message, &fds)
+}
+
+fn tell_said(link: &mut Link, children: &mut [Child]) -> Sent {
+    for child in children.iter_mut().filter(|child| child.said.untold) {
+        match link.send(&Message::Said { id: child.id.clone(), lines: child.said.lines.clone() }, &[]) {
+            Sent::Yes => child.said.untold = false,
+            other => return other,
+        }
+    }
+    Sent::Yes
 }
 
 fn tell_named(link: &mut Link, names: &mut [Named]) -> Sent {

@@ -226,6 +226,22 @@ pub enum Message {
         /// Whether the keeper stays, with what still runs.
         stays: bool,
     },
+    /// All that a container has said over its notify socket, as far as it counts.
+    Said {
+        /// Whose.
+        id: String,
+        /// The newest of each kind, oldest first.
+        lines: Vec<Line>,
+    },
+}
+
+/// One line of a message by sd_notify(3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// `READY=1`. From the container: to be trusted in nothing but its length.
+    pub text: String,
+    /// When the keeper read it, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
 }
 
 /// A child of the dead keeper that nobody has adopted yet.

@@ -192,7 +192,7 @@ impl Observed {
             Action::Rely { id, relies } => self.live_mut(id).is_some_and(|live| live.begin_rely(relies)),
             Action::Raise { unit, failed } => self.seen_mut(unit).begin_raise(failed, now.boot),
             Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
-            Action::Reload { id, .. } => self.live_mut(id).is_some_and(Live::begin_reload),
+            Action::Reload { id, .. } => self.live_mut(id).is_some_and(|live| live.begin_reload(now.boot)),
             Action::Probe { id, probing } => self.live_mut(id).is_some_and(|live| live.begin_probe(probing)),
             Action::Update { id, unit, limits } => {
                 self.live_mut(id).is_some_and(|live| live.begin_update(unit, *limits))
@@ -285,8 +285,11 @@ impl Live {
         found.map(|at| self.signals.remove(at)).is_some()
     }
 
-    fn begin_reload(&mut self) -> bool {
-        self.reload.as_mut().is_some_and(Asked::begin)
+    /// From here on an answer to it is one: it may come before the word that it was sent.
+    fn begin_reload(&mut self, now: BootTime) -> bool {
+        let begun = self.reload.as_mut().is_some_and(Asked::begin);
+        self.reload_sent = if begun { Some(now) } else { self.reload_sent };
+        begun
     }
 
     fn begin_probe(&mut self, probing: &Option<Probing>) -> bool {

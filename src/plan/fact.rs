@@ -17,6 +17,7 @@ use super::observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Why, Wishes,
 };
 use super::time::{BootTime, Now};
+use super::told::Line;
 use crate::unit::{CheckKind, ContainerId, Signal, UnitName};
 
 /// Something that happened.
@@ -111,6 +112,20 @@ pub enum Fact {
         /// … and so many passes.
         successes: u32,
     },
+    /// What it says by sd_notify(3).
+    Notified {
+        /// Which.
+        id: ContainerId,
+        /// All that counts of what it said in its life, or a part of it; oldest first.
+        lines: Vec<Line>,
+    },
+    /// The keeper that listened to it died: what it said last may be lost.
+    Unheard {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Nobody listened until now: the supervisor begins, or was away. No silence before counts.
+    Awake,
     /// It was told to reload.
     Reloaded {
         /// Which.
@@ -216,6 +231,12 @@ impl fmt::Display for Fact {
             Fact::StopSent { id } => write!(f, "{id} got its stop signal"),
             Fact::StopUnhandled { id } => write!(f, "{id} does not handle its stop signal"),
             Fact::Probed { id, check, probed, .. } => write!(f, "{id}: {}: {probed:?}", check.word()),
+            Fact::Notified { id, lines } => {
+                let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+                write!(f, "{id} says {lines:?}")
+            }
+            Fact::Unheard { id } => write!(f, "{id} may have said what nobody heard"),
+            Fact::Awake => write!(f, "awake from now on"),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
             Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
@@ -264,6 +285,8 @@ impl Fact {
             | Fact::StopSent { id }
             | Fact::StopUnhandled { id }
             | Fact::Probed { id, .. }
+            | Fact::Notified { id, .. }
+            | Fact::Unheard { id }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
             | Fact::ActionFailed { id, .. } => Some(id),
@@ -272,6 +295,7 @@ impl Fact {
             | Fact::ClientRestart { .. }
             | Fact::ClientReload { .. }
             | Fact::ClientKill { .. }
+            | Fact::Awake
             | Fact::Found { .. }
             | Fact::Booted { .. }
             | Fact::Shutdown { .. } => None,
@@ -319,6 +343,12 @@ impl Observed {
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
             Fact::Probed { id, check, probed, failures, successes } => {
                 self.on_live(id, |live| live.probed(*check, probed, (*failures, *successes), now.boot))
+            }
+            Fact::Notified { id, lines } => self.on_live(id, |live| live.notified(lines)),
+            Fact::Unheard { id } => self.on_live(id, |live| live.unheard(now.boot)),
+            Fact::Awake => {
+                self.awake_since = now.boot;
+                true
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),

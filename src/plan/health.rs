@@ -1,8 +1,8 @@
 //! What the checks of a generation have found, and what follows from it.
 //!
 //! - A verdict needs as many results in a row as the text says; one result the other way begins the row anew.
-//! - A generation is *healthy* when each check of the text in force passes. It is *unhealthy*, and is to be restarted, when startup or liveness
-//!   fails; *unready* when only readiness does. Until then it is *starting*.
+//! - A generation is *healthy* when each check of the text in force passes, and its own word is that it is (`told`). It is *unhealthy*, and is
+//!   to be restarted, when startup or liveness fails; *unready* when only readiness does. Until then it is *starting*.
 //! - What was found stays with the generation, over restarts of the supervisor too. A result about a check that the text no longer has
 //!   means nothing.
 //! - Which checks are asked is decided here ([`Probing`]): only of a program that runs and is to go on, and only startup until that has passed.
@@ -67,13 +67,13 @@ pub struct Findings {
     liveness: Tally,
 }
 
-/// How a container is that has checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a container is that has checks, or tells by itself; the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealthStatus {
-    /// Not every check has passed yet.
-    Starting,
     /// Each passes.
     Healthy,
+    /// Not every check has passed yet.
+    Starting,
     /// Readiness fails.
     Unready,
     /// Startup or liveness fails.
@@ -183,12 +183,15 @@ impl Live {
         running && self.findings.get_or_insert_default().of_mut(kind).take(probed, failures, successes, now)
     }
 
-    /// Since when it is well without a break: healthy by these checks, or just running if there are none.
+    /// Since when it is well without a break: healthy by these checks and by its own word, or just running if there is neither.
     pub(super) fn well_since(&self, health: Option<&Health>) -> Option<BootTime> {
         let State::Running { since } = self.state else { return None };
         let Some(health) = health else { return Some(since) };
-        let findings = self.findings.as_ref().filter(|findings| findings.status(health) == HealthStatus::Healthy)?;
-        health.checks().filter_map(|(kind, _)| findings.of(kind).since).max()
+        if self.health(Some(health)) != Some(HealthStatus::Healthy) {
+            return None;
+        }
+        let checked = health.checks().filter_map(|(kind, _)| self.findings.as_ref()?.of(kind).since);
+        checked.chain(self.ready_since(health.notify)).chain([since]).max()
     }
 
     /// What the results of a check amount to.
@@ -204,7 +207,12 @@ impl Live {
     /// How it is by the checks of this text; `None`: it has none, or does not run.
     pub(super) fn health(&self, health: Option<&Health>) -> Option<HealthStatus> {
         let health = health.filter(|_| matches!(self.state, State::Running { .. }))?;
-        Some(self.findings.as_ref().map_or(HealthStatus::Starting, |findings| findings.status(health)))
+        let asked = match &self.findings {
+            _ if !health.has_checks() => HealthStatus::Healthy,
+            None => HealthStatus::Starting,
+            Some(findings) => findings.status(health),
+        };
+        Some(asked.max(self.told_health(health.notify)))
     }
 
     /// The check that keeps it from being healthy, and what was found.
@@ -219,6 +227,9 @@ impl World<'_> {
     /// Why a generation that runs is to be restarted, by its checks.
     pub(super) fn unhealthy(&self, want: &Want, live: &Live) -> Option<String> {
         let health = want.unit.health.as_deref()?;
+        if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| *due <= self.now) {
+            return Some(text);
+        }
         let failing = |kind: &CheckKind| live.opinion(*kind) == Opinion::Failing && health.get(*kind).is_some();
         let running = matches!(live.state, State::Running { .. });
         let kind = [CheckKind::Startup, CheckKind::Liveness].into_iter().find(failing).filter(|_| running)?;
@@ -233,7 +244,8 @@ impl World<'_> {
             // It goes on only because its successor could not start: the checks of that one are not its own.
             None => live.probing.clone(),
             Some(want) => {
-                let health = want.unit.health.clone().filter(|_| matches!(live.state, State::Running { .. }))?;
+                let health = want.unit.health.clone().filter(|health| health.has_checks())?;
+                let health = Some(health).filter(|_| matches!(live.state, State::Running { .. }))?;
                 let passed = live.opinion(CheckKind::Startup) == Opinion::Passing;
                 let started = health.startup.is_none() || passed;
                 Some(Probing { health, started })

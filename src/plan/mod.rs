@@ -21,7 +21,8 @@
 //! # Who wins
 //!
 //! A running generation stops for the first of: shutdown, its file removed, a hold, not enabled (unless by hand), the
-//! network it shares gone, a dependency lost that it cannot be without (`on_loss`), a client's restart, a changed text, a check that fails. A unit without one
+//! network it shares gone, a dependency lost that it cannot be without (`on_loss`), a client's restart, a changed text, a check that fails or
+//! a word that does not come. A unit without one
 //! starts unless, first of: shutdown, removed, held, not enabled; then a client's wish beats its end, its policy, its limit and its backoff; a
 //! run that we stopped ourselves, or one of another text, is not held against it; then it must wait for itself in no ring, its
 //! dependencies must be there, the host must meet its conditions, and the unit whose network it shares must run. A unit stops after those that
@@ -48,6 +49,9 @@ mod order_tests;
 mod reconcile;
 mod status;
 mod time;
+mod told;
+#[cfg(test)]
+mod told_tests;
 mod trial;
 
 pub use action::Action;
@@ -63,3 +67,4 @@ pub use observed::{
 pub use reconcile::{Plan, reconcile};
 pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
 pub use time::{BootTime, Now, WallTime};
+pub use told::{Line, Reloading, Told};

@@ -14,6 +14,7 @@ use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
 use super::time::{BootTime, WallTime};
+use super::told::Told;
 use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
 
 /// The world as the facts so far tell it.
@@ -28,6 +29,9 @@ pub struct Observed {
     /// What is known of the host in this life.
     #[serde(skip)]
     pub host: Host,
+    /// Somebody listens since then to what containers say.
+    #[serde(skip)]
+    pub awake_since: BootTime,
     /// A reboot was asked for in this life.
     #[serde(skip)]
     pub rebooting: bool,
@@ -101,6 +105,12 @@ pub struct Live {
     /// What its checks have found; `None` before the first result.
     #[serde(default)]
     pub findings: Option<Box<Findings>>,
+    /// What it tells of itself; `None` before its first word.
+    #[serde(default)]
+    pub told: Option<Box<Told>>,
+    /// When a client's wish to reload was passed on last.
+    #[serde(default)]
+    pub reload_sent: Option<BootTime>,
     /// What it is asked in this life.
     #[serde(skip)]
     pub probing: Option<Probing>,
@@ -361,6 +371,8 @@ impl Live {
             used,
             relies: BTreeMap::new(),
             findings: None,
+            told: None,
+            reload_sent: None,
             probing: None,
             restart: false,
             reload: None,

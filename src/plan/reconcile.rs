@@ -78,6 +78,8 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan_relies(world, view.want, live, plan);
                 plan_probes(live, world.probing(view.want, live), plan);
                 plan_wishes(view.want, live, plan);
+                let due = view.want.and_then(|want| world.silence_due(want, live));
+                due.into_iter().for_each(|due| plan.wake(due));
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {

@@ -12,6 +12,7 @@ use super::health::HealthStatus;
 use super::observed::{Ended, Hold, Live, Observed, State, Stopping, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::time::{BootTime, WallTime};
+use super::told::Reloading;
 use crate::unit::{CheckKind, Condition, Need, UnitName};
 
 /// The one word.
@@ -51,6 +52,8 @@ pub struct Status {
     pub since: Option<BootTime>,
     /// How it is by its checks, if it has any and runs.
     pub health: Option<HealthStatus>,
+    /// How far the reload is that a client asked for.
+    pub reloading: Reloading,
 }
 
 /// A dependency that is not there.
@@ -142,6 +145,8 @@ pub enum Reason {
         /// What it found last.
         said: Option<String>,
     },
+    /// It runs, and this is what it tells of itself.
+    Tells(String),
     /// It is to stop, but this unit, which shares its network, stops first.
     StopsAfter {
         /// Why it is to stop.
@@ -232,7 +237,7 @@ fn status_of<'a>(world: &World<'a>, view: View<'a>) -> Status {
 fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
     if let Some(since) = live.stuck_since(world.now) {
         let reason = Reason::Stuck { processes: live.left() };
-        return Status { phase: Phase::Stuck, reason, since: Some(since), health: None };
+        return Status { phase: Phase::Stuck, reason, since: Some(since), health: None, reloading: Reloading::Done };
     }
     let health = live.health(view.want.and_then(|want| want.unit.health.as_deref()));
     let (phase, reason, since) = match &live.state {
@@ -244,7 +249,8 @@ fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
         State::Stopping(stopping) => (Phase::Stopping, stopping_reason(stopping), stopping.since),
         State::Ended(ended) => (Phase::Stopping, ended_reason(view, live, ended), ended.since),
     };
-    Status { phase, reason, since: Some(since), health }
+    let reloading = live.reloading(view.want.and_then(|want| want.unit.notify()), world.now);
+    Status { phase, reason, since: Some(since), health, reloading }
 }
 
 fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason {
@@ -254,7 +260,7 @@ fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason 
         Some((why, unit, tie)) => Reason::StopsAfter { why, unit, tie },
         None => match world.change_waits(view, live) {
             Some(rest) => Reason::ChangeWaits(Box::new(rest_status(world, view, rest).reason)),
-            None => unwell(view, live).unwrap_or(Reason::Running),
+            None => unwell(view, live).or_else(|| tells(view, live)).unwrap_or(Reason::Running),
         },
     }
 }
@@ -262,6 +268,10 @@ fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason 
 fn unwell(view: View, live: &Live) -> Option<Reason> {
     let (check, said) = live.complaint(view.want?.unit.health.as_deref()?)?;
     Some(Reason::Unwell { check, said })
+}
+
+fn tells(view: View, live: &Live) -> Option<Reason> {
+    live.told_words(view.want?.unit.notify()).map(Reason::Tells)
 }
 
 fn stopping_reason(stopping: &Stopping) -> Reason {
@@ -304,7 +314,7 @@ fn rest_status<'a>(world: &World<'a>, view: View<'a>, rest: Rest<'a>) -> Status 
         Rest::WaitsFor(owner) => (Phase::Waiting, Reason::WaitsFor(owner.clone())),
         Rest::Due(_) => (Phase::Waiting, Reason::Due),
     };
-    Status { phase, reason, since, health: None }
+    Status { phase, reason, since, health: None, reloading: Reloading::Done }
 }
 
 fn unmet(world: &World, condition: &Condition) -> Reason {
@@ -396,6 +406,7 @@ impl Reason {
             Reason::Running => String::new(),
             Reason::Unwell { check, said: None } => format!("{} has not passed yet", check.word()),
             Reason::Unwell { check, said: Some(said) } => format!("{} does not pass: {said}", check.word()),
+            Reason::Tells(text) => text.clone(),
             Reason::StopsAfter { why, unit, tie: Tie::Network } => {
                 format!("{why}; stops after {unit}, which shares its network")
             }

@@ -24,6 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::fifo;
 use super::hands::{Handle, Hands, Watched, host_pid, is_alive};
 use super::mail::{Inventory, Mail};
+use super::notify;
 use crate::keeper::{self, Kind};
 use crate::plan::{Fact, Run};
 use crate::runtime::cgroup::ContainerCgroup;
@@ -85,7 +86,13 @@ impl Hands {
         handle.orphaned = true;
         let pidfd = handle.pidfd.as_ref().map(AsFd::as_fd);
         let fifos = fifo::reopen(&self.places.containers, id);
-        let held = fifos.as_ref().map_or([None, None, None], |(out, err)| [Some(out.as_fd()), Some(err.as_fd()), None]);
+        let (out, err) = fifos.as_ref().map_or((None, None), |(out, err)| (Some(out.as_fd()), Some(err.as_fd())));
+        let notify = handle.notify.as_ref().map(AsFd::as_fd);
+        if notify.is_some() {
+            // What the dead keeper had read and not told is lost.
+            let _ = self.post.send(Mail::Fact(Fact::Unheard { id: id.clone() }));
+        }
+        let held = [out, err, None, notify];
         let asked = self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, pid, pidfd, &held);
         self.ask(asked);
     }
@@ -113,7 +120,8 @@ impl Hands {
     fn take_over_from_disk(&mut self, id: &ContainerId, run: &Run) {
         let tag = postcard::to_stdvec(run).unwrap_or_default();
         let fifos = fifo::reopen(&self.places.containers, id);
-        let held = fifos.map_or_else(Vec::new, |(out, err)| vec![Some(out), Some(err)]);
+        let (out, err) = fifos.map_or((None, None), |(out, err)| (Some(out), Some(err)));
+        let held = vec![out, err, None, notify::make_again(&self.places.containers, id)];
         self.take_over(id, Some(keeper::Full { tag, held }));
     }
 
@@ -124,14 +132,15 @@ impl Hands {
         }
         let keeper::Full { tag, held } = full.unwrap_or(keeper::Full { tag: Vec::new(), held: Vec::new() });
         let mut held = held.into_iter();
-        let (out, err, report) = (held.next().flatten(), held.next().flatten(), held.next().flatten());
+        let mut next = || held.next().flatten();
+        let (out, err, report, notify) = (next(), next(), next(), next());
         if let (Some(out), Some(err)) = (out, err) {
             // Its limits are those of its unit, which is not read yet.
             self.log.attach_again(id.clone(), out, err);
         }
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
-        self.handles.insert(id.clone(), Handle { cgroup, report, tag, ..Handle::default() });
+        self.handles.insert(id.clone(), Handle { cgroup, report, notify, tag, ..Handle::default() });
     }
 
     /// For a generation that ended without a handle, or before it had one.
@@ -159,7 +168,12 @@ impl Hands {
         let Some(handle) = self.handles.get_mut(id) else { return false };
         (handle.pid, handle.pidfd, handle.foreign) = (pid, Some(pidfd), Some(watched));
         (handle.executed, handle.announced) = (true, true);
+        // No keeper reads it, so nobody does: better that it finds no socket than that it waits for a reader.
+        let unheard = handle.notify.take().is_some();
         self.fact(Fact::Adopted { id: id.clone(), pid: host_pid(pid), run: Box::new(run.clone()) });
+        if unheard {
+            self.fact(Fact::Unheard { id: id.clone() });
+        }
         true
     }
 

@@ -110,7 +110,7 @@ impl Hands {
     pub(super) fn limit(&mut self, job: LimitJob) {
         let LimitJob { id, limits, unit, facts } = job;
         let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
-        let written = program::compile(&unit, &facts, &id.to_string())
+        let written = program::compile(&unit, &facts, &id.to_string(), None)
             .map_err(|errors| errors.join("; "))
             .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
         match written {

@@ -33,11 +33,11 @@ pub struct FifoError {
     errno: Errno,
 }
 
-fn about<'p>(call: &'static str, path: &'p Path) -> impl FnOnce(Errno) -> FifoError + use<'p> {
+pub(super) fn about<'p>(call: &'static str, path: &'p Path) -> impl FnOnce(Errno) -> FifoError + use<'p> {
     move |errno| FifoError { call, path: path.to_owned(), errno }
 }
 
-fn directory(containers: &Path, id: &ContainerId) -> PathBuf {
+pub(super) fn directory(containers: &Path, id: &ContainerId) -> PathBuf {
     containers.join(id.to_string())
 }
 
@@ -62,7 +62,7 @@ fn make_one(path: &Path) -> Result<(OwnedFd, OwnedFd), FifoError> {
     Ok((read, open(path, OFlags::RDWR)?))
 }
 
-fn exist_is_fine(made: Result<(), Errno>) -> Result<(), Errno> {
+pub(super) fn exist_is_fine(made: Result<(), Errno>) -> Result<(), Errno> {
     match made {
         Err(Errno::EXIST) => Ok(()),
         other => other,

@@ -30,12 +30,13 @@ use super::fifo::{self, Fifos};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
 use super::narrate;
+use super::notify;
 use super::probe;
 use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use crate::keeper::{self, ChildState, Kind};
-use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Run};
+use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Line, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
 use crate::unit::{CheckKind, ContainerId, Health, Reload, Signal, SourceFacts, Unit};
 
@@ -148,7 +149,7 @@ pub struct Places {
 }
 
 /// Positions of what the keeper holds for a container.
-/// Standard output, standard error, and this.
+/// Standard output, standard error, and this; then, if it has one, its notify socket ([`keeper::HELD_NOTIFY`]).
 const HELD_REPORT: u8 = 2;
 
 /// Wakes the hands for a job; the other tokens are [`Watched`].
@@ -165,6 +166,8 @@ pub(super) struct Handle {
     pub(super) pidfd: Option<OwnedFd>,
     pub(super) cgroup: Option<ContainerCgroup>,
     pub(super) report: Option<(u64, OwnedFd)>,
+    /// Its notify socket, which the keeper reads: kept for the next one.
+    pub(super) notify: Option<OwnedFd>,
     pub(super) tag: Vec<u8>,
     /// The program runs or ran.
     pub(super) executed: bool,
@@ -327,10 +330,14 @@ impl Hands {
     fn try_start(&mut self, job: StartJob) -> Result<(), String> {
         let StartJob { id, unit, facts, run } = job;
         super::source::check_mount_points(&unit)?;
-        let program = program::compile(&unit, &facts, &id.to_string()).map_err(|errors| errors.join("; "))?;
+        let tells = unit.notify().map(|_| notify::dir(&self.places.containers, &id));
+        let program = program::compile(&unit, &facts, &id.to_string(), tells.as_deref());
+        let program = program.map_err(|errors| errors.join("; "))?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
+        let notify = tells.map(|_| notify::make(&self.places.containers, &id));
+        let notify = notify.transpose().map_err(|error| error.to_string())?;
         let (report_read, report_write) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
                 .map_err(|errno| format!("making a pipe: {errno}"))?;
@@ -342,7 +349,8 @@ impl Hands {
         cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
         let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
-        let held = [fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
+        let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
+        held.extend(notify.as_ref().map(AsFd::as_fd));
         let name = id.to_string();
         let spawn = keeper::Spawn {
             id: &name,
@@ -355,7 +363,8 @@ impl Hands {
         self.keeper.spawn(&spawn).map_err(|error| error.to_string())?;
         self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
-        self.handles.insert(id, Handle { cgroup: Some(cgroup), report: Some(report), tag, ..Handle::default() });
+        let (cgroup, report) = (Some(cgroup), Some(report));
+        self.handles.insert(id, Handle { cgroup, report, notify, tag, ..Handle::default() });
         Ok(())
     }
 
@@ -466,6 +475,7 @@ impl Hands {
                 self.sessions.child(child, &self.keeper, &self.post)
             }
             keeper::Event::Child(child) => self.child(child),
+            keeper::Event::Said { id, lines } => self.said(&id, lines),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
             keeper::Event::Held { name, .. } => {
                 tracing::warn!("the keeper holds {name}, which this version does not know")
@@ -510,6 +520,12 @@ impl Hands {
             }
             ChildState::Exited { exit, at_ns } => self.exited(&id, child.pid, exit, BootTime(at_ns)),
         }
+    }
+
+    fn said(&self, id: &str, lines: Vec<keeper::Line>) {
+        let Some(id) = ContainerId::parse(id) else { return };
+        let line = |line: keeper::Line| Line { text: line.text, at: BootTime(line.at_ns) };
+        self.fact(Fact::Notified { id, lines: lines.into_iter().map(line).collect() });
     }
 
     /// It is a zombie until it is acknowledged, so its pid is still its own.

@@ -29,6 +29,7 @@ mod hands;
 pub mod log;
 mod mail;
 mod narrate;
+mod notify;
 pub mod offline;
 mod probe;
 mod program;

@@ -57,6 +57,12 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
         // Told when it comes to a verdict: `checked`.
         Fact::Probed { .. } => return None,
+        // And this when it is the first time that it is ready: `ready`.
+        Fact::Notified { .. } | Fact::Awake => return None,
+        Fact::Unheard { id } => {
+            let text = format!("the keeper that listened to {id} died: what it said last may be lost");
+            event(Some(&id.unit), "unheard", text, None)
+        }
         Fact::Found { .. } | Fact::Booted { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
@@ -96,6 +102,11 @@ pub fn checked(id: &ContainerId, check: CheckKind, said: Option<&str>) -> Event 
         Some(said) => ("check-failed", format!("{} of {id} fails: {said}", check.word())),
     };
     event(Some(&id.unit), what, text, None)
+}
+
+/// It said so for the first time.
+pub fn ready(id: &ContainerId) -> Event {
+    event(Some(&id.unit), "ready", format!("{id} says that it is ready"), None)
 }
 
 /// An exit as people write it.

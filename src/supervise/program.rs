@@ -1,5 +1,8 @@
 //! A unit and its source, compiled to what the keeper runs: [`unit::compile`](crate::unit::compile), then [`oci::compile`](crate::oci::compile).
 
+use std::path::Path;
+
+use oci_spec::runtime::Mount;
 use serde_json::Value;
 
 use super::session::ExecProcess;
@@ -16,13 +19,17 @@ pub struct Program {
     pub warnings: Vec<String>,
 }
 
-/// Compiles. Errors are lines for people, each with the place it is about.
-pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<String>> {
-    check(unit, facts, id).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+/// Compiles. Errors are lines for people, each with the place it is about. `notify` is the directory of its socket, if it has one.
+pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str, notify: Option<&Path>) -> Result<Program, Vec<String>> {
+    compiled(unit, facts, id, notify).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 /// The same, with errors that still know their places.
 pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<SpecError>> {
+    compiled(unit, facts, id, None)
+}
+
+fn compiled(unit: &Unit, facts: &SourceFacts, id: &str, notify: Option<&Path>) -> Result<Program, Vec<SpecError>> {
     let placed = |errors: Vec<oci::CompileError>, merged: Option<&Value>| {
         let errors = errors.into_iter().map(|error| (error.path, error.problem.to_string())).collect();
         SpecError::at_paths(errors, facts, merged)
@@ -32,7 +39,11 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<
     if !own.is_empty() {
         return Err(placed(own, None));
     }
-    let text = unit::compile(unit, facts)?;
+    let mut text = unit::compile(unit, facts)?;
+    if let Some(dir) = notify {
+        // After all others, so that none hides it.
+        text.spec.mounts.get_or_insert_default().push(notify_mount(dir));
+    }
     let context = oci::Context {
         root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)))),
         init: text.init,
@@ -71,6 +82,16 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
     let profile = text.spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     oci::compile_exec(&own, profile, &context).map_err(lines)
+}
+
+/// The directory, not the socket: should keeper and supervisor both die, another socket can take the place of the one that died with them.
+/// Nothing can be made or removed in it from inside, and nothing else of the host's is in it.
+fn notify_mount(dir: &Path) -> Mount {
+    let mut mount = Mount::default();
+    let options = ["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned);
+    mount.set_destination(unit::NOTIFY_DIR.into());
+    mount.set_typ(Some("bind".to_owned())).set_source(Some(dir.to_owned())).set_options(Some(options.to_vec()));
+    mount
 }
 
 fn with_overrides(own: Vec<String>, over: &[String]) -> Vec<String> {

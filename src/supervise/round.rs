@@ -34,6 +34,9 @@ const BATCH_MAX: usize = 1024;
 /// So long after the last mail the heap is trimmed.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// A wake-up that comes so much too late is one of a process that was stopped, or of a host that slept.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// Reconcile settles in one or two passes; what is left after these waits for the next round, at once.
 const PASSES_MAX: usize = 4;
 
@@ -188,9 +191,12 @@ impl Supervisor {
 
     /// The same for a client.
     pub(super) fn record_by(&mut self, fact: &Fact, by: Option<&str>) {
-        let before = self.opinion(fact);
+        let (before, was_ready) = (self.opinion(fact), self.is_ready(fact));
         if !self.note(fact) {
             return;
+        }
+        if let (Fact::Notified { id, .. }, false, true) = (fact, was_ready, self.is_ready(fact)) {
+            self.tell(Event { generation: fact.generation(), ..narrate::ready(id) });
         }
         let after = self.opinion(fact).filter(|after| before.is_some_and(|before| before != *after));
         if let (Some(opinion), Fact::Probed { id, check, .. }) = (after, fact) {
@@ -209,6 +215,12 @@ impl Supervisor {
     fn opinion(&self, fact: &Fact) -> Option<Opinion> {
         let Fact::Probed { id, check, .. } = fact else { return None };
         self.observed.unit(&id.unit)?.live.as_ref().filter(|live| live.id == *id).map(|live| live.opinion(*check))
+    }
+
+    /// Whether the container that this fact is about has said that it is ready.
+    fn is_ready(&self, fact: &Fact) -> bool {
+        let Fact::Notified { id, .. } = fact else { return false };
+        self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()).is_some_and(Live::is_ready)
     }
 
     /// `false`: it says nothing new.
@@ -265,6 +277,7 @@ impl Supervisor {
     fn take_inventory(&mut self, inventory: Inventory) {
         let Inventory { running, known, orphans, cgroups, stats } = inventory;
         self.keeper = stats;
+        self.record(&Fact::Awake);
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }
@@ -315,6 +328,9 @@ impl Supervisor {
     fn reconcile(&mut self) {
         let now = clock::now().boot;
         self.changed |= self.wake_at.is_some_and(|wake_at| wake_at <= now);
+        if self.wake_at.is_some_and(|wake_at| now.since(wake_at) > AWAY) {
+            self.record(&Fact::Awake);
+        }
         for _ in 0..PASSES_MAX {
             if !self.changed {
                 return;

@@ -2,7 +2,7 @@
 //!
 //! Pure: what is known in, an answer or nothing out.
 
-use crate::plan::{HealthStatus, Live, Observed, Phase, Seen, State, Status};
+use crate::plan::{HealthStatus, Live, Observed, Phase, Reloading, Seen, State, Status};
 use crate::unit::Kind;
 
 /// What a client waits for, of one unit.
@@ -14,7 +14,7 @@ pub enum Goal {
     Up,
     /// `moored restart`: a generation after this one is up.
     Newer(u64),
-    /// `moored reload`: it was told.
+    /// `moored reload`: it was told, and has said that it is ready again if it tells such things.
     Reloaded,
     /// `moored sync`: it is as its file says, and a new text has done well.
     Converged,
@@ -47,9 +47,14 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
         },
         Goal::Reloaded => match live {
             Some(live) if live.reload.is_some() => Verdict::Pending,
-            Some(_) => match seen.and_then(|seen| seen.trouble.clone()) {
-                Some(trouble) => Verdict::Missed(trouble),
-                None => Verdict::Reached("reloaded".to_owned()),
+            Some(_) => match (seen.and_then(|seen| seen.trouble.clone()), status.reloading) {
+                (Some(trouble), _) => Verdict::Missed(trouble),
+                (None, Reloading::Awaited(_)) => Verdict::Pending,
+                (None, Reloading::Done) => Verdict::Reached("reloaded".to_owned()),
+                (None, Reloading::Silent) => {
+                    Verdict::Reached("told to reload; it does not say whether it did".to_owned())
+                }
+                (None, Reloading::Late) => Verdict::Missed("it reloads, and does not say READY=1 again".to_owned()),
             },
             None => Verdict::Missed(words.to_owned()),
         },

@@ -91,7 +91,8 @@ fn shown(setting: &Setting) -> String {
         (name, _, _) if name.starts_with("process.env.") => quoted(text),
         (
             _,
-            "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age" | "min_healthy" | "deadline",
+            "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age" | "min_healthy" | "deadline"
+            | "watchdog",
             Ok(ms),
         ) => quoted(&show_duration(Duration::from_millis(ms))),
         (_, "memory" | "shm" | "max_size", Ok(bytes)) => quoted(&show_size(bytes)),
@@ -190,6 +191,14 @@ mod tests {
             ("", "[resources]\ncpus = 1.5", "resources.cpus", "- 1.5", Live),
             ("", "[process]\nargs = [\"/a\", \"b c\"]", "process.args", "- [\"/a\", \"b c\"]", Replace),
             ("[process]\nenv = { A = 1 }", "[process]\nenv = { A = 2 }", "process.env.A", "\"1\" \"2\"", Replace),
+            ("", "[process]\nnotify = \"systemd\"", "process.notify", "- \"systemd\"", Replace),
+            (
+                "[process]\nnotify = \"systemd\"\nwatchdog = \"30s\"",
+                "[process]\nnotify = \"systemd\"\nwatchdog = \"90s\"",
+                "process.watchdog",
+                "\"30s\" \"1m30s\"",
+                Replace,
+            ),
             ("", "[oci]\nprocess.umask = 1", "oci process.umask", "- 1", Replace),
             ("[oci]\nprocess.umask = 2", "[oci]\nprocess.umask = 1", "oci process.umask", "2 1", Replace),
         ] {

@@ -194,6 +194,10 @@ fn inside(unit: &Unit, all: &mut Settings) {
     all.some(Replace, "process.user", process.user.as_ref(), String::clone);
     all.some(Replace, "process.cwd", process.cwd.as_ref(), String::clone);
     all.unless(false, Replace, "process.init", process.init, bool::to_string);
+    if let Some(notify) = unit.notify() {
+        all.put(Replace, "process.notify", "systemd");
+        all.some(Replace, "process.watchdog", notify.watchdog.as_ref(), |period| period.as_millis().to_string());
+    }
     let security = &unit.security;
     all.some(Replace, "security.capabilities", security.capabilities.as_ref(), |names| strings(names));
     all.some(Replace, "security.no_new_privileges", security.no_new_privileges.as_ref(), bool::to_string);

@@ -5,6 +5,8 @@
 //! - `liveness` says whether it is to go on. Failing it takes a restart, with the backoff of any other failure.
 //!
 //! None of it makes another container: a change is taken over as the container runs.
+//!
+//! And what the container tells of itself without being asked (`told`).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,9 +17,10 @@ use toml::de::DeValue;
 
 use super::diagnostic::quote;
 use super::process;
+use super::told::{self, Notify};
 use super::walk::{Field, Table, Walk};
 
-/// `[health]`: at least one check.
+/// How it is known whether the container is well: at least one check, or its own word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
     /// `[health.startup]`.
@@ -26,6 +29,8 @@ pub struct Health {
     pub readiness: Option<Check>,
     /// `[health.liveness]`.
     pub liveness: Option<Check>,
+    /// `process.notify = "systemd"`.
+    pub notify: Option<Notify>,
 }
 
 /// Which of the three.
@@ -111,6 +116,11 @@ impl Health {
     pub fn checks(&self) -> impl Iterator<Item = (CheckKind, &Check)> {
         CheckKind::ALL.into_iter().filter_map(|kind| Some((kind, self.get(kind)?)))
     }
+
+    /// Whether there is something to ask.
+    pub fn has_checks(&self) -> bool {
+        self.checks().next().is_some()
+    }
 }
 
 impl CheckKind {
@@ -150,8 +160,13 @@ const COUNT_MAX: u64 = 1_000_000;
 /// A request is sent in one piece.
 const URL_MAX: usize = 1024;
 
-/// `[health]`.
+/// `[health]`, and what of `[process]` is about the same.
 pub(crate) fn health(walk: &mut Walk, top: &Table) -> Option<Arc<Health>> {
+    let health = Health { notify: told::notify(walk, top), ..checks(walk, top).unwrap_or_default() };
+    (health != Health::default()).then(|| Arc::new(health))
+}
+
+fn checks(walk: &mut Walk, top: &Table) -> Option<Health> {
     let table = walk.table(top, "health", "health")?;
     let mut one = |kind: CheckKind| {
         let field = table.field(kind.word())?;
@@ -161,12 +176,13 @@ pub(crate) fn health(walk: &mut Walk, top: &Table) -> Option<Arc<Health>> {
         startup: one(CheckKind::Startup),
         readiness: one(CheckKind::Readiness),
         liveness: one(CheckKind::Liveness),
+        notify: None,
     };
     if table.is_regular() && CheckKind::ALL.iter().all(|kind| table.field(kind.word()).is_none()) {
         let help = "write [health.readiness] or [health.liveness], with `exec`, `http`, `tcp` or `file`";
         walk.absent(&table.span, "`health` has no check", Some(help));
     }
-    (health != Health::default()).then(|| Arc::new(health))
+    Some(health)
 }
 
 fn check(walk: &mut Walk, kind: CheckKind, field: &Field) -> Option<Check> {

@@ -189,6 +189,22 @@ const KEYS: &[Key] = &[
         "A small init as process 1, which reaps and forwards signals.",
     ),
     key(
+        "process.notify",
+        Kind::Word(&["none", "systemd"]),
+        "none",
+        Replace,
+        "\"systemd\"",
+        "Whether it says by sd_notify(3) when it is ready.",
+    ),
+    key(
+        "process.watchdog",
+        Kind::Duration,
+        "no watchdog",
+        Replace,
+        "\"30s\"",
+        "Restarted unless it says WATCHDOG=1 this often.",
+    ),
+    key(
         "restart.policy",
         Kind::Word(&["always", "on-success", "on-failure", "on-abnormal", "never"]),
         "always; oneshot: never",
@@ -380,6 +396,7 @@ pub fn json_schema() -> Value {
         schema["properties"]["health"]["properties"][kind.word()]["oneOf"] = json!(one_of);
     }
     schema["properties"]["health"]["minProperties"] = json!(1);
+    schema["properties"]["process"]["dependentRequired"] = json!({ "watchdog": ["notify"] });
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
     for (table, key) in [("mount", "target"), ("device", "path")] {
         schema["properties"][table]["items"]["required"] = json!([key]);

@@ -44,6 +44,7 @@ pub mod spec;
 #[cfg(test)]
 mod spec_tests;
 mod specifier;
+mod told;
 mod update;
 mod walk;
 
@@ -68,7 +69,8 @@ pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, text_of};
 pub use root::{Contents, RootFile, RootPlan};
-pub use spec::{SpecError, SpecText, compile};
+pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
+pub use told::Notify;
 pub use update::{OnBad, Update, on_bad};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
@@ -118,6 +120,13 @@ pub struct Unit {
     pub security: Security,
     /// `[oci]`: merged into config.json as it is.
     pub oci: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Unit {
+    /// What it tells by itself, if it does.
+    pub fn notify(&self) -> Option<Notify> {
+        self.health.as_ref()?.notify
+    }
 }
 
 /// `type`.

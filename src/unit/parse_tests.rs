@@ -85,6 +85,7 @@ fn every_key_arrives() {
                 failures: 3,
                 successes: 1,
             }),
+            notify: Some(Notify { watchdog: Some(Duration::from_secs(30)) }),
         })),
         update: Update {
             min_healthy: Duration::from_secs(5),

@@ -32,7 +32,7 @@ const KEYS: [(&str, &[&str]); 17] = [
     ),
     ("depends_on.*", &["state", "optional", "on_loss"]),
     ("condition", &["path_exists", "kernel_cmdline"]),
-    ("process", &["args", "env", "user", "cwd", "init"]),
+    ("process", &["args", "env", "user", "cwd", "init", "notify", "watchdog"]),
     ("restart", &["policy", "delay", "max_delay", "reset_after", "limit", "on_limit"]),
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
@@ -67,7 +67,7 @@ const TABLES: [&str; 14] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 16] = [
+const LATER: [(&str, &str, Option<&str>); 14] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
@@ -76,8 +76,6 @@ const LATER: [(&str, &str, Option<&str>); 16] = [
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
     ("process", "env_file", Some("use `env`")),
-    ("process", "notify", None),
-    ("process", "watchdog", None),
     ("reload", "on_change", None),
     ("network", "bridge", None),
     ("network", "ports", None),
@@ -97,7 +95,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 123] = [
+const SYNONYMS: [(&str, Cure); 127] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -120,6 +118,13 @@ const SYNONYMS: [(&str, Cure); 123] = [
     ("workingdirectory", Key("process", "cwd")),
     ("chdir", Key("process", "cwd")),
     ("tini", Key("process", "init")),
+    ("sdnotify", Key("process", "notify")),
+    ("watchdogsec", Key("process", "watchdog")),
+    ("notifyaccess", Say("any process of the container may tell: did you mean `notify` in [process]?")),
+    (
+        "timeoutstartsec",
+        Say("a start is given 90s with `notify`, and more by EXTEND_TIMEOUT_USEC=; else write [health.startup]"),
+    ),
     ("terminal", Say("a unit has no terminal: its output goes to its log")),
     ("tty", Say("a unit has no terminal: its output goes to its log")),
     ("destination", Key("mount", "target")),
@@ -406,7 +411,7 @@ mod tests {
     #[test]
     fn what_is_designed_but_not_built_is_known() {
         assert!(later("", "socket").is_some());
-        assert!(later("", "watchdog").is_some(), "also at another level");
+        assert!(later("", "userns").is_some(), "also at another level");
         assert!(later("process", "socket").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");

@@ -22,6 +22,13 @@ const ERRORS_MAX: usize = 100;
 /// The period of a CPU quota, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// Where a container that tells by itself finds the directory of its socket. Below `/dev`, which nearly every container has in memory: there
+/// a place can be made whatever the root is and however it is mounted, and a `/run` of the unit's own hides nothing.
+pub const NOTIFY_DIR: &str = "/dev/moored";
+
+/// The socket's name in it.
+pub const NOTIFY_NAME: &str = "notify";
+
 /// A unit's spec, and what a spec cannot say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpecText {
@@ -126,6 +133,7 @@ pub fn compile(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecErr
     if let Value::Object(map) = &mut value {
         merge::deep_merge(map, &unit.oci);
     }
+    notify(unit, &mut value);
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
     let root = root(unit, facts, user.as_ref(), &value);
@@ -248,6 +256,29 @@ fn process(unit: &Unit, user: Option<&User>, value: &mut Value) {
         };
         env.retain(|entry| !overridden(entry));
         env.extend(process.env.iter().map(|(name, text)| json!(format!("{name}={text}"))));
+    }
+}
+
+/// What sd_notify(3) and sd_watchdog_enabled(3) look for, unless the unit says otherwise. Whose pid is not known is not told: then the
+/// watchdog is everybody's.
+fn notify(unit: &Unit, value: &mut Value) {
+    let Some(notify) = unit.notify() else { return };
+    let namespaces = value.pointer("/linux/namespaces").and_then(Value::as_array);
+    let is_own =
+        |ns: &Value| ns.get("type").and_then(Value::as_str) == Some("pid") && ns.get("path").is_none_or(Value::is_null);
+    let pid = namespaces.is_some_and(|all| all.iter().any(is_own)).then_some(if unit.process.init { 2 } else { 1 });
+    let micros = notify.watchdog.map(|period| period.as_micros());
+    let ours = [
+        ("NOTIFY_SOCKET", Some(format!("{NOTIFY_DIR}/{NOTIFY_NAME}"))),
+        ("WATCHDOG_USEC", micros.map(|micros| micros.to_string())),
+        ("WATCHDOG_PID", pid.filter(|_| micros.is_some()).map(|pid| pid.to_string())),
+    ];
+    let env = list(value, &["process", "env"]);
+    for (name, text) in ours.into_iter().filter(|(name, _)| !unit.process.env.contains_key(*name)) {
+        let is_it =
+            |entry: &Value| entry.as_str().and_then(|entry| entry.split_once('=')).is_some_and(|(n, _)| n == name);
+        env.retain(|entry| !is_it(entry));
+        env.extend(text.map(|text| json!(format!("{name}={text}"))));
     }
 }
 

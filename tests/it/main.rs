@@ -30,6 +30,7 @@ mod schema;
 mod seccomp;
 mod simulation;
 mod support;
+mod told;
 mod units;
 mod updates;
 #[cfg(target_arch = "x86_64")]

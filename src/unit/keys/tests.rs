@@ -50,6 +50,10 @@ fn texts(key: &Key) -> (String, String) {
         "reload.exec" => {
             (format!("{base}[reload]\nsignal = \"SIGHUP\"\n"), format!("{base}[reload]\nexec = {example}\n"))
         }
+        "process.watchdog" => {
+            let text = format!("{base}[process]\nnotify = \"systemd\"\n");
+            (text.clone(), format!("{text}watchdog = {example}\n"))
+        }
         "mount[].target" => {
             let text = |target| format!("{base}[[mount]]\nsource = \"/x\"\ntarget = {target}\n");
             (text("\"/y\""), text(example))

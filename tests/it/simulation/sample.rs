@@ -87,6 +87,7 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
             startup: rng.chance(40).then(check),
             readiness: rng.chance(40).then(check),
             liveness: Some(check()),
+            notify: None,
         };
         unit.health = Some(Arc::new(health));
     }
