@@ -204,7 +204,7 @@ impl World<'_> {
     /// Why a generation that runs is to be restarted, by its checks.
     pub(super) fn unhealthy(&self, want: &Want, live: &Live) -> Option<String> {
         let health = want.unit.health.as_deref()?;
-        if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| *due <= self.now) {
+        if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| live.is_heard_since(*due)) {
             return Some(text);
         }
         let failing = |kind: &CheckKind| live.opinion(*kind) == Opinion::Failing && health.get(*kind).is_some();

@@ -73,7 +73,15 @@ impl World {
         self.now = due - 1;
         assert_eq!(self.plans(), [""; 0]);
         self.now = due;
+        self.confirms();
         assert_eq!(self.plans(), [format!("stop web.1: unhealthy: {why}")]);
+    }
+
+    /// The keeper is asked, and has heard nothing more.
+    fn confirms(&mut self) {
+        assert_eq!(self.plans(), ["hear web.1"]);
+        assert_eq!(self.plans(), [""; 0], "it is asked once");
+        assert!(self.record(Fact::Heard { id: id() }));
     }
 
     /// As the next supervisor reads it.
@@ -107,6 +115,8 @@ fn it_is_starting_until_it_says_otherwise_and_its_status_is_shown() {
     world.now = 6;
     world.says("READY=1\nERRNO=5");
     assert_eq!(world.is(), words("healthy", "errno 5"));
+    let old = Line { text: "STATUS=an old one".to_owned(), at: BootTime(0) };
+    assert!(!world.record(Fact::Notified { id: id(), lines: vec![old] }), "told late, it takes nothing back");
     world.says(&format!("STATUS={}", "ä".repeat(4000)));
     assert!(world.is().1.chars().count() < 300);
 }
@@ -119,9 +129,10 @@ fn a_start_that_is_never_ready_is_a_failure_unless_it_asks_for_time() {
     world.says("EXTEND_TIMEOUT_USEC=20000000");
     world.stops_at(100_000, "no READY=1 within 1m30s");
     let mut world = World::new("");
+    world.says("EXTEND_TIMEOUT_USEC=18446744073709551616\nEXTEND_TIMEOUT_USEC=-1");
+    assert_eq!(world.wakes_at(), Some(90_000), "no numbers that it could be");
     world.says("EXTEND_TIMEOUT_USEC=18446744073709551615");
     assert_eq!(world.wakes_at(), Some(3_600_000), "an hour at a time");
-    assert!(!world.says("EXTEND_TIMEOUT_USEC=18446744073709551616\nEXTEND_TIMEOUT_USEC=-1"));
     let mut oneshot = World::new("");
     let want = oneshot.desired.units.values_mut().next().unwrap();
     Arc::make_mut(&mut want.unit).kind = crate::unit::Kind::Oneshot;
@@ -144,10 +155,23 @@ fn a_watchdog_that_hears_nothing_restarts_it() {
     world.says("WATCHDOG_USEC=0");
     assert_eq!(world.wakes_at(), None);
     world.says("WATCHDOG=trigger");
+    world.confirms();
     assert_eq!(world.plans(), ["stop web.1: unhealthy: watchdog: it triggered it itself"]);
     let mut none = World::new("");
     none.says("READY=1\nWATCHDOG=1");
     assert_eq!(none.wakes_at(), None, "none was asked for");
+}
+
+#[test]
+fn a_word_that_is_on_its_way_is_waited_for() {
+    let mut world = World::new("watchdog = \"30s\"");
+    world.says("READY=1");
+    world.now = 30_500;
+    assert_eq!(world.plans(), ["hear web.1"]);
+    let at = BootTime(29_000 * 1_000_000);
+    world.record(Fact::Notified { id: id(), lines: vec![Line { text: "WATCHDOG=1".to_owned(), at }] });
+    world.record(Fact::Heard { id: id() });
+    world.stops_at(59_000, "watchdog: nothing heard for 30s");
 }
 
 #[test]
@@ -173,8 +197,10 @@ fn time_in_which_nobody_listened_is_no_silence() {
 fn where_words_may_be_lost_none_is_missed() {
     let mut world = World::new("watchdog = \"30s\"");
     world.now = 10;
-    assert!(world.record(Fact::Unheard { id: id() }));
+    let unheard = Line::unheard(world.time().boot);
+    assert!(world.record(Fact::Notified { id: id(), lines: vec![unheard] }));
     assert_eq!(world.wakes_at(), None, "it may have said READY=1");
+    assert_eq!(world.is(), words("starting", "no READY=1 heard since the keeper died"));
     world.says("READY=1");
     assert_eq!(world.wakes_at(), None);
     world.now = 20;
