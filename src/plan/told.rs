@@ -138,13 +138,12 @@ impl Told {
             ("UNHEARD", "1") => latest(&mut self.unheard_at, at),
             ("WATCHDOG", "1") => latest(&mut self.alive_at, at),
             ("WATCHDOG", "trigger") => self.triggered = true,
-            ("EXTEND_TIMEOUT_USEC", _) => {
-                let more = micros().map(|more| more.min(EXTEND_MAX));
-                more.into_iter().for_each(|more| latest(&mut self.extended_to, at.after(more)));
-            }
             _ if at < self.newest_at => {}
             ("STATUS", text) => self.status = Some(clean(text)).filter(|text| !text.is_empty()),
             ("ERRNO", number) => self.errno = number.parse().ok(),
+            ("EXTEND_TIMEOUT_USEC", _) => {
+                self.extended_to = micros().map(|more| at.after(more.min(EXTEND_MAX))).or(self.extended_to);
+            }
             ("WATCHDOG_USEC", _) => {
                 self.watchdog = micros().map(|period| if period.is_zero() { period } else { period.max(WATCHDOG_MIN) });
             }

@@ -159,6 +159,14 @@ fn a_dead_supervisor_or_keeper_is_no_silence() {
         thread::sleep(Duration::from_millis(700));
         assert_eq!(world.is_healthy("web"), web, "the count begins anew, and it goes on saying that it is alive");
     }
+    // One that was only stopped knows less than the keeper, and asks.
+    for _ in 0..2 {
+        let supervisor = world.pids().supervisor;
+        signal(supervisor, Signal::STOP);
+        thread::sleep(Duration::from_millis(2200));
+        signal(supervisor, Signal::CONT);
+        assert_eq!(world.is_healthy("web"), web);
+    }
     let keeper = world.pids().keeper;
     world.kill9(keeper);
     world.another(|pids| pids.keeper != keeper);
