@@ -8,7 +8,7 @@
 //!
 //! - Of each kind of message only the newest is kept, with the time at which it was read, in the order in which they came. That is bounded, and
 //!   never old: a supervisor that comes back is told all of it, as it is told of every child, and nothing that was said meanwhile is lost.
-//! - Asked for (`Hear`), it is all that was sent before: a socket is read before the requests that came meanwhile, if it does not rest.
+//! - Asked for (`Hear`), it is all that was sent before: the socket is read once more, if it does not rest.
 //! - The keeper does not know what they mean. Kinds that nobody asks about are dropped here (MAINPID=, FDSTORE=1, MONOTONIC_USEC=, BARRIER=1 …).
 //! - Descriptors that come along are never taken: without room for them the kernel closes them, by which sd_notify_barrier(3) knows that its
 //!   message was read.
@@ -97,6 +97,12 @@ impl Child {
     pub fn notify_socket(&self, now_ns: u64) -> Option<BorrowedFd<'_>> {
         let socket = self.held.get(HELD_NOTIFY)?.as_ref().filter(|_| self.is_running())?;
         self.said.rests_until(now_ns).is_none().then_some(socket.as_fd())
+    }
+
+    /// All that it has said is to be told, what is still in its queue too.
+    pub fn ask(&mut self) {
+        self.hear();
+        self.said.asked = true;
     }
 
     fn hear(&mut self) {

@@ -138,7 +138,7 @@ impl Keeper<'_> {
                 slot.map(|slot| *slot = None).ok_or(Errno::INVAL)
             }
             Request::Report { id } => self.child(id).map(|child| child.untold = Untold::All),
-            Request::Hear { id } => self.child(id).map(|child| child.said.asked = true),
+            Request::Hear { id } => self.child(id).map(Child::ask),
             Request::Hold { name } => self.hold(name, fds),
             Request::Unhold { name } => {
                 let at = self.named.iter().position(|named| named.name == *name).ok_or(Errno::NOENT)?;
