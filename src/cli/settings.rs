@@ -33,13 +33,15 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// Parent of the containers' cgroups, from the hierarchy's root: begins with a slash.
     pub cgroup_root: PathBuf,
+    /// The supervisor's own file; it need not exist. Absolute.
+    pub config: PathBuf,
     /// Leave containers running when the supervisor ends.
     pub detach_on_exit: bool,
     /// What the logs of all units together may take.
     pub log_cap_bytes: u64,
 }
 
-/// The four places, resolved.
+/// The places, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// See [`Settings::run_dir`].
@@ -50,6 +52,8 @@ pub struct Resolved {
     pub log_dir: PathBuf,
     /// See [`Settings::cgroup_root`].
     pub cgroup_root: PathBuf,
+    /// See [`Settings::config`].
+    pub config: PathBuf,
 }
 
 impl Places {
@@ -68,6 +72,7 @@ impl Places {
             state_dir: absolute(&pick(self.state_dir, "MOORED_STATE_DIR", "/var/lib/moored")),
             log_dir: absolute(&pick(self.log_dir, "MOORED_LOG_DIR", "/var/log/moored")),
             cgroup_root: Path::new("/").join(pick(self.cgroup_root, "MOORED_CGROUP_ROOT", "/moored")),
+            config: absolute(&pick(self.config, "MOORED_CONFIG", "/etc/moored/moored.toml")),
         }
     }
 }
@@ -80,7 +85,7 @@ impl Settings {
             true => up.units.iter().map(|dir| absolute(dir)).collect(),
             false => UNITS_DIRS.iter().map(PathBuf::from).collect(),
         };
-        let Resolved { run_dir, state_dir, log_dir, cgroup_root } = places;
+        let Resolved { run_dir, state_dir, log_dir, cgroup_root, config } = places;
         Self {
             units_dirs,
             given_by_hand,
@@ -88,6 +93,7 @@ impl Settings {
             state_dir,
             log_dir,
             cgroup_root,
+            config,
             detach_on_exit: up.detach_on_exit,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
         }
@@ -101,6 +107,7 @@ impl Settings {
         option("--state-dir", self.state_dir.clone().into());
         option("--log-dir", self.log_dir.clone().into());
         option("--cgroup-root", self.cgroup_root.clone().into());
+        option("--config", self.config.clone().into());
         option("--log-cap", self.log_cap_bytes.to_string().into());
         for dir in self.units_dirs.iter().filter(|_| self.given_by_hand) {
             option("--units", dir.clone().into());

@@ -17,6 +17,8 @@
 //! | `Update` | the new terms | limits are asked for until `Limited` |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Forget` | the floor of generations | asked again |
+//! | `Prove` | that this text did well | asked again, or the mark stands |
+//! | `RollBack` | nothing: the catalogue has the earlier text | asked again |
 //! | `Reboot` | nothing | asked again |
 
 use std::collections::BTreeMap;
@@ -119,6 +121,22 @@ pub enum Action {
         /// Which.
         unit: UnitName,
     },
+    /// Remember that this text did well: the earlier one is not needed any more.
+    Prove {
+        /// Which.
+        unit: UnitName,
+        /// Of which text.
+        fingerprint: Fingerprint,
+    },
+    /// Put the earlier text back in force, and do not take this one again before its file changes.
+    RollBack {
+        /// Which.
+        unit: UnitName,
+        /// The bad text.
+        fingerprint: Fingerprint,
+        /// What was bad.
+        why: String,
+    },
     /// Reboot the host, because this unit gave up.
     Reboot {
         /// Which.
@@ -148,7 +166,11 @@ impl Action {
             | Action::Probe { id, .. }
             | Action::Update { id, .. }
             | Action::Clear { id } => Ok(id),
-            Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => Err(unit),
+            Action::Raise { unit, .. }
+            | Action::Prove { unit, .. }
+            | Action::RollBack { unit, .. }
+            | Action::Forget { unit }
+            | Action::Reboot { unit } => Err(unit),
         }
     }
 
@@ -185,6 +207,8 @@ impl Observed {
             }
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Forget { unit } => self.begin_forget(unit),
+            Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
+            Action::RollBack { .. } => true,
             Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
         }
     }
@@ -206,6 +230,10 @@ impl Observed {
 }
 
 impl Seen {
+    fn begin_prove(&mut self, fingerprint: Fingerprint) -> bool {
+        self.proven.replace(fingerprint) != Some(fingerprint)
+    }
+
     fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, enabled: bool) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
@@ -306,6 +334,8 @@ impl fmt::Display for Action {
             Action::Update { id, .. } => write!(f, "update {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),
             Action::Forget { unit } => write!(f, "forget {unit}"),
+            Action::Prove { unit, .. } => write!(f, "the text of {unit} did well"),
+            Action::RollBack { unit, why, .. } => write!(f, "roll back {unit}: {why}"),
             Action::Reboot { unit } => write!(f, "reboot, because {unit} gave up"),
         }
     }

@@ -11,7 +11,7 @@ use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::status::Tie;
 use super::time::BootTime;
-use crate::unit::{Condition, ContainerId, Fingerprint, Network, UnitName};
+use crate::unit::{Condition, ContainerId, Fingerprint, Network, OnBad, UnitName};
 
 /// Everything there is to look at, at one moment.
 pub(super) struct World<'a> {
@@ -81,6 +81,7 @@ static UNSEEN: Seen = Seen {
     start_now: false,
     fresh: false,
     raised: BTreeMap::new(),
+    proven: None,
     restarts: 0,
     trouble: None,
 };
@@ -161,7 +162,10 @@ impl<'a> World<'a> {
             (false, true) => Why::Unhealthy(self.unhealthy(want, live)?),
         };
         // What could not start again is not stopped for the sake of a start.
-        (!self.is_tied(view) || self.ring(view.name).is_none()).then_some(replace)
+        let is_refused = self.is_tied(view) && self.ring(view.name).is_some();
+        // What the host is like may not be known yet; it soon is.
+        let waits = || replace == Why::Changed && (self.unmet(want).is_some() || self.is_stalled(view, losses));
+        (!is_refused && !waits()).then_some(replace)
     }
 
     /// Whether this very generation is up and may go on. (Up, not running: after a crash the word that it runs may be
@@ -213,6 +217,8 @@ impl<'a> World<'a> {
         if last.fingerprint != want.fingerprint {
             // Started by hand, ended, then edited: a unit that is not enabled does not rise by itself.
             (!want.unit.enabled).then_some(Rest::Disabled)
+        } else if want.trial == Some(OnBad::StayFailed) && !last.outcome.is_success() {
+            Some(Rest::Failed(last))
         } else if !last.outcome.is_restarted_by(restart.policy) {
             Some(if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) })
         } else if seen.backoff.is_spent(restart, next_at) {
@@ -224,13 +230,22 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What the start waits for that would come of a running unit's changed text.
+    pub(super) fn change_waits(&self, view: View<'a>, live: &Live) -> Option<Rest<'a>> {
+        let want = view.want.filter(|want| want.fingerprint != live.run.fingerprint)?;
+        match self.due(view, want) {
+            rest @ (Rest::Cycle(_) | Rest::Needs(_) | Rest::Unmet(_)) => Some(rest),
+            _ => None,
+        }
+    }
+
     /// What others and the host have to say to a start.
     fn due(&self, view: View<'a>, want: &'a Want) -> Rest<'a> {
         if self.is_tied(view) {
             if let Some(ring) = self.ring(view.name) {
                 return Rest::Cycle(ring);
             }
-            let lacks = self.lacks(want);
+            let lacks = self.lacks(want, LOSS_CHAIN_MAX);
             if !lacks.is_empty() {
                 return Rest::Needs(lacks);
             }

@@ -342,7 +342,7 @@ impl Observed {
             Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
             Fact::Probed { id, check, probed, failures, successes } => {
-                self.on_live(id, |live| live.probed(*check, probed, *failures, *successes))
+                self.on_live(id, |live| live.probed(*check, probed, (*failures, *successes), now.boot))
             }
             Fact::Notified { id, lines } => self.on_live(id, |live| live.notified(lines)),
             Fact::Heard { id } => self.on_live(id, Live::heard),

@@ -15,6 +15,7 @@ use super::decide::World;
 use super::desired::Want;
 use super::exit::shortened;
 use super::observed::{Live, State};
+use super::time::BootTime;
 use crate::unit::{CheckKind, Health};
 
 /// What one probe found.
@@ -42,6 +43,8 @@ pub struct Tally {
     failures: u32,
     /// The last failure since the last pass.
     said: Option<String>,
+    /// Since when they amount to that.
+    since: Option<BootTime>,
 }
 
 /// What the results of one check amount to.
@@ -108,7 +111,7 @@ impl Probing {
 
 impl Tally {
     /// Says whether that is news.
-    fn take(&mut self, probed: &Probed, failures: u32, successes: u32) -> bool {
+    fn take(&mut self, probed: &Probed, failures: u32, successes: u32, now: BootTime) -> bool {
         let before = self.clone();
         match probed {
             Probed::Passed => {
@@ -126,6 +129,9 @@ impl Tally {
                     self.verdict = Opinion::Failing;
                 }
             }
+        }
+        if self.verdict != before.verdict {
+            self.since = Some(now);
         }
         *self != before
     }
@@ -166,9 +172,26 @@ impl Findings {
 
 impl Live {
     /// Takes in what a probe found. Nothing does of one that is not to go on.
-    pub(super) fn probed(&mut self, kind: CheckKind, probed: &Probed, failures: u32, successes: u32) -> bool {
+    pub(super) fn probed(
+        &mut self,
+        kind: CheckKind,
+        probed: &Probed,
+        (failures, successes): (u32, u32),
+        now: BootTime,
+    ) -> bool {
         let running = matches!(self.state, State::Running { .. });
-        running && self.findings.get_or_insert_default().of_mut(kind).take(probed, failures, successes)
+        running && self.findings.get_or_insert_default().of_mut(kind).take(probed, failures, successes, now)
+    }
+
+    /// Since when it is well without a break: healthy by these checks, or just running if there are none.
+    pub(super) fn well_since(&self, health: Option<&Health>) -> Option<BootTime> {
+        let State::Running { since } = self.state else { return None };
+        let Some(health) = health else { return Some(since) };
+        if self.health(Some(health)) != Some(HealthStatus::Healthy) {
+            return None;
+        }
+        let passed = health.checks().filter_map(|(kind, _)| self.findings.as_ref()?.of(kind).since);
+        passed.chain(health.notify.and_then(|_| self.ready_since())).max()
     }
 
     /// What the results of a check amount to.
@@ -256,7 +279,7 @@ mod tests {
             (failed(true), Opinion::Passing),
             (failed(true), Opinion::Failing),
         ] {
-            tally.take(&probed, 2, 2);
+            tally.take(&probed, 2, 2, BootTime(1));
             assert_eq!(tally.verdict, opinion, "{probed:?}");
         }
     }
@@ -264,9 +287,13 @@ mod tests {
     #[test]
     fn what_says_nothing_new_is_no_news() {
         let mut tally = Tally::default();
-        assert!(tally.take(&Probed::Passed, 3, 1));
-        assert!(!tally.take(&Probed::Passed, 3, 1));
-        assert!(tally.take(&failed(true), 3, 1) && tally.take(&failed(true), 3, 1) && tally.take(&failed(true), 3, 1));
-        assert!(!tally.take(&failed(true), 3, 1));
+        assert!(tally.take(&Probed::Passed, 3, 1, BootTime(1)));
+        assert!(!tally.take(&Probed::Passed, 3, 1, BootTime(1)));
+        assert!(
+            tally.take(&failed(true), 3, 1, BootTime(2))
+                && tally.take(&failed(true), 3, 1, BootTime(2))
+                && tally.take(&failed(true), 3, 1, BootTime(2))
+        );
+        assert!(!tally.take(&failed(true), 3, 1, BootTime(2)));
     }
 }

@@ -52,6 +52,7 @@ mod time;
 mod told;
 #[cfg(test)]
 mod told_tests;
+mod trial;
 
 pub use action::Action;
 pub use desired::{Desired, Want};

@@ -61,7 +61,9 @@ pub struct Line {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Told {
-    /// The last READY=1.
+    /// The first READY=1 …
+    ready_since: Option<BootTime>,
+    /// … and the last.
     ready_at: Option<BootTime>,
     /// The last RELOADING=1.
     reloading_at: Option<BootTime>,
@@ -132,7 +134,10 @@ impl Told {
         let micros = || value.parse().ok().map(Duration::from_micros);
         let latest = |known: &mut Option<BootTime>, at| *known = (*known).max(Some(at));
         match (name, value) {
-            ("READY", "1") => latest(&mut self.ready_at, at),
+            ("READY", "1") => {
+                self.ready_since = self.ready_since.or(Some(at));
+                latest(&mut self.ready_at, at);
+            }
             ("RELOADING", "1") => latest(&mut self.reloading_at, at),
             ("STOPPING", "1") => latest(&mut self.stopping_at, at),
             ("UNHEARD", "1") => latest(&mut self.unheard_at, at),
@@ -237,6 +242,11 @@ impl Live {
     /// It said that it is ready.
     pub fn is_ready(&self) -> bool {
         self.told.as_ref().is_some_and(|told| told.ready_at.is_some())
+    }
+
+    /// Since when it is ready. To reload is no break.
+    pub(super) fn ready_since(&self) -> Option<BootTime> {
+        self.told.as_ref()?.ready_since
     }
 
     /// How it is by its own word, if it is to give one.

@@ -18,9 +18,11 @@ impl World {
     /// These keys of `[process]`, and tables.
     fn new(text: &str) -> World {
         let unit = UnitName::new("web").unwrap();
-        let text = format!("bundle = \"/srv/x\"\n[process]\nnotify = \"systemd\"\n{text}\n");
+        let text = format!(
+            "bundle = \"/srv/x\"\n[process]\nnotify = \"systemd\"\n{text}\n[update]\nmin_healthy = \"0s\"\ndeadline = \"3650d\"\n"
+        );
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
-        let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]) };
+        let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None };
         let desired = Desired { units: [(unit, want)].into() };
         let mut world = World { desired, observed: Observed::default(), now: 0 };
         assert_eq!(world.plans(), ["start web.1"]);
@@ -44,15 +46,27 @@ impl World {
     }
 
     fn plans(&mut self) -> Vec<String> {
+        self.prove();
         let now = self.time();
         let plan = reconcile(&self.desired, &self.observed, now.boot);
         plan.actions.iter().for_each(|action| assert!(self.observed.begin(action, now), "{action}"));
         plan.actions.iter().map(ToString::to_string).collect()
     }
 
+    /// That its text has done well is remembered, which is no matter here.
+    fn prove(&mut self) {
+        let now = self.time();
+        let plan = reconcile(&self.desired, &self.observed, now.boot);
+        let proofs = plan.actions.iter().filter(|action| matches!(action, Action::Prove { .. }));
+        proofs.for_each(|action| assert!(self.observed.begin(action, now), "{action}"));
+    }
+
     /// In milliseconds.
-    fn wakes_at(&self) -> Option<u64> {
-        reconcile(&self.desired, &self.observed, self.time().boot).wake_at.map(|at| at.0 / 1_000_000)
+    fn wakes_at(&mut self) -> Option<u64> {
+        self.prove();
+        let never = Duration::from_secs(3650 * 86_400).as_nanos();
+        let wake_at = reconcile(&self.desired, &self.observed, self.time().boot).wake_at;
+        wake_at.filter(|at| u128::from(at.0) < never).map(|at| at.0 / 1_000_000)
     }
 
     /// Health, and the words of `ps`.
@@ -181,7 +195,7 @@ fn time_in_which_nobody_listened_is_no_silence() {
     world.now = 100_000;
     world.crash();
     assert_eq!(world.plans(), [""; 0], "the last word that this supervisor knows of is old");
-    assert_eq!((world.wakes_at(), world.is().0.as_str()), (Some(130_000), "healthy"));
+    assert_eq!((world.wakes_at(), world.is().0), (Some(130_000), "healthy".to_owned()));
     // What the keeper heard meanwhile.
     let at = BootTime(99_000 * 1_000_000);
     world.record(Fact::Notified { id: id(), lines: vec![Line { text: "WATCHDOG=1".to_owned(), at }] });
@@ -310,4 +324,24 @@ fn a_record_of_a_supervisor_that_knew_no_words_still_reads() {
     let some: Told = serde_json::from_str("{}").unwrap();
     assert_eq!(some, Told::default());
     assert_eq!(Duration::ZERO, BootTime::default().since(world.observed.awake_since));
+}
+
+#[test]
+fn it_does_well_since_it_first_said_so() {
+    let mut world = World::new("");
+    let well_since = |world: &World| {
+        let (name, want) = world.desired.units.first_key_value().unwrap();
+        let live = world.observed.unit(name).unwrap().live.as_ref().unwrap();
+        live.well_since(want.unit.health.as_deref()).map(|at| at.0 / 1_000_000)
+    };
+    assert_eq!(well_since(&world), None);
+    world.now = 5;
+    world.says("READY=1");
+    for text in ["RELOADING=1", "READY=1"] {
+        world.now += 1;
+        world.says(text);
+        assert_eq!(well_since(&world), Some(5), "to reload is no break");
+    }
+    world.says("STOPPING=1");
+    assert_eq!(well_since(&world), None);
 }

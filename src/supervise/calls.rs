@@ -71,6 +71,7 @@ impl Supervisor {
                 self.followers.push((reply, units));
             }
             Request::Why { unit } => self.why(&unit, reply)?,
+            Request::Cat { unit } => self.cat(&unit, reply)?,
             Request::Start { units } => {
                 self.not_masked(&units)?;
                 self.wish(&units, reply, Goal::Up, &by, |unit| Fact::ClientStart { unit })?;
@@ -247,7 +248,8 @@ impl Supervisor {
             let why = self.catalogue.drift(unit)?;
             Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why, settings: Vec::new() })
         };
-        let errors = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit).iter().cloned());
+        let of_units = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit));
+        let errors = self.catalogue.defaults_errors().iter().chain(of_units).cloned();
         Response::Plan {
             changes: self.catalogue.names().filter(valid).filter_map(change).collect(),
             errors: errors.collect(),
@@ -261,7 +263,8 @@ impl Supervisor {
             Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
         };
         let ours = self.catalogue.names().filter_map(in_force).collect();
-        let work = move || finish(&reply, &super::offline::compare(&dir, &ours));
+        let defaults = self.catalogue.defaults().cloned();
+        let work = move || finish(&reply, &super::offline::compare(&dir, &ours, defaults.as_ref()));
         let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
         thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))
     }
@@ -307,7 +310,7 @@ impl Supervisor {
 
     // ---- names ----
 
-    fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
+    pub(super) fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
         let name = UnitName::new(typed).map_err(|error| error.to_string())?;
         if self.is_known(&name) { Ok(name) } else { Err(self.unknown(typed)) }
     }

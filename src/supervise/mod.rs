@@ -17,6 +17,7 @@
 mod adopt;
 mod bell;
 mod calls;
+mod cat;
 mod catalogue;
 mod clock;
 mod deeds;
@@ -146,9 +147,13 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let _control = serve(&settings, post.clone())?;
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
     files.watch_with(watch);
+    files.follow([watching::follow_defaults(&settings.config)].into());
     // It is the first to ask, so it is not too many.
     let _ = files.sync(FIRST_READ, []);
     let mut catalogue = Catalogue::new(&settings.units_dirs);
+    if let Some(defaults) = left.defaults.filter(|defaults| defaults.file == settings.config) {
+        catalogue.remember_defaults(defaults);
+    }
     remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
     let fresh = left.observed.units.is_empty();
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
@@ -175,7 +180,7 @@ fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], good
             continue;
         }
         match catalogue::recall(&name, good, validate) {
-            Ok(good) => catalogue.remember(good),
+            Ok((good, trial)) => catalogue.remember(good, trial),
             Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),
         }
     }

@@ -1,6 +1,7 @@
 //! What happened, in words, for `moored events` and the supervisor's own log.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::catalogue::InForce;
 use super::clock;
@@ -26,9 +27,11 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::NeverStarted { id } => {
             event(Some(&id.unit), "never-started", format!("{id} was begun and never started"), None)
         }
-        Fact::Exited { id, exit, oom, .. } => {
+        Fact::Exited { id, exit, oom, at } => {
             let memory = if *oom { ", out of memory" } else { "" };
-            event(Some(&id.unit), "exited", format!("{id} exited: {}{memory}", words(*exit)), None)
+            let text = format!("{id} exited: {}{memory}", words(*exit));
+            // When it did, not when that was heard of.
+            Event { time: clock::wall_of(*at).0, ..event(Some(&id.unit), "exited", text, None) }
         }
         Fact::Lost { id } => event(Some(&id.unit), "lost", format!("{id} ended; nobody saw how"), None),
         Fact::StopUnhandled { id } => {
@@ -70,6 +73,10 @@ pub fn action(action: &Action) -> Option<Event> {
             let text = format!("start asked for, because {failed} was the last try of {}", failed.unit);
             event(Some(unit), "asked", text, Some("policy"))
         }
+        Action::RollBack { unit, why, .. } => {
+            event(Some(unit), "rolled-back", format!("rolled back to the earlier text: {why}"), Some("policy"))
+        }
+        Action::Prove { .. } => return None,
         Action::Reboot { unit } => {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
         }
@@ -119,10 +126,13 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
     event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
 }
 
-/// Another text came into force; `what` names the settings that differ.
-pub fn changed(good: &InForce, what: &[String]) -> Event {
+/// Another text came into force; `what` names the settings that differ, `edited` the files.
+pub fn changed(good: &InForce, what: &[String], edited: &BTreeSet<PathBuf>) -> Event {
     let what = if what.is_empty() { "its source".to_owned() } else { what.join(", ") };
-    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", good.file.display()), Some("file"))
+    let own = [good.file.clone()].into();
+    let files = if edited.is_empty() { &own } else { edited };
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", files.join(", ")), Some("file"))
 }
 
 /// The supervisor begins.

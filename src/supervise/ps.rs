@@ -62,7 +62,9 @@ impl Supervisor {
             let runs = if matches!(status.phase, Phase::Running | Phase::Ready) { "running with" } else { "in force:" };
             format!("{first}; {runs} the last good text")
         });
-        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trouble];
+        let trial = self.desired.units.get(name).is_some_and(|want| want.trial.is_some());
+        let trial = trial.then(|| "the new text is on trial".to_owned());
+        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trial, trouble];
         let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         parts.join("; ")
     }
@@ -107,6 +109,7 @@ impl Supervisor {
             report,
             description: unit.and_then(|unit| unit.description.clone()),
             file: self.catalogue.file(name).map(ToOwned::to_owned),
+            merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
             previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),

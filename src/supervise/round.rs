@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::catalogue::{Catalogue, InForce};
+use super::catalogue::{Catalogue, InForce, Trial};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
@@ -167,6 +167,11 @@ impl Supervisor {
         match mail {
             Mail::Fact(fact) => self.record(&fact),
             Mail::Watch(event) => self.watched(event),
+            Mail::Together(mails) => {
+                self.catalogue.begin_batch();
+                mails.into_iter().for_each(|mail| self.take(mail));
+                self.catalogue.end_batch(VALIDATE, clock::now().wall);
+            }
             Mail::Look(look) => self.looked(look),
             Mail::Log(event) => self.log_says(event),
             Mail::Control(post) => self.control(post),
@@ -305,19 +310,21 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
+        self.judge_more();
         self.follow_sources();
         self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
-            return self.answer();
+            return earliest(self.answer(), self.more_to_judge());
         }
-        let expiry = self.catalogue.expire(clock::now().boot);
+        let expiry = self.catalogue.expire(VALIDATE, clock::now());
         self.update_desired();
         self.reconcile();
         self.write_down();
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
+        let expiry = earliest(expiry, self.more_to_judge());
         earliest(earliest(self.wake_at, expiry), self.answer())
     }
 
@@ -395,6 +402,16 @@ impl Supervisor {
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
+            Action::Prove { unit, fingerprint } => {
+                self.catalogue.prove(&unit, fingerprint);
+                self.update_desired();
+                None
+            }
+            Action::RollBack { unit, fingerprint, why } => {
+                self.catalogue.roll_back(&unit, fingerprint, &why, clock::now().wall);
+                self.update_desired();
+                None
+            }
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });
@@ -426,20 +443,25 @@ impl Supervisor {
 
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
+        let proven = self.observed.unit(name).and_then(|seen| seen.proven);
+        self.catalogue.keep_earlier(name, proven);
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
+        let edited = self.catalogue.take_edited(name);
         let event = match (&good, was) {
             _ if !errors.is_empty() => {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
+            // Why it is another one was told.
+            (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
                 let what = changes((was, facts), (&good.unit, facts));
                 let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
-                Some(narrate::changed(good, &names))
+                Some(narrate::changed(good, &names, &edited))
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
             (None, _) => Some(match self.catalogue.mask_of(name) {
@@ -466,7 +488,8 @@ impl Supervisor {
     /// A text that was read on disk is stored; the limits of the log are those in force in any case.
     fn keep(&mut self, good: &InForce, read: bool) {
         if read {
-            self.files.keep_good(good);
+            let none = Trial::default();
+            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
         }
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
+use super::update::{DEADLINE, MIN_HEALTHY};
 use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
@@ -150,6 +151,9 @@ fn supervised(unit: &Unit, all: &mut Settings) {
     if let Some(health) = &unit.health {
         health.checks().for_each(|(kind, check)| checked(kind, check, all));
     }
+    all.unless(MIN_HEALTHY, Supervisor, "update.min_healthy", unit.update.min_healthy, shown);
+    all.unless(DEADLINE, Supervisor, "update.deadline", unit.update.deadline, shown);
+    all.some(Supervisor, "update.on_bad", unit.update.on_bad.as_ref(), |on_bad| on_bad.word().to_owned());
     all.unless(10 << 20, Supervisor, "log.max_size", unit.log.max_size_bytes, number);
     all.unless(5, Supervisor, "log.max_files", u64::from(unit.log.max_files), number);
 }

@@ -87,6 +87,11 @@ fn every_key_arrives() {
             }),
             notify: Some(Notify { watchdog: Some(Duration::from_secs(30)) }),
         })),
+        update: Update {
+            min_healthy: Duration::from_secs(5),
+            deadline: Duration::from_secs(60),
+            on_bad: Some(OnBad::StayFailed),
+        },
         resources: Resources {
             memory_bytes: Some(256 << 20),
             cpus_milli: Some(500),

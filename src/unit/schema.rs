@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 16] = [
+const KEYS: [(&str, &[&str]); 17] = [
     (
         "",
         &[
@@ -20,6 +20,7 @@ const KEYS: [(&str, &[&str]); 16] = [
             "stop",
             "reload",
             "health",
+            "update",
             "resources",
             "network",
             "mount",
@@ -38,6 +39,7 @@ const KEYS: [(&str, &[&str]); 16] = [
     ("reload", &["signal", "exec"]),
     ("health", &["startup", "readiness", "liveness"]),
     ("health.*", &["exec", "http", "tcp", "file", "max_age", "from", "interval", "timeout", "failures", "successes"]),
+    ("update", &["order", "min_healthy", "deadline", "on_bad"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
@@ -47,13 +49,14 @@ const KEYS: [(&str, &[&str]); 16] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "condition",
     "process",
     "restart",
     "stop",
     "reload",
     "health",
+    "update",
     "resources",
     "network",
     "mount",
@@ -64,16 +67,14 @@ const TABLES: [&str; 13] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 16] = [
+const LATER: [(&str, &str, Option<&str>); 14] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "unset", None),
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
-    ("", "update", None),
     ("process", "env_file", Some("use `env`")),
     ("reload", "on_change", None),
     ("network", "bridge", None),
@@ -94,7 +95,8 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 118] = [
+const SYNONYMS: [(&str, Cure); 127] = [
+    ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -176,6 +178,14 @@ const SYNONYMS: [(&str, Cure); 118] = [
     ("periodseconds", Key("health.*", "interval")),
     ("period", Key("health.*", "interval")),
     ("timeoutseconds", Key("health.*", "timeout")),
+    ("updateconfig", Say("did you mean [update]?")),
+    ("deploy", Say("did you mean [update]?")),
+    ("autorevert", Key("update", "on_bad")),
+    ("failureaction", Key("update", "on_bad")),
+    ("minhealthytime", Key("update", "min_healthy")),
+    ("monitor", Key("update", "min_healthy")),
+    ("healthydeadline", Key("update", "deadline")),
+    ("progressdeadline", Key("update", "deadline")),
     ("memorylimit", Key("resources", "memory")),
     ("memlimit", Key("resources", "memory")),
     ("memorymax", Key("resources", "memory")),
@@ -229,8 +239,32 @@ pub(crate) fn is_key(table: &str, key: &str) -> bool {
     keys(table).contains(&key)
 }
 
+/// Where a key comes among those of its table.
+pub(crate) fn position(table: &str, key: &str) -> Option<usize> {
+    keys(table).iter().position(|known| *known == key)
+}
+
 fn keys(table: &str) -> &'static [&'static str] {
     KEYS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
+}
+
+/// The first key on a dotted path that no unit has, with its table. What is named by the user (variables, dependencies, mounts) is not
+/// looked at.
+pub(crate) fn strange(path: &str) -> Option<(&'static str, &str)> {
+    let mut table = "";
+    for key in path.split('.') {
+        if key.starts_with("x-") {
+            return None;
+        }
+        if !is_key(table, key) {
+            return Some((table, key));
+        }
+        let below = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        let any = format!("{table}.*");
+        let single = |name: &&str| (*name == below || *name == any) && super::overlay::named_by(name).is_none();
+        table = KEYS.iter().map(|(name, _)| *name).find(|name| single(name))?;
+    }
+    None
 }
 
 /// Whether a key is designed but not built; if so, perhaps with a way to do without.

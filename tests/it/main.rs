@@ -3,10 +3,16 @@
 mod cgroup;
 mod cli;
 mod commands;
+mod complaints;
 mod crash;
 mod debian;
+mod defaults;
 mod deps;
+mod drop_ins;
 mod edits;
+mod edits_bytes;
+mod edits_fuzz;
+mod edits_tools;
 mod exec;
 mod hardened;
 mod health;
@@ -26,6 +32,7 @@ mod simulation;
 mod support;
 mod told;
 mod units;
+mod updates;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 mod why;

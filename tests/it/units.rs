@@ -415,7 +415,6 @@ fn a_oneshot_runs_once_and_a_disabled_unit_not_at_all() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let Some(world) = World::start("later") else { return };
     let table = [
-        ("update", "[update]\norder = \"start-first\"", "`update` is known but not built"),
         ("config", "[[config]]\nsource = \"/a\"\ntarget = \"/a\"", "`config` is known but not built"),
         ("secret", "[[secret]]\nsource = \"/a\"\ntarget = \"/a\"", "`secret` is known but not built"),
         ("socket", "[[socket]]\nlisten = \"tcp://0.0.0.0:1\"", "`socket` is known but not built"),

@@ -85,6 +85,7 @@ fn status_reads_like_systemds() {
         report: web(),
         description: Some("Public web front".into()),
         file: Some("/etc/moored/units/web.toml".into()),
+        merged_with: vec!["/etc/moored/units/web.toml.d/10.toml".into()],
         errors: vec!["web.toml:7:3 unknown key `comand`".into()],
         source: "bundle /srv/web".into(),
         previous_exit: Some("code 1".into()),
@@ -99,6 +100,7 @@ fn status_reads_like_systemds() {
     let expected = "\
 ● web - Public web front
       File: /etc/moored/units/web.toml
+      With: /etc/moored/units/web.toml.d/10.toml
     Source: bundle /srv/web
      Phase: running since 2026-01-05T11:56:55.000Z (3m ago)
  Container: web.3
@@ -191,4 +193,23 @@ error: b.toml:1:1 bad
 ";
     assert_eq!(plan(&changes, &["b.toml:1:1 bad".into()], &PIPED), expected);
     assert_eq!(plan(&[], &[], &PIPED), "nothing would change\n");
+}
+
+#[test]
+fn cat_is_a_unit_file_with_what_is_said_about_it_in_comments() {
+    let mut merged = MergedText {
+        unit: "web".into(),
+        files: vec!["/u/web.toml".into(), "/u/web.toml.d/1\n0.toml".into()],
+        text: "rootfs = \"/r\" # web.toml:1\n".into(),
+        ..MergedText::default()
+    };
+    let files = "# web, merged from\n#   /u/web.toml\n#   /u/web.toml.d/1\\n0.toml\n";
+    let text = "\nrootfs = \"/r\" # web.toml:1\n";
+    assert_eq!(cat(&merged), format!("{files}{text}"));
+    merged.differs = Some("masked by /v/web.toml".into());
+    let differs = "# This is in force; what is on disk is not: masked by /v/web.toml\n";
+    assert_eq!(cat(&merged), format!("{files}{differs}{text}"));
+    merged.errors = vec!["/u/web.toml:1:1 bad\nnews".into()];
+    let errors = "# This is in force, because what is on disk is not valid:\n#   /u/web.toml:1:1 bad\\nnews\n";
+    assert_eq!(cat(&merged), format!("{files}{errors}{text}"));
 }

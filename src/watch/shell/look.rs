@@ -1,8 +1,9 @@
 //! Looking at directories, files and places, and saying what is new.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::super::{
     Contents, DirectoryState, Event, Follow, Place, Purpose, TEXT_MAX_BYTES, inbox::HintKind, is_unit_file, writer,
 };
 use super::{Item, Listing, NAMES_MAX, Shell};
+use crate::unit::drop_in_target;
 
 /// A batch is posted when its texts have this many bytes, even if the round goes on.
 pub const BATCH_MAX_BYTES: usize = 4 << 20;
@@ -37,6 +39,7 @@ const RACY: Duration = Duration::from_millis(20);
 
 impl<P: Fn(Vec<Event>)> Shell<P> {
     pub(super) fn round(&mut self) {
+        self.drop_ins.new_round();
         self.looks();
         for dir in self.places.take_orphans() {
             self.changed(&Change { dir, name: None }, HintKind::Other);
@@ -65,15 +68,24 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 Some(Item::Dir(index)) | Some(Item::Unit { dir: index, .. }) => *index,
                 Some(Item::Follow { .. }) | None => continue,
             };
-            open.entry(index).or_insert_with(|| self.look_at_dir(index));
+            let parent = self.dirs[index].parent;
+            let above = parent.map(|parent| open.entry(parent).or_insert_with(|| self.look_at_dir(parent)).is_some());
+            open.entry(index).or_insert_with(|| match above {
+                Some(false) => self.rest_dir(index),
+                Some(true) | None => self.look_at_dir(index),
+            });
         }
+        let mut first = self.batch.len();
         for &key in due {
             match self.items.get(&key) {
                 Some(Item::Unit { dir, name, .. }) => {
                     let (index, name) = (*dir, name.clone());
-                    match open.get(&index) {
-                        Some(Some(dir)) => self.look_at_unit(index, dir, key, name),
-                        Some(None) | None => self.settle.rest(key),
+                    let now = self.now();
+                    let together = self.settles_with(index, &name, key, now).filter(|_| !self.hurry);
+                    match (open.get(&index), together) {
+                        (Some(Some(_)), Some(at)) => self.settle.look_by(key, at),
+                        (Some(Some(dir)), None) => self.look_at_unit(index, dir, key, name),
+                        (Some(None) | None, _) => self.settle.rest(key),
                     }
                 }
                 Some(Item::Follow { follow, .. }) => {
@@ -86,9 +98,30 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 Some(Item::Dir(_)) | None => {}
             }
             if self.batch_bytes > BATCH_MAX_BYTES {
+                self.order_from(first);
                 self.flush();
+                first = 0;
             }
         }
+        self.order_from(first);
+    }
+
+    /// Files of several directories that have one name cover each other. Of those that were looked at together, what covers comes before what
+    /// it covers, and what goes after what it uncovers: else a text that never counted on disk would come into force in between, and
+    /// stay as the last good one. Each file is in it once.
+    fn order_from(&mut self, first: usize) {
+        if self.dirs.len() < 2 {
+            return;
+        }
+        let rank = |path: &Path| self.dirs.iter().position(|dir| Some(dir.path.as_path()) == path.parent());
+        let events = self.batch.get_mut(first..).unwrap_or_default();
+        events.sort_by_cached_key(|event| match event {
+            Event::Text { path, .. } | Event::Refused { path, .. } => (1, Reverse(rank(path)), None),
+            Event::Gone { path, .. } => (2, Reverse(None), rank(path)),
+            Event::Directory { .. } | Event::Busy { .. } | Event::File { .. } => (0, Reverse(None), None),
+            Event::Place { .. } | Event::Presence { .. } => (0, Reverse(None), None),
+            Event::Blind(_) | Event::Synced { .. } => (3, Reverse(None), None),
+        });
     }
 
     fn look_at_dir(&mut self, index: usize) -> Option<OpenDir> {
@@ -117,6 +150,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
+    /// The directory above is not there: nothing is to be said of this one.
+    fn rest_dir(&mut self, index: usize) -> Option<OpenDir> {
+        self.dirs[index].present = false;
+        self.settle.rest(self.dirs[index].key);
+        self.dirs[index].names.values().for_each(|&key| self.settle.rest(key));
+        None
+    }
+
     /// The names, if they are of interest.
     fn list(&mut self, index: usize, dir: &OpenDir) -> Result<Option<Vec<OsString>>, ReadError> {
         let here = &mut self.dirs[index];
@@ -129,11 +170,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         if here.wanted == Listing::None {
             return Ok(None);
         }
-        dir.list(NAMES_MAX, is_unit_file).map(Some)
+        let has_drop_ins = here.parent.is_none();
+        let wanted = |name: &OsStr| is_unit_file(name) || has_drop_ins && drop_in_target(name).is_some();
+        dir.list(NAMES_MAX, wanted).map(Some)
     }
 
     fn dir_is_there(&mut self, index: usize, dir: &OpenDir, names: Option<Vec<OsString>>) {
         let now = self.now();
+        self.is_here(index, &dir.resolved);
         let here = &mut self.dirs[index];
         let key = here.key;
         here.seen = Some((dir.node.id, dir.resolved.clone()));
@@ -145,10 +189,12 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             self.settle.look_by(key, now.saturating_add(REMOTE_PERIOD));
         }
         let Some(names) = names else { return };
+        let (names, drop_ins): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_unit_file(name));
         self.look_at_names(index, dir, &names, wanted, now);
+        self.look_at_drop_in_dirs(index, &drop_ins, wanted, now);
         if verdict == Verdict::Post {
             let (identity, resolved) = (dir.node.id, dir.resolved.clone());
-            let state = DirectoryState::Present { identity, resolved, names };
+            let state = DirectoryState::Present { identity, resolved, names, drop_ins };
             self.batch.push(Event::Directory { dir: self.dirs[index].path.clone(), state });
         }
     }
@@ -178,7 +224,13 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let now = self.now();
         let key = self.dirs[index].key;
         let at_once = !self.settle.is_posted(key);
-        let absent = matches!(why, ReadError::Missing { .. } | ReadError::Dangling { .. });
+        // A link that leads to nothing is no removal of drop-ins: what they say is not known.
+        let is_drop_ins = self.dirs[index].parent.is_some();
+        let absent = matches!(why, ReadError::Missing { .. } | ReadError::Dangling { .. })
+            && !(is_drop_ins && matches!(why, ReadError::Dangling { .. }));
+        if is_drop_ins && absent && at_once {
+            return self.forget_drop_in_dir(index);
+        }
         let outcome = match &why {
             _ if absent => Outcome::Absent { why: 0, at_once },
             ReadError::Changing { .. } => Outcome::Young { wait: QUIET },
@@ -191,6 +243,9 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         if self.settle.outcome(key, outcome, now, self.hurry) == Verdict::Post {
             let state = if absent { DirectoryState::Missing } else { DirectoryState::Unreadable(why) };
             self.batch.push(Event::Directory { dir: self.dirs[index].path.clone(), state });
+            if is_drop_ins && absent {
+                self.forget_drop_in_dir(index);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
-use moored::unit::{ContainerId, Fingerprint, RestartPolicy, UnitName};
+use moored::unit::{ContainerId, Fingerprint, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
 use super::host::{Host, Stage};
@@ -51,6 +51,12 @@ pub(super) struct End {
     forgotten: bool,
 }
 
+impl End {
+    pub(super) fn is_of(&self, fingerprint: Fingerprint) -> bool {
+        self.fingerprint == fingerprint
+    }
+}
+
 /// What is true of one unit.
 #[derive(Default)]
 pub(super) struct Truth {
@@ -91,6 +97,11 @@ impl Oracle {
         gone.iter().for_each(|unit| self.read(unit, None));
         let valid = files.iter().filter_map(|(unit, text)| Some((unit, text.as_ref()?)));
         valid.for_each(|(unit, text)| self.read(unit, Some(text)));
+    }
+
+    /// A text was rolled back to this one.
+    pub fn read_back(&mut self, unit: &UnitName, earlier: &Want) {
+        self.read(unit, Some(earlier));
     }
 
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
@@ -319,6 +330,10 @@ impl Oracle {
         if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| self.by_itself.contains(last))) {
             let same = end.fingerprint == want.fingerprint;
             let outcome = self.known_outcome(truth.last.as_ref(), end);
+            let good = matches!(outcome, Outcome::Exited { exit: Exit::Code(0), oom: false });
+            if same && want.trial == Some(OnBad::StayFailed) && !good {
+                return Err("ended while it was on trial, and is to stay so".into());
+            }
             if same && (want.unit.restart.limit.is_some() || !wants_restart(want.unit.restart.policy, outcome)) {
                 return Err("ended, or gave up".into());
             }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use moored::plan::Want;
 use moored::unit::{
-    Check, Condition, Dependency, Fingerprint, From, Health, Kind, Log, Need, Network, Notify, OnLimit, OnLoss, Probe,
-    Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
+    Check, Condition, Dependency, Fingerprint, From, Health, Kind, Log, Need, Network, Notify, OnBad, OnLimit, OnLoss,
+    Probe, Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
+    Update,
 };
 
 use super::rng::Rng;
@@ -40,6 +41,7 @@ pub fn service(name: &UnitName) -> Unit {
         stop: Stop { signal: Signal(15), timeout: Duration::from_secs(30) },
         reload: None,
         health: None,
+        update: Update::default(),
         resources: Resources::default(),
         network: None,
         mounts: Vec::new(),
@@ -96,5 +98,8 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
         unit.health = Some(Arc::new(Health { notify: Some(Notify { watchdog: None }), ..health }));
     }
     unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
-    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]) }
+    unit.update.min_healthy = Duration::from_millis(*rng.pick(&[0, 1000, 5000]));
+    unit.update.deadline = Duration::from_secs(10);
+    unit.update.on_bad = *rng.pick(&[None, None, Some(OnBad::StayFailed), Some(OnBad::Retry)]);
+    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]), trial: None }
 }
