@@ -101,6 +101,8 @@ pub enum Event {
         id: String,
         /// Of sd_notify(3).
         lines: Vec<Line>,
+        /// To [`Requests::hear`]: nothing that was sent before that is missing.
+        answers: bool,
     },
     /// Begin the ordered stop.
     Stop,
@@ -250,7 +252,7 @@ fn event(message: Message, fds: Vec<OwnedFd>) -> Result<Option<Event>, ClientErr
         },
         Message::Synced => Event::Synced,
         Message::Refused(refusal) => Event::Refused(refusal),
-        Message::Said { id, lines } => Event::Said { id, lines },
+        Message::Said { id, lines, answers } => Event::Said { id, lines, answers },
         Message::Stop => Event::Stop,
         Message::Stats(stats) => Event::Stats(stats),
         Message::Denied { errno, pid } => return Err(ClientError::Denied { errno, pid }),
@@ -329,6 +331,11 @@ impl Requests {
     /// Asks for the child with tag and descriptors. Answer: `Child`.
     pub fn report(&self, id: &str) -> Result<(), ClientError> {
         self.request(&Request::Report { id: id.to_owned() }, &[])
+    }
+
+    /// Asks for all that a child has said over its notify socket. Answer: `Said`; one that is not known, or a keeper that dies, gives none.
+    pub fn hear(&self, id: &str) -> Result<(), ClientError> {
+        self.request(&Request::Hear { id: id.to_owned() }, &[])
     }
 
     /// Keeps a descriptor under a name for the next supervisor; replaces one of that name. No answer.

@@ -8,9 +8,11 @@
 //!
 //! - Of each kind of message only the newest is kept, with the time at which it was read, in the order in which they came. That is bounded, and
 //!   never old: a supervisor that comes back is told all of it, as it is told of every child, and nothing that was said meanwhile is lost.
+//! - Asked for (`Hear`), it is all that was sent before: the socket is read once more, if it does not rest.
 //! - The keeper does not know what they mean. Kinds that nobody asks about are dropped here (MAINPID=, FDSTORE=1, MONOTONIC_USEC=, BARRIER=1 …).
 //! - Descriptors that come along are never taken: without room for them the kernel closes them, by which sd_notify_barrier(3) knows that its
 //!   message was read.
+//! - A keeper that took over from a dead one says so first ([`UNHEARD`], which no container can say): what that one had read, and not told, is lost.
 //! - Who talks much is read little: after [`BURST`] messages a socket rests for [`REST_NS`], and its senders wait.
 //! - Who sends is not asked: only the container can reach its socket, and in a container the one who knows that all is ready is often not
 //!   process 1 (systemd's `NotifyAccess=all`).
@@ -42,16 +44,26 @@ const WORDS: [&[u8]; 5] = [b"READY=1", b"RELOADING=1", b"STOPPING=1", b"WATCHDOG
 const NAMES: [&[u8]; 4] = [STATUS, b"ERRNO=", b"EXTEND_TIMEOUT_USEC=", b"WATCHDOG_USEC="];
 const STATUS: &[u8] = b"STATUS=";
 
+/// A line of the keeper's own: the container may have said what nobody remembers.
+const UNHEARD: &str = "UNHEARD=1";
+
 /// What one container has said.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     pub lines: Vec<Line>,
     pub untold: bool,
+    /// To be told even if it is nothing new.
+    pub asked: bool,
     /// Its socket rests until then.
     rests_until_ns: u64,
 }
 
 impl Said {
+    /// Of a child that a dead keeper listened to.
+    pub fn taken_over(at_ns: u64) -> Said {
+        Said { lines: vec![Line { text: UNHEARD.to_owned(), at_ns }], untold: true, ..Said::default() }
+    }
+
     /// Takes in one message.
     fn take(&mut self, message: &[u8], at_ns: u64) {
         for line in message.split(|byte| *byte == b'\n') {
@@ -85,6 +97,12 @@ impl Child {
     pub fn notify_socket(&self, now_ns: u64) -> Option<BorrowedFd<'_>> {
         let socket = self.held.get(HELD_NOTIFY)?.as_ref().filter(|_| self.is_running())?;
         self.said.rests_until(now_ns).is_none().then_some(socket.as_fd())
+    }
+
+    /// All that it has said is to be told, what is still in its queue too.
+    pub fn ask(&mut self) {
+        self.hear();
+        self.said.asked = true;
     }
 
     fn hear(&mut self) {
@@ -147,7 +165,9 @@ mod tests {
     #[test]
     fn what_nobody_asks_about_is_no_news() {
         let mut said = Said::default();
-        for message in [&b""[..], b"\n\n", b"FDSTORE=1", b"READY=0", b"READY", b"ready=1", b" READY=1", b"\0READY=1"] {
+        for message in
+            [&b""[..], b"\n\n", b"FDSTORE=1", b"READY=0", b"READY", b"ready=1", b" READY=1", b"\0READY=1", b"UNHEARD=1"]
+        {
             said.take(message, 1);
         }
         assert!(said.lines.is_empty() && !said.untold);

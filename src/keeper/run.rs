@@ -133,7 +133,7 @@ impl<'s> Keeper<'s> {
                 return code;
             }
             let ready = self.wait();
-            // First, while the places are what they were: what was said before a request is told before its answer.
+            // First, while the places are what they were.
             self.hear(&ready.said);
             if ready.signals {
                 self.take_signals();

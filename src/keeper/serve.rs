@@ -10,7 +10,7 @@ use super::notify::Said;
 use super::packet::Packet;
 use super::run::{Finish, Keeper, now_ns};
 use super::wire::{ChildState, Kind, Message, Refusal, Request, Role, WireError, decode_request};
-use super::{CHILDREN_MAX, HELD_MAX, PAYLOAD_BYTES_MAX, SpawnError, TEXT_BYTES_MAX, VERSION};
+use super::{CHILDREN_MAX, HELD_MAX, HELD_NOTIFY, PAYLOAD_BYTES_MAX, SpawnError, TEXT_BYTES_MAX, VERSION};
 use crate::sys::payload::Payload;
 use crate::sys::wait::{Which, peek, reap};
 
@@ -138,6 +138,7 @@ impl Keeper<'_> {
                 slot.map(|slot| *slot = None).ok_or(Errno::INVAL)
             }
             Request::Report { id } => self.child(id).map(|child| child.untold = Untold::All),
+            Request::Hear { id } => self.child(id).map(Child::ask),
             Request::Hold { name } => self.hold(name, fds),
             Request::Unhold { name } => {
                 let at = self.named.iter().position(|named| named.name == *name).ok_or(Errno::NOENT)?;
@@ -226,6 +227,8 @@ impl Keeper<'_> {
             None => ChildState::Running,
         };
         self.orphans.retain(|unadopted| unadopted.orphan.pid != pid);
+        let tells = held.get(HELD_NOTIFY).is_some_and(Option::is_some);
+        let said = if tells { Said::taken_over(now_ns()) } else { Said::default() };
         self.children.push(Child {
             id: id.to_owned(),
             kind,
@@ -234,7 +237,7 @@ impl Keeper<'_> {
             tag: tag.to_vec(),
             held,
             untold: Untold::State,
-            said: Said::default(),
+            said,
         });
         Ok(())
     }

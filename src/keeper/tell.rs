@@ -107,9 +107,10 @@ fn tell_child(link: &mut Link, child: &Child) -> Sent {
 }
 
 fn tell_said(link: &mut Link, children: &mut [Child]) -> Sent {
-    for child in children.iter_mut().filter(|child| child.said.untold) {
-        match link.send(&Message::Said { id: child.id.clone(), lines: child.said.lines.clone() }, &[]) {
-            Sent::Yes => child.said.untold = false,
+    for child in children.iter_mut().filter(|child| child.said.untold || child.said.asked) {
+        let (id, lines, answers) = (child.id.clone(), child.said.lines.clone(), child.said.asked);
+        match link.send(&Message::Said { id, lines, answers }, &[]) {
+            Sent::Yes => (child.said.untold, child.said.asked) = (false, false),
             other => return other,
         }
     }

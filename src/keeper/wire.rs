@@ -172,6 +172,11 @@ pub enum Request {
     },
     /// Ask for [`Stats`].
     Stats,
+    /// Say again what this child has said over its notify socket up to now.
+    Hear {
+        /// Whose.
+        id: String,
+    },
 }
 
 /// What the keeper says. Descriptors in the order given.
@@ -232,6 +237,8 @@ pub enum Message {
         id: String,
         /// The newest of each kind, oldest first.
         lines: Vec<Line>,
+        /// To a `Hear`: nothing that was sent before that is missing.
+        answers: bool,
     },
 }
 
@@ -337,6 +344,7 @@ impl Request {
             Request::Stop => ("stop", "", &[]),
             Request::Finish { .. } => ("finish", "", &[]),
             Request::Stats => ("stats", "", &[]),
+            Request::Hear { id } => ("hear", id, &[]),
         }
     }
 
@@ -361,7 +369,8 @@ impl Request {
             | Request::AdoptionDone
             | Request::Stop
             | Request::Finish { .. }
-            | Request::Stats => (0, 0),
+            | Request::Stats
+            | Request::Hear { .. } => (0, 0),
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `Rely` | the generations | asked again |
 //! | `Raise` | the wish to start, and whose end it is for | asked again |
 //! | `Reload` | the request | asked again until `Reloaded` |
+//! | `Hear` | nothing | asked again |
 //! | `Probe` | nothing | asked again |
 //! | `Update` | the new terms | limits are asked for until `Limited` |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
@@ -88,6 +89,11 @@ pub enum Action {
         /// By which means.
         how: Reload,
     },
+    /// Ask whoever listens for what it has said up to now, since it seems to be silent. Answer: `Notified`, then `Heard`.
+    Hear {
+        /// Which.
+        id: ContainerId,
+    },
     /// Ask this from now on whether it is well; `None`: nothing. Answers, ever again: `Probed`.
     Probe {
         /// Which.
@@ -156,6 +162,7 @@ impl Action {
             | Action::Rely { id, .. }
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
+            | Action::Hear { id }
             | Action::Probe { id, .. }
             | Action::Update { id, .. }
             | Action::Clear { id } => Ok(id),
@@ -193,6 +200,7 @@ impl Observed {
             Action::Raise { unit, failed } => self.seen_mut(unit).begin_raise(failed, now.boot),
             Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
             Action::Reload { id, .. } => self.live_mut(id).is_some_and(|live| live.begin_reload(now.boot)),
+            Action::Hear { id } => self.live_mut(id).is_some_and(|live| live.begin_hear(now.boot)),
             Action::Probe { id, probing } => self.live_mut(id).is_some_and(|live| live.begin_probe(probing)),
             Action::Update { id, unit, limits } => {
                 self.live_mut(id).is_some_and(|live| live.begin_update(unit, *limits))
@@ -321,6 +329,7 @@ impl fmt::Display for Action {
             Action::Raise { unit, failed } => write!(f, "start {unit}, because {failed} was the last try"),
             Action::Signal { id, signal } => write!(f, "signal {id} with {}", signal.0),
             Action::Reload { id, .. } => write!(f, "reload {id}"),
+            Action::Hear { id } => write!(f, "hear {id}"),
             Action::Probe { id, .. } => write!(f, "probe {id}"),
             Action::Update { id, .. } => write!(f, "update {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),

@@ -116,11 +116,11 @@ pub enum Fact {
     Notified {
         /// Which.
         id: ContainerId,
-        /// All that counts of what it said in its life, or a part of it; oldest first.
+        /// All that counts of what it said in its life, as far as somebody remembers; oldest first.
         lines: Vec<Line>,
     },
-    /// The keeper that listened to it died: what it said last may be lost.
-    Unheard {
+    /// All that it had said when that was asked for ([`Action::Hear`](super::Action)) has been told.
+    Heard {
         /// Which.
         id: ContainerId,
     },
@@ -235,7 +235,7 @@ impl fmt::Display for Fact {
                 let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
                 write!(f, "{id} says {lines:?}")
             }
-            Fact::Unheard { id } => write!(f, "{id} may have said what nobody heard"),
+            Fact::Heard { id } => write!(f, "{id} has been heard"),
             Fact::Awake => write!(f, "awake from now on"),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
@@ -286,7 +286,7 @@ impl Fact {
             | Fact::StopUnhandled { id }
             | Fact::Probed { id, .. }
             | Fact::Notified { id, .. }
-            | Fact::Unheard { id }
+            | Fact::Heard { id }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
             | Fact::ActionFailed { id, .. } => Some(id),
@@ -345,7 +345,7 @@ impl Observed {
                 self.on_live(id, |live| live.probed(*check, probed, (*failures, *successes), now.boot))
             }
             Fact::Notified { id, lines } => self.on_live(id, |live| live.notified(lines)),
-            Fact::Unheard { id } => self.on_live(id, |live| live.unheard(now.boot)),
+            Fact::Heard { id } => self.on_live(id, Live::heard),
             Fact::Awake => {
                 self.awake_since = now.boot;
                 true

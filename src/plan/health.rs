@@ -190,8 +190,8 @@ impl Live {
         if self.health(Some(health)) != Some(HealthStatus::Healthy) {
             return None;
         }
-        let checked = health.checks().filter_map(|(kind, _)| self.findings.as_ref()?.of(kind).since);
-        checked.chain(self.ready_since(health.notify)).chain([since]).max()
+        let passed = health.checks().filter_map(|(kind, _)| self.findings.as_ref()?.of(kind).since);
+        passed.chain(health.notify.and_then(|_| self.ready_since())).chain([since]).max()
     }
 
     /// What the results of a check amount to.
@@ -227,7 +227,7 @@ impl World<'_> {
     /// Why a generation that runs is to be restarted, by its checks.
     pub(super) fn unhealthy(&self, want: &Want, live: &Live) -> Option<String> {
         let health = want.unit.health.as_deref()?;
-        if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| *due <= self.now) {
+        if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| live.is_heard_since(*due)) {
             return Some(text);
         }
         let failing = |kind: &CheckKind| live.opinion(*kind) == Opinion::Failing && health.get(*kind).is_some();

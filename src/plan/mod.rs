@@ -67,4 +67,4 @@ pub use observed::{
 pub use reconcile::{Plan, reconcile};
 pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
 pub use time::{BootTime, Now, WallTime};
-pub use told::{Line, Reloading, Told};
+pub use told::{Hearing, Line, Reloading, Told};

@@ -14,7 +14,7 @@ use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
 use super::time::{BootTime, WallTime};
-use super::told::Told;
+use super::told::{Hearing, Told};
 use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
 
 /// The world as the facts so far tell it.
@@ -108,6 +108,9 @@ pub struct Live {
     /// What it tells of itself; `None` before its first word.
     #[serde(default)]
     pub told: Option<Box<Told>>,
+    /// Whether its silence was made sure of in this life.
+    #[serde(skip)]
+    pub hearing: Hearing,
     /// When a client's wish to reload was passed on last.
     #[serde(default)]
     pub reload_sent: Option<BootTime>,
@@ -372,6 +375,7 @@ impl Live {
             relies: BTreeMap::new(),
             findings: None,
             told: None,
+            hearing: Hearing::default(),
             reload_sent: None,
             probing: None,
             restart: false,

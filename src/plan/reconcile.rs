@@ -78,8 +78,7 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan_relies(world, view.want, live, plan);
                 plan_probes(live, world.probing(view.want, live), plan);
                 plan_wishes(view.want, live, plan);
-                let due = view.want.and_then(|want| world.silence_due(want, live));
-                due.into_iter().for_each(|due| plan.wake(due));
+                plan_silence(world, view.want, live, plan);
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {
@@ -95,6 +94,18 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
             plan_probes(live, None, plan);
             plan_ended(live, ended, world.now, plan);
         }
+    }
+}
+
+/// A silence that is over its time is made sure of before it counts: what was said may be on its way.
+fn plan_silence(world: &World, want: Option<&Want>, live: &Live, plan: &mut Plan) {
+    let Some(want) = want.filter(|want| want.fingerprint == live.run.fingerprint) else { return };
+    world.reload_due(want, live).into_iter().for_each(|due| plan.wake(due));
+    let Some((due, _)) = world.silence(&want.unit, live) else { return };
+    if due > world.now {
+        plan.wake(due);
+    } else if live.is_to_be_heard(due) {
+        plan.actions.push(Action::Hear { id: live.id.clone() });
     }
 }
 

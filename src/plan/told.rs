@@ -12,9 +12,11 @@
 //!   no WATCHDOG=1 for `process.watchdog` once it is ready, no end within `stop.timeout` of its STOPPING=1. WATCHDOG=trigger needs no silence.
 //! - EXTEND_TIMEOUT_USEC= moves the end of a start, and of a stop that is under way, to so long after it was said; by at most [`EXTEND_MAX`] each
 //!   time, and a stop takes no more than [`EXTENDED_STOP_MAX`] in all. It moves no watchdog: WATCHDOG_USEC= does.
+//! - A silence counts when the keeper, who listens, was asked after its time ([`Action::Hear`](super::Action)): a supervisor that was stopped, or had no
+//!   CPU, knows less than the keeper.
 //! - Time in which nobody listened is no silence. Counts begin anew when a supervisor begins, and when one was away or the host slept
-//!   ([`Observed::awake_since`](super::Observed)). Where words may be lost ([`Fact::Unheard`](super::Fact): the keeper died), no READY=1 is missed any more, and the
-//!   watchdog waits for its next word.
+//!   ([`Observed::awake_since`](super::Observed)). Where words may be lost (the keeper died: UNHEARD=1, which is its successor's own word),
+//!   no READY=1 is missed any more, and the watchdog waits for its next word.
 //! - `moored reload` is over with the READY=1 that follows; who says nothing within [`RELOAD_SILENCE`] takes no part in this, which is no failure; who
 //!   says RELOADING=1 and is not ready within [`RELOAD_TIMEOUT`] has failed to, and runs on.
 //! - WATCHDOG=1 alone changes nothing that is written down. The keeper tells the last one again.
@@ -59,7 +61,9 @@ pub struct Line {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Told {
-    /// The last READY=1.
+    /// The first READY=1 …
+    ready_since: Option<BootTime>,
+    /// … and the last.
     ready_at: Option<BootTime>,
     /// The last RELOADING=1.
     reloading_at: Option<BootTime>,
@@ -77,9 +81,20 @@ pub struct Told {
     triggered: bool,
     /// Words until then may be lost.
     unheard_at: Option<BootTime>,
+    /// Of the newest of all but WATCHDOG=1: what is told late takes nothing back.
+    newest_at: BootTime,
     /// The last WATCHDOG=1 that this supervisor knows of.
     #[serde(skip)]
     alive_at: Option<BootTime>,
+}
+
+/// Whether the silence of a generation was made sure of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hearing {
+    /// What it said was asked for then …
+    asked_at: Option<BootTime>,
+    /// … and told, as far as it was said before that.
+    heard_until: Option<BootTime>,
 }
 
 /// How far a reload is that a client asked for.
@@ -95,11 +110,20 @@ pub enum Reloading {
     Late,
 }
 
+impl Line {
+    /// It may have said what nobody remembers.
+    pub fn unheard(at: BootTime) -> Line {
+        Line { text: "UNHEARD=1".to_owned(), at }
+    }
+}
+
 impl Told {
     /// Says whether that is news to anybody but the watchdog.
     fn take(&mut self, lines: &[Line]) -> bool {
         let before = self.clone();
         lines.iter().for_each(|line| self.take_line(&line.text, line.at));
+        let others = lines.iter().filter(|line| line.text != "WATCHDOG=1");
+        self.newest_at = others.map(|line| line.at).max().unwrap_or_default().max(self.newest_at);
         let alive_at = before.alive_at;
         let after = Told { alive_at, ..self.clone() };
         after != before
@@ -108,12 +132,18 @@ impl Told {
     fn take_line(&mut self, line: &str, at: BootTime) {
         let Some((name, value)) = line.split_once('=') else { return };
         let micros = || value.parse().ok().map(Duration::from_micros);
+        let latest = |known: &mut Option<BootTime>, at| *known = (*known).max(Some(at));
         match (name, value) {
-            ("READY", "1") => self.ready_at = Some(at),
-            ("RELOADING", "1") => self.reloading_at = Some(at),
-            ("STOPPING", "1") => self.stopping_at = Some(at),
-            ("WATCHDOG", "1") => self.alive_at = Some(at),
+            ("READY", "1") => {
+                self.ready_since = self.ready_since.or(Some(at));
+                latest(&mut self.ready_at, at);
+            }
+            ("RELOADING", "1") => latest(&mut self.reloading_at, at),
+            ("STOPPING", "1") => latest(&mut self.stopping_at, at),
+            ("UNHEARD", "1") => latest(&mut self.unheard_at, at),
+            ("WATCHDOG", "1") => latest(&mut self.alive_at, at),
             ("WATCHDOG", "trigger") => self.triggered = true,
+            _ if at < self.newest_at => {}
             ("STATUS", text) => self.status = Some(clean(text)).filter(|text| !text.is_empty()),
             ("ERRNO", number) => self.errno = number.parse().ok(),
             ("EXTEND_TIMEOUT_USEC", _) => {
@@ -142,6 +172,7 @@ impl Told {
     /// For people, if there is something to say.
     fn words(&self) -> Option<String> {
         let state = match (self.health(), self.is_reloading()) {
+            (HealthStatus::Starting, _) if self.unheard_at.is_some() => Some("no READY=1 heard since the keeper died"),
             (HealthStatus::Starting, _) => Some("no READY=1 yet"),
             (HealthStatus::Unready | HealthStatus::Unhealthy, _) => Some("it stops by itself"),
             (HealthStatus::Healthy, true) => Some("it reloads"),
@@ -165,8 +196,13 @@ impl Live {
     /// Takes in what it says.
     pub(super) fn notified(&mut self, lines: &[Line]) -> bool {
         let told = self.told.get_or_insert_default();
+        let unheard_at = told.unheard_at;
         let news = told.take(lines);
         let extended_to = told.extended_to;
+        if told.unheard_at != unheard_at {
+            // The answer died with the one who was asked.
+            self.hearing = Hearing::default();
+        }
         match &mut self.state {
             State::Stopping(stopping) => {
                 // What it said before the stop was about something else.
@@ -181,21 +217,36 @@ impl Live {
         }
     }
 
-    /// Words of it may be lost.
-    pub(super) fn unheard(&mut self, now: BootTime) -> bool {
-        self.told.get_or_insert_default().unheard_at = Some(now);
+    /// What it has said is asked for.
+    pub(super) fn begin_hear(&mut self, now: BootTime) -> bool {
+        self.hearing.asked_at = Some(now);
         true
     }
 
-    /// When it said last that it is ready, if it is to say so.
-    pub(super) fn ready_since(&self, notify: Option<Notify>) -> Option<BootTime> {
-        notify?;
-        self.told.as_ref()?.ready_at
+    /// All that it said before it was asked for is known.
+    pub(super) fn heard(&mut self) -> bool {
+        let asked_at = self.hearing.asked_at;
+        std::mem::replace(&mut self.hearing.heard_until, asked_at) != asked_at
+    }
+
+    /// Nothing that it said before `due` is missing.
+    pub(super) fn is_heard_since(&self, due: BootTime) -> bool {
+        self.hearing.heard_until.is_some_and(|until| until >= due)
+    }
+
+    /// That is to be asked for.
+    pub(super) fn is_to_be_heard(&self, due: BootTime) -> bool {
+        self.hearing.asked_at.is_none_or(|asked| asked < due)
     }
 
     /// It said that it is ready.
     pub fn is_ready(&self) -> bool {
         self.told.as_ref().is_some_and(|told| told.ready_at.is_some())
+    }
+
+    /// Since when it is ready. To reload is no break.
+    pub(super) fn ready_since(&self) -> Option<BootTime> {
+        self.told.as_ref()?.ready_since
     }
 
     /// How it is by its own word, if it is to give one.
@@ -260,13 +311,11 @@ impl World<'_> {
         Some((heard.after(period), format!("watchdog: nothing heard for {}", show_duration(period))))
     }
 
-    /// When something about a generation that runs becomes due only because it said nothing.
-    pub(super) fn silence_due(&self, want: &Want, live: &Live) -> Option<BootTime> {
-        let reload = match live.reloading(want.unit.notify(), self.now) {
+    /// When a reload that a client asked for comes to an end by itself.
+    pub(super) fn reload_due(&self, want: &Want, live: &Live) -> Option<BootTime> {
+        match live.reloading(want.unit.notify(), self.now) {
             Reloading::Awaited(until) => Some(until),
             Reloading::Done | Reloading::Silent | Reloading::Late => None,
-        };
-        let silence = self.silence(&want.unit, live).map(|(due, _)| due).filter(|due| *due > self.now);
-        silence.into_iter().chain(reload).min()
+        }
     }
 }

@@ -18,7 +18,9 @@ impl World {
     /// These keys of `[process]`, and tables.
     fn new(text: &str) -> World {
         let unit = UnitName::new("web").unwrap();
-        let text = format!("bundle = \"/srv/x\"\n[process]\nnotify = \"systemd\"\n{text}\n");
+        let text = format!(
+            "bundle = \"/srv/x\"\n[process]\nnotify = \"systemd\"\n{text}\n[update]\nmin_healthy = \"0s\"\ndeadline = \"3650d\"\n"
+        );
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None };
         let desired = Desired { units: [(unit, want)].into() };
@@ -46,15 +48,27 @@ impl World {
     }
 
     fn plans(&mut self) -> Vec<String> {
+        self.prove();
         let now = self.time();
         let plan = reconcile(&self.desired, &self.observed, now.boot);
         plan.actions.iter().for_each(|action| assert!(self.observed.begin(action, now), "{action}"));
         plan.actions.iter().map(ToString::to_string).collect()
     }
 
+    /// That its text has done well is remembered, which is no matter here.
+    fn prove(&mut self) {
+        let now = self.time();
+        let plan = reconcile(&self.desired, &self.observed, now.boot);
+        let proofs = plan.actions.iter().filter(|action| matches!(action, Action::Prove { .. }));
+        proofs.for_each(|action| assert!(self.observed.begin(action, now), "{action}"));
+    }
+
     /// In milliseconds.
-    fn wakes_at(&self) -> Option<u64> {
-        reconcile(&self.desired, &self.observed, self.time().boot).wake_at.map(|at| at.0 / 1_000_000)
+    fn wakes_at(&mut self) -> Option<u64> {
+        self.prove();
+        let never = Duration::from_secs(3650 * 86_400).as_nanos();
+        let wake_at = reconcile(&self.desired, &self.observed, self.time().boot).wake_at;
+        wake_at.filter(|at| u128::from(at.0) < never).map(|at| at.0 / 1_000_000)
     }
 
     /// Health, and the words of `ps`.
@@ -75,7 +89,15 @@ impl World {
         self.now = due - 1;
         assert_eq!(self.plans(), [""; 0]);
         self.now = due;
+        self.confirms();
         assert_eq!(self.plans(), [format!("stop web.1: unhealthy: {why}")]);
+    }
+
+    /// The keeper is asked, and has heard nothing more.
+    fn confirms(&mut self) {
+        assert_eq!(self.plans(), ["hear web.1"]);
+        assert_eq!(self.plans(), [""; 0], "it is asked once");
+        assert!(self.record(Fact::Heard { id: id() }));
     }
 
     /// As the next supervisor reads it.
@@ -109,6 +131,8 @@ fn it_is_starting_until_it_says_otherwise_and_its_status_is_shown() {
     world.now = 6;
     world.says("READY=1\nERRNO=5");
     assert_eq!(world.is(), words("healthy", "errno 5"));
+    let old = Line { text: "STATUS=an old one".to_owned(), at: BootTime(0) };
+    assert!(!world.record(Fact::Notified { id: id(), lines: vec![old] }), "told late, it takes nothing back");
     world.says(&format!("STATUS={}", "ä".repeat(4000)));
     assert!(world.is().1.chars().count() < 300);
 }
@@ -121,9 +145,10 @@ fn a_start_that_is_never_ready_is_a_failure_unless_it_asks_for_time() {
     world.says("EXTEND_TIMEOUT_USEC=20000000");
     world.stops_at(100_000, "no READY=1 within 1m30s");
     let mut world = World::new("");
+    world.says("EXTEND_TIMEOUT_USEC=18446744073709551616\nEXTEND_TIMEOUT_USEC=-1");
+    assert_eq!(world.wakes_at(), Some(90_000), "no numbers that it could be");
     world.says("EXTEND_TIMEOUT_USEC=18446744073709551615");
     assert_eq!(world.wakes_at(), Some(3_600_000), "an hour at a time");
-    assert!(!world.says("EXTEND_TIMEOUT_USEC=18446744073709551616\nEXTEND_TIMEOUT_USEC=-1"));
     let mut oneshot = World::new("");
     let want = oneshot.desired.units.values_mut().next().unwrap();
     Arc::make_mut(&mut want.unit).kind = crate::unit::Kind::Oneshot;
@@ -146,10 +171,23 @@ fn a_watchdog_that_hears_nothing_restarts_it() {
     world.says("WATCHDOG_USEC=0");
     assert_eq!(world.wakes_at(), None);
     world.says("WATCHDOG=trigger");
+    world.confirms();
     assert_eq!(world.plans(), ["stop web.1: unhealthy: watchdog: it triggered it itself"]);
     let mut none = World::new("");
     none.says("READY=1\nWATCHDOG=1");
     assert_eq!(none.wakes_at(), None, "none was asked for");
+}
+
+#[test]
+fn a_word_that_is_on_its_way_is_waited_for() {
+    let mut world = World::new("watchdog = \"30s\"");
+    world.says("READY=1");
+    world.now = 30_500;
+    assert_eq!(world.plans(), ["hear web.1"]);
+    let at = BootTime(29_000 * 1_000_000);
+    world.record(Fact::Notified { id: id(), lines: vec![Line { text: "WATCHDOG=1".to_owned(), at }] });
+    world.record(Fact::Heard { id: id() });
+    world.stops_at(59_000, "watchdog: nothing heard for 30s");
 }
 
 #[test]
@@ -159,7 +197,7 @@ fn time_in_which_nobody_listened_is_no_silence() {
     world.now = 100_000;
     world.crash();
     assert_eq!(world.plans(), [""; 0], "the last word that this supervisor knows of is old");
-    assert_eq!((world.wakes_at(), world.is().0.as_str()), (Some(130_000), "healthy"));
+    assert_eq!((world.wakes_at(), world.is().0), (Some(130_000), "healthy".to_owned()));
     // What the keeper heard meanwhile.
     let at = BootTime(99_000 * 1_000_000);
     world.record(Fact::Notified { id: id(), lines: vec![Line { text: "WATCHDOG=1".to_owned(), at }] });
@@ -175,8 +213,10 @@ fn time_in_which_nobody_listened_is_no_silence() {
 fn where_words_may_be_lost_none_is_missed() {
     let mut world = World::new("watchdog = \"30s\"");
     world.now = 10;
-    assert!(world.record(Fact::Unheard { id: id() }));
+    let unheard = Line::unheard(world.time().boot);
+    assert!(world.record(Fact::Notified { id: id(), lines: vec![unheard] }));
     assert_eq!(world.wakes_at(), None, "it may have said READY=1");
+    assert_eq!(world.is(), words("starting", "no READY=1 heard since the keeper died"));
     world.says("READY=1");
     assert_eq!(world.wakes_at(), None);
     world.now = 20;
@@ -286,4 +326,24 @@ fn a_record_of_a_supervisor_that_knew_no_words_still_reads() {
     let some: Told = serde_json::from_str("{}").unwrap();
     assert_eq!(some, Told::default());
     assert_eq!(Duration::ZERO, BootTime::default().since(world.observed.awake_since));
+}
+
+#[test]
+fn it_does_well_since_it_first_said_so() {
+    let mut world = World::new("");
+    let well_since = |world: &World| {
+        let (name, want) = world.desired.units.first_key_value().unwrap();
+        let live = world.observed.unit(name).unwrap().live.as_ref().unwrap();
+        live.well_since(want.unit.health.as_deref()).map(|at| at.0 / 1_000_000)
+    };
+    assert_eq!(well_since(&world), None);
+    world.now = 5;
+    world.says("READY=1");
+    for text in ["RELOADING=1", "READY=1"] {
+        world.now += 1;
+        world.says(text);
+        assert_eq!(well_since(&world), Some(5), "to reload is no break");
+    }
+    world.says("STOPPING=1");
+    assert_eq!(well_since(&world), None);
 }

@@ -53,7 +53,7 @@ impl World<'_> {
             (State::Starting | State::Running { .. } | State::Ended(_), _) => {
                 let until = live.run.begun.after(update.deadline);
                 let complaint = || {
-                    let (check, said) = live.complaint(health?)?;
+                    let Some((check, said)) = live.complaint(health?) else { return live.told_words(health?.notify) };
                     Some(said.map_or(format!("{} has not passed", check.word()), |said| {
                         format!("{} does not pass: {said}", check.word())
                     }))

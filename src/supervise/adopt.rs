@@ -21,12 +21,13 @@ use std::os::fd::AsFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::clock;
 use super::fifo;
 use super::hands::{Handle, Hands, Watched, host_pid, is_alive};
 use super::mail::{Inventory, Mail};
 use super::notify;
 use crate::keeper::{self, Kind};
-use crate::plan::{Fact, Run};
+use crate::plan::{Fact, Line, Run};
 use crate::runtime::cgroup::ContainerCgroup;
 use crate::unit::ContainerId;
 use rustix::event::epoll::EventFlags;
@@ -88,10 +89,6 @@ impl Hands {
         let fifos = fifo::reopen(&self.places.containers, id);
         let (out, err) = fifos.as_ref().map_or((None, None), |(out, err)| (Some(out.as_fd()), Some(err.as_fd())));
         let notify = handle.notify.as_ref().map(AsFd::as_fd);
-        if notify.is_some() {
-            // What the dead keeper had read and not told is lost.
-            let _ = self.post.send(Mail::Fact(Fact::Unheard { id: id.clone() }));
-        }
         let held = [out, err, None, notify];
         let asked = self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, pid, pidfd, &held);
         self.ask(asked);
@@ -169,10 +166,10 @@ impl Hands {
         (handle.pid, handle.pidfd, handle.foreign) = (pid, Some(pidfd), Some(watched));
         (handle.executed, handle.announced) = (true, true);
         // No keeper reads it, so nobody does: better that it finds no socket than that it waits for a reader.
-        let unheard = handle.notify.take().is_some();
+        let deaf = handle.notify.take().is_some();
         self.fact(Fact::Adopted { id: id.clone(), pid: host_pid(pid), run: Box::new(run.clone()) });
-        if unheard {
-            self.fact(Fact::Unheard { id: id.clone() });
+        if deaf {
+            self.fact(Fact::Notified { id: id.clone(), lines: vec![Line::unheard(clock::now().boot)] });
         }
         true
     }

@@ -77,6 +77,15 @@ impl Hands {
         }
     }
 
+    pub(super) fn hear(&mut self, id: ContainerId) {
+        let Some(handle) = self.handles.get(&id) else { return };
+        match handle.foreign {
+            // No keeper listens to it.
+            Some(_) => self.fact(Fact::Heard { id }),
+            None => self.ask(self.keeper.hear(&id.to_string())),
+        }
+    }
+
     pub(super) fn probe(&mut self, job: ProbeJob) {
         let id = job.id.clone();
         if let Err(text) = self.try_probe(job) {

@@ -56,6 +56,8 @@ pub enum Job {
     Signal(ContainerId, Signal),
     /// Tell it to reload.
     Reload(Box<ReloadJob>),
+    /// Ask the keeper for what it said last.
+    Hear(ContainerId),
     /// Ask it whether it is well.
     Probe(Box<ProbeJob>),
     /// Ask it nothing more.
@@ -289,6 +291,7 @@ impl Hands {
             Job::Kill(id) => self.kill(id),
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
+            Job::Hear(id) => self.hear(id),
             Job::Probe(job) => self.probe(*job),
             Job::ProbeNothing(id) => self.probe_nothing(id),
             Job::EndProbe(token) => self.sessions.end_probe(token),
@@ -475,7 +478,7 @@ impl Hands {
                 self.sessions.child(child, &self.keeper, &self.post)
             }
             keeper::Event::Child(child) => self.child(child),
-            keeper::Event::Said { id, lines } => self.said(&id, lines),
+            keeper::Event::Said { id, lines, answers } => self.said(&id, lines, answers),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
             keeper::Event::Held { name, .. } => {
                 tracing::warn!("the keeper holds {name}, which this version does not know")
@@ -522,10 +525,18 @@ impl Hands {
         }
     }
 
-    fn said(&self, id: &str, lines: Vec<keeper::Line>) {
+    fn said(&mut self, id: &str, lines: Vec<keeper::Line>, answers: bool) {
         let Some(id) = ContainerId::parse(id) else { return };
         let line = |line: keeper::Line| Line { text: line.text, at: BootTime(line.at_ns) };
-        self.fact(Fact::Notified { id, lines: lines.into_iter().map(line).collect() });
+        let lines = lines.into_iter().map(line).collect();
+        if let Some(inventory) = &mut self.inventory {
+            // The loop may know the container by this list alone.
+            return inventory.said.push((id, lines));
+        }
+        self.fact(Fact::Notified { id: id.clone(), lines });
+        if answers {
+            self.fact(Fact::Heard { id });
+        }
     }
 
     /// It is a zombie until it is acknowledged, so its pid is still its own.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::control;
 use crate::keeper;
-use crate::plan::{Fact, HostPid, Run};
+use crate::plan::{Fact, HostPid, Line, Run};
 use crate::unit::ContainerId;
 use crate::watch;
 
@@ -44,6 +44,8 @@ pub struct Inventory {
     pub running: Vec<(ContainerId, HostPid, Run)>,
     /// Every container the keeper has a record of, ended ones included.
     pub known: BTreeSet<ContainerId>,
+    /// What containers have said over their notify sockets.
+    pub said: Vec<(ContainerId, Vec<Line>)>,
     /// Children of a dead keeper that belong to a container's cgroup: start time and pid of the eldest.
     pub orphans: BTreeMap<ContainerId, (u64, i32)>,
     /// Cgroups under our root that are no container's that the keeper knows.

@@ -58,11 +58,7 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         // Told when it comes to a verdict: `checked`.
         Fact::Probed { .. } => return None,
         // And this when it is the first time that it is ready: `ready`.
-        Fact::Notified { .. } | Fact::Awake => return None,
-        Fact::Unheard { id } => {
-            let text = format!("the keeper that listened to {id} died: what it said last may be lost");
-            event(Some(&id.unit), "unheard", text, None)
-        }
+        Fact::Notified { .. } | Fact::Heard { .. } | Fact::Awake => return None,
         Fact::Found { .. } | Fact::Booted { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
@@ -88,6 +84,7 @@ pub fn action(action: &Action) -> Option<Event> {
         | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }
+        | Action::Hear { .. }
         | Action::Probe { .. }
         | Action::Update { .. }
         | Action::Clear { .. }

@@ -4,7 +4,7 @@
 //! who can reach it is a matter of the directories, of which the host's are closed (0700) and the container sees the last one alone, read-only.
 //!
 //! A socket cannot be opened again by its name as a FIFO can. One that died with keeper and supervisor is replaced by another of the same
-//! name, which the next message finds; what was in the queue of the old one is lost, and that is told ([`Fact::Unheard`](crate::plan::Fact)).
+//! name, which the next message finds; what was in the queue of the old one is lost, and the keeper that is given the new one says so.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -275,11 +275,14 @@ impl Supervisor {
 
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { running, known, orphans, cgroups, stats } = inventory;
+        let Inventory { running, known, said, orphans, cgroups, stats } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
+        }
+        for (id, lines) in said {
+            self.record(&Fact::Notified { id, lines });
         }
         let live: Vec<&Live> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).collect();
         for live in live.iter().filter(|live| !known.contains(&live.id)) {
@@ -381,6 +384,7 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
+            Action::Hear { id } => Some(Job::Hear(id)),
             Action::Probe { id, probing } => {
                 let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
                 let good = self.catalogue.in_force(&id.unit)?;

@@ -52,6 +52,9 @@ pub(crate) fn reserved_target(target: &str) -> Option<&'static str> {
     if target == "/sys" || under("/sys/fs/cgroup") {
         return Some("the container has its own, read-only");
     }
+    if under(super::NOTIFY_DIR) {
+        return Some("there is the socket of `notify`");
+    }
     if target == "/dev" || under("/dev/pts") {
         return Some("the container has its own; a single node comes with [[device]]");
     }
@@ -88,7 +91,17 @@ mod tests {
 
     #[test]
     fn the_containers_own_mounts_are_reserved() {
-        for target in ["/", "/proc", "/proc/sys", "/sys", "/sys/fs/cgroup/x", "/dev", "/dev/pts"] {
+        for target in [
+            "/",
+            "/proc",
+            "/proc/sys",
+            "/sys",
+            "/sys/fs/cgroup/x",
+            "/dev",
+            "/dev/moored",
+            "/dev/moored/notify",
+            "/dev/pts",
+        ] {
             assert!(reserved_target(target).is_some(), "{target}");
         }
         for target in ["/process", "/dev/shm", "/dev/log", "/sys/kernel/debug", "/tmp", "/data"] {

@@ -196,6 +196,30 @@ fn mounts_come_parents_first_and_recursively_read_only() {
 }
 
 #[test]
+fn who_tells_by_itself_is_told_where_and_how_often() {
+    let found = |text: &SpecText| {
+        let env = at(text, "/process/env").as_array().cloned().unwrap_or_default();
+        let ours = |entry: &Value| {
+            Some(entry.as_str()?.to_owned()).filter(|e| e.starts_with("NOTIFY_") || e.starts_with("WATCHDOG_"))
+        };
+        env.iter().filter_map(ours).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&rootfs("")), [""; 0]);
+    assert_eq!(found(&rootfs("process.notify = \"systemd\"")), ["NOTIFY_SOCKET=/dev/moored/notify"]);
+    let watched = "process.notify = \"systemd\"\nprocess.watchdog = \"1s\"\n";
+    let all = ["NOTIFY_SOCKET=/dev/moored/notify", "WATCHDOG_USEC=1000000", "WATCHDOG_PID=1"];
+    assert_eq!(found(&rootfs(watched)), all);
+    assert_eq!(found(&bundle(watched)), all);
+    // Behind the tiny init it is the second process; where pids are the host's, nobody knows.
+    assert_eq!(found(&rootfs(&format!("{watched}process.init = true")))[2], "WATCHDOG_PID=2");
+    let shared = format!("{watched}oci.linux.namespaces = [{{ type = \"mount\" }}]");
+    assert_eq!(found(&bundle(&shared)), all[..2]);
+    // What the file says stands.
+    let own = format!("{watched}process.env = {{ WATCHDOG_PID = 7 }}");
+    assert_eq!(found(&rootfs(&own)), ["WATCHDOG_PID=7", all[0], all[1]]);
+}
+
+#[test]
 fn users_that_are_not_two_numbers_are_looked_up_at_start() {
     for (user, uid, gid, lookup) in [
         ("1000:1000", 1000, 1000, None),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use moored::plan::{BootTime, Exit, Fact, HostPid, Outcome, Run, Want};
+use moored::plan::{BootTime, Exit, Fact, HostPid, Line, Outcome, Run, Want};
 use moored::unit::{ContainerId, UnitName};
 
 use super::rng::Rng;
@@ -15,6 +15,10 @@ pub struct Host {
     pub keeper_since: BootTime,
     /// Nothing goes wrong any more.
     pub calm: bool,
+    /// Those whose word, or silence, is a reason to stop them.
+    pub sick: Vec<ContainerId>,
+    /// Those that said that they are ready.
+    pub ready: Vec<ContainerId>,
 }
 
 /// One generation, from its cgroup being made to its being removed.
@@ -27,6 +31,11 @@ pub struct Container {
     /// When its cgroup becomes empty after its end; `None` while something in it has to be killed first.
     pub empty_at: Option<BootTime>,
     pub drained_at: BootTime,
+    /// What the keeper has heard of it, and what it says next.
+    pub said: Vec<Line>,
+    next_word: Option<(BootTime, &'static str)>,
+    /// It has said that it is ready, whoever remembers.
+    is_ready: bool,
     temper: Temper,
 }
 
@@ -81,7 +90,9 @@ impl Host {
     pub fn make_cgroup(&mut self, rng: &mut Rng, id: &ContainerId, want: Want, run: Run) {
         let temper = if self.calm { Temper::calm() } else { Temper::random(rng) };
         let (stage, drained_at) = (Stage::Made, BootTime(0));
-        let container = Container { want, run, stage, kept: false, empty_at: None, drained_at, temper };
+        let (said, next_word, is_ready) = (Vec::new(), None, false);
+        let container =
+            Container { want, run, stage, kept: false, empty_at: None, drained_at, said, next_word, is_ready, temper };
         self.containers.insert(id.clone(), container);
     }
 
@@ -110,7 +121,18 @@ impl Host {
     pub fn advance(&mut self, rng: &mut Rng, now: BootTime) -> Vec<Fact> {
         let calm = self.calm;
         let due = self.containers.iter_mut().filter(|(_, container)| container.next_at().is_some_and(|at| at <= now));
-        due.filter_map(|(id, container)| container.advance(rng, id, now, calm)).collect()
+        let news: Vec<Fact> = due.filter_map(|(id, container)| container.advance(rng, id, now, calm)).collect();
+        for (id, container) in &self.containers {
+            let says = |text: &str| container.said.iter().any(|line| line.text == text);
+            let is_mute = container.tells() && !container.is_ready && container.next_word.is_none();
+            if says("STOPPING=1") || says("WATCHDOG=trigger") || is_mute {
+                self.sick.push(id.clone());
+            }
+            if says("READY=1") {
+                self.ready.push(id.clone());
+            }
+        }
+        news
     }
 
     /// What the keeper says of `id` when asked.
@@ -129,6 +151,8 @@ impl Host {
                 *forgotten |= container.kept;
                 container.kept = false;
             }
+            container.said.clear();
+            container.said.extend(container.tells().then(|| Line::unheard(now)));
         }
     }
 
@@ -196,8 +220,16 @@ impl Host {
             container.temper = Temper::calm();
             if let Stage::Alive { exit } = &mut container.stage {
                 *exit = None;
+                let is_awaited = container.tells() && !container.is_ready;
+                container.next_word = is_awaited.then_some((BootTime(0), "READY=1"));
             }
         }
+    }
+
+    /// What the keeper has heard, oldest first.
+    pub fn heard(&self, id: &ContainerId) -> Option<Fact> {
+        let lines = self.containers.get(id)?.said.clone();
+        Some(Fact::Notified { id: id.clone(), lines })
     }
 
     /// The program of `unit` ends now, in some way.
@@ -216,9 +248,30 @@ impl Container {
         match &self.stage {
             Stage::Made => None,
             Stage::Setup { until, .. } => Some(*until),
-            Stage::Alive { exit } => exit.as_ref().map(|(at, ..)| *at),
+            Stage::Alive { exit } => exit.as_ref().map(|(at, ..)| *at).into_iter().chain(self.next_word_at()).min(),
             Stage::Dead { .. } => None,
         }
+    }
+
+    fn tells(&self) -> bool {
+        self.want.unit.notify().is_some()
+    }
+
+    fn next_word_at(&self) -> Option<BootTime> {
+        self.next_word.map(|(at, _)| at)
+    }
+
+    /// It says what it was to say next, and thinks of something else.
+    fn speak(&mut self, rng: &mut Rng, id: &ContainerId, now: BootTime, calm: bool) -> Option<Fact> {
+        let (_, word) = self.next_word.take()?;
+        self.is_ready |= word == "READY=1";
+        self.said.retain(|line| line.text != word);
+        self.said.push(Line { text: word.to_owned(), at: now });
+        if !calm && rng.chance(70) {
+            let words = ["READY=1", "RELOADING=1", "READY=1", "STATUS=well", "STOPPING=1", "WATCHDOG=trigger"];
+            self.next_word = Some((now.after(millis(1 + rng.below(20_000))), *rng.pick(&words)));
+        }
+        Some(Fact::Notified { id: id.clone(), lines: self.said.clone() })
     }
 
     fn advance(&mut self, rng: &mut Rng, id: &ContainerId, now: BootTime, calm: bool) -> Option<Fact> {
@@ -229,7 +282,12 @@ impl Container {
                 let exits = !calm && rng.chance(60);
                 let exit = exits.then(|| (now.after(millis(rng.below(4000))), random_exit(rng), rng.chance(5)));
                 self.stage = Stage::Alive { exit };
+                if self.tells() && (calm || rng.chance(85)) {
+                    let after = if calm { 0 } else { rng.below(3000) };
+                    self.next_word = Some((now.after(millis(after)), "READY=1"));
+                }
             }
+            Stage::Alive { exit } if exit.is_none_or(|(at, ..)| at > now) => return self.speak(rng, id, now, calm),
             Stage::Alive { exit } => {
                 let (_, exit, oom) = (*exit)?;
                 self.end(Outcome::Exited { exit, oom }, now);

@@ -93,7 +93,13 @@ impl History {
             let pool = (0..TEXTS).map(|version| sample::random(&mut rng, name, number(version), &names)).collect();
             texts.insert(name.clone(), pool);
         }
-        let host = Host { containers: BTreeMap::new(), keeper_since: BootTime(1), calm: false };
+        let host = Host {
+            containers: BTreeMap::new(),
+            keeper_since: BootTime(1),
+            calm: false,
+            sick: Vec::new(),
+            ready: Vec::new(),
+        };
         let (files, disk, oracle) = (BTreeMap::new(), Disk::default(), Oracle::default());
         let (trace, now) = (traced.then(Vec::new), BootTime(1_000_000_000));
         History { rng, now, names, texts, files, host, disk, oracle, supervisor: None, trace, bug, mounted: false }
@@ -268,6 +274,8 @@ impl History {
     fn settle(&mut self) -> Result<(), String> {
         let news = self.host.advance(&mut self.rng, self.now);
         self.oracle.ended(&self.host);
+        self.oracle.sick.extend(self.host.sick.drain(..));
+        self.oracle.well.extend(self.host.ready.drain(..).map(|id| id.unit));
         let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
         let mut out = outside!(self);
         news.into_iter().for_each(|fact| supervisor.post(&mut out, fact));
@@ -408,29 +416,33 @@ fn ten_thousand_histories_break_no_invariant() {
 /// A planted bug shows within so many histories.
 const BITES_WITHIN: u64 = 200;
 
-/// The planted bug is caught, by the invariant that it breaks.
-fn assert_caught(bug: Bug, invariant: &str) {
+/// The planted bug is caught, by an invariant that it breaks.
+fn assert_caught(bug: Bug, invariants: &[&str]) {
     let (seed, words) = first_failure(BITES_WITHIN, bug).expect("a planted bug is caught");
     println!("{bug:?} is caught at seed {seed}: {words}");
-    assert!(words.starts_with(invariant), "{bug:?} is caught by another check: {words}");
+    assert!(
+        invariants.iter().any(|invariant| words.starts_with(invariant)),
+        "{bug:?} is caught by another check: {words}"
+    );
 }
 
 #[test]
 fn a_start_beside_the_old_cgroup_is_caught() {
-    assert_caught(Bug::StartBesideOld, "1:");
+    assert_caught(Bug::StartBesideOld, &["1:"]);
 }
 
 #[test]
 fn a_backoff_forgotten_in_a_crash_is_caught() {
-    assert_caught(Bug::BackoffForgotten, "5:");
+    // Or by a unit that had given up, and starts after a crash.
+    assert_caught(Bug::BackoffForgotten, &["5:", "12:"]);
 }
 
 #[test]
 fn a_last_good_text_lost_in_a_crash_is_caught() {
-    assert_caught(Bug::LastGoodLost, "4/12:");
+    assert_caught(Bug::LastGoodLost, &["4/12:"]);
 }
 
 #[test]
 fn dependencies_that_are_not_read_are_caught() {
-    assert_caught(Bug::DependenciesForgotten, "order:");
+    assert_caught(Bug::DependenciesForgotten, &["order:"]);
 }

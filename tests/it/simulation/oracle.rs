@@ -299,6 +299,10 @@ impl Oracle {
         let (at, outcome, fingerprint) = (record.at, record.outcome.clone(), record.fingerprint);
         let end = End { at, ran_for: record.ran_for, outcome, fingerprint, forgotten: true };
         self.ended.insert(record.id.clone(), end);
+        if record.stopped.is_some() {
+            // Of what never was nothing was touched.
+            self.excused.insert(record.id.clone());
+        }
         let enabled = self.begun.get(&record.id).is_some_and(|begun| begun.enabled);
         let truth = self.truth(&record.id.unit);
         truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use moored::plan::Want;
 use moored::unit::{
-    Check, Condition, Dependency, Fingerprint, From, Health, Kind, Log, Need, Network, OnBad, OnLimit, OnLoss, Probe,
-    Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName, Update,
+    Check, Condition, Dependency, Fingerprint, From, Health, Kind, Log, Need, Network, Notify, OnBad, OnLimit, OnLoss,
+    Probe, Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
+    Update,
 };
 
 use super::rng::Rng;
@@ -90,6 +91,11 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
             notify: None,
         };
         unit.health = Some(Arc::new(health));
+    }
+    if rng.chance(30) {
+        let health = unit.health.as_deref().cloned().unwrap_or_default();
+        // No watchdog: a world in which somebody says again and again that he is alive does not come to rest.
+        unit.health = Some(Arc::new(Health { notify: Some(Notify { watchdog: None }), ..health }));
     }
     unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
     unit.update.min_healthy = Duration::from_millis(*rng.pick(&[0, 1000, 5000]));

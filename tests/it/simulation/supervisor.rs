@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use moored::plan::{
     Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Probed, Probing, Run, Seen, State, WallTime,
@@ -66,6 +67,9 @@ impl From<String> for Stop {
     }
 }
 
+/// It wakes up so much too late only after the host slept.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// More rounds at one moment than this is a busy loop.
 const ROUNDS_MAX: usize = 50;
 
@@ -111,6 +115,10 @@ impl Supervisor {
         let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
         let news: Vec<Fact> = lives.filter_map(|live| look(out.host, &live.id, &live.run)).collect();
         news.into_iter().for_each(|fact| self.post(out, fact));
+        self.observed.record(&Fact::Awake, out.both());
+        let heard = out.host.containers.iter().filter(|(_, found)| !found.said.is_empty());
+        let heard: Vec<Fact> = heard.filter_map(|(id, _)| out.host.heard(id)).collect();
+        heard.into_iter().for_each(|fact| self.post(out, fact));
     }
 
     /// What is on disk now becomes desired; a file that is not valid counts as its last good text.
@@ -180,6 +188,9 @@ impl Supervisor {
 
     /// Everything that there is to do at this moment.
     pub fn run(&mut self, out: &mut Outside) -> Result<(), Stop> {
+        if self.wake_at.is_some_and(|at| out.now.since(at) > AWAY) {
+            self.observed.record(&Fact::Awake, out.both());
+        }
         for _ in 0..ROUNDS_MAX {
             self.look_at_ended(out);
             self.read_mail(out);
@@ -260,7 +271,7 @@ impl Supervisor {
                 out.oracle.on_begin(id, begun);
             }
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id),
-            Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } => {}
+            Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
@@ -306,6 +317,12 @@ impl Supervisor {
             }
             Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
+            Action::Hear { id } => {
+                // In this order, as all that the keeper says.
+                let at = out.now.after(millis(out.rng.below(300)));
+                let heard = out.host.heard(id).into_iter().chain([Fact::Heard { id: id.clone() }]);
+                self.mail.extend(heard.map(|fact| (at, fact)));
+            }
             Action::Prove { unit, .. } => {
                 out.disk.earlier.remove(unit);
                 let wants = [out.disk.good.get_mut(unit), self.desired.units.get_mut(unit)];
@@ -430,7 +447,7 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
         // It has results, or none.
-        Action::Probe { .. } => return None,
+        Action::Probe { .. } | Action::Hear { .. } => return None,
         Action::Prove { .. } | Action::RollBack { .. } => return None,
         // Marks, which are made.
         Action::Rely { .. } | Action::Raise { .. } => return None,
