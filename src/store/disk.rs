@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
 use super::run::{file_name, load_records, read_number};
-use super::state::{Good, Loaded, StopMark, Work};
+use super::state::{BadText, Good, Loaded, StopMark, Work};
 use super::{Note, StoreError, fnv128, history};
 use crate::unit::{LayerKind, LayerText, UnitName};
 
@@ -55,6 +55,10 @@ struct Index {
     source: PathText,
     directory: (u64, u64),
     since_ms: u64,
+    #[serde(default)]
+    earlier: Option<Box<Index>>,
+    #[serde(default)]
+    bad: Option<BadText>,
     /// Older versions know none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     layers: Vec<IndexLayer>,
@@ -195,6 +199,18 @@ impl Disk {
     }
 
     fn keep(&mut self, unit: &UnitName, good: &Good) -> Result<(), StoreError> {
+        let index = self.write_contents(good)?;
+        if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
+            // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
+            let _ = self.release(Some(index));
+            return Err(error);
+        }
+        let before = self.index.insert(unit.clone(), index);
+        self.release(before)
+    }
+
+    /// What an index is to name, and the index.
+    fn write_contents(&mut self, good: &Good) -> Result<Index, StoreError> {
         let index = Index {
             text: content_name(good.text.as_bytes()),
             config: good.config.as_deref().map(content_name),
@@ -203,6 +219,8 @@ impl Disk {
             source: PathText::of(&good.source),
             directory: good.directory,
             since_ms: good.since_ms,
+            earlier: good.earlier.as_ref().map(|earlier| self.write_contents(earlier)).transpose()?.map(Box::new),
+            bad: good.bad.clone(),
             layers: good.layers.iter().map(IndexLayer::of).collect(),
         };
         self.write_content(&index.text, good.text.as_bytes())?;
@@ -212,13 +230,7 @@ impl Disk {
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
         }
-        if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
-            // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
-            let _ = self.release(Some(index));
-            return Err(error);
-        }
-        let before = self.index.insert(unit.clone(), index);
-        self.release(before)
+        Ok(index)
     }
 
     fn forget(&mut self, unit: &UnitName) -> Result<(), StoreError> {
@@ -267,6 +279,11 @@ impl Disk {
 
 impl Index {
     fn names(&self) -> impl Iterator<Item = &str> {
+        let all = [Some(self), self.earlier.as_deref()];
+        all.into_iter().flatten().flat_map(Index::own_names)
+    }
+
+    fn own_names(&self) -> impl Iterator<Item = &str> {
         let layers = self.layers.iter().map(|layer| layer.text.as_str());
         std::iter::once(self.text.as_str()).chain(self.config.as_deref()).chain(layers)
     }
@@ -304,7 +321,10 @@ impl Dirs {
         }
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
         let (source, directory) = (index.source.clone().into_path(), index.directory);
-        Ok(Some(Good { text, layers, config, path, resolved, source, directory, since_ms: index.since_ms }))
+        // Without the earlier one there is none to go back to.
+        let earlier = index.earlier.as_deref().map(|earlier| self.good_of(earlier, notes)).transpose()?.flatten();
+        let (since_ms, earlier, bad) = (index.since_ms, earlier.map(Box::new), index.bad.clone());
+        Ok(Some(Good { text, layers, config, path, resolved, source, directory, since_ms, earlier, bad }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

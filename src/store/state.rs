@@ -82,6 +82,23 @@ pub struct Good {
     pub directory: (u64, u64),
     /// Since when it is in force, in ms since 1970.
     pub since_ms: u64,
+    /// The text to go back to if this one turns out to be bad.
+    pub earlier: Option<Box<Good>>,
+    /// A text that was left because it was bad.
+    pub bad: Option<BadText>,
+}
+
+/// A text that is not to be taken again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadText {
+    /// The unit file's text and all that was merged with it.
+    pub texts: String,
+    /// Of the unit and its source.
+    pub fingerprint: [u8; 16],
+    /// What was bad.
+    pub why: String,
+    /// When it was left, in ms since 1970.
+    pub at_ms: u64,
 }
 
 /// Why a unit is stopped by hand.

@@ -56,6 +56,8 @@ fn good(text: &str, config: Option<&str>) -> Good {
         source: "/srv/web-2".into(),
         directory: (1, 2),
         since_ms: 7,
+        earlier: None,
+        bad: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! | nothing read yet | remembered from an earlier run | the last good text |
 //! | a text whose source is being looked at | it parsed | what was before |
 //! | a good text | text, source and config.json are valid together | this text |
+//! | a text that was rolled back | it is the one that [`trial`] marked | the earlier one |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
 //! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing |
 //! | nothing | the file was removed, from a directory that is the one it always was | nothing |
@@ -27,6 +28,7 @@ mod merge;
 #[cfg(test)]
 mod tests;
 mod text;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ use directories::DirectoryView;
 use layers::DropIns;
 pub use text::recall;
 use text::{NoText, OnDisk, Read, Text, Verdict, judge};
+pub use trial::{Bad, Trial};
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
 use crate::unit::{Condition, Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
@@ -75,6 +78,7 @@ struct Entry {
     /// Something of that changed: it is to be merged anew.
     stale: bool,
     in_force: Option<Arc<InForce>>,
+    trial: Trial,
     /// Why the newest text is not in force.
     errors: Vec<String>,
     /// The newest text waits for its source to be looked at.
@@ -127,10 +131,11 @@ impl Catalogue {
     }
 
     /// Puts a text in force that was in force in an earlier run; what is on disk decides later.
-    pub fn remember(&mut self, good: InForce) {
+    pub fn remember(&mut self, good: InForce, trial: Trial) {
         let name = good.unit.name.clone();
         self.remember_drop_ins(&good);
-        self.entries.entry(name.clone()).or_default().in_force = Some(Arc::new(good));
+        let entry = self.entries.entry(name.clone()).or_default();
+        (entry.in_force, entry.trial) = (Some(Arc::new(good)), trial);
         self.changes.insert(name);
     }
 
@@ -293,9 +298,10 @@ impl Catalogue {
     /// Brings `desired` up to date for these units.
     pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) {
         for name in changes {
-            match self.in_force(name) {
-                Some(good) => {
-                    let want = Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint };
+            let entry = self.entries.get(name);
+            match entry.and_then(|entry| Some((entry.in_force.as_ref()?, entry.on_trial()))) {
+                Some((good, trial)) => {
+                    let want = Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint, trial };
                     desired.units.insert(name.clone(), want);
                 }
                 None => drop(desired.units.remove(name)),
@@ -355,6 +361,9 @@ impl Catalogue {
         }
         if !entry.errors.is_empty() {
             return Some("the text on disk is not valid".to_owned());
+        }
+        if let Some(bad) = &entry.trial.bad {
+            return Some(format!("rolled back: {}; the text on disk is tried again when it changes", bad.why));
         }
         let braked = self.directories.values().any(|view| view.braked.contains(name));
         let missing = || entry.texts.is_empty().then(|| "its directory is missing or unreadable".to_owned());
@@ -424,6 +433,7 @@ impl Entry {
         match verdict {
             Verdict::Looking => false,
             Verdict::Masked => {
+                self.trial = Trial::default();
                 let had_errors = !std::mem::take(&mut self.errors).is_empty();
                 self.in_force.take().is_some() || had_errors
             }
@@ -432,7 +442,9 @@ impl Entry {
                 self.errors = errors;
                 changed
             }
+            Verdict::Good(new) if self.trial.is_bad(&new) => !std::mem::take(&mut self.errors).is_empty(),
             Verdict::Good(new) => {
+                let was_bad = self.trial.bad.take().is_some();
                 let had_errors = !std::mem::take(&mut self.errors).is_empty();
                 let since = match &self.in_force {
                     Some(old) if old.fingerprint == new.fingerprint => old.since,
@@ -441,10 +453,11 @@ impl Entry {
                 let new = InForce { directory, since, ..new };
                 let changed = self.in_force.as_deref() != Some(&new);
                 if changed {
+                    self.in_force.iter().for_each(|old| self.trial.left(old));
                     self.edited.extend(self.in_force.iter().flat_map(|old| layers::differing(old, &new)));
                     self.in_force = Some(Arc::new(new));
                 }
-                changed || had_errors
+                changed || had_errors || was_bad
             }
         }
     }

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::catalogue::InForce;
+use super::catalogue::{InForce, Trial};
 use super::narrate;
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
-use crate::store::{self, Generations, Good, Note, RunLock, RunStore, StateStore, StopMark, StoreError};
+use crate::store::{self, BadText, Generations, Good, Note, RunLock, RunStore, StateStore, StopMark, StoreError};
 use crate::unit::{LayerText, UnitName};
 use crate::watch::{self, Follow, Watch};
 
@@ -158,17 +158,15 @@ impl Files {
     }
 
     /// The text in force survives a reboot.
-    pub fn keep_good(&mut self, good: &InForce) {
-        let kept = Good {
-            text: good.text.to_string(),
-            layers: good.layers.clone(),
-            config: good.facts.config_json.clone(),
-            path: good.file.clone(),
-            resolved: good.resolved.clone(),
-            source: good.facts.resolved.clone(),
-            directory: (good.directory.device, good.directory.inode),
-            since_ms: good.since.0,
-        };
+    pub fn keep_good(&mut self, good: &InForce, trial: &Trial) {
+        let bad = trial.bad.as_ref().map(|bad| BadText {
+            texts: bad.texts.to_string(),
+            fingerprint: bad.fingerprint.0,
+            why: bad.why.clone(),
+            at_ms: bad.at.0,
+        });
+        let earlier = trial.earlier.as_deref().map(good_of).map(Box::new);
+        let kept = Good { earlier, bad, ..good_of(good) };
         self.stored.insert(good.unit.name.clone());
         self.state.keep_good(good.unit.name.clone(), kept);
     }
@@ -199,6 +197,21 @@ impl Files {
     /// It was lifted.
     pub fn drop_mark(&mut self, name: &UnitName) {
         self.state.clear_stop(name.clone());
+    }
+}
+
+fn good_of(text: &InForce) -> Good {
+    Good {
+        text: text.text.to_string(),
+        layers: text.layers.clone(),
+        config: text.facts.config_json.clone(),
+        path: text.file.clone(),
+        resolved: text.resolved.clone(),
+        source: text.facts.resolved.clone(),
+        directory: (text.directory.device, text.directory.inode),
+        since_ms: text.since.0,
+        earlier: None,
+        bad: None,
     }
 }
 

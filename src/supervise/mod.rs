@@ -30,6 +30,7 @@ pub mod log;
 mod mail;
 mod narrate;
 pub mod offline;
+mod probe;
 mod program;
 mod ps;
 mod report;
@@ -178,7 +179,7 @@ fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], good
             continue;
         }
         match catalogue::recall(&name, good, validate) {
-            Ok(good) => catalogue.remember(good),
+            Ok((good, trial)) => catalogue.remember(good, trial),
             Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),
         }
     }

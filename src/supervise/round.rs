@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::catalogue::{Catalogue, InForce};
+use super::catalogue::{Catalogue, InForce, Trial};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, LimitJob, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::waiters::{Waiter, Waiting};
@@ -24,7 +24,7 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, reconcile};
 use crate::sys::heap;
 use crate::unit::{ContainerId, UnitName, changes};
 
@@ -188,14 +188,27 @@ impl Supervisor {
 
     /// The same for a client.
     pub(super) fn record_by(&mut self, fact: &Fact, by: Option<&str>) {
+        let before = self.opinion(fact);
         if !self.note(fact) {
             return;
+        }
+        let after = self.opinion(fact).filter(|after| before.is_some_and(|before| before != *after));
+        if let (Some(opinion), Fact::Probed { id, check, .. }) = (after, fact) {
+            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()?.said(*check));
+            let event = narrate::checked(id, *check, said.filter(|_| opinion == Opinion::Failing));
+            self.tell(Event { generation: fact.generation(), ..event });
         }
         if let Some(event) = narrate::fact(fact) {
             let generation = fact.generation();
             let by = event.by.clone().or_else(|| by.map(str::to_owned));
             self.tell(Event { by, generation, ..event });
         }
+    }
+
+    /// What the results of the check amount to that this fact is about.
+    fn opinion(&self, fact: &Fact) -> Option<Opinion> {
+        let Fact::Probed { id, check, .. } = fact else { return None };
+        self.observed.unit(&id.unit)?.live.as_ref().filter(|live| live.id == *id).map(|live| live.opinion(*check))
     }
 
     /// `false`: it says nothing new.
@@ -352,6 +365,15 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
+            Action::Probe { id, probing } => {
+                let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
+                let good = self.catalogue.in_force(&id.unit)?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref());
+                let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
+                let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
+                Some(Job::Probe(Box::new(ProbeJob { id, health: probing.health, asked, unit, facts })))
+            }
             Action::Update { id, limits, .. } => {
                 let good = self.catalogue.in_force(&id.unit)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
@@ -360,6 +382,16 @@ impl Supervisor {
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
+            Action::Prove { unit, fingerprint } => {
+                self.catalogue.prove(&unit, fingerprint);
+                self.update_desired();
+                None
+            }
+            Action::RollBack { unit, fingerprint, why } => {
+                self.catalogue.roll_back(&unit, fingerprint, &why, clock::now().wall);
+                self.update_desired();
+                None
+            }
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });
@@ -391,6 +423,8 @@ impl Supervisor {
 
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
+        let proven = self.observed.unit(name).and_then(|seen| seen.proven);
+        self.catalogue.keep_earlier(name, proven);
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
@@ -400,6 +434,8 @@ impl Supervisor {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
+            // Why it is another one was told.
+            (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
@@ -432,7 +468,8 @@ impl Supervisor {
     /// A text that was read on disk is stored; the limits of the log are those in force in any case.
     fn keep(&mut self, good: &InForce, read: bool) {
         if read {
-            self.files.keep_good(good);
+            let none = Trial::default();
+            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
         }
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }

@@ -5,7 +5,10 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::mistakes::read;
-use super::{Layer, LayerKind, SourceFacts, UnitName, cat, compile, fingerprint, parse_from, parse_layers};
+use super::{
+    Effect, Layer, LayerKind, SourceFacts, Unit, UnitName, cat, changes, compile, container_fingerprint, fingerprint,
+    parse_from, parse_layers,
+};
 
 /// DESIGN section 7's example, with what this version refuses.
 const EXAMPLE: &str = include_str!("example.toml");
@@ -89,6 +92,46 @@ fn the_examples_without_or_with_twice_each_of_their_lines_are_answered() {
             check(&twice.join("\n"));
         }
     }
+}
+
+/// What a byte becomes; an empty one takes it out.
+const BYTES: [&[u8]; 7] = [b"", b"\0", b"\xff", b"\n", b"\"", b"#", b"9"];
+
+/// A unit that was made of one byte less or another one: the same value has the same fingerprints, another value another one, and what the
+/// container is made from differs only if the container's fingerprint does.
+#[test]
+fn each_byte_of_the_whole_example_is_the_same_or_another_meaning() {
+    let hidden = |mut spec: serde_json::Value| {
+        // What can change live is written into the cgroup, and not part of the container's identity.
+        let resources = spec.pointer_mut("/linux/resources").and_then(serde_json::Value::as_object_mut);
+        resources
+            .into_iter()
+            .for_each(|resources| resources.retain(|key, _| !["memory", "cpu", "pids"].contains(&key.as_str())));
+        spec
+    };
+    let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
+    let made_from = |unit: &Unit| compile(unit, &facts(unit)).map(|compiled| hidden(compiled.raw)).unwrap_or_default();
+    let prints = |unit: &Unit| (fingerprint(unit, &facts(unit)), container_fingerprint(unit, &facts(unit)));
+    let original = read(WHOLE).unwrap().unit;
+    let ((whole, container), spec) = (prints(&original), made_from(&original));
+    let (mut valid, mut same, mut live) = (0, 0, 0);
+    for at in 0..WHOLE.len() {
+        for byte in BYTES {
+            let mutant: Vec<u8> = [&WHOLE.as_bytes()[..at], byte, &WHOLE.as_bytes()[at + 1..]].concat();
+            let Ok(text) = std::str::from_utf8(&mutant) else { continue };
+            let Ok(unit) = read(text).map(|parsed| parsed.unit) else { continue };
+            let new = prints(&unit);
+            assert_eq!(unit == original, new.0 == whole, "byte {at} made {byte:?}");
+            assert!(made_from(&unit) == spec || new.1 != container, "byte {at} made {byte:?}");
+            let what = changes((&original, &facts(&original)), (&unit, &facts(&unit)));
+            let replaced = what.iter().any(|change| change.effect == Effect::Replace);
+            assert_eq!(replaced, new.1 != container, "byte {at} made {byte:?}");
+            valid += 1;
+            same += usize::from(unit == original);
+            live += usize::from(unit != original && !replaced);
+        }
+    }
+    assert!(same > 100 && live > 100 && valid - same - live > 100, "{valid} valid, {same} the same, {live} live");
 }
 
 /// Pieces that make TOML; random letters seldom do.

@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 14] = [
+const KEYS: [(&str, &[&str]); 17] = [
     (
         "",
         &[
@@ -19,6 +19,8 @@ const KEYS: [(&str, &[&str]); 14] = [
             "restart",
             "stop",
             "reload",
+            "health",
+            "update",
             "resources",
             "network",
             "mount",
@@ -35,6 +37,9 @@ const KEYS: [(&str, &[&str]); 14] = [
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
     ("reload", &["signal", "exec"]),
+    ("health", &["startup", "readiness", "liveness"]),
+    ("health.*", &["exec", "http", "tcp", "file", "max_age", "from", "interval", "timeout", "failures", "successes"]),
+    ("update", &["order", "min_healthy", "deadline", "on_bad"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
@@ -44,12 +49,14 @@ const KEYS: [(&str, &[&str]); 14] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "condition",
     "process",
     "restart",
     "stop",
     "reload",
+    "health",
+    "update",
     "resources",
     "network",
     "mount",
@@ -60,16 +67,14 @@ const TABLES: [&str; 12] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 18] = [
+const LATER: [(&str, &str, Option<&str>); 16] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "health", None),
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
-    ("", "update", None),
     ("process", "env_file", Some("use `env`")),
     ("process", "notify", None),
     ("process", "watchdog", None),
@@ -92,7 +97,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 99] = [
+const SYNONYMS: [(&str, Cure); 123] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -152,6 +157,30 @@ const SYNONYMS: [(&str, Cure); 99] = [
     ("stopgraceperiod", Key("stop", "timeout")),
     ("timeoutstopsec", Key("stop", "timeout")),
     ("execreload", Key("reload", "exec")),
+    ("healthcheck", Say("did you mean [health.liveness]?")),
+    ("livenessprobe", Say("did you mean [health.liveness]?")),
+    ("readinessprobe", Say("did you mean [health.readiness]?")),
+    ("startupprobe", Say("did you mean [health.startup]?")),
+    ("startperiod", Say("did you mean [health.startup]? The others begin when it has passed")),
+    ("initialdelayseconds", Say("did you mean [health.startup]? The others begin when it has passed")),
+    ("test", Key("health.*", "exec")),
+    ("httpget", Key("health.*", "http")),
+    ("url", Key("health.*", "http")),
+    ("tcpsocket", Key("health.*", "tcp")),
+    ("retries", Key("health.*", "failures")),
+    ("failurethreshold", Key("health.*", "failures")),
+    ("successthreshold", Key("health.*", "successes")),
+    ("periodseconds", Key("health.*", "interval")),
+    ("period", Key("health.*", "interval")),
+    ("timeoutseconds", Key("health.*", "timeout")),
+    ("updateconfig", Say("did you mean [update]?")),
+    ("deploy", Say("did you mean [update]?")),
+    ("autorevert", Key("update", "on_bad")),
+    ("failureaction", Key("update", "on_bad")),
+    ("minhealthytime", Key("update", "min_healthy")),
+    ("monitor", Key("update", "min_healthy")),
+    ("healthydeadline", Key("update", "deadline")),
+    ("progressdeadline", Key("update", "deadline")),
     ("memorylimit", Key("resources", "memory")),
     ("memlimit", Key("resources", "memory")),
     ("memorymax", Key("resources", "memory")),
@@ -247,6 +276,7 @@ pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
         "mount" | "device" => format!("[[{table}]]"),
+        "health.*" => "[health.readiness]".to_owned(),
         _ => format!("[{table}]"),
     }
 }
@@ -375,9 +405,9 @@ mod tests {
 
     #[test]
     fn what_is_designed_but_not_built_is_known() {
-        assert!(later("", "health").is_some());
+        assert!(later("", "socket").is_some());
         assert!(later("", "watchdog").is_some(), "also at another level");
-        assert!(later("process", "health").is_some());
+        assert!(later("process", "socket").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");
         assert!(later("", "args").is_none());

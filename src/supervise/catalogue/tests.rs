@@ -111,6 +111,8 @@ fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
             source: "/r".into(),
             directory: (0, 0),
             since_ms: 7,
+            earlier: None,
+            bad: None,
         }
     };
     let mut before = catalogue();
@@ -119,7 +121,8 @@ fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
     let good = remembered(&before);
 
     let mut it = catalogue();
-    it.remember(recall(&web(), good, valid).unwrap());
+    let (good, trial) = recall(&web(), good, valid).unwrap();
+    it.remember(good, trial);
     assert_eq!(force(&it), is("1", "one"));
     it.begin_batch();
     let names = [web()].into();

@@ -7,10 +7,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DirectoryId, InForce, Validate};
+use super::{Bad, DirectoryId, InForce, Trial, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
-use crate::unit::{Layer, LayerKind, LayerText, Place, SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{Fingerprint, Layer, LayerKind, LayerText, Place, SourceFacts, SpecError, Unit, UnitName};
 
 /// One file as it was last read.
 #[derive(Debug)]
@@ -83,8 +83,21 @@ impl InForce {
     }
 }
 
+/// What an earlier run had in force, with what it remembered of a trial.
+pub fn recall(name: &UnitName, mut good: Good, validate: Validate) -> Result<(InForce, Trial), Vec<String>> {
+    let bad = good.bad.take().map(|bad| Bad {
+        texts: bad.texts.into(),
+        fingerprint: Fingerprint(bad.fingerprint),
+        why: bad.why,
+        at: WallTime(bad.at_ms),
+    });
+    // One that is not valid any more is nothing to go back to.
+    let earlier = good.earlier.take().and_then(|earlier| recall_text(name, *earlier, validate).ok());
+    Ok((recall_text(name, good, validate)?, Trial::remembered(earlier, bad)))
+}
+
 /// Texts that an earlier run found good, with the source as it was then.
-pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
+fn recall_text(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
     let read = Read { text: good.text.into(), resolved: good.resolved };
     let text = parse(name, &good.path, read, good.layers)?;
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });

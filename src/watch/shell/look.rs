@@ -59,7 +59,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
-    /// Directories first: what a file's absence means depends on its directory.
+    /// Directories first: what a file's absence means depends on its directory. Then the files of earlier directories before those of later
+    /// ones: what a file uncovers when it goes must have been looked at by then, or a text that is gone too would count.
     fn look_at(&mut self, due: &[Key]) {
         let mut open: HashMap<usize, Option<OpenDir>> = HashMap::new();
         for key in due {
@@ -74,7 +75,12 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 Some(true) | None => self.look_at_dir(index),
             });
         }
-        for &key in due {
+        let mut due = due.to_vec();
+        due.sort_by_key(|key| match self.items.get(key) {
+            Some(Item::Unit { dir, .. }) => Some(*dir),
+            Some(Item::Dir(_) | Item::Follow { .. }) | None => None,
+        });
+        for key in due {
             match self.items.get(&key) {
                 Some(Item::Unit { dir, name, .. }) => {
                     let (index, name) = (*dir, name.clone());
