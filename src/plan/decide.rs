@@ -162,7 +162,10 @@ impl<'a> World<'a> {
             (false, true) => Why::Unhealthy(self.unhealthy(want, live)?),
         };
         // What could not start again is not stopped for the sake of a start.
-        (!self.is_tied(view) || self.ring(view.name).is_none()).then_some(replace)
+        let is_refused = self.is_tied(view) && self.ring(view.name).is_some();
+        // What the host is like may not be known yet; it soon is.
+        let waits = || replace == Why::Changed && (self.unmet(want).is_some() || self.is_stalled(view, losses));
+        (!is_refused && !waits()).then_some(replace)
     }
 
     /// Whether this very generation is up and may go on. (Up, not running: after a crash the word that it runs may be
@@ -227,13 +230,22 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What the start waits for that would come of a running unit's changed text.
+    pub(super) fn change_waits(&self, view: View<'a>, live: &Live) -> Option<Rest<'a>> {
+        let want = view.want.filter(|want| want.fingerprint != live.run.fingerprint)?;
+        match self.due(view, want) {
+            rest @ (Rest::Cycle(_) | Rest::Needs(_) | Rest::Unmet(_)) => Some(rest),
+            _ => None,
+        }
+    }
+
     /// What others and the host have to say to a start.
     fn due(&self, view: View<'a>, want: &'a Want) -> Rest<'a> {
         if self.is_tied(view) {
             if let Some(ring) = self.ring(view.name) {
                 return Rest::Cycle(ring);
             }
-            let lacks = self.lacks(want);
+            let lacks = self.lacks(want, LOSS_CHAIN_MAX);
             if !lacks.is_empty() {
                 return Rest::Needs(lacks);
             }

@@ -6,6 +6,7 @@
 //!   held, not enabled, ended for good, backing off, or waiting for the host.
 //! - A dependency that goes takes nobody with it, unless `on_loss` says so. What a generation relies on is remembered with it
 //!   ([`Live::relies`]): a dependency that was never there in its life is not lost, so an edit of `depends_on` stops nothing.
+//! - A changed text that could not start, because something it waits for does not come by itself, waits, and the container of the old one runs on.
 //! - A dependency stops after those dependents that are to stop too. A removed one does not wait for them: it is to be signalled
 //!   within 2 s. Of units that wait for each other in a ring, none waits for the other to stop.
 //! - Units that wait for each other to start, over dependencies and shared networks, are refused with the ring named.
@@ -43,10 +44,10 @@ pub(super) type Relies = BTreeMap<UnitName, u64>;
 
 impl<'a> World<'a> {
     /// The dependencies for whose sake a start waits.
-    pub fn lacks(&self, want: &'a Want) -> Vec<Lack<'a>> {
+    pub fn lacks(&self, want: &'a Want, chain: usize) -> Vec<Lack<'a>> {
         let missing = |(unit, dependency): (&'a UnitName, &Dependency)| {
             let is_waited_for = || !dependency.optional || self.is_on_its_way(unit, dependency.state);
-            let there = self.there(unit, dependency.state, LOSS_CHAIN_MAX).is_some();
+            let there = self.there(unit, dependency.state, chain).is_some();
             (!there && is_waited_for()).then_some(Lack { unit, need: dependency.state })
         };
         want.unit.depends_on.iter().filter_map(missing).collect()
@@ -111,23 +112,26 @@ impl<'a> World<'a> {
             || self.rest_itself(view).is_none() && self.unmet(want).is_none()
     }
 
-    /// Whether a unit that waits waits for something that does not come by itself: somebody has to act, here or on the host.
-    pub fn is_stalled(&self, view: View<'a>) -> bool {
+    /// Whether a start of this unit waits for something that does not come by itself: somebody has to act, here or on the host.
+    pub fn is_stalled(&self, view: View<'a>, chain: usize) -> bool {
         let (mut seen, mut left) = (BTreeSet::new(), VecDeque::from([view.name]));
+        let itself = view.name;
         while let Some(name) = left.pop_front() {
             let view = self.view(name);
-            if !seen.insert(name) || view.seen.live.is_some() {
+            if !seen.insert(name) || name != itself && view.seen.live.as_ref().is_some_and(Live::is_up) {
                 continue;
             }
             let Some(want) = view.want else { return true };
             let unmet = self.unmet(want).is_some_and(|condition| self.observed.host.knows(condition));
-            if self.rest_itself(view).is_some() || unmet || seen.len() > RING_MAX {
+            let rests = name != itself && self.rest_itself(view).is_some();
+            if rests || unmet || seen.len() > RING_MAX {
                 return true;
             }
-            if self.lacks(want).iter().any(|lack| self.is_unwell(lack)) {
+            let lacks = self.lacks(want, chain);
+            if lacks.iter().any(|lack| self.is_unwell(lack)) {
                 return true;
             }
-            left.extend(self.lacks(want).iter().map(|lack| lack.unit).chain(network_owner(want)));
+            left.extend(lacks.iter().map(|lack| lack.unit).chain(network_owner(want)));
         }
         false
     }

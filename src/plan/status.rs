@@ -10,7 +10,7 @@ use super::desired::Desired;
 use super::exit::{ExitRecord, Outcome};
 use super::health::HealthStatus;
 use super::observed::{Ended, Hold, Live, Observed, State, Stopping, Why};
-use super::order::Lack;
+use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::time::{BootTime, WallTime};
 use crate::unit::{CheckKind, Condition, Need, UnitName};
 
@@ -129,6 +129,8 @@ pub enum Reason {
         /// How the last one ended.
         last: Outcome,
     },
+    /// It runs with its old text, as the new one could not start.
+    ChangeWaits(Box<Reason>),
     /// Its container is being made.
     Starting,
     /// Its program runs.
@@ -250,7 +252,10 @@ fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason 
     let first = |why: Why| world.in_the_way(live, &why).map(|(unit, tie)| (why, unit.clone(), tie));
     match why.and_then(first) {
         Some((why, unit, tie)) => Reason::StopsAfter { why, unit, tie },
-        None => unwell(view, live).unwrap_or(Reason::Running),
+        None => match world.change_waits(view, live) {
+            Some(rest) => Reason::ChangeWaits(Box::new(rest_status(world, view, rest).reason)),
+            None => unwell(view, live).unwrap_or(Reason::Running),
+        },
     }
 }
 
@@ -287,7 +292,7 @@ fn rest_status<'a>(world: &World<'a>, view: View<'a>, rest: Rest<'a>) -> Status 
         Rest::Cycle(ring) => (Phase::Failed, Reason::Cycle(ring.into_iter().cloned().collect())),
         Rest::Needs(lacks) => {
             let lacking = lacks.iter().map(|lack| lacking(world, *lack)).collect();
-            (Phase::Waiting, Reason::Needs { lacking, stalled: world.is_stalled(view) })
+            (Phase::Waiting, Reason::Needs { lacking, stalled: world.is_stalled(view, LOSS_CHAIN_MAX) })
         }
         // It is the same until the next boot.
         Rest::Unmet(condition @ Condition::KernelCmdline(_)) => (Phase::Stopped, unmet(world, condition)),
@@ -355,9 +360,14 @@ impl Live {
 }
 
 impl Reason {
-    /// A unit that waits waits for something that does not come by itself.
+    /// It waits for something that does not come by itself.
     pub fn is_stalled(&self) -> bool {
-        matches!(self, Reason::Needs { stalled: true, .. } | Reason::Unmet { known: true, .. })
+        match self {
+            Reason::Needs { stalled, .. } => *stalled,
+            Reason::Unmet { known, .. } => *known,
+            Reason::ChangeWaits(what) => matches!(**what, Reason::Cycle(_)) || what.is_stalled(),
+            _ => false,
+        }
     }
 
     /// The sentence, as it is at `now`; `clock` writes a time of day in the reader's zone. Pure, hence the argument.
@@ -381,6 +391,7 @@ impl Reason {
             Reason::GaveUp { starts, interval, last } => {
                 format!("gave up: {starts} starts in {}, last exit: {last}", Spell(*interval))
             }
+            Reason::ChangeWaits(what) => format!("runs with its old text; the new one {}", what.words(now, clock)),
             Reason::Starting => "starting".to_owned(),
             Reason::Running => String::new(),
             Reason::Unwell { check, said: None } => format!("{} has not passed yet", check.word()),

@@ -56,6 +56,7 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
         Goal::Converged => match status.phase {
             Phase::Waiting if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
+            Phase::Running | Phase::Ready if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
             Phase::Running if status.health.is_some() => unwell(status, words),
             Phase::Running | Phase::Ready | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),

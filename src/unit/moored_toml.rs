@@ -14,7 +14,7 @@ use super::{UnitName, parse, schema, sections};
 
 /// What `[defaults]` may hold, by table; of a table that is not named here, everything.
 const ALLOWED: [(&str, &[&str]); 3] = [
-    ("", &["process", "restart", "stop", "reload", "resources", "network", "log", "update", "security"]),
+    ("", &["process", "restart", "stop", "reload", "update", "resources", "network", "log", "security"]),
     ("process", &["env", "user", "init"]),
     ("network", &["mode"]),
 ];

@@ -220,3 +220,25 @@ fn a_database_whose_disk_is_not_mounted_waits_and_leaves_the_bare_directory_alon
     mount("moored-test", &disk, "tmpfs", MountFlags::empty(), None::<&std::ffi::CStr>).unwrap();
     world.replaced("db", &Running { id: db.id, pid: db.pid });
 }
+
+#[test]
+fn a_changed_text_that_could_not_start_leaves_the_old_container_running() {
+    let Some(world) = World::start("change-waits") else { return };
+    let web = world.service("web", "old");
+    let disk = world.dir.join("disk");
+    let condition = format!("[condition]\npath_exists = \"{}\"\n", disk.display());
+    for (top, tables, says) in [
+        ("depends_on = { db = \"started\" }", "", "waits for db (started; no such unit)"),
+        ("", condition.as_str(), "to exist"),
+    ] {
+        world.unit("web", &world.text(top, &format!(": new; {FOREVER}"), tables));
+        let row = world.wait_reason("web", says);
+        let reason = row["reason"].as_str().unwrap();
+        assert!(reason.starts_with("runs with its old text; the new one waits for"), "{reason}");
+        assert_eq!(Running::of(&row), web);
+        let (code, out, _) = world.says(&["sync", "web"]);
+        assert!(code == 2 && out.contains(says), "{code} {out}");
+    }
+    fs::write(&disk, "").unwrap();
+    world.replaced("web", &web);
+}

@@ -68,3 +68,21 @@ fn what_went_with_its_mask_does_not_come_back() {
     assert_eq!((row["phase"].as_str(), row["id"].as_str()), (Some("failed"), None), "{row}\n{}", world.output());
     assert!(!world.happened("web").iter().any(|(what, _)| what == "started"), "{:?}", world.happened("web"));
 }
+
+/// The other way round: what covers a text came with it.
+#[test]
+fn what_came_with_its_cover_does_not_come_into_force() {
+    let Some(mut world) = World::prepare("cover-comes") else { return };
+    let above = world.dir.join("above");
+    fs::create_dir(&above).unwrap();
+    world.supervisor = world.supervisor.with(&["--units", above.to_str().unwrap()]);
+    world.supervisor.up();
+    world.service("other", "one");
+    world.unit("web", &world.service_text("one"));
+    fs::write(above.join("web.toml"), "no unit").unwrap();
+    assert_eq!(world.says(&["sync"]).0, 1);
+    let row = world.find("web").unwrap();
+    assert_eq!((row["phase"].as_str(), row["id"].as_str()), (Some("failed"), None), "{row}\n{}", world.output());
+    fs::remove_file(above.join("web.toml")).unwrap();
+    world.running("web");
+}

@@ -1,5 +1,6 @@
 //! Looking at directories, files and places, and saying what is new.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -59,8 +60,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
-    /// Directories first: what a file's absence means depends on its directory. Then the files of earlier directories before those of later
-    /// ones: what a file uncovers when it goes must have been looked at by then, or a text that is gone too would count.
+    /// Directories first: what a file's absence means depends on its directory.
     fn look_at(&mut self, due: &[Key]) {
         let mut open: HashMap<usize, Option<OpenDir>> = HashMap::new();
         for key in due {
@@ -75,12 +75,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 Some(true) | None => self.look_at_dir(index),
             });
         }
-        let mut due = due.to_vec();
-        due.sort_by_key(|key| match self.items.get(key) {
-            Some(Item::Unit { dir, .. }) => Some(*dir),
-            Some(Item::Dir(_) | Item::Follow { .. }) | None => None,
-        });
-        for key in due {
+        let mut first = self.batch.len();
+        for &key in due {
             match self.items.get(&key) {
                 Some(Item::Unit { dir, name, .. }) => {
                     let (index, name) = (*dir, name.clone());
@@ -102,9 +98,30 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 Some(Item::Dir(_)) | None => {}
             }
             if self.batch_bytes > BATCH_MAX_BYTES {
+                self.order_from(first);
                 self.flush();
+                first = 0;
             }
         }
+        self.order_from(first);
+    }
+
+    /// Files of several directories that have one name cover each other. Of those that were looked at together, what covers comes before what
+    /// it covers, and what goes after what it uncovers: else a text that never counted on disk would come into force in between, and
+    /// stay as the last good one. Each file is in it once.
+    fn order_from(&mut self, first: usize) {
+        if self.dirs.len() < 2 {
+            return;
+        }
+        let rank = |path: &Path| self.dirs.iter().position(|dir| Some(dir.path.as_path()) == path.parent());
+        let events = self.batch.get_mut(first..).unwrap_or_default();
+        events.sort_by_cached_key(|event| match event {
+            Event::Text { path, .. } | Event::Refused { path, .. } => (1, Reverse(rank(path)), None),
+            Event::Gone { path, .. } => (2, Reverse(None), rank(path)),
+            Event::Directory { .. } | Event::Busy { .. } | Event::File { .. } => (0, Reverse(None), None),
+            Event::Place { .. } | Event::Presence { .. } => (0, Reverse(None), None),
+            Event::Blind(_) | Event::Synced { .. } => (3, Reverse(None), None),
+        });
     }
 
     fn look_at_dir(&mut self, index: usize) -> Option<OpenDir> {

@@ -322,6 +322,7 @@ impl History {
                 (Ok(want), _, Phase::Waiting | Phase::Failed | Phase::Running | Phase::Ready)
                     if want.unit.network.is_some() => {}
                 (Ok(want), None, Phase::Waiting) if self.waits_rightly(&want, &words.reason) => {}
+                (Ok(want), Some(_), Phase::Running | Phase::Ready) if self.keeps_rightly(&want, &words.reason) => {}
                 (Ok(want), _, Phase::Failed | Phase::Running | Phase::Ready) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
@@ -333,6 +334,11 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Whether it runs on with its old text because the new one could not start.
+    fn keeps_rightly(&self, want: &Want, reason: &Reason) -> bool {
+        matches!(reason, Reason::ChangeWaits(what) if self.waits_rightly(want, what))
     }
 
     /// Whether none of what it says it waits for is there.
