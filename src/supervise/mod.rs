@@ -17,7 +17,7 @@
 mod adopt;
 mod bell;
 mod calls;
-mod catalogue;
+pub mod catalogue;
 mod clock;
 mod deeds;
 mod events;
@@ -224,7 +224,7 @@ fn options(settings: &Settings) -> Options {
 }
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
-pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
+pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
     let program = program::check(unit, facts, "check")?;
     Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }
