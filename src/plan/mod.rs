@@ -45,6 +45,7 @@ mod order;
 #[cfg(test)]
 mod order_tests;
 mod reconcile;
+mod rehearse;
 mod status;
 mod time;
 
@@ -58,5 +59,6 @@ pub use observed::{
     Why, Wishes,
 };
 pub use reconcile::{Plan, reconcile};
+pub use rehearse::{Rehearsal, Turn, rehearse};
 pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
 pub use time::{BootTime, Now, WallTime};
