@@ -38,6 +38,8 @@ pub enum Key {
     Generation,
     /// The history.
     History,
+    /// The last good texts of several units. After those of single units, which were asked for before.
+    Set,
 }
 
 /// What came of a request.
@@ -80,6 +82,9 @@ pub struct Good {
     pub since_ms: u64,
 }
 
+/// Last good texts that are to come all at once; `None`: the unit has none.
+pub type GoodSet = BTreeMap<UnitName, Option<Good>>;
+
 /// Why a unit is stopped by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopMark {
@@ -113,6 +118,8 @@ pub enum Work {
     Keep(UnitName, Box<Good>),
     /// No last good text.
     Forget(UnitName),
+    /// Several of both, all or none.
+    Set(GoodSet),
     /// Stop mark.
     Mark(UnitName, StopMark),
     /// No stop mark.
@@ -127,6 +134,7 @@ impl Work {
     fn key(&self) -> Key {
         match self {
             Work::Keep(unit, _) | Work::Forget(unit) => Key::Good(unit.clone()),
+            Work::Set(_) => Key::Set,
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
             Work::Reserve(_) => Key::Generation,
             Work::History(_) => Key::History,
@@ -199,6 +207,11 @@ impl StateStore {
     /// The unit is gone.
     pub fn forget_good(&self, unit: UnitName) -> Ticket {
         self.request(Work::Forget(unit))
+    }
+
+    /// All of these or, after a crash before [`Fact::Persisted`], perhaps none. One that failed is withdrawn by an empty set.
+    pub fn keep_set(&self, set: GoodSet) -> Ticket {
+        self.request(Work::Set(set))
     }
 
     /// The unit was stopped by hand.
