@@ -214,7 +214,8 @@ pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
     for change in changes {
         let (sign, colour) = match change.how.as_str() {
             "add" => ("+", Colour::Green),
-            "remove" => ("-", Colour::Red),
+            "remove" | "stop" => ("-", Colour::Red),
+            "invalid" => ("!", Colour::Red),
             _ => ("~", Colour::Yellow),
         };
         let head = format!("{sign} {:width$}  {:7}", one_line(&change.unit), one_line(&change.how));

@@ -4,17 +4,20 @@
 //! |---|---|---|
 //! | nothing read yet | remembered from an earlier run | the last good text |
 //! | a text whose source is being looked at | it parsed | what was before |
-//! | a good text | text, source and config.json are valid together | this text |
+//! | a good text | text, source and config.json are valid together | this text, once it is put in force |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
-//! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing |
-//! | nothing | the file was removed, from a directory that is the one it always was | nothing |
+//! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing, once that is put in force |
+//! | nothing | the file was removed, from a directory that is the one it always was | nothing, once that is put in force |
 //!
+//! What is valid and means something else than what is in force is *next* ([`next`]): it goes in force by itself, or when somebody says so.
 //! A text in force is left only for another valid one or for the removal of its file, which a mask also is. A directory that is missing or unreadable removes
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
 //! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
 //!
 //! Pure: what is read comes in, what is in force comes out.
 
+mod next;
+mod sets;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use next::{Next, Scope};
+use sets::Part;
 pub use text::recall;
 use text::{NoText, OnDisk, Verdict, judge, parse};
 
@@ -38,8 +43,12 @@ pub struct Catalogue {
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
     absent: BTreeMap<UnitName, BootTime>,
-    /// Units whose text in force changed since [`Catalogue::take_changes`].
+    /// Units whose text in force changed since [`Catalogue::take_changes`], or of which there is something else to tell.
     changes: BTreeSet<UnitName>,
+    /// Units with an [`Entry::next`].
+    waiting: BTreeSet<UnitName>,
+    /// Nothing goes in force without an order.
+    manual: bool,
 }
 
 /// One unit.
@@ -48,6 +57,10 @@ struct Entry {
     /// What was read, sorted by the rank of the directory: the last one counts. Nearly always one.
     texts: Vec<OnDisk>,
     in_force: Option<Arc<InForce>>,
+    /// What is on disk, valid, and not in force.
+    next: Option<Next>,
+    /// An order to put all in force or nothing left it behind: it waits for another order, or for another text.
+    left_behind: bool,
     /// Why the newest text is not in force.
     errors: Vec<String>,
     /// The newest text waits for its source to be looked at.
@@ -134,25 +147,26 @@ impl Catalogue {
         validate: Validate,
         now: WallTime,
     ) {
+        let part = Part::of(path, &resolved);
         let text = parse(path, &name, text, resolved).map_err(NoText::Bad);
-        self.set_text(path, name, text, validate, now);
+        self.set_text(path, name, (text, part), validate, now);
     }
 
     /// A file that may not or cannot be read.
     pub fn refuse(&mut self, path: &Path, name: UnitName, why: String, validate: Validate, now: WallTime) {
-        self.set_text(path, name, Err(NoText::Bad(vec![why])), validate, now);
+        self.set_text(path, name, (Err(NoText::Bad(vec![why])), Part::Unknown), validate, now);
     }
 
     /// A file that says that there is no such unit.
     pub fn mask(&mut self, path: &Path, name: UnitName, validate: Validate, now: WallTime) {
-        self.set_text(path, name, Err(NoText::Mask), validate, now);
+        self.set_text(path, name, (Err(NoText::Mask), Part::OfNone), validate, now);
     }
 
     fn set_text(
         &mut self,
         path: &Path,
         name: UnitName,
-        text: Result<text::Text, NoText>,
+        (text, part): (Result<text::Text, NoText>, Part),
         validate: Validate,
         now: WallTime,
     ) {
@@ -163,8 +177,9 @@ impl Catalogue {
         self.absent.remove(&name);
         let entry = self.entries.entry(name.clone()).or_default();
         entry.busy = None;
+        let part = part.after(entry.texts.iter().find(|other| other.rank == rank).map(|other| &other.part));
         entry.texts.retain(|other| other.rank != rank);
-        entry.texts.push(OnDisk { rank, path: path.to_owned(), text });
+        entry.texts.push(OnDisk { rank, path: path.to_owned(), part, text });
         entry.texts.sort_by_key(|text| text.rank);
         self.evaluate(&name, validate, now);
     }
@@ -205,8 +220,17 @@ impl Catalogue {
 
     fn remove(&mut self, name: &UnitName) {
         self.absent.remove(name);
-        if let Some(Entry { in_force: Some(_), .. }) = self.entries.remove(name) {
-            self.changes.insert(name.clone());
+        match self.entries.get_mut(name) {
+            Some(entry) if entry.in_force.is_some() => {
+                if entry.is_removed() {
+                    self.changes.insert(name.clone());
+                }
+                self.waiting.insert(name.clone());
+            }
+            Some(_) | None => {
+                self.entries.remove(name);
+                self.waiting.remove(name);
+            }
         }
     }
 
@@ -245,7 +269,9 @@ impl Catalogue {
     }
 
     fn declared_in(&self, dir: &Path) -> Vec<UnitName> {
-        let in_dir = |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir));
+        let stays = |entry: &Entry| entry.next != Some(Next::Removed);
+        let in_dir =
+            |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir) && stays(entry));
         self.entries.iter().filter(|(_, entry)| in_dir(entry)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -258,10 +284,15 @@ impl Catalogue {
         of_view.or_else(remembered)
     }
 
-    /// The removals that the brake holds are meant. Returns what goes: at once, or when its absence has settled.
-    pub fn confirm_removals(&mut self) -> BTreeSet<UnitName> {
-        let braked: BTreeSet<UnitName> =
-            self.directories.values_mut().flat_map(|view| std::mem::take(&mut view.braked)).collect();
+    /// The removals that the brake holds are meant, of these units (empty: of all). Returns what goes, when its absence has settled.
+    pub fn confirm_removals(&mut self, units: &[UnitName]) -> BTreeSet<UnitName> {
+        let is_meant = |name: &UnitName| units.is_empty() || units.contains(name);
+        let mut braked = BTreeSet::new();
+        for view in self.directories.values_mut() {
+            let (meant, others) = std::mem::take(&mut view.braked).into_iter().partition(is_meant);
+            view.braked = others;
+            braked.append(&mut { meant });
+        }
         let gone = |name: &&UnitName| self.entries.get(*name).is_some_and(|entry| entry.texts.is_empty());
         let gone: Vec<UnitName> = braked.iter().filter(gone).cloned().collect();
         gone.iter().for_each(|name| self.remove(name));
@@ -317,6 +348,10 @@ impl Catalogue {
         if entry.settle(verdict, directory.unwrap_or_default(), now) {
             self.changes.insert(name.clone());
         }
+        match entry.next {
+            Some(_) => self.waiting.insert(name.clone()),
+            None => self.waiting.remove(name),
+        };
     }
 
     /// Units whose text in force changed, came or went since the last call.
@@ -366,10 +401,9 @@ impl Catalogue {
             .or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
     }
 
-    /// The link to /dev/null that masks it.
+    /// The link to /dev/null that masks it, unless it is in force all the same: the mask waits.
     pub fn mask_of(&self, name: &UnitName) -> Option<&Path> {
-        let newest = self.entries.get(name)?.newest()?;
-        matches!(newest.text, Err(NoText::Mask)).then_some(newest.path.as_path())
+        self.entries.get(name).filter(|entry| entry.in_force.is_none())?.mask()
     }
 
     /// What disk and running have not in common, in words.
@@ -377,6 +411,9 @@ impl Catalogue {
         let entry = self.entries.get(name)?;
         if let Some(who) = &entry.busy {
             return Some(format!("the file is being written{who}"));
+        }
+        if let Some(waits) = self.waits(name) {
+            return Some(waits);
         }
         if let Some(mask) = self.mask_of(name) {
             return Some(format!("masked by {}", mask.display()));
@@ -437,36 +474,6 @@ impl Entry {
 
     fn source(&self) -> Option<&Source> {
         Some(&self.newest()?.text.as_ref().ok()?.unit.source)
-    }
-
-    /// Takes a verdict; says whether there is something to tell.
-    fn settle(&mut self, verdict: Verdict, directory: DirectoryId, now: WallTime) -> bool {
-        self.looking = matches!(verdict, Verdict::Looking);
-        match verdict {
-            Verdict::Looking => false,
-            Verdict::Masked => {
-                let had_errors = !std::mem::take(&mut self.errors).is_empty();
-                self.in_force.take().is_some() || had_errors
-            }
-            Verdict::Bad(errors) => {
-                let changed = self.errors != errors;
-                self.errors = errors;
-                changed
-            }
-            Verdict::Good(new) => {
-                let had_errors = !std::mem::take(&mut self.errors).is_empty();
-                let since = match &self.in_force {
-                    Some(old) if old.fingerprint == new.fingerprint => old.since,
-                    Some(_) | None => now,
-                };
-                let new = InForce { directory, since, ..new };
-                let changed = self.in_force.as_deref() != Some(&new);
-                if changed {
-                    self.in_force = Some(Arc::new(new));
-                }
-                changed || had_errors
-            }
-        }
     }
 }
 

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::catalogue::InForce;
+use super::catalogue::{InForce, Next};
 use super::narrate;
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
-use crate::store::{self, Generations, Good, Note, RunLock, RunStore, StateStore, StopMark, StoreError};
+use crate::store::{
+    self, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
+};
 use crate::unit::UnitName;
 use crate::watch::{self, Follow, Watch};
 
@@ -154,17 +156,20 @@ impl Files {
 
     /// The text in force survives a reboot.
     pub fn keep_good(&mut self, good: &InForce) {
-        let kept = Good {
-            text: good.text.to_string(),
-            config: good.facts.config_json.clone(),
-            path: good.file.clone(),
-            resolved: good.resolved.clone(),
-            source: good.facts.resolved.clone(),
-            directory: (good.directory.device, good.directory.inode),
-            since_ms: good.since.0,
-        };
         self.stored.insert(good.unit.name.clone());
-        self.state.keep_good(good.unit.name.clone(), kept);
+        self.state.keep_good(good.unit.name.clone(), stored_form(good, good.since));
+    }
+
+    /// These go in force together, since `now`: all or none survive a crash. Answered by a fact with this ticket.
+    pub fn keep_set(&mut self, set: &[(UnitName, Next)], now: WallTime) -> Ticket {
+        let form = |next: &Next| next.text().map(|good| stored_form(good, now));
+        let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(next))).collect();
+        self.state.keep_set(set)
+    }
+
+    /// A set that could not be written is not tried again.
+    pub fn withdraw_set(&mut self) {
+        self.state.keep_set(GoodSet::new());
     }
 
     /// The unit was removed: neither its text nor a mark outlives that.
@@ -185,6 +190,18 @@ impl Files {
     /// It was lifted.
     pub fn drop_mark(&mut self, name: &UnitName) {
         self.state.clear_stop(name.clone());
+    }
+}
+
+fn stored_form(good: &InForce, since: WallTime) -> Good {
+    Good {
+        text: good.text.to_string(),
+        config: good.facts.config_json.clone(),
+        path: good.file.clone(),
+        resolved: good.resolved.clone(),
+        source: good.facts.resolved.clone(),
+        directory: (good.directory.device, good.directory.inode),
+        since_ms: since.0,
     }
 }
 

@@ -18,6 +18,7 @@ use super::files::{self, Files};
 use super::hands::{Job, LimitJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
+use super::orders::{Order, Storing};
 use super::waiters::{Waiter, Waiting};
 use super::{narrate, validate};
 use crate::cli::Settings;
@@ -52,6 +53,9 @@ pub struct Supervisor {
     /// Units whose text was said to be invalid.
     invalid: BTreeSet<UnitName>,
     pub(super) waiters: Vec<Waiter>,
+    pub(super) orders: Vec<Order>,
+    /// A set of texts on its way to the disk.
+    pub(super) storing: Option<Storing>,
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
     pub(super) unknown_cgroups: Vec<ContainerId>,
@@ -110,6 +114,8 @@ impl Supervisor {
             dirty: BTreeSet::new(),
             invalid: BTreeSet::new(),
             waiters: Vec::new(),
+            orders: Vec::new(),
+            storing: None,
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
@@ -171,7 +177,10 @@ impl Supervisor {
             Mail::Keeper(stats) => self.keeper = stats,
             Mail::StopAll { by } => self.stop_all(&by),
             Mail::Orphaned(why) => self.end = Some(End::Orphaned(why)),
-            Mail::Stored(fact) => files::told(&fact).into_iter().for_each(|event| self.tell(event)),
+            Mail::Stored(fact) => {
+                self.order_stored(&fact);
+                files::told(&fact).into_iter().for_each(|event| self.tell(event));
+            }
         }
     }
 
@@ -283,13 +292,14 @@ impl Supervisor {
             return self.answer();
         }
         let expiry = self.catalogue.expire(clock::now().boot);
+        let patience = self.put_in_force();
         self.update_desired();
         self.reconcile();
         self.write_down();
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
-        earliest(earliest(self.wake_at, expiry), self.answer())
+        earliest(earliest(self.wake_at, expiry), earliest(patience, self.answer()))
     }
 
     fn reconcile(&mut self) {
@@ -392,6 +402,7 @@ impl Supervisor {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
+            _ if self.catalogue.next(name).is_some() => self.catalogue.drift(name).map(|why| narrate::waits(name, why)),
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
@@ -446,6 +457,7 @@ impl Supervisor {
 
     pub(super) fn client_gone(&mut self, client: ClientId) {
         self.waiters.retain(|waiter| waiter.reply.id() != client);
+        self.drop_orders_of(client);
         self.followers.retain(|(reply, _)| reply.id() != client);
         self.hands.push(Job::SessionGone(client));
     }

@@ -50,7 +50,7 @@ pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, file_stem_to_name, template_sample};
 pub use facts::SourceFacts;
-pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
+pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use keys::{json_schema, markdown_table};
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};

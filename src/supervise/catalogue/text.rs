@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::sets::Part;
 use super::{DirectoryId, InForce, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
@@ -17,6 +18,7 @@ use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
 pub(super) struct OnDisk {
     pub(super) rank: usize,
     pub(super) path: PathBuf,
+    pub(super) part: Part,
     pub(super) text: Result<Text, NoText>,
 }
 
@@ -61,7 +63,7 @@ pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce
     let text = parse(&good.path, name, good.text, good.resolved)?;
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
-    let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };
+    let on_disk = OnDisk { rank: 0, path: good.path, part: Part::OfNone, text: Ok(text) };
     let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
     match judge(&on_disk, text, &facts, validate) {
         Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
