@@ -161,7 +161,7 @@ pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result
     if json {
         print(&json_line(&Plan { changes, errors, hash })?)?;
     } else {
-        print(&render::plan(&changes, &errors, &Style::of_stdout()))?;
+        print(&render::plan(&changes, &errors, hash.as_deref(), &Style::of_stdout()))?;
     }
     Ok(u8::from(invalid))
 }

@@ -284,11 +284,14 @@ impl Supervisor {
         self.catalogue.is_known(name) || self.observed.units.contains_key(name)
     }
 
-    /// What is masked is not started: nothing of it is in force, by somebody's will.
+    /// What is masked is not started, nor what waits to be put in force: nothing of it is, by somebody's will.
     fn not_masked(&self, typed: &[String]) -> Result<(), String> {
         for name in typed.iter().filter_map(|name| UnitName::new(name).ok()) {
             if let Some(mask) = self.catalogue.mask_of(&name) {
                 return Err(format!("{name} is masked by {}: remove that link", mask.display()));
+            }
+            if self.catalogue.in_force(&name).is_none() && self.catalogue.next(&name).is_some() {
+                return Err(format!("{name} is not in force: {}", self.catalogue.drift(&name).unwrap_or_default()));
             }
         }
         Ok(())

@@ -425,6 +425,9 @@ impl Catalogue {
             return Some("the text on disk is not valid".to_owned());
         }
         let braked = self.directories.values().any(|view| view.braked.contains(name));
+        if self.absent.contains_key(name) {
+            return Some("its file is gone, which counts when it stays so for a second".to_owned());
+        }
         let missing = || entry.texts.is_empty().then(|| "its directory is missing or unreadable".to_owned());
         if braked {
             Some("its file went with its directory; removal waits for `moored apply --confirm-removals`".to_owned())

@@ -139,11 +139,6 @@ pub fn confirmed(unit: &UnitName, by: &str) -> Event {
     event(Some(unit), "confirmed", "its removal was confirmed".to_owned(), Some(by))
 }
 
-/// Somebody had what is next put in force.
-pub fn applied(unit: &UnitName, by: &str) -> Event {
-    event(Some(unit), "applied", format!("put in force by {by}"), Some(by))
-}
-
 /// What is next of a unit needs an order.
 pub fn waits(unit: &UnitName, why: String) -> Event {
     event(Some(unit), "drift", why, Some("file"))

@@ -174,6 +174,11 @@ impl Supervisor {
         self.orders.push(Order { reply, wish, stage, deadline, strangers, concerned: BTreeSet::new() });
     }
 
+    /// The very first start is not over.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.orders.iter().any(|order| matches!(order.wish, Wish::Begin))
+    }
+
     /// What was on disk at the time of the order is read.
     pub(super) fn orders_read(&mut self, read: u64) {
         for order in &mut self.orders {
@@ -242,7 +247,7 @@ impl Supervisor {
         let scope = order.scope();
         let unsettled: Vec<UnitName> = self.catalogue.unsettled(&scope).cloned().collect();
         let terms = match &order.wish {
-            Wish::Plan if self.catalogue.is_looking() && !expired => return Some(order),
+            Wish::Plan if self.catalogue.is_being_read() && !expired => return Some(order),
             Wish::Plan => {
                 let reply = order.reply?;
                 if let Err(message) = self.show_plan(reply.clone()) {
@@ -323,10 +328,8 @@ impl Supervisor {
         if self.settings.manual || order.is_atomic() {
             order.say(ready.iter().map(line).collect());
         }
-        if let Wish::Apply(terms) = &order.wish
-            && self.settings.manual
-        {
-            ready.iter().for_each(|(unit, _)| self.tell(narrate::applied(unit, &terms.by)));
+        if let Wish::Apply(terms) = &order.wish {
+            self.ordered_by.extend(ready.iter().map(|(unit, _)| (unit.clone(), terms.by.clone())));
         }
         self.catalogue.put_in_force(ready, VALIDATE, now.wall);
     }

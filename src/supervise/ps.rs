@@ -79,7 +79,7 @@ impl Supervisor {
         })
     }
 
-    /// Nothing of it is in force: it differs from nothing, and is not to run if it is masked.
+    /// Nothing of it is in force: it differs from nothing unless it waits for that, and is not to run if it is masked.
     fn row_without_text(&self, name: &UnitName) -> UnitReport {
         let (phase, reason) = match self.first_error(name) {
             Some(error) => (Phase::Failed, error),
@@ -88,7 +88,9 @@ impl Supervisor {
             }
             None => (Phase::Waiting, self.catalogue.drift(name).unwrap_or_default()),
         };
-        UnitReport { unit: name.to_string(), phase: phase_word(phase).to_owned(), reason, ..UnitReport::default() }
+        let drift = self.catalogue.next(name).and_then(|_| self.catalogue.drift(name));
+        let phase = phase_word(phase).to_owned();
+        UnitReport { unit: name.to_string(), phase, reason, drift, ..UnitReport::default() }
     }
 
     /// All that is known without looking at the host; the live container's id beside it.

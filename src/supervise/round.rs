@@ -4,7 +4,7 @@
 //! the clients that waited for it. Nothing is reconciled before both sides are known: the directories were read once
 //! (`scanned`) and the keeper's list was taken over (`adopted`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub struct Supervisor {
     pub(super) orders: Vec<Order>,
     /// A set of texts on its way to the disk.
     pub(super) storing: Option<Storing>,
+    /// Who had units' texts put in force in this round.
+    pub(super) ordered_by: BTreeMap<UnitName, String>,
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
     pub(super) unknown_cgroups: Vec<ContainerId>,
@@ -116,6 +118,7 @@ impl Supervisor {
             waiters: Vec::new(),
             orders: Vec::new(),
             storing: None,
+            ordered_by: BTreeMap::new(),
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
@@ -402,7 +405,10 @@ impl Supervisor {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
-            _ if self.catalogue.next(name).is_some() => self.catalogue.drift(name).map(|why| narrate::waits(name, why)),
+            _ if self.catalogue.next(name).is_some() => {
+                let why = self.catalogue.drift(name).filter(|_| !self.is_beginning());
+                why.map(|why| narrate::waits(name, why))
+            }
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
@@ -420,10 +426,9 @@ impl Supervisor {
             Some(good) => self.keep(good, errors.is_empty()),
             None => self.files.drop_good(name),
         }
-        if self.scanned
-            && let Some(event) = event
-        {
-            self.tell(event);
+        let by = self.ordered_by.remove(name);
+        if let Some(event) = event.filter(|_| self.scanned) {
+            self.tell(Event { by: by.or(event.by), ..event });
         }
     }
 

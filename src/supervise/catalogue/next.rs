@@ -139,9 +139,15 @@ impl Catalogue {
 
     /// Units of which nobody can say yet what is next.
     pub fn unsettled<'c>(&'c self, scope: &'c Scope) -> impl Iterator<Item = &'c UnitName> {
-        let is_unsettled =
-            |(name, entry): &(&UnitName, &Entry)| scope.holds(name) && (entry.looking || entry.busy.is_some());
+        let is_unsettled = |(name, entry): &(&UnitName, &Entry)| {
+            scope.holds(name) && (entry.looking || entry.busy.is_some() || self.absent.contains_key(*name))
+        };
         self.entries.iter().filter(is_unsettled).map(|(name, _)| name)
+    }
+
+    /// Whether somebody who asks for a plan should wait for the rest of it: not for writers, who may take their time.
+    pub fn is_being_read(&self) -> bool {
+        self.is_looking() || !self.absent.is_empty()
     }
 
     /// What is next of all units, and what is not valid, as a number: the same number, the same plan.
