@@ -487,3 +487,6 @@ impl DirectoryId {
         same(self.device, other.device) && same(self.inode, other.inode) && same(self.mount, other.mount)
     }
 }
+
+#[cfg(test)]
+mod tests;

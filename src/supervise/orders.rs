@@ -17,7 +17,8 @@
 //! is there. A disk that refuses it refuses the order.
 //!
 //! The very first start under `--manual` is an order of nobody's for all that is on disk: killed half-way, the next start is the first one
-//! again, or all is in force. A disk that refuses does not hold it back, since there is nothing to go back to.
+//! again, or all is in force. A disk that refuses does not hold it back, since there is nothing to go back to. Nor is there for a unit that runs
+//! and whose last good text is lost or not valid any more: a later start gives itself an order for these.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,9 +31,12 @@ use super::round::{Supervisor, VALIDATE};
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
 use crate::control::{ClientId, Reply, Response};
-use crate::plan::{BootTime, Now};
+use crate::plan::{BootTime, Live, Now};
 use crate::store::{self, Key, Ticket};
 use crate::unit::UnitName;
+
+/// So long an order for all or nothing waits for texts to settle, if it does not say how long: meanwhile nothing else goes in force.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// So long a plan waits for looks at sources, which may be on a disk that does not answer; then it says so of the unit.
 const LOOKS: Duration = Duration::from_secs(5);
@@ -55,8 +59,8 @@ pub(super) struct Terms {
 enum Wish {
     Plan,
     Apply(Terms),
-    /// The very first start under `--manual`.
-    Begin,
+    /// A start under `--manual`: of these units, empty: of all.
+    Begin(BTreeSet<UnitName>),
 }
 
 enum Stage {
@@ -72,7 +76,10 @@ pub(super) struct Order {
     reply: Option<Reply>,
     wish: Wish,
     stage: Stage,
+    /// Of the whole.
     deadline: Option<BootTime>,
+    /// Of what comes before anything is put in force.
+    settled_by: Option<BootTime>,
     /// Units that were named and not known yet.
     strangers: Vec<UnitName>,
     /// All units that it turned out to be about.
@@ -89,7 +96,8 @@ impl Order {
     fn scope(&self) -> Scope {
         match &self.wish {
             Wish::Apply(terms) if !terms.units.is_empty() => Scope::Named(terms.units.iter().cloned().collect()),
-            Wish::Apply(_) | Wish::Plan | Wish::Begin => Scope::All,
+            Wish::Begin(units) if !units.is_empty() => Scope::Named(units.clone()),
+            Wish::Apply(_) | Wish::Plan | Wish::Begin(_) => Scope::All,
         }
     }
 
@@ -126,11 +134,18 @@ impl Order {
 }
 
 impl Supervisor {
-    /// Under `--manual`: from now on nothing goes in force without an order. With `first` everything on disk does, once.
+    /// Under `--manual`: from now on nothing goes in force without an order. Once, everything on disk does that has nothing to go back to:
+    /// at the `first` start all, later what runs and has no last good text.
     pub fn wait_for_orders(&mut self, first: bool) {
         self.catalogue.wait_for_orders();
-        if first {
-            self.order(None, Wish::Begin, Stage::Settling, Vec::new(), None);
+        let is_up = |live: &Live| live.is_up();
+        let lost =
+            self.observed.units.iter().filter(|(unit, seen)| {
+                seen.live.as_ref().is_some_and(is_up) && self.catalogue.in_force(unit).is_none()
+            });
+        let units: BTreeSet<UnitName> = lost.map(|(unit, _)| unit.clone()).filter(|_| !first).collect();
+        if first || !units.is_empty() {
+            self.order(None, Wish::Begin(units), Stage::Settling, Vec::new(), None);
         }
     }
 
@@ -171,12 +186,14 @@ impl Supervisor {
         strangers: Vec<UnitName>,
         deadline: Option<BootTime>,
     ) {
-        self.orders.push(Order { reply, wish, stage, deadline, strangers, concerned: BTreeSet::new() });
+        let is_atomic = matches!(&wish, Wish::Apply(terms) if terms.atomic);
+        let settled_by = deadline.or_else(|| is_atomic.then(|| clock::now().boot.after(SETTLING)));
+        self.orders.push(Order { reply, wish, stage, deadline, settled_by, strangers, concerned: BTreeSet::new() });
     }
 
     /// The very first start is not over.
     pub(super) fn is_beginning(&self) -> bool {
-        self.orders.iter().any(|order| matches!(order.wish, Wish::Begin))
+        self.orders.iter().any(|order| matches!(order.wish, Wish::Begin(_)))
     }
 
     /// What was on disk at the time of the order is read.
@@ -215,12 +232,13 @@ impl Supervisor {
         if !self.orders.iter().any(Order::is_atomic) {
             self.catalogue.release(VALIDATE, now.wall);
         }
-        self.orders.iter().filter_map(|order| order.deadline).min()
+        // One whose time is over and that is still here waits for the disk, whose word wakes the loop.
+        self.orders.iter().filter_map(|order| order.settled_by).filter(|settled_by| *settled_by > now.boot).min()
     }
 
     /// `None`: it is over.
     fn advance(&mut self, mut order: Order, now: Now) -> Option<Order> {
-        let expired = order.deadline.is_some_and(|deadline| deadline <= now.boot);
+        let expired = order.settled_by.is_some_and(|settled_by| settled_by <= now.boot);
         match std::mem::replace(&mut order.stage, Stage::Settling) {
             Stage::Reading(_) if expired && order.is_atomic() => {
                 self.refuse_atomic(order, vec!["the directories are still being read".to_owned()])
@@ -256,7 +274,7 @@ impl Supervisor {
                 }
                 return None;
             }
-            Wish::Begin => Terms::default(),
+            Wish::Begin(_) => Terms::default(),
             Wish::Apply(terms) => terms.clone(),
         };
         let is_whole = terms.atomic || terms.plan.is_some();

@@ -297,7 +297,10 @@ impl Supervisor {
         let expiry = self.catalogue.expire(clock::now().boot);
         let patience = self.put_in_force();
         self.update_desired();
-        self.reconcile();
+        // Until then a unit whose text is on its way looks like one that is removed.
+        if !self.is_beginning() {
+            self.reconcile();
+        }
         self.write_down();
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });

@@ -387,6 +387,28 @@ fn a_state_dir_that_takes_nothing_refuses_the_order() {
     assert!(world.supervisor.stop().success());
 }
 
+#[test]
+fn a_last_good_text_that_is_lost_costs_no_container() {
+    let Some(mut world) = manual("lost") else { return };
+    world.unit("web", &world.service_text("one"));
+    world.unit("db", &world.service_text("one"));
+    world.supervisor.up();
+    let (web, db) = (world.running("web"), world.running("db"));
+    world.unit("db", &world.service_text("two"));
+    world.wait_unit("db", "waiting", |row| row["drift"] == WAITS);
+    for state in ["once", "and again"] {
+        let lost = world.dir.join("state/units/web.json");
+        wait_for("the last good text", || lost.exists().then_some(()));
+        fs::remove_file(lost).unwrap();
+        world.kill9(world.pids().supervisor);
+        // What runs has nothing to go back to but its file.
+        world.wait_unit("web", "in force", |row| row["drift"].is_null() && row["phase"] == "running");
+        world.kept("web", &web, state);
+        world.wait_unit("db", "waiting", |row| row["drift"] == WAITS);
+        world.kept("db", &db, state);
+    }
+}
+
 /// The supervisor killed at each of a sample of its threads' system calls while an order is carried out: all texts are those from before, or
 /// all are the new ones, and the files never ask for anything else by themselves.
 #[test]
