@@ -200,8 +200,12 @@ impl Disk {
         if set.is_empty() {
             return self.dirs()?.root.remove(SET, Durability::Sync);
         }
-        let mut indices = IndexSet::new();
-        let written = self.write_set(set, &mut indices);
+        let index = |good: &Option<Good>| good.as_ref().map(Index::of);
+        let indices: IndexSet = set.iter().map(|(unit, good)| (unit.clone(), index(good))).collect();
+        // Before any of the contents: with some thousand units they are many, and it is no record any more.
+        let json = json_of(&self.root.join(SET), &indices)?;
+        self.dirs()?.root.accepts(SET, &json)?;
+        let written = self.write_set(set, &indices);
         match &written {
             Ok(()) => self.set = indices,
             // As for a single unit.
@@ -210,10 +214,9 @@ impl Disk {
         written
     }
 
-    fn write_set(&mut self, set: &GoodSet, indices: &mut IndexSet) -> Result<(), StoreError> {
-        for (unit, good) in set {
-            let index = good.as_ref().map(|good| self.write_contents(good)).transpose()?;
-            indices.insert(unit.clone(), index);
+    fn write_set(&mut self, set: &GoodSet, indices: &IndexSet) -> Result<(), StoreError> {
+        for good in set.values().flatten() {
+            self.write_contents(good)?;
         }
         write_json(&self.dirs()?.root, SET, indices)
     }
@@ -245,15 +248,7 @@ impl Disk {
 
     /// What an index is to name, and the index.
     fn write_contents(&mut self, good: &Good) -> Result<Index, StoreError> {
-        let index = Index {
-            text: content_name(good.text.as_bytes()),
-            config: good.config.as_deref().map(content_name),
-            path: PathText::of(&good.path),
-            resolved: PathText::of(&good.resolved),
-            source: PathText::of(&good.source),
-            directory: good.directory,
-            since_ms: good.since_ms,
-        };
+        let index = Index::of(good);
         self.write_content(&index.text, good.text.as_bytes())?;
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
@@ -318,6 +313,18 @@ impl Disk {
 }
 
 impl Index {
+    fn of(good: &Good) -> Index {
+        Index {
+            text: content_name(good.text.as_bytes()),
+            config: good.config.as_deref().map(content_name),
+            path: PathText::of(&good.path),
+            resolved: PathText::of(&good.resolved),
+            source: PathText::of(&good.source),
+            directory: good.directory,
+            since_ms: good.since_ms,
+        }
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.text.as_str()).chain(self.config.as_deref())
     }
@@ -365,9 +372,11 @@ fn content_name(bytes: &[u8]) -> String {
 }
 
 fn write_json(dir: &Dir, name: &str, record: &impl Serialize) -> Result<(), StoreError> {
-    let json = serde_json::to_vec(record)
-        .map_err(|error| StoreError::Encode { path: dir.path().join(name), text: error.to_string() })?;
-    dir.write(name, &json, Durability::Sync)
+    dir.write(name, &json_of(&dir.path().join(name), record)?, Durability::Sync)
+}
+
+fn json_of(path: &Path, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Encode { path: path.to_owned(), text: error.to_string() })
 }
 
 #[cfg(test)]

@@ -370,7 +370,10 @@ impl Supervisor {
     }
 
     fn refuse_atomic(&mut self, order: Order, mut lines: Vec<String>) -> Option<Order> {
-        self.catalogue.leave_behind(&order.scope());
+        // Under --manual all waits for an order in any case.
+        if !self.settings.manual {
+            self.catalogue.leave_behind(&order.scope());
+        }
         lines.push("nothing was put in force".to_owned());
         order.answer(1, lines)
     }

@@ -128,6 +128,9 @@ impl Supervisor {
     pub(super) fn supervisor_report(&self) -> Response {
         let anchor = self.keeper.anchor;
         let mut notes = self.notes();
+        if self.settings.manual {
+            notes.push("up --manual: files take effect with `moored apply`".to_owned());
+        }
         if !self.keeper.spare {
             notes.push(
                 "no spare: if the keeper dies too, exits may be unknown; `moored down`, then `moored up` gives one"

@@ -38,6 +38,7 @@ fn under_manual_nothing_changes_before_it_is_applied() {
     let (web, db, gone) = (world.running("web"), world.running("db"), world.running("gone"));
     assert_eq!(world.says(&["plan"]), (0, "nothing would change\n".into(), String::new()));
     assert_eq!(world.says(&["sync"]), (0, String::new(), String::new()));
+    assert!(world.ok(&["status"]).contains("up --manual: files take effect with `moored apply`"));
 
     world.unit("web", &world.service_text("two"));
     world.unit("db", &world.service_text("two"));

@@ -104,3 +104,14 @@ fn a_torn_set_and_a_withdrawn_one_change_nothing() {
     drop(disk);
     assert_eq!(found(&temp.0), ["a one", "b one", "c one"]);
 }
+
+#[test]
+fn a_set_that_is_too_large_leaves_nothing_behind() {
+    let temp = Temp::new("large");
+    let mut disk = disk(&temp.0);
+    let huge: GoodSet = (0..20_000).map(|n| (unit(&format!("u{n}")), Some(good("two")))).collect();
+    assert!(matches!(disk.apply(&Work::Set(huge)), Err(StoreError::TooBig { .. })));
+    assert_eq!(std::fs::read_dir(temp.0.join("good")).unwrap().count(), 1, "no content was written");
+    drop(disk);
+    assert_eq!(found(&temp.0), ["a one", "b one", "c one"]);
+}
