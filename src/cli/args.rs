@@ -35,6 +35,9 @@ pub struct Places {
     /// Parent of the containers' cgroups [env: MOORED_CGROUP_ROOT] [default: /moored]
     #[arg(long, global = true, value_name = "CGROUP", help_heading = "Places")]
     pub cgroup_root: Option<PathBuf>,
+    /// The supervisor's own file; it need not exist [env: MOORED_CONFIG] [default: /etc/moored/moored.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Places")]
+    pub config: Option<PathBuf>,
 }
 
 /// The subcommands.
@@ -163,9 +166,14 @@ pub enum Command {
     /// Replace the program under running containers
     #[command(hide = true, disable_help_flag = true)]
     Upgrade(Rest),
-    /// Print a unit's merged text
-    #[command(hide = true, disable_help_flag = true)]
-    Cat(Rest),
+    /// Print the text in force of a unit, merged from all its files, each value with the one it came from
+    Cat {
+        /// Which
+        unit: String,
+        /// One object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Units to act on.

@@ -117,6 +117,14 @@ pub(super) fn why(run_dir: &Path, unit: String, json: bool) -> Result<u8, Failur
     Ok(0)
 }
 
+pub(super) fn cat(run_dir: &Path, unit: String, json: bool) -> Result<u8, Failure> {
+    let Response::Cat(merged) = one_answer(run_dir, &Request::Cat { unit })? else {
+        return Err(Failure::WrongAnswer);
+    };
+    print(&if json { json_line(&merged)? } else { render::cat(&merged) })?;
+    Ok(0)
+}
+
 pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>) -> Result<u8, Failure> {
     let Response::Synced { code, lines } =
         one_answer(run_dir, &Request::Sync { units, timeout_ms: timeout.map(millis) })?

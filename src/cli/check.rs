@@ -3,6 +3,9 @@
 //! Texts are parsed one by one, and the sources that they name are looked at as far as this user can: a bundle's config.json, whether a
 //! rootfs is a directory, whether an executable is one that can stand alone. What a source lacks is reported at the line that names it.
 //! Who owns the files is not judged: somebody may check what is only to be installed later.
+//!
+//! A unit is checked with its drop-ins of the same directory, or, where no path is given, of all directories that `up` reads; and with the
+//! defaults of moored.toml, which is checked itself.
 
 use std::path::{Path, PathBuf};
 
@@ -11,9 +14,10 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
-use crate::supervise::{source, validate};
-use crate::unit::{self, Diagnostic, SpecError, TEXT_MAX, Unit};
-use crate::watch::trusted::read_any;
+use crate::supervise::{offline, source, validate};
+use crate::unit::{self, Diagnostic, Place, SpecError, TEXT_MAX, Unit};
+use crate::watch::is_unit_file;
+use crate::watch::trusted::{ReadError, TrustedFile, read_any};
 
 /// Directory entries looked at; the supervisor takes no more units either.
 const ENTRIES_MAX: usize = 100_000;
@@ -29,16 +33,24 @@ struct Finding {
 #[derive(Debug, Default)]
 struct Report {
     files: usize,
+    defaults: Option<unit::LayerText>,
     findings: Vec<Finding>,
 }
 
 impl Report {
     fn error(&mut self, diagnostic: Diagnostic) {
-        self.findings.push(Finding { error: true, diagnostic });
+        self.say(Finding { error: true, diagnostic });
     }
 
     fn warning(&mut self, diagnostic: Diagnostic) {
-        self.findings.push(Finding { error: false, diagnostic });
+        self.say(Finding { error: false, diagnostic });
+    }
+
+    /// Once: a drop-in may be of several instances.
+    fn say(&mut self, finding: Finding) {
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
     }
 
     fn of_file(&mut self, file: &Path, message: impl Into<String>) {
@@ -47,25 +59,53 @@ impl Report {
 }
 
 /// Checks files and directories (none: those that `up` reads), prints, and returns 1 if anything is invalid.
-pub fn check(paths: &[PathBuf], json: bool) -> Result<u8, Failure> {
-    let report = check_all(paths);
+pub fn check(paths: &[PathBuf], config: &Path, json: bool) -> Result<u8, Failure> {
+    let report = check_all(paths, config);
     let invalid = report.findings.iter().any(|finding| finding.error);
     print(&if json { as_json(&report)? } else { as_text(&report, &Style::of_stdout()) })?;
     Ok(u8::from(invalid))
 }
 
-fn check_all(paths: &[PathBuf]) -> Report {
+fn check_all(paths: &[PathBuf], config: &Path) -> Report {
     let mut report = Report::default();
+    report.defaults = check_config(config, &mut report);
     for path in paths {
-        if path.is_dir() { check_dir(path, &mut report) } else { check_named(path, &mut report) }
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if whole == config {
+            continue;
+        }
+        if path.is_dir() && whole.file_name().and_then(unit::drop_in_target).is_none() {
+            check_dir(path, std::slice::from_ref(path), &mut report);
+        } else {
+            check_named(path, &mut report);
+        }
     }
     if paths.is_empty() {
-        UNITS_DIRS.iter().map(Path::new).filter(|dir| dir.exists()).for_each(|dir| check_dir(dir, &mut report));
+        let dirs: Vec<PathBuf> = UNITS_DIRS.iter().map(PathBuf::from).filter(|dir| dir.exists()).collect();
+        dirs.iter().for_each(|dir| check_dir(dir, &dirs, &mut report));
     }
     report
 }
 
-fn check_dir(dir: &Path, report: &mut Report) {
+/// moored.toml, if there is one; the defaults that it holds if it is valid.
+fn check_config(config: &Path, report: &mut Report) -> Option<unit::LayerText> {
+    let file = match read(config) {
+        Err(ReadError::Missing { .. } | ReadError::Mask { .. }) => return None,
+        Err(error) => {
+            report.of_file(config, offline::words(config, &error));
+            return None;
+        }
+        Ok(file) => file,
+    };
+    let text = unit::text_of(config, &file.bytes).map_err(|diagnostic| report.error(diagnostic)).ok()?;
+    let checked = unit::check_moored_toml(config, text);
+    let some = checked.map_err(|errors| errors.into_iter().for_each(|error| report.error(error))).ok()?;
+    let kind = unit::LayerKind::Defaults;
+    some.then(|| unit::LayerText { kind, file: config.to_owned(), resolved: file.resolved, text: text.into() })
+}
+
+/// `dirs` are those that drop-ins may be in.
+fn check_dir(dir: &Path, dirs: &[PathBuf], report: &mut Report) {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) => return report.of_file(dir, format!("cannot be listed: {error}")),
@@ -73,51 +113,110 @@ fn check_dir(dir: &Path, report: &mut Report) {
     let mut names: Vec<_> = entries.take(ENTRIES_MAX).flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     for name in names {
+        let path = dir.join(&name);
         match unit::file_stem_to_name(&name) {
-            Ok(None) => drop(check_template(&dir.join(&name), report)),
-            Ok(Some(unit)) => check_file(&dir.join(&name), &unit, report),
-            Err(error) => report.of_file(&dir.join(&name), error.to_string()),
+            Ok(None) if unit::drop_in_target(&name).is_some() => check_lonely_drop_ins(&path, dirs, report),
+            Ok(None) => drop(check_template(&path, dirs, report)),
+            Ok(Some(unit)) => check_file(&path, &unit, dirs, report),
+            Err(error) => report.of_file(&path, error.to_string()),
         }
     }
 }
 
-/// A file given by hand: its name must be a unit's.
+/// A file given by hand: its name must be a unit's, or it must be a drop-in, or all of a unit's.
 fn check_named(path: &Path, report: &mut Report) {
-    match unit::file_stem_to_name(path.file_name().unwrap_or_default()) {
-        Ok(Some(unit)) => check_file(path, &unit, report),
-        Ok(None) if check_template(path, report) => {}
+    let parent = |path: &Path| path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new(".")).to_owned();
+    let dirs = [path.parent().unwrap_or(Path::new("")).to_owned()];
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default();
+    let above = whole.parent().and_then(Path::file_name).and_then(unit::drop_in_target);
+    let (is_drop_in, is_dir) =
+        (above.is_some() && is_unit_file(name), whole.file_name().and_then(unit::drop_in_target).is_some());
+    match unit::file_stem_to_name(name) {
+        _ if is_drop_in && path.exists() => check_drop_ins(&parent(path), report),
+        Ok(None) if is_dir && path.exists() => check_drop_ins(path, report),
+        Ok(Some(unit)) => check_file(path, &unit, &dirs, report),
+        Ok(None) if check_template(path, &dirs, report) => {}
         Ok(None) if !path.exists() => report.of_file(path, "does not exist: create it or correct the path"),
         Ok(None) => report.of_file(path, "not a unit file's name, expected NAME.toml: rename it"),
         Err(error) => report.of_file(path, error.to_string()),
     }
 }
 
-/// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
-fn check_template(path: &Path, report: &mut Report) -> bool {
-    let Some(sample) = path.file_name().and_then(unit::template_sample) else { return false };
-    drop(check_text(path, &sample, report));
-    true
-}
-
-fn check_file(path: &Path, name: &unit::UnitName, report: &mut Report) {
-    if let Some(parsed) = check_text(path, name, report) {
-        check_source(path, parsed.source_at, &parsed.unit, report);
+/// The unit that drop-ins belong to, with them; alone if it is not beside them.
+fn check_drop_ins(dir: &Path, report: &mut Report) {
+    let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let above = match dir.parent() {
+        Some(parent) if dir.file_name().is_some() => parent.to_owned(),
+        // "." is the directory itself.
+        Some(_) | None => whole.parent().unwrap_or(Path::new("/")).to_owned(),
+    };
+    let Some(file) = whole.file_name().and_then(unit::drop_in_target) else { return };
+    let dirs = [above.clone()];
+    let path = above.join(&file);
+    match unit::file_stem_to_name(&file) {
+        Ok(Some(unit)) if path.exists() => check_file(&path, &unit, &dirs, report),
+        Ok(None) if path.exists() => drop(check_template(&path, &dirs, report)),
+        _ => check_lonely_drop_ins(&above.join(whole.file_name().unwrap_or_default()), &dirs, report),
     }
 }
 
-/// The text alone; what it says if it is valid.
-fn check_text(path: &Path, name: &unit::UnitName, report: &mut Report) -> Option<unit::Parsed> {
+/// Drop-ins of a unit that is not there are told of, and their own mistakes are; those of one that is there are checked with it.
+fn check_lonely_drop_ins(dir: &Path, dirs: &[PathBuf], report: &mut Report) {
+    let Some(file) = dir.file_name().and_then(unit::drop_in_target) else { return };
+    let name = match (unit::file_stem_to_name(&file), unit::template_sample(&file)) {
+        (Ok(Some(name)), _) | (Ok(None), Some(name)) => name,
+        (Ok(None), None) => return,
+        (Err(error), _) => return report.of_file(dir, error.to_string()),
+    };
+    let applies = |entry: &std::ffi::OsStr| {
+        let unit = unit::file_stem_to_name(entry).ok().flatten();
+        entry == file || unit.is_some_and(|unit| unit::files_with_drop_ins(&unit).contains(&file))
+    };
+    let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().take(ENTRIES_MAX).flatten();
+    if entries.map(|entry| entry.file_name()).any(|entry| applies(&entry)) {
+        return;
+    }
+    let message = format!("there is no {}: these drop-ins change nothing", file.to_string_lossy());
+    report.warning(Diagnostic::of_file(dir, message, None));
+    let above = [dir.parent().unwrap_or(Path::new("")).to_owned()];
+    let layers = drop_ins(&name, &above, report);
+    let layers: Vec<unit::Layer> = layers.iter().map(unit::LayerText::layer).collect();
+    unit::mistakes_of_part(&name, &layers).into_iter().for_each(|error| report.error(error));
+}
+
+/// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
+fn check_template(path: &Path, dirs: &[PathBuf], report: &mut Report) -> bool {
+    let Some(sample) = path.file_name().and_then(unit::template_sample) else { return false };
+    drop(check_text(path, &sample, dirs, report));
+    true
+}
+
+fn check_file(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut Report) {
+    if let Some(parsed) = check_text(path, name, dirs, report) {
+        check_source(parsed.source_at, &parsed.unit, report);
+    }
+}
+
+/// The text with its drop-ins; what it says if it is valid.
+fn check_text(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut Report) -> Option<unit::Parsed> {
     // A link to /dev/null masks a unit of an earlier directory.
     if std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null")) {
         return None;
     }
     report.files += 1;
-    let bytes = read_unit(path).map_err(|message| report.of_file(path, message)).ok()?;
+    let bytes = read(path).map(|file| file.bytes);
+    let bytes = bytes.map_err(|error| report.of_file(path, offline::words(path, &error))).ok()?;
     let text = unit::text_of(path, &bytes).map_err(|diagnostic| report.error(diagnostic)).ok()?;
     // Relative paths start from where the links lead, and facts are looked up by absolute ones.
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let base = real.parent().unwrap_or(Path::new("/"));
-    match unit::parse_from(name, path, base, text) {
+    let drop_ins = drop_ins(name, dirs, report);
+    let main = unit::Layer { kind: unit::LayerKind::Main, file: path, base, text };
+    let defaults = report.defaults.clone();
+    let below = defaults.iter().map(unit::LayerText::layer);
+    let layers: Vec<unit::Layer> = below.chain([main]).chain(drop_ins.iter().map(unit::LayerText::layer)).collect();
+    match unit::parse_layers(name, &layers) {
         Ok(mut parsed) => {
             parsed.warnings.drain(..).for_each(|warning| report.warning(warning));
             Some(parsed)
@@ -129,17 +228,18 @@ fn check_text(path: &Path, name: &unit::UnitName, report: &mut Report) -> Option
     }
 }
 
-/// A unit file's bytes, or why not, in words without its path.
-fn read_unit(path: &Path) -> Result<Vec<u8>, String> {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    read_any(&whole, TEXT_MAX as u64).map(|file| file.bytes).map_err(|error| {
-        let text = error.to_string();
-        text.strip_prefix(&format!("{}: ", whole.display())).map(str::to_owned).unwrap_or(text)
-    })
+/// Those that can be read; the others are reported.
+fn drop_ins(name: &unit::UnitName, dirs: &[PathBuf], report: &mut Report) -> Vec<unit::LayerText> {
+    let found = offline::drop_ins(name, dirs, &read);
+    found.into_iter().filter_map(|drop_in| drop_in.map_err(|error| report.error(error)).ok()).collect()
 }
 
-fn check_source(file: &Path, (line, column): (u32, u32), unit: &Unit, report: &mut Report) {
-    let at = |message: String| Diagnostic { line, column, ..Diagnostic::of_file(file, message, None) };
+fn read(path: &Path) -> Result<TrustedFile, ReadError> {
+    read_any(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), TEXT_MAX as u64)
+}
+
+fn check_source(Place { file, line, column }: Place, unit: &Unit, report: &mut Report) {
+    let at = |message: String| Diagnostic { line, column, ..Diagnostic::of_file(&file, message, None) };
     let facts = match source::find(&unit.source, None) {
         Ok(facts) => facts,
         Err(error) if error.is_denied() => return report.warning(at(format!("not checked: {error}"))),

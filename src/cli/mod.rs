@@ -212,7 +212,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Apply(args) => ask::apply(run_dir, args)?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
-        Command::Check { paths, json } => check::check(&paths, json)?,
+        Command::Check { paths, json } => check::check(&paths, &places.config, json)?,
         Command::Schema => {
             print(&format!("{:#}\n", crate::unit::json_schema()))?;
             0
@@ -221,7 +221,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
         Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),
-        Command::Cat(_) => return Err(Failure::NotBuilt("cat")),
+        Command::Cat { unit, json } => ask::cat(run_dir, unit, json)?,
     };
     Ok(ExitCode::from(code))
 }

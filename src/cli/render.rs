@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::text::{Colour, Style, bytes, cut, phase_colour};
-use crate::control::protocol::{Account, Change, Event, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Account, Change, Event, MergedText, SupervisorReport, UnitReport, UnitStatus};
 use crate::supervise::log::{escape_controls, rfc3339_ms};
 use crate::unit::diagnostic::one_line;
 
@@ -91,6 +91,9 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         let _ = writeln!(out, "{name:>10}: {text}");
     };
     field("File", status.file.as_ref().map_or("none".into(), |file| one_line(&file.to_string_lossy())));
+    for file in &status.merged_with {
+        field("With", one_line(&file.to_string_lossy()));
+    }
     if !status.source.is_empty() {
         field("Source", one_line(&status.source));
     }
@@ -201,6 +204,24 @@ pub fn why(account: &Account, style: &Style) -> String {
     let id = now.id.as_ref().map(|id| format!(" as {}", one_line(id))).unwrap_or_default();
     let reason = if now.reason.is_empty() { String::new() } else { format!(": {}", one_line(&now.reason)) };
     let _ = writeln!(out, "now {} {phase}{id}{since}{reason}", style.paint(Colour::Bold, &one_line(&now.unit)));
+    out
+}
+
+/// `cat`: a unit file. What is said about it stands in comments, so that it stays one.
+pub fn cat(merged: &MergedText) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "# {}, merged from", one_line(&merged.unit));
+    for file in &merged.files {
+        let _ = writeln!(out, "#   {}", one_line(&file.to_string_lossy()));
+    }
+    if let Some(differs) = &merged.differs {
+        let _ = writeln!(out, "# This is in force; what is on disk is not: {}", one_line(differs));
+    }
+    for error in &merged.errors {
+        let _ = writeln!(out, "#   {}", one_line(error));
+    }
+    out.push('\n');
+    out.push_str(&merged.text);
     out
 }
 

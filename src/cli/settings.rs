@@ -33,6 +33,8 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// Parent of the containers' cgroups, from the hierarchy's root: begins with a slash.
     pub cgroup_root: PathBuf,
+    /// The supervisor's own file; it need not exist. Absolute.
+    pub config: PathBuf,
     /// Leave containers running when the supervisor ends.
     pub detach_on_exit: bool,
     /// What is on disk goes in force by `moored apply`.
@@ -41,7 +43,7 @@ pub struct Settings {
     pub log_cap_bytes: u64,
 }
 
-/// The four places, resolved.
+/// The places, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// See [`Settings::run_dir`].
@@ -52,6 +54,8 @@ pub struct Resolved {
     pub log_dir: PathBuf,
     /// See [`Settings::cgroup_root`].
     pub cgroup_root: PathBuf,
+    /// See [`Settings::config`].
+    pub config: PathBuf,
 }
 
 impl Places {
@@ -70,6 +74,7 @@ impl Places {
             state_dir: absolute(&pick(self.state_dir, "MOORED_STATE_DIR", "/var/lib/moored")),
             log_dir: absolute(&pick(self.log_dir, "MOORED_LOG_DIR", "/var/log/moored")),
             cgroup_root: Path::new("/").join(pick(self.cgroup_root, "MOORED_CGROUP_ROOT", "/moored")),
+            config: absolute(&pick(self.config, "MOORED_CONFIG", "/etc/moored/moored.toml")),
         }
     }
 }
@@ -82,7 +87,7 @@ impl Settings {
             true => up.units.iter().map(|dir| absolute(dir)).collect(),
             false => UNITS_DIRS.iter().map(PathBuf::from).collect(),
         };
-        let Resolved { run_dir, state_dir, log_dir, cgroup_root } = places;
+        let Resolved { run_dir, state_dir, log_dir, cgroup_root, config } = places;
         Self {
             units_dirs,
             given_by_hand,
@@ -90,6 +95,7 @@ impl Settings {
             state_dir,
             log_dir,
             cgroup_root,
+            config,
             detach_on_exit: up.detach_on_exit,
             manual: up.manual,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
@@ -104,6 +110,7 @@ impl Settings {
         option("--state-dir", self.state_dir.clone().into());
         option("--log-dir", self.log_dir.clone().into());
         option("--cgroup-root", self.cgroup_root.clone().into());
+        option("--config", self.config.clone().into());
         option("--log-cap", self.log_cap_bytes.to_string().into());
         for dir in self.units_dirs.iter().filter(|_| self.given_by_hand) {
             option("--units", dir.clone().into());

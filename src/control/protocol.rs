@@ -44,6 +44,11 @@ pub enum Request {
         /// Also one that is gone, while there are events about it.
         unit: String,
     },
+    /// The merged text in force: one [`Response::Cat`].
+    Cat {
+        /// Which.
+        unit: String,
+    },
     /// Clear holds and marks, and run.
     Start {
         /// Which.
@@ -147,6 +152,8 @@ pub enum Response {
     Event(Event),
     /// For `why`.
     Why(Box<Account>),
+    /// For `cat`.
+    Cat(Box<MergedText>),
     /// For `sync`.
     Synced {
         /// 0 converged, 1 a text is invalid, 2 a unit failed, 3 timeout.
@@ -223,6 +230,9 @@ pub struct UnitStatus {
     pub description: Option<String>,
     /// The unit file.
     pub file: Option<PathBuf>,
+    /// What is merged with it in force: moored.toml, then the drop-ins.
+    #[serde(default)]
+    pub merged_with: Vec<PathBuf>,
     /// Errors of the text on disk, when it is not the one in force.
     pub errors: Vec<String>,
     /// What it is made of: `bundle /srv/web`.
@@ -313,6 +323,36 @@ pub struct Link {
     pub event: Event,
     /// So many exits and starts between this and the next link are left out.
     pub left_out: u64,
+}
+
+/// `cat UNIT`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MergedText {
+    /// Its name.
+    pub unit: String,
+    /// What it was merged from, later ones winning.
+    pub files: Vec<PathBuf>,
+    /// One file that means the same.
+    pub text: String,
+    /// The values in it.
+    pub values: Vec<MergedValue>,
+    /// Why what is on disk is not in force, if it is not.
+    pub differs: Option<String>,
+    /// Errors of what is on disk.
+    pub errors: Vec<String>,
+}
+
+/// One value of [`MergedText`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MergedValue {
+    /// `resources.memory`, `mount./data.source`.
+    pub key: String,
+    /// As JSON has it; relative paths are written out.
+    pub value: serde_json::Value,
+    /// Where it came from.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u32,
 }
 
 /// One line of `plan`.

@@ -12,9 +12,12 @@
 //! | `Rely` | the generations | asked again |
 //! | `Raise` | the wish to start, and whose end it is for | asked again |
 //! | `Reload` | the request | asked again until `Reloaded` |
+//! | `Probe` | nothing | asked again |
 //! | `Update` | the new terms | limits are asked for until `Limited` |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Forget` | the floor of generations | asked again |
+//! | `Prove` | that this text did well | asked again, or the mark stands |
+//! | `RollBack` | nothing: the catalogue has the earlier text | asked again |
 //! | `Reboot` | nothing | asked again |
 
 use std::collections::BTreeMap;
@@ -22,6 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::exit::ExitRecord;
+use super::health::Probing;
 use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
 use super::time::{BootTime, Now};
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
@@ -84,6 +88,13 @@ pub enum Action {
         /// By which means.
         how: Reload,
     },
+    /// Ask this from now on whether it is well; `None`: nothing. Answers, ever again: `Probed`.
+    Probe {
+        /// Which.
+        id: ContainerId,
+        /// What.
+        probing: Option<Probing>,
+    },
     /// Take over what the text changed without asking for another container: stop signal and timeout, what restarts count by, and these
     /// limits, if there are any to write. Answer to limits: `Limited`.
     Update {
@@ -103,6 +114,22 @@ pub enum Action {
     Forget {
         /// Which.
         unit: UnitName,
+    },
+    /// Remember that this text did well: the earlier one is not needed any more.
+    Prove {
+        /// Which.
+        unit: UnitName,
+        /// Of which text.
+        fingerprint: Fingerprint,
+    },
+    /// Put the earlier text back in force, and do not take this one again before its file changes.
+    RollBack {
+        /// Which.
+        unit: UnitName,
+        /// The bad text.
+        fingerprint: Fingerprint,
+        /// What was bad.
+        why: String,
     },
     /// Reboot the host, because this unit gave up.
     Reboot {
@@ -129,9 +156,14 @@ impl Action {
             | Action::Rely { id, .. }
             | Action::Signal { id, .. }
             | Action::Reload { id, .. }
+            | Action::Probe { id, .. }
             | Action::Update { id, .. }
             | Action::Clear { id } => Ok(id),
-            Action::Raise { unit, .. } | Action::Forget { unit } | Action::Reboot { unit } => Err(unit),
+            Action::Raise { unit, .. }
+            | Action::Prove { unit, .. }
+            | Action::RollBack { unit, .. }
+            | Action::Forget { unit }
+            | Action::Reboot { unit } => Err(unit),
         }
     }
 
@@ -161,11 +193,14 @@ impl Observed {
             Action::Raise { unit, failed } => self.seen_mut(unit).begin_raise(failed, now.boot),
             Action::Signal { id, signal } => self.live_mut(id).is_some_and(|live| live.begin_signal(*signal)),
             Action::Reload { id, .. } => self.live_mut(id).is_some_and(Live::begin_reload),
+            Action::Probe { id, probing } => self.live_mut(id).is_some_and(|live| live.begin_probe(probing)),
             Action::Update { id, unit, limits } => {
                 self.live_mut(id).is_some_and(|live| live.begin_update(unit, *limits))
             }
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Forget { unit } => self.begin_forget(unit),
+            Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
+            Action::RollBack { .. } => true,
             Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
         }
     }
@@ -187,6 +222,10 @@ impl Observed {
 }
 
 impl Seen {
+    fn begin_prove(&mut self, fingerprint: Fingerprint) -> bool {
+        self.proven.replace(fingerprint) != Some(fingerprint)
+    }
+
     fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, enabled: bool) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
@@ -250,6 +289,11 @@ impl Live {
         self.reload.as_mut().is_some_and(Asked::begin)
     }
 
+    fn begin_probe(&mut self, probing: &Option<Probing>) -> bool {
+        self.probing.clone_from(probing);
+        true
+    }
+
     fn begin_update(&mut self, unit: &Unit, limits: Option<Limits>) -> bool {
         self.run = self.run.terms(unit);
         self.limits_asked = limits.or(self.limits_asked);
@@ -274,9 +318,12 @@ impl fmt::Display for Action {
             Action::Raise { unit, failed } => write!(f, "start {unit}, because {failed} was the last try"),
             Action::Signal { id, signal } => write!(f, "signal {id} with {}", signal.0),
             Action::Reload { id, .. } => write!(f, "reload {id}"),
+            Action::Probe { id, .. } => write!(f, "probe {id}"),
             Action::Update { id, .. } => write!(f, "update {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),
             Action::Forget { unit } => write!(f, "forget {unit}"),
+            Action::Prove { unit, .. } => write!(f, "the text of {unit} did well"),
+            Action::RollBack { unit, why, .. } => write!(f, "roll back {unit}: {why}"),
             Action::Reboot { unit } => write!(f, "reboot, because {unit} gave up"),
         }
     }

@@ -11,7 +11,7 @@ use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::status::Tie;
 use super::time::BootTime;
-use crate::unit::{Condition, ContainerId, Fingerprint, Network, UnitName};
+use crate::unit::{Condition, ContainerId, Fingerprint, Network, OnBad, UnitName};
 
 /// Everything there is to look at, at one moment.
 pub(super) struct World<'a> {
@@ -81,6 +81,7 @@ static UNSEEN: Seen = Seen {
     start_now: false,
     fresh: false,
     raised: BTreeMap::new(),
+    proven: None,
     restarts: 0,
     trouble: None,
 };
@@ -158,7 +159,7 @@ impl<'a> World<'a> {
         let replace = match (live.restart, live.run.fingerprint == want.fingerprint) {
             (true, _) => Why::Restart,
             (false, false) => Why::Changed,
-            (false, true) => return None,
+            (false, true) => Why::Unhealthy(self.unhealthy(want, live)?),
         };
         // What could not start again is not stopped for the sake of a start.
         (!self.is_tied(view) || self.ring(view.name).is_none()).then_some(replace)
@@ -213,6 +214,8 @@ impl<'a> World<'a> {
         if last.fingerprint != want.fingerprint {
             // Started by hand, ended, then edited: a unit that is not enabled does not rise by itself.
             (!want.unit.enabled).then_some(Rest::Disabled)
+        } else if want.trial == Some(OnBad::StayFailed) && !last.outcome.is_success() {
+            Some(Rest::Failed(last))
         } else if !last.outcome.is_restarted_by(restart.policy) {
             Some(if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) })
         } else if seen.backoff.is_spent(restart, next_at) {

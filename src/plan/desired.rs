@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::unit::{Fingerprint, Unit, UnitName};
+use crate::unit::{Fingerprint, OnBad, Unit, UnitName};
 
 /// Every declared unit. One that is absent is removed: it is stopped and forgotten.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,4 +19,6 @@ pub struct Want {
     pub unit: Arc<Unit>,
     /// Its identity: another one means another container.
     pub fingerprint: Fingerprint,
+    /// An earlier text did well and is kept until this one has: what is done if it does not.
+    pub trial: Option<OnBad>,
 }

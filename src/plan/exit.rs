@@ -32,6 +32,13 @@ pub enum Outcome {
         /// The kernel killed something in its cgroup for lack of memory.
         oom: bool,
     },
+    /// It ran, failed its checks, and was stopped for that.
+    Unhealthy {
+        /// What they found, at most [`TEXT_MAX`] bytes.
+        text: String,
+        /// Code or signal of its pid 1.
+        exit: Exit,
+    },
     /// A step before exec failed: the text says which, at most [`TEXT_MAX`] bytes.
     StartFailed {
         /// For people.
@@ -69,7 +76,7 @@ pub struct ExitRecord {
     pub wall: WallTime,
     /// From its start to its end.
     pub ran_for: Duration,
-    /// Set if it ended after we had begun to stop it: then the restart policy has no say.
+    /// Set if it ended after we had begun to stop it, but for its checks: then the restart policy has no say.
     pub stopped: Option<Why>,
 }
 
@@ -79,24 +86,24 @@ impl Outcome {
         match self {
             Outcome::Exited { exit: Exit::Code(0), oom } => !oom,
             Outcome::Exited { exit: Exit::Code(_) | Exit::Signal(_) | Exit::Unknown, .. } => false,
-            Outcome::StartFailed { .. } => false,
+            Outcome::Unhealthy { .. } | Outcome::StartFailed { .. } => false,
         }
     }
 
     /// Its program is known to have run, however it ended.
     pub fn has_run(&self) -> bool {
         match self {
-            Outcome::Exited { exit: Exit::Code(_) | Exit::Signal(_), .. } => true,
+            Outcome::Exited { exit: Exit::Code(_) | Exit::Signal(_), .. } | Outcome::Unhealthy { .. } => true,
             Outcome::Exited { exit: Exit::Unknown, .. } => false,
             Outcome::StartFailed { .. } => false,
         }
     }
 
-    /// Ended by something other than its own decision: a signal, OOM, or nobody knows (systemd's on-abnormal).
+    /// Ended by something other than its own decision: a signal, OOM, its checks, or nobody knows (systemd's on-abnormal).
     pub fn is_abnormal(&self) -> bool {
         match self {
             Outcome::Exited { exit: Exit::Code(_), oom } => *oom,
-            Outcome::Exited { exit: Exit::Signal(_) | Exit::Unknown, .. } => true,
+            Outcome::Exited { exit: Exit::Signal(_) | Exit::Unknown, .. } | Outcome::Unhealthy { .. } => true,
             Outcome::StartFailed { .. } => false,
         }
     }
@@ -128,6 +135,7 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Exited { exit, oom: false } => write!(f, "{exit}"),
             Outcome::Exited { exit, oom: true } => write!(f, "{exit}, out of memory"),
+            Outcome::Unhealthy { text, exit } => write!(f, "{exit}, unhealthy: {text}"),
             Outcome::StartFailed { text } => write!(f, "start failed: {text}"),
         }
     }

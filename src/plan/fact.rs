@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, shortened};
+use super::health::Probed;
 use super::host::Presence;
 use super::observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Why, Wishes,
 };
 use super::time::{BootTime, Now};
-use crate::unit::{ContainerId, Signal, UnitName};
+use crate::unit::{CheckKind, ContainerId, Signal, UnitName};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +97,19 @@ pub enum Fact {
     StopUnhandled {
         /// Which.
         id: ContainerId,
+    },
+    /// A probe of one of its checks was answered, or was not in time.
+    Probed {
+        /// Which.
+        id: ContainerId,
+        /// Of which check.
+        check: CheckKind,
+        /// What it found.
+        probed: Probed,
+        /// So many failures in a row are a verdict …
+        failures: u32,
+        /// … and so many passes.
+        successes: u32,
     },
     /// It was told to reload.
     Reloaded {
@@ -179,6 +193,8 @@ pub enum Deed {
     Reload,
     /// The cgroup did not take its limits. They are not asked for again before the text or the supervisor is another one.
     Update,
+    /// It could not be asked whether it is well, for a reason of ours.
+    Probe,
     /// Something of it could not be cleared away.
     Clear,
 }
@@ -199,6 +215,7 @@ impl fmt::Display for Fact {
             Fact::Cleared { id } => write!(f, "{id} is cleared away"),
             Fact::StopSent { id } => write!(f, "{id} got its stop signal"),
             Fact::StopUnhandled { id } => write!(f, "{id} does not handle its stop signal"),
+            Fact::Probed { id, check, probed, .. } => write!(f, "{id}: {}: {probed:?}", check.word()),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
             Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
@@ -246,6 +263,7 @@ impl Fact {
             | Fact::Cleared { id }
             | Fact::StopSent { id }
             | Fact::StopUnhandled { id }
+            | Fact::Probed { id, .. }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
             | Fact::ActionFailed { id, .. } => Some(id),
@@ -299,6 +317,9 @@ impl Observed {
             Fact::Cleared { id } => self.on_seen(id, Seen::cleared),
             Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
+            Fact::Probed { id, check, probed, failures, successes } => {
+                self.on_live(id, |live| live.probed(*check, probed, (*failures, *successes), now.boot))
+            }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),
             Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
@@ -375,9 +396,14 @@ impl Seen {
             State::Stopping(stopping) => (Some(stopping.why.clone()), stopping.killing.clone()),
             State::Ended(_) => return false,
         };
+        let (outcome, stopped) = match (outcome, stopped) {
+            // Its own fault, as an exit is.
+            (Outcome::Exited { exit, .. }, Some(Why::Unhealthy(text))) => (Outcome::Unhealthy { text, exit }, None),
+            other => other,
+        };
         let at = at.min(now.boot).max(live.run.begun);
         let ran_for = match outcome {
-            Outcome::Exited { .. } => at.since(live.run.begun),
+            Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
         self.backoff.count(&live.run, ran_for, stopped.is_some());
@@ -442,7 +468,7 @@ impl Seen {
             Deed::Stop => drop(live.stop_answered(true)),
             Deed::Reload => drop(live.reloaded()),
             Deed::Clear => drop(live.clear_failed(now)),
-            Deed::Kill | Deed::Signal | Deed::Update => {}
+            Deed::Kill | Deed::Signal | Deed::Update | Deed::Probe => {}
         }
         self.trouble = Some(shortened(text));
         true

@@ -21,7 +21,7 @@
 //! # Who wins
 //!
 //! A running generation stops for the first of: shutdown, its file removed, a hold, not enabled (unless by hand), the
-//! network it shares gone, a dependency lost that it cannot be without (`on_loss`), a client's restart, a changed text. A unit without one
+//! network it shares gone, a dependency lost that it cannot be without (`on_loss`), a client's restart, a changed text, a check that fails. A unit without one
 //! starts unless, first of: shutdown, removed, held, not enabled; then a client's wish beats its end, its policy, its limit and its backoff; a
 //! run that we stopped ourselves, or one of another text, is not held against it; then it must wait for itself in no ring, its
 //! dependencies must be there, the host must meet its conditions, and the unit whose network it shares must run. A unit stops after those that
@@ -39,6 +39,7 @@ mod decide;
 mod desired;
 mod exit;
 mod fact;
+mod health;
 mod host;
 mod observed;
 mod order;
@@ -48,11 +49,13 @@ mod reconcile;
 mod rehearse;
 mod status;
 mod time;
+mod trial;
 
 pub use action::Action;
 pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
+pub use health::{Findings, HealthStatus, Opinion, Probed, Probing, Tally};
 pub use host::{Host, Presence};
 pub use observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::doubled;
 use super::exit::ExitRecord;
+use super::health::{Findings, Probing};
 use super::host::Host;
 use super::time::{BootTime, WallTime};
 use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
@@ -72,6 +73,9 @@ pub struct Seen {
     /// Of each unit whose `on_failure` started this one, the generation whose end did it last: it does so once. As many as name it.
     #[serde(default)]
     pub raised: BTreeMap<UnitName, u64>,
+    /// The text that last did well ([`trial`](super::trial)).
+    #[serde(default)]
+    pub proven: Option<Fingerprint>,
     /// Restarts that the policy made.
     pub restarts: u64,
     /// The last action that failed, for people.
@@ -94,6 +98,12 @@ pub struct Live {
     /// The generations of dependencies with `on_loss` with which it was there together. No later edit makes a loss of what never was.
     #[serde(default)]
     pub relies: BTreeMap<UnitName, u64>,
+    /// What its checks have found; `None` before the first result.
+    #[serde(default)]
+    pub findings: Option<Box<Findings>>,
+    /// What it is asked in this life.
+    #[serde(skip)]
+    pub probing: Option<Probing>,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload.
@@ -264,6 +274,8 @@ pub enum Why {
     Disabled,
     /// Its text changed.
     Changed,
+    /// Its checks say that it is not well.
+    Unhealthy(String),
     /// The unit whose network it shares stops or has another generation.
     Network(UnitName),
     /// A dependency is lost, and `on_loss` says so.
@@ -341,8 +353,20 @@ const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
 impl Live {
     /// A generation that was just begun.
     pub(super) fn new(id: ContainerId, run: Run, used: Wishes) -> Live {
-        let (state, signals, relies) = (State::Starting, Vec::new(), BTreeMap::new());
-        Live { id, run, pid: None, state, used, relies, restart: false, reload: None, limits_asked: None, signals }
+        Live {
+            id,
+            run,
+            pid: None,
+            state: State::Starting,
+            used,
+            relies: BTreeMap::new(),
+            findings: None,
+            probing: None,
+            restart: false,
+            reload: None,
+            limits_asked: None,
+            signals: Vec::new(),
+        }
     }
 
     /// Limits that its cgroup is still to be asked for.
@@ -435,6 +459,7 @@ impl std::fmt::Display for Why {
             Why::Restart => f.write_str("restart asked for"),
             Why::Disabled => f.write_str("not enabled"),
             Why::Changed => f.write_str("its file changed"),
+            Why::Unhealthy(text) => write!(f, "unhealthy: {text}"),
             Why::Dependency(unit) => write!(f, "{unit}, which it depends on, is gone or was started anew"),
             Why::Network(unit) => write!(f, "it shares the network of {unit}, which stops or changed"),
         }

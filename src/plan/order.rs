@@ -1,7 +1,7 @@
 //! Which unit waits for which: before a start, before a stop, and when a dependency is lost.
 //!
 //! - A start waits until each dependency is *there*: one that is to be `started` runs and is not about to stop (a oneshot runs, or has
-//!   run with the text in force), one that is to be `completed` has ended with code 0 with the text in force, and nobody has
+//!   run with the text in force), one that is to be `healthy` runs and each of its checks passes, one that is to be `completed` has ended with code 0 with the text in force, and nobody has
 //!   asked for another run since. An optional one is waited for only while it is on its way: not while it is missing,
 //!   held, not enabled, ended for good, backing off, or waiting for the host.
 //! - A dependency that goes takes nobody with it, unless `on_loss` says so. What a generation relies on is remembered with it
@@ -19,6 +19,7 @@ use super::action::Action;
 use super::decide::{View, World, network_owner};
 use super::desired::Want;
 use super::exit::ExitRecord;
+use super::health::HealthStatus;
 use super::observed::{Live, Seen, State, Why};
 use crate::unit::{Condition, Dependency, Kind, Need, OnLoss, UnitName};
 
@@ -44,7 +45,7 @@ impl<'a> World<'a> {
     /// The dependencies for whose sake a start waits.
     pub fn lacks(&self, want: &'a Want) -> Vec<Lack<'a>> {
         let missing = |(unit, dependency): (&'a UnitName, &Dependency)| {
-            let is_waited_for = || !dependency.optional || self.is_on_its_way(unit);
+            let is_waited_for = || !dependency.optional || self.is_on_its_way(unit, dependency.state);
             let there = self.there(unit, dependency.state, LOSS_CHAIN_MAX).is_some();
             (!there && is_waited_for()).then_some(Lack { unit, need: dependency.state })
         };
@@ -78,6 +79,10 @@ impl<'a> World<'a> {
                 let up = up.filter(|_| running.is_some() || ran.is_some()).map(|live| live.id.generation);
                 up.or(ran)
             }
+            (Need::Healthy, _) => running
+                .filter(|live| live.health(want.unit.health.as_deref()) == Some(HealthStatus::Healthy))
+                .filter(|live| self.stays(view, live, chain))
+                .map(|live| live.id.generation),
             (Need::Completed, _) => last.filter(|last| last.outcome.is_success()).map(|last| last.id.generation),
         }
     }
@@ -96,9 +101,12 @@ impl<'a> World<'a> {
     }
 
     /// Whether it will come to run without anybody doing something, as far as it alone is concerned.
-    fn is_on_its_way(&self, name: &'a UnitName) -> bool {
+    fn is_on_its_way(&self, name: &'a UnitName, need: Need) -> bool {
         let view = self.view(name);
         let Some(want) = view.want else { return false };
+        if need == Need::Healthy && want.unit.health.is_none() {
+            return false;
+        }
         view.seen.live.as_ref().is_some_and(Live::is_up)
             || self.rest_itself(view).is_none() && self.unmet(want).is_none()
     }
@@ -116,9 +124,20 @@ impl<'a> World<'a> {
             if self.rest_itself(view).is_some() || unmet || seen.len() > RING_MAX {
                 return true;
             }
+            if self.lacks(want).iter().any(|lack| self.is_unwell(lack)) {
+                return true;
+            }
             left.extend(self.lacks(want).iter().map(|lack| lack.unit).chain(network_owner(want)));
         }
         false
+    }
+
+    /// Whether it runs, and is not healthy, and nothing says that it will be.
+    pub fn is_unwell(&self, lack: &Lack<'a>) -> bool {
+        let Some(want) = self.view(lack.unit).want.filter(|_| lack.need == Need::Healthy) else { return false };
+        let live = self.view(lack.unit).seen.live.as_ref();
+        let health = live.and_then(|live| live.health(want.unit.health.as_deref()));
+        want.unit.health.is_none() || health == Some(HealthStatus::Unready)
     }
 
     // ---- losses ----
@@ -144,7 +163,9 @@ impl<'a> World<'a> {
         let up = view.seen.live.as_ref().filter(|live| live.is_up() && live.id.generation == relied);
         let is_service = view.want.is_some_and(|want| want.unit.kind == Kind::Service);
         match up {
-            Some(live) if need == Need::Started && is_service => !self.stays(view, live, chain),
+            Some(live) if need == Need::Healthy || need == Need::Started && is_service => {
+                !self.stays(view, live, chain)
+            }
             Some(_) => view.want.is_none(),
             None => self.there(unit, need, chain) != Some(relied),
         }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::action::{Action, reload_of};
 use super::decide::{Rest, View, World};
 use super::desired::{Desired, Want};
+use super::health::Probing;
 use super::observed::{Asked, Backoff, Ended, Live, Observed, Seen, State, Stopping};
 use super::time::BootTime;
+use super::trial::Trial;
 use crate::unit::{ContainerId, OnLimit};
 
 /// What to do now, and when to ask again if nothing happens before.
@@ -26,10 +28,12 @@ pub struct Plan {
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Compares `desired` with `observed`. Level-triggered: the whole state, each time; in a quiet world the plan is empty.
+/// One that goes back to earlier texts does nothing else: they are to be in force first.
 pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
     let world = World::new(desired, observed, now);
     let (mut plan, mut forgets) = (Plan::default(), Vec::new());
     for view in world.views() {
+        plan_trial(&world, view, &mut plan);
         match &view.seen.live {
             Some(live) => plan_live(&world, view, live, &mut plan),
             None => plan_rest(&world, view, &mut plan),
@@ -38,9 +42,32 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan 
             forgets.push(Action::Forget { unit: view.name.clone() });
         }
     }
+    // The rest was found by texts that are left now.
+    if plan.actions.iter().any(is_rollback) {
+        plan.actions.retain(is_rollback);
+        return plan;
+    }
     // Last, because it raises the floor from which the starts above took their generation.
     plan.actions.append(&mut forgets);
     plan
+}
+
+fn is_rollback(action: &Action) -> bool {
+    matches!(action, Action::RollBack { .. })
+}
+
+/// Says how a text did that has not been judged.
+fn plan_trial(world: &World, view: View, plan: &mut Plan) {
+    let Some(want) = view.want.filter(|want| view.seen.proven != Some(want.fingerprint)) else { return };
+    let (unit, fingerprint) = (view.name.clone(), want.fingerprint);
+    if let Some(why) = world.rollback(view) {
+        return plan.actions.push(Action::RollBack { unit, fingerprint, why });
+    }
+    match world.trial(view) {
+        Trial::Passed => plan.actions.push(Action::Prove { unit, fingerprint }),
+        Trial::Open(Some(until)) if until > world.now => plan.wake(until),
+        Trial::Open(_) | Trial::Failed(_) => {}
+    }
 }
 
 fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan) {
@@ -49,6 +76,7 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
             None => {
                 plan_terms(view.want, live, plan);
                 plan_relies(world, view.want, live, plan);
+                plan_probes(live, world.probing(view.want, live), plan);
                 plan_wishes(view.want, live, plan);
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
@@ -57,8 +85,21 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan.actions.push(Action::Stop { id: live.id.clone(), signal, why });
             }
         },
-        State::Stopping(stopping) => plan_stopping(live, stopping, world.now, plan),
-        State::Ended(ended) => plan_ended(live, ended, world.now, plan),
+        State::Stopping(stopping) => {
+            plan_probes(live, None, plan);
+            plan_stopping(live, stopping, world.now, plan);
+        }
+        State::Ended(ended) => {
+            plan_probes(live, None, plan);
+            plan_ended(live, ended, world.now, plan);
+        }
+    }
+}
+
+/// What is asked of it, if that is to be something else than it is.
+fn plan_probes(live: &Live, probing: Option<Probing>, plan: &mut Plan) {
+    if live.probing != probing {
+        plan.actions.push(Action::Probe { id: live.id.clone(), probing });
     }
 }
 

@@ -1,7 +1,7 @@
 //! A rehearsal: what [`reconcile`] does when other texts come into force, on a host where everything works.
 //!
 //! It is the real `reconcile` on a copy of what is known. The host beside it does at once what it is asked to: what is started runs,
-//! what is told to stop ends, a oneshot that was started here completes. Before the other texts come, what is under way under the present
+//! what is told to stop ends, each check passes, a oneshot that was started here completes. Before the other texts come, what is under way under the present
 //! ones is played to its end, so that it is not taken for their consequence. The clock stands still: what waits for a time, a backoff
 //! or the end of a hold, waits.
 //!
@@ -13,11 +13,12 @@ use super::action::Action;
 use super::desired::Desired;
 use super::exit::Exit;
 use super::fact::Fact;
+use super::health::{Probed, Probing};
 use super::observed::{Asked, HostPid, Live, Observed, State, Why};
 use super::reconcile::reconcile;
 use super::status::{Status, statuses};
 use super::time::{BootTime, Now, WallTime};
-use crate::unit::{Kind, UnitName};
+use crate::unit::{CheckKind, ContainerId, Kind, UnitName};
 
 /// Longer chains of units that wait for each other are not played to their end.
 const ROUNDS_MAX: usize = 1000;
@@ -48,7 +49,8 @@ pub struct Rehearsal {
 
 /// What follows when `after` comes into force in the place of `before`.
 pub fn rehearse(before: &Desired, after: &Desired, observed: &Observed, now: BootTime) -> Rehearsal {
-    let mut stage = Stage { observed: observed.clone(), now, started: BTreeMap::new(), deeds: Vec::new() };
+    let mut stage =
+        Stage { observed: observed.clone(), now, started: BTreeMap::new(), passed: BTreeMap::new(), deeds: Vec::new() };
     stage.play(before);
     (stage.started, stage.deeds) = (BTreeMap::new(), Vec::new());
     stage.play(after);
@@ -61,6 +63,8 @@ struct Stage {
     now: BootTime,
     /// Units that were started here; with `true` a oneshot is still to complete, which it does once.
     started: BTreeMap<UnitName, bool>,
+    /// Checks that were seen to pass.
+    passed: BTreeMap<ContainerId, Vec<CheckKind>>,
     deeds: Vec<(UnitName, Deed)>,
 }
 
@@ -79,7 +83,8 @@ impl Stage {
         for _ in 0..ROUNDS_MAX {
             let mut is_quiet = true;
             for action in reconcile(desired, &self.observed, self.now).actions {
-                if self.observed.begin(&action, now) {
+                // What is rolled back is the catalogue's to do; here every text does well.
+                if !matches!(action, Action::RollBack { .. }) && self.observed.begin(&action, now) {
                     is_quiet = false;
                     self.note(action);
                 }
@@ -89,6 +94,7 @@ impl Stage {
             }
             let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
             let mut facts: Vec<Fact> = lives.flat_map(|live| answers_of(live, self.now)).collect();
+            facts.extend(self.passes());
             if facts.is_empty() {
                 facts = self.completions(desired);
             }
@@ -108,11 +114,28 @@ impl Stage {
             Action::Reload { .. } => Deed::Reload,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
             Action::Clear { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
+            Action::Probe { .. } | Action::Prove { .. } | Action::RollBack { .. } => return,
         };
         if matches!(deed, Deed::Start) {
             self.started.entry(unit.clone()).or_insert(true);
         }
         self.deeds.push((unit, deed));
+    }
+
+    /// Each check that is asked passes, once.
+    fn passes(&mut self) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        for live in self.observed.units.values().filter_map(|seen| seen.live.as_ref()) {
+            for check in live.probing.iter().flat_map(Probing::kinds) {
+                let passed = self.passed.entry(live.id.clone()).or_default();
+                if !passed.contains(&check) {
+                    passed.push(check);
+                    let (id, probed) = (live.id.clone(), Probed::Passed);
+                    facts.push(Fact::Probed { id, check, probed, failures: 1, successes: 1 });
+                }
+            }
+        }
+        facts
     }
 
     /// The ends of the oneshots that were started here.
@@ -198,7 +221,7 @@ mod tests {
             let parsed = parse(&name(unit), Path::new("/units/x.toml"), &text).unwrap_or_else(|e| panic!("{e:?}"));
             let unit = Arc::new(parsed.unit);
             let facts = SourceFacts { resolved: unit.source.path().to_owned(), ..SourceFacts::default() };
-            (unit.name.clone(), Want { fingerprint: container_fingerprint(&unit, &facts), unit })
+            (unit.name.clone(), Want { fingerprint: container_fingerprint(&unit, &facts), unit, trial: None })
         };
         Desired { units: texts.iter().map(want).collect() }
     }
@@ -208,7 +231,13 @@ mod tests {
     /// A world in which these run.
     fn running(texts: &[(&str, &str)]) -> (Desired, Observed) {
         let desired = desired(texts);
-        let mut stage = Stage { observed: Observed::default(), now: NOW, started: BTreeMap::new(), deeds: Vec::new() };
+        let mut stage = Stage {
+            observed: Observed::default(),
+            now: NOW,
+            started: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            deeds: Vec::new(),
+        };
         stage.play(&desired);
         (desired, stage.observed)
     }

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Rest, View, World};
 use super::desired::Desired;
 use super::exit::{ExitRecord, Outcome};
+use super::health::HealthStatus;
 use super::observed::{Ended, Hold, Live, Observed, State, Stopping, Why};
 use super::order::Lack;
 use super::time::{BootTime, WallTime};
-use crate::unit::{Condition, Need, UnitName};
+use crate::unit::{CheckKind, Condition, Need, UnitName};
 
-/// The one word. (`ready` comes with readiness probes.)
+/// The one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -23,6 +24,8 @@ pub enum Phase {
     Starting,
     /// Its program runs.
     Running,
+    /// It runs, and each of its checks passes.
+    Ready,
     /// Being stopped, or cleared away after its end.
     Stopping,
     /// Ended; it starts again at a known time.
@@ -46,6 +49,8 @@ pub struct Status {
     pub reason: Reason,
     /// Since when it is so, if it ever was otherwise.
     pub since: Option<BootTime>,
+    /// How it is by its checks, if it has any and runs.
+    pub health: Option<HealthStatus>,
 }
 
 /// A dependency that is not there.
@@ -128,6 +133,13 @@ pub enum Reason {
     Starting,
     /// Its program runs.
     Running,
+    /// It runs, and a check does not pass.
+    Unwell {
+        /// Which check.
+        check: CheckKind,
+        /// What it found last.
+        said: Option<String>,
+    },
     /// It is to stop, but this unit, which shares its network, stops first.
     StopsAfter {
         /// Why it is to stop.
@@ -217,15 +229,20 @@ fn status_of<'a>(world: &World<'a>, view: View<'a>) -> Status {
 
 fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
     if let Some(since) = live.stuck_since(world.now) {
-        return Status { phase: Phase::Stuck, reason: Reason::Stuck { processes: live.left() }, since: Some(since) };
+        let reason = Reason::Stuck { processes: live.left() };
+        return Status { phase: Phase::Stuck, reason, since: Some(since), health: None };
     }
+    let health = live.health(view.want.and_then(|want| want.unit.health.as_deref()));
     let (phase, reason, since) = match &live.state {
         State::Starting => (Phase::Starting, Reason::Starting, live.run.begun),
-        State::Running { since } => (Phase::Running, running_reason(world, view, live), *since),
+        State::Running { since } => {
+            let phase = if health == Some(HealthStatus::Healthy) { Phase::Ready } else { Phase::Running };
+            (phase, running_reason(world, view, live), *since)
+        }
         State::Stopping(stopping) => (Phase::Stopping, stopping_reason(stopping), stopping.since),
         State::Ended(ended) => (Phase::Stopping, ended_reason(view, live, ended), ended.since),
     };
-    Status { phase, reason, since: Some(since) }
+    Status { phase, reason, since: Some(since), health }
 }
 
 fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason {
@@ -233,8 +250,13 @@ fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason 
     let first = |why: Why| world.in_the_way(live, &why).map(|(unit, tie)| (why, unit.clone(), tie));
     match why.and_then(first) {
         Some((why, unit, tie)) => Reason::StopsAfter { why, unit, tie },
-        None => Reason::Running,
+        None => unwell(view, live).unwrap_or(Reason::Running),
     }
+}
+
+fn unwell(view: View, live: &Live) -> Option<Reason> {
+    let (check, said) = live.complaint(view.want?.unit.health.as_deref()?)?;
+    Some(Reason::Unwell { check, said })
 }
 
 fn stopping_reason(stopping: &Stopping) -> Reason {
@@ -277,7 +299,7 @@ fn rest_status<'a>(world: &World<'a>, view: View<'a>, rest: Rest<'a>) -> Status 
         Rest::WaitsFor(owner) => (Phase::Waiting, Reason::WaitsFor(owner.clone())),
         Rest::Due(_) => (Phase::Waiting, Reason::Due),
     };
-    Status { phase, reason, since }
+    Status { phase, reason, since, health: None }
 }
 
 fn unmet(world: &World, condition: &Condition) -> Reason {
@@ -287,7 +309,19 @@ fn unmet(world: &World, condition: &Condition) -> Reason {
 fn lacking<'a>(world: &World<'a>, lack: Lack<'a>) -> Lacking {
     let view = world.view(lack.unit);
     let rest = view.seen.live.is_none().then(|| world.rest(view));
-    let why = rest.and_then(|rest| match rest {
+    let health = view.want.and_then(|want| want.unit.health.as_deref());
+    let live = view.seen.live.as_ref().filter(|_| lack.need == Need::Healthy);
+    let unwell = match (health, live.and_then(|live| live.health(health))) {
+        (None, _) if lack.need == Need::Healthy && view.want.is_some() => Some("it has no health check"),
+        (_, Some(HealthStatus::Unready)) => Some("it is not ready"),
+        _ => None,
+    };
+    let why = unwell.or_else(|| rest.and_then(resting));
+    Lacking { unit: lack.unit.clone(), need: lack.need, why }
+}
+
+fn resting(rest: Rest) -> Option<&'static str> {
+    match rest {
         Rest::Removed => Some("no such unit"),
         Rest::Held(_) => Some("stopped by hand"),
         Rest::Disabled => Some("not enabled"),
@@ -296,8 +330,7 @@ fn lacking<'a>(world: &World<'a>, lack: Lack<'a>) -> Lacking {
         Rest::Backoff(..) => Some("it is backing off"),
         Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) => Some("it waits itself"),
         Rest::Down | Rest::Due(_) => None,
-    });
-    Lacking { unit: lack.unit.clone(), need: lack.need, why }
+    }
 }
 
 fn gave_up(view: View, last: &ExitRecord) -> Reason {
@@ -350,6 +383,8 @@ impl Reason {
             }
             Reason::Starting => "starting".to_owned(),
             Reason::Running => String::new(),
+            Reason::Unwell { check, said: None } => format!("{} has not passed yet", check.word()),
+            Reason::Unwell { check, said: Some(said) } => format!("{} does not pass: {said}", check.word()),
             Reason::StopsAfter { why, unit, tie: Tie::Network } => {
                 format!("{why}; stops after {unit}, which shares its network")
             }

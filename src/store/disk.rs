@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! generation            the mark
-//! good/<hash>           texts and config.json copies, by content: a config.json shared by 40 units is one file
+//! good/<hash>           texts and config.json copies, by content: a config.json or a drop-in shared by 40 units is one file
+//! defaults.json         the last good defaults
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
 //! set                   indices of several units that come all at once, until each is in its own file
@@ -25,12 +26,13 @@ use serde::{Deserialize, Serialize};
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
 use super::run::{file_name, load_records, read_number};
-use super::state::{Good, GoodSet, Loaded, StopMark, Work};
+use super::state::{BadText, Good, GoodSet, Loaded, StopMark, Work};
 use super::{Note, StoreError, fnv128, history};
-use crate::unit::UnitName;
+use crate::unit::{LayerKind, LayerText, UnitName};
 
 const GENERATION: &str = "generation";
 const SET: &str = "set";
+const DEFAULTS: &str = "defaults.json";
 
 /// The state-dir, opened when that is possible.
 #[derive(Debug)]
@@ -62,6 +64,22 @@ struct Index {
     source: PathText,
     directory: (u64, u64),
     since_ms: u64,
+    #[serde(default)]
+    earlier: Option<Box<Index>>,
+    #[serde(default)]
+    bad: Option<BadText>,
+    /// Older versions know none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<IndexLayer>,
+}
+
+/// What is merged with the unit's own text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct IndexLayer {
+    kind: LayerKind,
+    file: PathText,
+    resolved: PathText,
+    text: String,
 }
 
 /// A path in JSON: text where it is text.
@@ -88,11 +106,32 @@ impl PathText {
     }
 }
 
+/// `defaults.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredDefaults {
+    file: PathText,
+    resolved: PathText,
+    text: String,
+}
+
+impl StoredDefaults {
+    fn of(layer: &LayerText) -> Self {
+        let (file, resolved) = (PathText::of(&layer.file), PathText::of(&layer.resolved));
+        StoredDefaults { file, resolved, text: layer.text.to_string() }
+    }
+
+    fn into_layer(self) -> LayerText {
+        let (file, resolved) = (self.file.into_path(), self.resolved.into_path());
+        LayerText { kind: LayerKind::Defaults, file, resolved, text: self.text.into() }
+    }
+}
+
 impl Disk {
     /// Opens what can be opened; what cannot is in the notes, and is tried again at each write.
     pub fn open(root: &Path) -> (Disk, Loaded) {
         let mut disk = Disk { root: root.to_owned(), dirs: None, index: HashMap::new(), set: IndexSet::new() };
-        let mut loaded = Loaded { good: Vec::new(), stops: Vec::new(), mark: Mark::Unknown, notes: Vec::new() };
+        let mut loaded =
+            Loaded { good: Vec::new(), defaults: None, stops: Vec::new(), mark: Mark::Unknown, notes: Vec::new() };
         if let Err(error) = disk.load(&mut loaded) {
             let text = format!("state is not loaded: {error}");
             loaded.notes.push(Note { path: root.to_owned(), text });
@@ -107,6 +146,8 @@ impl Disk {
             Work::Keep(unit, good) => self.settle_set().and_then(|()| self.keep(unit, good)),
             Work::Forget(unit) => self.settle_set().and_then(|()| self.forget(unit)),
             Work::Set(set) => self.settle_set().and_then(|()| self.keep_set(set)),
+            Work::Defaults(Some(defaults)) => write_json(&self.dirs()?.root, DEFAULTS, &StoredDefaults::of(defaults)),
+            Work::Defaults(None) => self.dirs()?.root.remove(DEFAULTS, Durability::Sync),
             Work::Mark(unit, mark) => self.mark(unit, mark),
             Work::Clear(unit) => self.dirs()?.stops.remove(&file_name(unit), Durability::Sync),
             Work::Reserve(mark) => self.dirs()?.root.write(GENERATION, &mark.to_le_bytes(), Durability::Sync),
@@ -152,6 +193,19 @@ impl Disk {
         }
         self.load_set(loaded)?;
         self.remove_unused();
+        self.load_defaults(loaded)
+    }
+
+    fn load_defaults(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let Some(dirs) = &self.dirs else { return Ok(()) };
+        match dirs.root.read(DEFAULTS)? {
+            Read::Missing => {}
+            Read::PutAside(note) => loaded.notes.push(note),
+            Read::Found(bytes) => match serde_json::from_slice::<StoredDefaults>(&bytes) {
+                Ok(stored) => loaded.defaults = Some(stored.into_layer()),
+                Err(error) => loaded.notes.push(dirs.root.put_aside(DEFAULTS, &error.to_string())),
+            },
+        }
         Ok(())
     }
 
@@ -249,7 +303,13 @@ impl Disk {
     /// What an index is to name, and the index.
     fn write_contents(&mut self, good: &Good) -> Result<Index, StoreError> {
         let index = Index::of(good);
+        if let Some(earlier) = &good.earlier {
+            self.write_contents(earlier)?;
+        }
         self.write_content(&index.text, good.text.as_bytes())?;
+        for (named, layer) in index.layers.iter().zip(&good.layers) {
+            self.write_content(&named.text, layer.text.as_bytes())?;
+        }
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
         }
@@ -322,11 +382,31 @@ impl Index {
             source: PathText::of(&good.source),
             directory: good.directory,
             since_ms: good.since_ms,
+            earlier: good.earlier.as_deref().map(Index::of).map(Box::new),
+            bad: good.bad.clone(),
+            layers: good.layers.iter().map(IndexLayer::of).collect(),
         }
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.config.as_deref())
+        let all = [Some(self), self.earlier.as_deref()];
+        all.into_iter().flatten().flat_map(Index::own_names)
+    }
+
+    fn own_names(&self) -> impl Iterator<Item = &str> {
+        let layers = self.layers.iter().map(|layer| layer.text.as_str());
+        std::iter::once(self.text.as_str()).chain(self.config.as_deref()).chain(layers)
+    }
+}
+
+impl IndexLayer {
+    fn of(layer: &LayerText) -> Self {
+        IndexLayer {
+            kind: layer.kind,
+            file: PathText::of(&layer.file),
+            resolved: PathText::of(&layer.resolved),
+            text: content_name(layer.text.as_bytes()),
+        }
     }
 }
 
@@ -342,9 +422,19 @@ impl Dirs {
                 config => config,
             },
         };
+        let mut layers = Vec::with_capacity(index.layers.len());
+        for layer in &index.layers {
+            let text = self.content(&layer.text, notes)?.and_then(|text| String::from_utf8(text).ok());
+            let Some(text) = text else { return Ok(None) };
+            let (file, resolved) = (layer.file.clone().into_path(), layer.resolved.clone().into_path());
+            layers.push(LayerText { kind: layer.kind, file, resolved, text: text.into() });
+        }
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
         let (source, directory) = (index.source.clone().into_path(), index.directory);
-        Ok(Some(Good { text, config, path, resolved, source, directory, since_ms: index.since_ms }))
+        // Without the earlier one there is none to go back to.
+        let earlier = index.earlier.as_deref().map(|earlier| self.good_of(earlier, notes)).transpose()?.flatten();
+        let (since_ms, earlier, bad) = (index.since_ms, earlier.map(Box::new), index.bad.clone());
+        Ok(Some(Good { text, layers, config, path, resolved, source, directory, since_ms, earlier, bad }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::generation::Mark;
 use super::{Note, StoreError};
-use crate::unit::UnitName;
+use crate::unit::{LayerText, UnitName};
 
 /// While something could not be written, and only then.
 const RETRY: Duration = Duration::from_secs(30);
@@ -32,6 +32,8 @@ pub type Ticket = u64;
 pub enum Key {
     /// The unit's last good text and config.json.
     Good(UnitName),
+    /// The last good defaults.
+    Defaults,
     /// The unit's stop mark.
     Stop(UnitName),
     /// The generation mark.
@@ -68,6 +70,8 @@ pub enum Fact {
 pub struct Good {
     /// The unit file's text.
     pub text: String,
+    /// What was merged with it.
+    pub layers: Vec<LayerText>,
     /// config.json's bytes, for a bundle.
     pub config: Option<Vec<u8>>,
     /// The unit file as it was found.
@@ -80,6 +84,23 @@ pub struct Good {
     pub directory: (u64, u64),
     /// Since when it is in force, in ms since 1970.
     pub since_ms: u64,
+    /// The text to go back to if this one turns out to be bad.
+    pub earlier: Option<Box<Good>>,
+    /// A text that was left because it was bad.
+    pub bad: Option<BadText>,
+}
+
+/// A text that is not to be taken again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadText {
+    /// The unit file's text and all that was merged with it.
+    pub texts: String,
+    /// Of the unit and its source.
+    pub fingerprint: [u8; 16],
+    /// What was bad.
+    pub why: String,
+    /// When it was left, in ms since 1970.
+    pub at_ms: u64,
 }
 
 /// Last good texts that are to come all at once; `None`: the unit has none.
@@ -103,6 +124,8 @@ pub struct StopMark {
 pub struct Loaded {
     /// Last good texts, by unit.
     pub good: Vec<(UnitName, Good)>,
+    /// The last good defaults.
+    pub defaults: Option<LayerText>,
     /// Stop marks, by unit.
     pub stops: Vec<(UnitName, StopMark)>,
     /// For [`Generations`](super::Generations).
@@ -120,6 +143,8 @@ pub enum Work {
     Forget(UnitName),
     /// Several of both, all or none.
     Set(GoodSet),
+    /// The last good defaults; `None`: there are none.
+    Defaults(Option<Box<LayerText>>),
     /// Stop mark.
     Mark(UnitName, StopMark),
     /// No stop mark.
@@ -135,6 +160,7 @@ impl Work {
         match self {
             Work::Keep(unit, _) | Work::Forget(unit) => Key::Good(unit.clone()),
             Work::Set(_) => Key::Set,
+            Work::Defaults(_) => Key::Defaults,
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
             Work::Reserve(_) => Key::Generation,
             Work::History(_) => Key::History,
@@ -212,6 +238,11 @@ impl StateStore {
     /// All of these or, after a crash before [`Fact::Persisted`], perhaps none. One that failed is withdrawn by an empty set.
     pub fn keep_set(&self, set: GoodSet) -> Ticket {
         self.request(Work::Set(set))
+    }
+
+    /// Keeps the defaults of all units as the last good ones.
+    pub fn keep_defaults(&self, defaults: Option<LayerText>) -> Ticket {
+        self.request(Work::Defaults(defaults.map(Box::new)))
     }
 
     /// The unit was stopped by hand.

@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::atomic::{Dir, Durability, Read};
 use super::*;
-use crate::unit::UnitName;
+use crate::unit::{LayerKind, LayerText, UnitName};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -48,6 +48,7 @@ fn unit(name: &str) -> UnitName {
 
 fn good(text: &str, config: Option<&str>) -> Good {
     Good {
+        layers: Vec::new(),
         text: text.to_owned(),
         config: config.map(|config| config.as_bytes().to_vec()),
         path: "/etc/moored/units/web.toml".into(),
@@ -55,6 +56,8 @@ fn good(text: &str, config: Option<&str>) -> Good {
         source: "/srv/web-2".into(),
         directory: (1, 2),
         since_ms: 7,
+        earlier: None,
+        bad: None,
     }
 }
 
@@ -272,6 +275,36 @@ fn damaged_state_costs_the_unit_it_belongs_to_and_nothing_else() {
     drop(store);
     let (_store, loaded, _) = open(&temp.0);
     assert!(loaded.good.iter().any(|(_, good)| good.resolved == odd));
+}
+
+#[test]
+fn what_is_merged_with_a_text_survives_and_goes_with_it() {
+    let temp = Temp::new();
+    let layer =
+        |kind, text: &str| LayerText { kind, file: "/d/x.toml".into(), resolved: "/e".into(), text: text.into() };
+    let layers = vec![layer(LayerKind::Defaults, "[defaults]"), layer(LayerKind::DropIn, "shared")];
+    let with = |text: &str| Good { layers: layers.clone(), ..good(text, None) };
+    let (store, loaded, _) = open(&temp.0);
+    assert_eq!(loaded.defaults, None);
+    store.keep_good(unit("a"), with("a"));
+    store.keep_good(unit("b"), with("b"));
+    store.keep_defaults(Some(layer(LayerKind::Defaults, "x")));
+    drop(store);
+    let contents = || fs::read_dir(temp.0.join("good")).unwrap().count();
+    assert_eq!(contents(), 4, "what is the same is stored once");
+    let (store, loaded, _) = open(&temp.0);
+    assert_eq!(loaded.good, [(unit("a"), with("a")), (unit("b"), with("b"))]);
+    assert_eq!(loaded.defaults, Some(layer(LayerKind::Defaults, "x")));
+    store.forget_good(unit("a"));
+    store.keep_good(unit("b"), good("b", None));
+    store.keep_defaults(None);
+    drop(store);
+    assert_eq!(contents(), 1);
+    let (_store, loaded, _) = open(&temp.0);
+    assert_eq!((loaded.good, loaded.defaults), (vec![(unit("b"), good("b", None))], None));
+    fs::write(temp.0.join("defaults.json"), "torn").unwrap();
+    let (_store, loaded, _) = open(&temp.0);
+    assert_eq!((loaded.defaults, loaded.notes.len()), (None, 1));
 }
 
 #[test]

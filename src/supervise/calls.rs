@@ -72,6 +72,7 @@ impl Supervisor {
                 self.followers.push((reply, units));
             }
             Request::Why { unit } => self.why(&unit, reply)?,
+            Request::Cat { unit } => self.cat(&unit, reply)?,
             Request::Start { units } => {
                 self.not_masked(&units)?;
                 self.wish(&units, reply, Goal::Up, &by, |unit| Fact::ClientStart { unit })?;
@@ -275,7 +276,7 @@ impl Supervisor {
 
     // ---- names ----
 
-    fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
+    pub(super) fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
         let name = UnitName::new(typed).map_err(|error| error.to_string())?;
         if self.is_known(&name) { Ok(name) } else { Err(self.unknown(typed)) }
     }

@@ -5,6 +5,7 @@
 //! | nothing read yet | remembered from an earlier run | the last good text |
 //! | a text whose source is being looked at | it parsed | what was before |
 //! | a good text | text, source and config.json are valid together | this text, once it is put in force |
+//! | a text that was rolled back | it is the one that [`trial`] marked | the earlier one |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
 //! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing, once that is put in force |
 //! | nothing | the file was removed, from a directory that is the one it always was | nothing, once that is put in force |
@@ -14,24 +15,42 @@
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
 //! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
 //!
+//! What counts of a unit is its own text merged with its drop-ins ([`layers`]) and the defaults: whenever one of them changes, all are judged anew.
+//! Texts that the watch posted together are judged when all of them are entered, so that no merge is in force that was never on disk.
+//!
 //! Pure: what is read comes in, what is in force comes out.
 
+mod defaults;
+mod directories;
+mod layers;
+mod merge;
 mod next;
+#[cfg(test)]
+mod next_tests;
 mod sets;
+#[cfg(test)]
+mod tests;
 mod text;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use defaults::Defaults;
+pub use defaults::NoDefaults;
+pub use directories::DirectoryId;
+use directories::DirectoryView;
+use layers::DropIns;
 pub use next::{Next, Scope};
 use sets::Part;
 pub use text::recall;
-use text::{NoText, OnDisk, Verdict, judge, parse};
+use text::{NoText, OnDisk, Read, Text, Verdict, judge};
+pub use trial::{Bad, Trial};
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
-use crate::unit::{Condition, Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{Condition, Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
 #[derive(Debug, Default)]
@@ -49,6 +68,15 @@ pub struct Catalogue {
     waiting: BTreeSet<UnitName>,
     /// Nothing goes in force without an order.
     manual: bool,
+    /// An order for all or nothing is waited for: nothing goes ahead of it.
+    withheld: bool,
+    drop_ins: DropIns,
+    defaults: Defaults,
+    /// Units that are to be judged at the end of the batch, and whether one is being entered.
+    pending: BTreeSet<UnitName>,
+    in_batch: bool,
+    /// Something was merged anew since [`Catalogue::take_merged`].
+    merged: bool,
 }
 
 /// One unit.
@@ -56,15 +84,22 @@ pub struct Catalogue {
 struct Entry {
     /// What was read, sorted by the rank of the directory: the last one counts. Nearly always one.
     texts: Vec<OnDisk>,
+    /// The newest with all that is merged with it.
+    merged: Option<Result<Text, Vec<String>>>,
+    /// Something of that changed: it is to be merged anew.
+    stale: bool,
     in_force: Option<Arc<InForce>>,
     /// What is on disk, valid, and not in force.
     next: Option<Next>,
     /// An order to put all in force or nothing left it behind: it waits for another order, or for another text.
     left_behind: bool,
+    trial: Trial,
     /// Why the newest text is not in force.
     errors: Vec<String>,
     /// The newest text waits for its source to be looked at.
     looking: bool,
+    /// The files whose texts differ since [`Catalogue::take_edited`].
+    edited: BTreeSet<PathBuf>,
     /// Somebody has the file open for writing.
     busy: Option<String>,
 }
@@ -80,7 +115,9 @@ pub struct InForce {
     pub resolved: PathBuf,
     /// Its text.
     pub text: Arc<str>,
-    /// The text, parsed.
+    /// What is merged with it: the defaults, then its drop-ins.
+    pub layers: Vec<LayerText>,
+    /// All of it, parsed.
     pub unit: Arc<Unit>,
     /// What was read of the source.
     pub facts: Arc<SourceFacts>,
@@ -94,28 +131,6 @@ pub struct InForce {
 
 /// What a look at a source found: `Err` in words, with the cure.
 pub type SourceView = Result<Arc<SourceFacts>, String>;
-
-/// Which directory it is; both 0 if unknown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DirectoryId {
-    /// Device number.
-    pub device: u64,
-    /// Inode number.
-    pub inode: u64,
-    /// Mount id; 0 if unknown, as across a reboot.
-    pub mount: u64,
-}
-
-/// A watched directory.
-#[derive(Debug, Default)]
-struct DirectoryView {
-    rank: usize,
-    id: Option<DirectoryId>,
-    /// Why it cannot be read, if so.
-    trouble: Option<String>,
-    /// Units that the brake holds.
-    braked: BTreeSet<UnitName>,
-}
 
 /// A removal counts after this long, so that an editor's rename-aside, `git checkout` and `rsync` stop nothing.
 const ABSENCE: Duration = Duration::from_secs(1);
@@ -131,9 +146,11 @@ impl Catalogue {
     }
 
     /// Puts a text in force that was in force in an earlier run; what is on disk decides later.
-    pub fn remember(&mut self, good: InForce) {
+    pub fn remember(&mut self, good: InForce, trial: Trial) {
         let name = good.unit.name.clone();
-        self.entries.entry(name.clone()).or_default().in_force = Some(Arc::new(good));
+        self.remember_drop_ins(&good);
+        let entry = self.entries.entry(name.clone()).or_default();
+        (entry.in_force, entry.trial) = (Some(Arc::new(good)), trial);
         self.changes.insert(name);
     }
 
@@ -147,9 +164,8 @@ impl Catalogue {
         validate: Validate,
         now: WallTime,
     ) {
-        let part = Part::of(path, &resolved);
-        let text = parse(path, &name, text, resolved).map_err(NoText::Bad);
-        self.set_text(path, name, (text, part), validate, now);
+        let (text, part) = (text.into(), Part::of(path, &resolved));
+        self.set_text(path, name, (Ok(Read { text, resolved }), part), validate, now);
     }
 
     /// A file that may not or cannot be read.
@@ -166,7 +182,7 @@ impl Catalogue {
         &mut self,
         path: &Path,
         name: UnitName,
-        (text, part): (Result<text::Text, NoText>, Part),
+        (text, part): (Result<Read, NoText>, Part),
         validate: Validate,
         now: WallTime,
     ) {
@@ -181,6 +197,7 @@ impl Catalogue {
         entry.texts.retain(|other| other.rank != rank);
         entry.texts.push(OnDisk { rank, path: path.to_owned(), part, text });
         entry.texts.sort_by_key(|text| text.rank);
+        entry.stale = true;
         self.evaluate(&name, validate, now);
     }
 
@@ -208,17 +225,18 @@ impl Catalogue {
             path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.texts.retain(|other| other.rank != rank);
+        entry.stale = true;
         entry.busy = None;
         if braked {
             return;
         }
         match entry.texts.is_empty() {
-            true => self.remove(name),
+            true => self.remove(name, validate, now),
             false => self.evaluate(name, validate, now),
         }
     }
 
-    fn remove(&mut self, name: &UnitName) {
+    fn remove(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
         self.absent.remove(name);
         match self.entries.get_mut(name) {
             Some(entry) if entry.in_force.is_some() => {
@@ -226,6 +244,7 @@ impl Catalogue {
                     self.changes.insert(name.clone());
                 }
                 self.waiting.insert(name.clone());
+                self.release_one(name, validate, now);
             }
             Some(_) | None => {
                 self.entries.remove(name);
@@ -234,69 +253,13 @@ impl Catalogue {
         }
     }
 
-    /// A directory cannot be read: what it declared stays.
-    pub fn directory_lost(&mut self, dir: &Path, why: String) {
-        if let Some(view) = self.directories.get_mut(dir) {
-            view.trouble = Some(why);
-        }
-    }
-
-    /// A directory is there, whole: `names` are all its unit files. Brakes a mass removal if it is not the one it was; else removes
-    /// what an earlier run remembered and is not there any more. Returns how many units are braked.
-    pub fn directory_listed(&mut self, dir: &Path, id: DirectoryId, names: &BTreeSet<UnitName>, now: Now) -> usize {
-        let declared: Vec<UnitName> = self.declared_in(dir);
-        let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !names.contains(name)).cloned().collect();
-        let earlier = self.earlier_id(dir);
-        let Some(view) = self.directories.get_mut(dir) else { return 0 };
-        let replaced = earlier.is_some_and(|earlier| !earlier.is_same(id));
-        (view.id, view.trouble) = (Some(id), None);
-        if replaced && missing.len() * 2 > declared.len() {
-            view.braked = missing;
-            return view.braked.len();
-        }
-        view.braked.clear();
-        let unseen = |name: &UnitName| self.entries.get(name).is_some_and(|entry| entry.texts.is_empty());
-        self.absent.extend(missing.into_iter().filter(unseen).map(|name| (name, now.boot.after(ABSENCE))));
-        0
-    }
-
     /// Removes what was absent long enough; says when to ask again.
-    pub fn expire(&mut self, now: BootTime) -> Option<BootTime> {
+    pub fn expire(&mut self, validate: Validate, now: Now) -> Option<BootTime> {
         let due: Vec<UnitName> =
-            self.absent.iter().filter(|(_, until)| **until <= now).map(|(name, _)| name.clone()).collect();
-        due.iter().for_each(|name| self.remove(name));
-        self.absent.values().min().copied()
-    }
-
-    fn declared_in(&self, dir: &Path) -> Vec<UnitName> {
-        let stays = |entry: &Entry| entry.next != Some(Next::Removed);
-        let in_dir =
-            |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir) && stays(entry));
-        self.entries.iter().filter(|(_, entry)| in_dir(entry)).map(|(name, _)| name.clone()).collect()
-    }
-
-    fn earlier_id(&self, dir: &Path) -> Option<DirectoryId> {
-        let of_view = self.directories.get(dir).and_then(|view| view.id);
-        let remembered = || {
-            let mut goods = self.entries.values().filter_map(|entry| entry.in_force.as_ref());
-            goods.find(|good| good.file.parent() == Some(dir)).map(|good| good.directory)
-        };
-        of_view.or_else(remembered)
-    }
-
-    /// The removals that the brake holds are meant, of these units (empty: of all). Returns what goes, when its absence has settled.
-    pub fn confirm_removals(&mut self, units: &[UnitName]) -> BTreeSet<UnitName> {
-        let is_meant = |name: &UnitName| units.is_empty() || units.contains(name);
-        let mut braked = BTreeSet::new();
-        for view in self.directories.values_mut() {
-            let (meant, others) = std::mem::take(&mut view.braked).into_iter().partition(is_meant);
-            view.braked = others;
-            braked.append(&mut { meant });
-        }
-        let gone = |name: &&UnitName| self.entries.get(*name).is_some_and(|entry| entry.texts.is_empty());
-        let gone: Vec<UnitName> = braked.iter().filter(gone).cloned().collect();
-        gone.iter().for_each(|name| self.remove(name));
-        braked
+            self.absent.iter().filter(|(_, until)| **until <= now.boot).map(|(name, _)| name.clone()).collect();
+        due.iter().for_each(|name| self.remove(name, validate, now.wall));
+        let others = [self.expire_drop_ins(validate, now), self.expire_defaults(validate, now)];
+        self.absent.values().min().copied().into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// What a look at a source found.
@@ -316,8 +279,7 @@ impl Catalogue {
 
     /// Every source that a text names, on disk or in force.
     pub fn sources(&self) -> Vec<&Source> {
-        let on_disk = self.entries.values().filter_map(Entry::newest).filter_map(|on_disk| on_disk.text.as_ref().ok());
-        on_disk.map(|text| &text.unit.source).collect()
+        self.entries.values().filter_map(Entry::source).collect()
     }
 
     /// What the host must be like for the units on disk and those in force.
@@ -332,15 +294,21 @@ impl Catalogue {
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
+        if self.in_batch {
+            self.pending.insert(name.clone());
+            return;
+        }
+        self.merge(name);
         let Some(entry) = self.entries.get(name) else { return };
         let Some(on_disk) = entry.newest() else { return };
-        let verdict = match &on_disk.text {
-            Err(NoText::Bad(errors)) => Verdict::Bad(errors.clone()),
-            Err(NoText::Mask) => Verdict::Masked,
-            Ok(text) => match self.sources.get(&text.unit.source) {
+        let verdict = match (&on_disk.text, &entry.merged) {
+            (Err(NoText::Bad(errors)), _) | (Ok(_), Some(Err(errors))) => Verdict::Bad(errors.clone()),
+            (Err(NoText::Mask), _) => Verdict::Masked,
+            (Ok(_), None) => return,
+            (Ok(_), Some(Ok(text))) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
-                Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
-                Some(Ok(facts)) => judge(on_disk, text, facts, validate),
+                Some(Err(why)) => Verdict::Bad(vec![text.at_source(why)]),
+                Some(Ok(facts)) => judge(text, facts, validate),
             },
         };
         let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);
@@ -352,6 +320,7 @@ impl Catalogue {
             Some(_) => self.waiting.insert(name.clone()),
             None => self.waiting.remove(name),
         };
+        self.release_one(name, validate, now);
     }
 
     /// Units whose text in force changed, came or went since the last call.
@@ -359,12 +328,18 @@ impl Catalogue {
         std::mem::take(&mut self.changes)
     }
 
+    /// The files whose texts changed, came or went in what is in force since the last call.
+    pub fn take_edited(&mut self, name: &UnitName) -> BTreeSet<PathBuf> {
+        self.entries.get_mut(name).map(|entry| std::mem::take(&mut entry.edited)).unwrap_or_default()
+    }
+
     /// Brings `desired` up to date for these units.
     pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) {
         for name in changes {
-            match self.in_force(name) {
-                Some(good) => {
-                    let want = Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint };
+            let entry = self.entries.get(name);
+            match entry.and_then(|entry| Some((entry.in_force.as_ref()?, entry.on_trial()))) {
+                Some((good, trial)) => {
+                    let want = Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint, trial };
                     desired.units.insert(name.clone(), want);
                 }
                 None => drop(desired.units.remove(name)),
@@ -415,6 +390,9 @@ impl Catalogue {
         if let Some(waits) = self.waits(name) {
             return Some(waits);
         }
+        if let Some(writer) = self.drop_ins.writer(name) {
+            return Some(writer);
+        }
         if let Some(mask) = self.mask_of(name) {
             return Some(format!("masked by {}", mask.display()));
         }
@@ -423,6 +401,9 @@ impl Catalogue {
         }
         if !entry.errors.is_empty() {
             return Some("the text on disk is not valid".to_owned());
+        }
+        if let Some(bad) = &entry.trial.bad {
+            return Some(format!("rolled back: {}; the text on disk is tried again when it changes", bad.why));
         }
         let braked = self.directories.values().any(|view| view.braked.contains(name));
         if self.absent.contains_key(name) {
@@ -439,28 +420,34 @@ impl Catalogue {
     /// Whether a text waits for a look at its source, or a file for its writer.
     pub fn is_unsettled(&self, name: &UnitName) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())
+            || self.drop_ins.writer(name).is_some()
+            || self.pending.contains(name)
     }
 
     /// Whether any text waits for a look at its source.
     pub fn is_looking(&self) -> bool {
-        self.entries.values().any(|entry| entry.looking)
+        self.is_pending() || self.entries.values().any(|entry| entry.looking)
     }
 
     /// What concerns no single unit.
     pub fn notes(&self) -> Vec<String> {
         let of_directory = |(path, view): (&PathBuf, &DirectoryView)| {
             let trouble = view.trouble.as_ref().map(|why| format!("{}: {why}", path.display()));
-            let braked = (!view.braked.is_empty()).then(|| {
+            let held = view.held();
+            let braked = held.map(|held| {
                 format!(
-                    "{}: became another directory and {} of its units would go: they run on until the files return or `moored apply --confirm-removals`",
-                    path.display(),
-                    view.braked.len()
+                    "{}: became another directory and {held} would go: they run on until the files return or `moored apply --confirm-removals`",
+                    path.display()
                 )
             });
             [trouble, braked]
         };
         let directories = self.directories.iter().flat_map(of_directory).flatten();
-        directories.chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display()))).collect()
+        let defaults = self.defaults_errors().iter().map(|why| format!("{why}; the defaults before stay in force"));
+        defaults
+            .chain(directories)
+            .chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display())))
+            .collect()
     }
 }
 impl Entry {
@@ -471,22 +458,15 @@ impl Entry {
 
     /// The newest text, if it is one, and the one in force.
     fn units(&self) -> impl Iterator<Item = &Arc<Unit>> {
-        let newest = self.newest().and_then(|on_disk| on_disk.text.as_ref().ok()).map(|text| &text.unit);
-        newest.into_iter().chain(self.in_force.as_ref().map(|good| &good.unit))
+        self.text().map(|text| &text.unit).into_iter().chain(self.in_force.as_ref().map(|good| &good.unit))
     }
 
     fn source(&self) -> Option<&Source> {
-        Some(&self.newest()?.text.as_ref().ok()?.unit.source)
+        Some(&self.text()?.unit.source)
+    }
+
+    /// The newest text with all that is merged with it, if they are valid together.
+    fn text(&self) -> Option<&Text> {
+        self.merged.as_ref()?.as_ref().ok()
     }
 }
-
-impl DirectoryId {
-    /// Whether both may be the same directory: what one of them does not know cannot tell them apart.
-    fn is_same(self, other: DirectoryId) -> bool {
-        let same = |a: u64, b: u64| a == b || a == 0 || b == 0;
-        same(self.device, other.device) && same(self.inode, other.inode) && same(self.mount, other.mount)
-    }
-}
-
-#[cfg(test)]
-mod tests;

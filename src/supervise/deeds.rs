@@ -3,9 +3,11 @@
 //! Signals go through the pidfd and kills through the cgroup: a number alone may be another process by now.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::fifo;
-use super::hands::{Hands, LimitJob, ReloadJob};
+use super::hands::{Hands, LimitJob, ProbeJob, ReloadJob};
+use super::probe;
 use super::program;
 use super::session::SessionJob;
 use crate::plan::{Deed, Fact};
@@ -72,6 +74,36 @@ impl Hands {
                 let log = fifo::write_ends(&self.places.containers, &id);
                 self.open_session(SessionJob::reload(id, unit, facts, args, log));
             }
+        }
+    }
+
+    pub(super) fn probe(&mut self, job: ProbeJob) {
+        let id = job.id.clone();
+        if let Err(text) = self.try_probe(job) {
+            self.failed(id, Deed::Probe, format!("it cannot be asked whether it is well: {text}"));
+        }
+    }
+
+    fn try_probe(&mut self, job: ProbeJob) -> Result<(), String> {
+        let ProbeJob { id, health, asked, unit, facts } = job;
+        // One that has ended meanwhile is asked nothing: the loop will hear of it.
+        let Some(handle) = self.handles.get(&id).filter(|handle| !handle.ended) else { return Ok(()) };
+        let Some(pidfd) = &handle.pidfd else { return Ok(()) };
+        let pidfd = pidfd.try_clone().map_err(|error| format!("copying a pidfd: {error}"))?;
+        let subject = probe::Subject { id, health, asked, unit, facts, pid: handle.pid, pidfd };
+        let prober = match self.prober.take() {
+            Some(prober) => prober,
+            None => probe::start(Arc::clone(&self.inbox), self.post.clone())
+                .map_err(|error| format!("starting the prober: {error}"))?,
+        };
+        prober.push(probe::Order::Ask(Box::new(subject)));
+        self.prober = Some(prober);
+        Ok(())
+    }
+
+    pub(super) fn probe_nothing(&mut self, id: ContainerId) {
+        if let Some(prober) = &self.prober {
+            prober.push(probe::Order::Leave(id));
         }
     }
 

@@ -4,10 +4,11 @@
 //!
 //! | what | led to by the newest of |
 //! |---|---|
-//! | a start, or a failed one | the end before it, a client's wish, a text that came into force, a begin with nothing running |
-//! | stopping | a client's wish, a text that came into force or went, the end of everything |
+//! | a start, or a failed one | the end before it, a client's wish, a text that came into force, a rollback, a begin with nothing running |
+//! | stopping | a client's wish, a text that came into force or went, the end of everything, a check that failed |
 //! | killing | stopping |
 //! | an end | stopping, killing, a client's signal, else its start |
+//! | a rollback | the end before it, a check that failed, the text |
 //! | adopted | the supervisor's return |
 //!
 //! The state-dir has more of them (`store/history`). In both a unit that flaps pushes out its own past first.
@@ -92,9 +93,10 @@ impl Events {
 fn causes(what: &str) -> &'static [&'static str] {
     match what {
         "started" | "start-failed" | "never-started" => {
-            &["exited", "lost", "start-failed", "never-started", "asked", "added", "changed", "begun"]
+            &["exited", "lost", "start-failed", "never-started", "asked", "added", "changed", "begun", "rolled-back"]
         }
-        "stopping" => &["held", "asked", "changed", "removed", "confirmed", "shutdown"],
+        "stopping" => &["held", "asked", "changed", "removed", "confirmed", "shutdown", "check-failed", "rolled-back"],
+        "rolled-back" => &["exited", "lost", "start-failed", "check-failed", "changed"],
         "killing" => &["stopping"],
         "exited" | "lost" => &["stopping", "killing", "signalled", "started"],
         "adopted" => &["resumed"],

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::catalogue::{InForce, Next};
+use super::catalogue::{InForce, Next, Trial};
 use super::narrate;
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
-    self, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
+    self, BadText, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
 };
-use crate::unit::UnitName;
+use crate::unit::{LayerText, UnitName};
 use crate::watch::{self, Follow, Watch};
 
 /// The stores, and the watch.
@@ -27,6 +27,8 @@ pub struct Files {
     followed: BTreeSet<Follow>,
     /// Units whose last good text is stored, or about to be.
     stored: BTreeSet<UnitName>,
+    /// The defaults that are stored, or about to be.
+    defaults: Option<LayerText>,
     /// A failure to write records was told, and not yet a success.
     failing: bool,
 }
@@ -51,6 +53,8 @@ pub struct Left {
     pub observed: Observed,
     /// Last good texts.
     pub good: Vec<(UnitName, Good)>,
+    /// Last good defaults.
+    pub defaults: Option<LayerText>,
     /// Stop marks of units without a record: those of an earlier boot.
     pub marks: Vec<(UnitName, Hold)>,
     /// Events, oldest first.
@@ -96,9 +100,10 @@ impl Files {
             watch: None,
             followed: BTreeSet::new(),
             stored,
+            defaults: loaded.defaults.clone(),
             failing: false,
         };
-        Ok((files, Left { observed, good: loaded.good, marks, events, notes }))
+        Ok((files, Left { observed, good: loaded.good, defaults: loaded.defaults, marks, events, notes }))
     }
 
     /// From here on there is something to follow and to sync.
@@ -155,14 +160,23 @@ impl Files {
     }
 
     /// The text in force survives a reboot.
-    pub fn keep_good(&mut self, good: &InForce) {
+    pub fn keep_good(&mut self, good: &InForce, trial: &Trial) {
+        let bad = trial.bad.as_ref().map(|bad| BadText {
+            texts: bad.texts.to_string(),
+            fingerprint: bad.fingerprint.0,
+            why: bad.why.clone(),
+            at_ms: bad.at.0,
+        });
+        let earlier = trial.earlier.as_deref().map(good_of).map(Box::new);
+        let kept = Good { earlier, bad, ..good_of(good) };
         self.stored.insert(good.unit.name.clone());
-        self.state.keep_good(good.unit.name.clone(), stored_form(good, good.since));
+        self.state.keep_good(good.unit.name.clone(), kept);
     }
 
-    /// These go in force together, since `now`: all or none survive a crash. Answered by a fact with this ticket.
+    /// These go in force together, since `now`: all or none survive a crash. Answered by a fact with this ticket. The text to go back to
+    /// is kept with each a moment later: killed in between, it stays with the new one.
     pub fn keep_set(&mut self, set: &[(UnitName, Next)], now: WallTime) -> Ticket {
-        let form = |next: &Next| next.text().map(|good| stored_form(good, now));
+        let form = |next: &Next| next.text().map(|good| Good { since_ms: now.0, ..good_of(good) });
         let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(next))).collect();
         self.state.keep_set(set)
     }
@@ -170,6 +184,14 @@ impl Files {
     /// A set that could not be written is not tried again.
     pub fn withdraw_set(&mut self) {
         self.state.keep_set(GoodSet::new());
+    }
+
+    /// The defaults in force survive a reboot.
+    pub fn keep_defaults(&mut self, defaults: Option<&LayerText>) {
+        if self.defaults.as_ref() != defaults {
+            self.defaults = defaults.cloned();
+            self.state.keep_defaults(defaults.cloned());
+        }
     }
 
     /// The unit was removed: neither its text nor a mark outlives that.
@@ -193,15 +215,18 @@ impl Files {
     }
 }
 
-fn stored_form(good: &InForce, since: WallTime) -> Good {
+fn good_of(text: &InForce) -> Good {
     Good {
-        text: good.text.to_string(),
-        config: good.facts.config_json.clone(),
-        path: good.file.clone(),
-        resolved: good.resolved.clone(),
-        source: good.facts.resolved.clone(),
-        directory: (good.directory.device, good.directory.inode),
-        since_ms: since.0,
+        text: text.text.to_string(),
+        layers: text.layers.clone(),
+        config: text.facts.config_json.clone(),
+        path: text.file.clone(),
+        resolved: text.resolved.clone(),
+        source: text.facts.resolved.clone(),
+        directory: (text.directory.device, text.directory.inode),
+        since_ms: text.since.0,
+        earlier: None,
+        bad: None,
     }
 }
 

@@ -30,13 +30,14 @@ use super::fifo::{self, Fifos};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
 use super::narrate;
+use super::probe;
 use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
-use crate::unit::{ContainerId, Reload, Signal, SourceFacts, Unit};
+use crate::unit::{CheckKind, ContainerId, Health, Reload, Signal, SourceFacts, Unit};
 
 /// What the hands are to do.
 pub enum Job {
@@ -54,6 +55,12 @@ pub enum Job {
     Signal(ContainerId, Signal),
     /// Tell it to reload.
     Reload(Box<ReloadJob>),
+    /// Ask it whether it is well.
+    Probe(Box<ProbeJob>),
+    /// Ask it nothing more.
+    ProbeNothing(ContainerId),
+    /// Kill the program of a probe.
+    EndProbe(u64),
     /// Write other limits into its cgroup.
     Limit(Box<LimitJob>),
     /// Acknowledge, remove cgroup and FIFOs.
@@ -102,6 +109,20 @@ pub struct ReloadJob {
     /// By which means.
     pub how: Reload,
     /// For a command that runs inside.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+}
+
+/// All that asking needs.
+pub struct ProbeJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// Its checks.
+    pub health: Arc<Health>,
+    /// Those that are asked; `true`: there is a verdict already.
+    pub asked: Vec<(CheckKind, bool)>,
+    /// For programs that run inside.
     pub unit: Arc<Unit>,
     /// Its source.
     pub facts: Arc<SourceFacts>,
@@ -170,7 +191,7 @@ pub(super) enum Watched {
 
 /// The thread's state.
 pub struct Hands {
-    inbox: Arc<Inbox<Job>>,
+    pub(super) inbox: Arc<Inbox<Job>>,
     pub(super) post: Sender<Mail>,
     epoll: OwnedFd,
     pub(super) keeper: keeper::Requests,
@@ -179,6 +200,8 @@ pub struct Hands {
     pub(super) places: Places,
     pub(super) handles: BTreeMap<ContainerId, Handle>,
     pub(super) sessions: Sessions,
+    /// Started when something is to be asked.
+    pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
     watched: HashMap<u64, Watched>,
     next_token: u64,
     /// Collected between `Welcome` and `Synced`.
@@ -208,6 +231,7 @@ impl Hands {
             places,
             handles,
             sessions,
+            prober: None,
             watched,
             next_token: 1,
             inventory: None,
@@ -262,6 +286,9 @@ impl Hands {
             Job::Kill(id) => self.kill(id),
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
+            Job::Probe(job) => self.probe(*job),
+            Job::ProbeNothing(id) => self.probe_nothing(id),
+            Job::EndProbe(token) => self.sessions.end_probe(token),
             Job::Limit(job) => self.limit(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),

@@ -12,6 +12,8 @@ use crate::watch;
 pub enum Mail {
     /// A directory or file changed.
     Watch(watch::Event),
+    /// What the watch posted together: nothing is decided before all of it is entered.
+    Together(Vec<Mail>),
     /// What is at the place of a source.
     Look(super::watching::Look),
     /// A client asks, or went away.

@@ -18,6 +18,7 @@
 mod adopt;
 mod bell;
 mod calls;
+mod cat;
 mod catalogue;
 mod clock;
 mod deeds;
@@ -32,6 +33,7 @@ mod narrate;
 pub mod offline;
 mod orders;
 mod planned;
+mod probe;
 mod program;
 mod ps;
 mod report;
@@ -147,9 +149,13 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let _control = serve(&settings, post.clone())?;
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
     files.watch_with(watch);
+    files.follow([watching::follow_defaults(&settings.config)].into());
     // It is the first to ask, so it is not too many.
     let _ = files.sync(FIRST_READ, []);
     let mut catalogue = Catalogue::new(&settings.units_dirs);
+    if let Some(defaults) = left.defaults.filter(|defaults| defaults.file == settings.config) {
+        catalogue.remember_defaults(defaults);
+    }
     let first = remember(&mut catalogue, &mut files, &settings.units_dirs, left.good) == 0;
     let (fresh, manual) = (left.observed.units.is_empty(), settings.manual);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
@@ -181,7 +187,7 @@ fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], good
         }
         count += 1;
         match catalogue::recall(&name, good, validate) {
-            Ok(good) => catalogue.remember(good),
+            Ok((good, trial)) => catalogue.remember(good, trial),
             Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),
         }
     }

@@ -1,13 +1,14 @@
 //! What happened, in words, for `moored events` and the supervisor's own log.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::catalogue::InForce;
 use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::UnitName;
+use crate::unit::{CheckKind, ContainerId, UnitName};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -26,9 +27,11 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::NeverStarted { id } => {
             event(Some(&id.unit), "never-started", format!("{id} was begun and never started"), None)
         }
-        Fact::Exited { id, exit, oom, .. } => {
+        Fact::Exited { id, exit, oom, at } => {
             let memory = if *oom { ", out of memory" } else { "" };
-            event(Some(&id.unit), "exited", format!("{id} exited: {}{memory}", words(*exit)), None)
+            let text = format!("{id} exited: {}{memory}", words(*exit));
+            // When it did, not when that was heard of.
+            Event { time: clock::wall_of(*at).0, ..event(Some(&id.unit), "exited", text, None) }
         }
         Fact::Lost { id } => event(Some(&id.unit), "lost", format!("{id} ended; nobody saw how"), None),
         Fact::StopUnhandled { id } => {
@@ -52,6 +55,8 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::ClientReload { unit } => event(Some(unit), "reload-asked", "reload asked for".to_owned(), None),
         Fact::ClientKill { unit, signal } => event(Some(unit), "signalled", format!("{signal} asked for"), None),
         Fact::Shutdown { by } => event(None, "shutdown", format!("everything stops: {by}"), Some(by)),
+        // Told when it comes to a verdict: `checked`.
+        Fact::Probed { .. } => return None,
         Fact::Found { .. } | Fact::Booted { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
@@ -66,6 +71,10 @@ pub fn action(action: &Action) -> Option<Event> {
             let text = format!("start asked for, because {failed} was the last try of {}", failed.unit);
             event(Some(unit), "asked", text, Some("policy"))
         }
+        Action::RollBack { unit, why, .. } => {
+            event(Some(unit), "rolled-back", format!("rolled back to the earlier text: {why}"), Some("policy"))
+        }
+        Action::Prove { .. } => return None,
         Action::Reboot { unit } => {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
         }
@@ -73,10 +82,20 @@ pub fn action(action: &Action) -> Option<Event> {
         | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }
+        | Action::Probe { .. }
         | Action::Update { .. }
         | Action::Clear { .. }
         | Action::Forget { .. } => return None,
     })
+}
+
+/// A check came to another verdict.
+pub fn checked(id: &ContainerId, check: CheckKind, said: Option<&str>) -> Event {
+    let (what, text) = match said {
+        None => ("check-passed", format!("{} of {id} passes", check.word())),
+        Some(said) => ("check-failed", format!("{} of {id} fails: {said}", check.word())),
+    };
+    event(Some(&id.unit), what, text, None)
 }
 
 /// An exit as people write it.
@@ -99,10 +118,13 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
     event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
 }
 
-/// Another text came into force; `what` names the settings that differ.
-pub fn changed(good: &InForce, what: &[String]) -> Event {
+/// Another text came into force; `what` names the settings that differ, `edited` the files.
+pub fn changed(good: &InForce, what: &[String], edited: &BTreeSet<PathBuf>) -> Event {
     let what = if what.is_empty() { "its source".to_owned() } else { what.join(", ") };
-    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", good.file.display()), Some("file"))
+    let own = [good.file.clone()].into();
+    let files = if edited.is_empty() { &own } else { edited };
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", files.join(", ")), Some("file"))
 }
 
 /// The supervisor begins.

@@ -187,6 +187,9 @@ impl Supervisor {
         deadline: Option<BootTime>,
     ) {
         let is_atomic = matches!(&wish, Wish::Apply(terms) if terms.atomic);
+        if is_atomic {
+            self.catalogue.withhold(true);
+        }
         let settled_by = deadline.or_else(|| is_atomic.then(|| clock::now().boot.after(SETTLING)));
         self.orders.push(Order { reply, wish, stage, deadline, settled_by, strangers, concerned: BTreeSet::new() });
     }
@@ -229,7 +232,9 @@ impl Supervisor {
             self.orders.extend(left);
         }
         // All or nothing is decided when all is known: until then nothing goes ahead.
-        if !self.orders.iter().any(Order::is_atomic) {
+        let withheld = self.orders.iter().any(Order::is_atomic);
+        self.catalogue.withhold(withheld);
+        if !withheld {
             self.catalogue.release(VALIDATE, now.wall);
         }
         // One whose time is over and that is still here waits for the disk, whose word wakes the loop.
@@ -393,7 +398,7 @@ impl Supervisor {
     }
 
     fn confirm_removals(&mut self, order: &Order, terms: &Terms) -> BTreeSet<UnitName> {
-        let gone = self.catalogue.confirm_removals(&terms.units);
+        let gone = self.catalogue.confirm_removals(&terms.units, VALIDATE, clock::now().wall);
         order.say(match gone.is_empty() {
             true => vec!["no removal waits to be confirmed".to_owned()],
             false => gone.iter().map(|unit| format!("{unit}: removal confirmed")).collect(),
@@ -405,7 +410,8 @@ impl Supervisor {
     /// What is on disk and not in force, how it would come, and what it would do.
     fn show_plan(&self, reply: Reply) -> Result<(), String> {
         let items: Vec<Item> = self.catalogue.names().filter_map(|name| self.planned(name)).collect();
-        let errors = self.catalogue.names().flat_map(|name| self.catalogue.errors(name).iter().cloned()).collect();
+        let of_units = self.catalogue.names().flat_map(|name| self.catalogue.errors(name));
+        let errors = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
         self.answer_plan(reply, items, errors, Some(self.catalogue.plan_hash().to_string()))
     }
 

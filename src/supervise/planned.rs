@@ -56,7 +56,7 @@ pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
     for item in &items {
         match &item.what {
             What::Text(unit, facts) => {
-                let want = Want { unit: unit.clone(), fingerprint: container_fingerprint(unit, facts) };
+                let want = Want { unit: unit.clone(), fingerprint: container_fingerprint(unit, facts), trial: None };
                 after.units.insert(item.unit.clone(), want);
             }
             What::Gone(_) => drop(after.units.remove(&item.unit)),
@@ -219,9 +219,9 @@ impl Supervisor {
             Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
         };
         let ours = self.catalogue.names().filter_map(in_force).collect();
-        let world = self.world();
+        let (world, defaults) = (self.world(), self.catalogue.defaults().cloned());
         let work = move || {
-            reply.send(&super::offline::compare(&dir, &ours, &world));
+            reply.send(&super::offline::compare(&dir, &ours, &world, defaults.as_ref()));
             reply.close();
         };
         let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);

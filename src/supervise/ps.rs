@@ -47,7 +47,7 @@ impl Supervisor {
             restarts: seen.map_or(0, |seen| seen.restarts),
             exit: seen.and_then(|seen| seen.last.as_ref()).map(exit_words),
             reason: self.reason(name, seen, status),
-            health: None,
+            health: status.health.map(|health| health.word().to_owned()),
             drift: self.catalogue.drift(name),
             id: live.map(|live| live.id.to_string()),
         }
@@ -59,10 +59,12 @@ impl Supervisor {
         let trouble = seen.and_then(|seen| seen.trouble.clone());
         let errors = self.catalogue.errors(name);
         let error = self.first_error(name).map(|first| {
-            let runs = if status.phase == Phase::Running { "running with" } else { "in force:" };
+            let runs = if matches!(status.phase, Phase::Running | Phase::Ready) { "running with" } else { "in force:" };
             format!("{first}; {runs} the last good text")
         });
-        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trouble];
+        let trial = self.desired.units.get(name).is_some_and(|want| want.trial.is_some());
+        let trial = trial.then(|| "the new text is on trial".to_owned());
+        let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trial, trouble];
         let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         parts.join("; ")
     }
@@ -109,6 +111,7 @@ impl Supervisor {
             report,
             description: unit.and_then(|unit| unit.description.clone()),
             file: self.catalogue.file(name).map(ToOwned::to_owned),
+            merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
             previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),
@@ -163,6 +166,7 @@ fn phase_word(phase: Phase) -> &'static str {
         Phase::Waiting => "waiting",
         Phase::Starting => "starting",
         Phase::Running => "running",
+        Phase::Ready => "ready",
         Phase::Stopping => "stopping",
         Phase::Backoff => "backoff",
         Phase::Completed => "completed",
@@ -176,6 +180,7 @@ fn exit_words(record: &ExitRecord) -> String {
     match &record.outcome {
         Outcome::Exited { exit, oom: false } => super::narrate::words(*exit),
         Outcome::Exited { exit, oom: true } => format!("{} (out of memory)", super::narrate::words(*exit)),
+        Outcome::Unhealthy { exit, .. } => format!("{} (unhealthy)", super::narrate::words(*exit)),
         Outcome::StartFailed { text } => format!("start failed: {text}"),
     }
 }

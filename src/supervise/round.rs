@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::catalogue::{Catalogue, InForce};
+use super::catalogue::{Catalogue, InForce, Trial};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, LimitJob, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::orders::{Order, Storing};
@@ -25,7 +25,7 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, reconcile};
 use crate::sys::heap;
 use crate::unit::{ContainerId, UnitName, changes};
 
@@ -173,6 +173,11 @@ impl Supervisor {
         match mail {
             Mail::Fact(fact) => self.record(&fact),
             Mail::Watch(event) => self.watched(event),
+            Mail::Together(mails) => {
+                self.catalogue.begin_batch();
+                mails.into_iter().for_each(|mail| self.take(mail));
+                self.catalogue.end_batch(VALIDATE, clock::now().wall);
+            }
             Mail::Look(look) => self.looked(look),
             Mail::Log(event) => self.log_says(event),
             Mail::Control(post) => self.control(post),
@@ -195,14 +200,27 @@ impl Supervisor {
 
     /// The same for a client.
     pub(super) fn record_by(&mut self, fact: &Fact, by: Option<&str>) {
+        let before = self.opinion(fact);
         if !self.note(fact) {
             return;
+        }
+        let after = self.opinion(fact).filter(|after| before.is_some_and(|before| before != *after));
+        if let (Some(opinion), Fact::Probed { id, check, .. }) = (after, fact) {
+            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()?.said(*check));
+            let event = narrate::checked(id, *check, said.filter(|_| opinion == Opinion::Failing));
+            self.tell(Event { generation: fact.generation(), ..event });
         }
         if let Some(event) = narrate::fact(fact) {
             let generation = fact.generation();
             let by = event.by.clone().or_else(|| by.map(str::to_owned));
             self.tell(Event { by, generation, ..event });
         }
+    }
+
+    /// What the results of the check amount to that this fact is about.
+    fn opinion(&self, fact: &Fact) -> Option<Opinion> {
+        let Fact::Probed { id, check, .. } = fact else { return None };
+        self.observed.unit(&id.unit)?.live.as_ref().filter(|live| live.id == *id).map(|live| live.opinion(*check))
     }
 
     /// `false`: it says nothing new.
@@ -288,13 +306,14 @@ impl Supervisor {
     // ---- a round ----
 
     fn round(&mut self) -> Option<BootTime> {
+        self.judge_more();
         self.follow_sources();
         self.scanned = self.scanned || self.first_read && !self.catalogue.is_looking();
         if !(self.scanned && self.adopted) {
             self.write_down();
-            return self.answer();
+            return earliest(self.answer(), self.more_to_judge());
         }
-        let expiry = self.catalogue.expire(clock::now().boot);
+        let expiry = self.catalogue.expire(VALIDATE, clock::now());
         let patience = self.put_in_force();
         self.update_desired();
         // Until then a unit whose text is on its way looks like one that is removed.
@@ -305,6 +324,7 @@ impl Supervisor {
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
+        let expiry = earliest(expiry, self.more_to_judge());
         earliest(earliest(self.wake_at, expiry), earliest(patience, self.answer()))
     }
 
@@ -361,6 +381,15 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
+            Action::Probe { id, probing } => {
+                let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
+                let good = self.catalogue.in_force(&id.unit)?;
+                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref());
+                let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
+                let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
+                Some(Job::Probe(Box::new(ProbeJob { id, health: probing.health, asked, unit, facts })))
+            }
             Action::Update { id, limits, .. } => {
                 let good = self.catalogue.in_force(&id.unit)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
@@ -369,6 +398,16 @@ impl Supervisor {
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
+            Action::Prove { unit, fingerprint } => {
+                self.catalogue.prove(&unit, fingerprint);
+                self.update_desired();
+                None
+            }
+            Action::RollBack { unit, fingerprint, why } => {
+                self.catalogue.roll_back(&unit, fingerprint, &why, clock::now().wall);
+                self.update_desired();
+                None
+            }
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });
@@ -400,9 +439,12 @@ impl Supervisor {
 
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
+        let proven = self.observed.unit(name).and_then(|seen| seen.proven);
+        self.catalogue.keep_earlier(name, proven);
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
+        let edited = self.catalogue.take_edited(name);
         let event = match (&good, was) {
             _ if !errors.is_empty() => {
                 self.invalid.insert(name.clone());
@@ -412,12 +454,14 @@ impl Supervisor {
                 let why = self.catalogue.drift(name).filter(|_| !self.is_beginning());
                 why.map(|why| narrate::waits(name, why))
             }
+            // Why it is another one was told.
+            (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
                 let what = changes((was, facts), (&good.unit, facts));
                 let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
-                Some(narrate::changed(good, &names))
+                Some(narrate::changed(good, &names, &edited))
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
             (None, _) => Some(match self.catalogue.mask_of(name) {
@@ -443,7 +487,8 @@ impl Supervisor {
     /// A text that was read on disk is stored; the limits of the log are those in force in any case.
     fn keep(&mut self, good: &InForce, read: bool) {
         if read {
-            self.files.keep_good(good);
+            let none = Trial::default();
+            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
         }
         self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }

@@ -1,4 +1,4 @@
-//! Processes that join a container: `moored exec`, and `[reload] exec`.
+//! Processes that join a container: `moored exec`, `[reload] exec`, and the programs of health checks.
 //!
 //! The client's own descriptors (or one end of a socket pair, on which the terminal's master arrives) go straight to the process, which is
 //! the keeper's child: nothing of what it reads and writes passes through here, only its exit code comes this way.
@@ -6,7 +6,7 @@
 //! | who ends | what becomes of the process |
 //! |---|---|
 //! | the client | it is hung up (SIGHUP, as by a terminal that is gone): what was started for somebody is not left to nobody |
-//! | this supervisor | its client hears of it and goes; the next supervisor finds the process by its tag and hangs it up. A reload goes on |
+//! | this supervisor | its client hears of it and goes; the next supervisor finds the process by its tag and hangs it up, or kills it if it was a probe. A reload goes on |
 //! | the keeper | it is handed to the next keeper; the client notices nothing |
 //! | the container | the kernel ends it: 128 + SIGKILL |
 
@@ -15,8 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use rustix::process::Signal;
+
+use super::bell::Inbox;
 use super::fifo;
 use super::mail::Mail;
+use super::probe;
 use super::program;
 use super::report::{self, Report};
 use crate::control::{ClientId, Reply, Response};
@@ -69,12 +73,16 @@ pub enum Purpose {
     Client(Reply),
     /// The loop: it was `[reload] exec`.
     Reload,
+    /// The prober: the number of its probe.
+    Probe(u64, Arc<Inbox<probe::Order>>),
 }
 
 /// The keeper's tag of a process that has a client.
 const TAG_CLIENT: &[u8] = b"client";
 /// The keeper's tag of one that goes on without.
 const TAG_RELOAD: &[u8] = b"reload";
+/// The keeper's tag of one that says whether its container is well.
+const TAG_PROBE: &[u8] = b"probe";
 
 /// A program that could not be run, for what is neither 126 nor 127.
 const NOT_RUN: u8 = 125;
@@ -83,6 +91,8 @@ struct Session {
     container: ContainerId,
     report: OwnedFd,
     purpose: Option<Purpose>,
+    /// It is to be killed as soon as there is a process.
+    killed: bool,
     /// Of the process, once the keeper has said so.
     process: Option<(i32, OwnedFd)>,
     /// The keeper met last has not named it.
@@ -154,7 +164,12 @@ impl Sessions {
         match spawned {
             Ok((id, report)) => {
                 let purpose = Some(purpose);
-                drop(self.by_id.insert(id, Session { container, report, purpose, process: None, missing: false }))
+                drop(
+                    self.by_id.insert(
+                        id,
+                        Session { container, report, purpose, killed: false, process: None, missing: false },
+                    ),
+                )
             }
             Err(text) => end(Some(purpose), &container, Err(text.into()), post),
         }
@@ -200,18 +215,23 @@ impl Sessions {
     fn running(&mut self, child: keeper::Child) {
         let Some(pidfd) = child.pidfd else { return };
         let Some(session) = self.by_id.get_mut(&child.id) else {
-            if child.full.is_some_and(|full| full.tag == TAG_CLIENT) {
-                hang_up(child.pid, pidfd.as_fd());
+            match child.full.map(|full| full.tag) {
+                Some(tag) if tag == TAG_CLIENT => hang_up(child.pid, pidfd.as_fd()),
+                Some(tag) if tag == TAG_PROBE => kill(child.pid, pidfd.as_fd()),
+                _ => {}
             }
             return;
         };
         session.missing = false;
+        if session.killed {
+            kill(child.pid, pidfd.as_fd());
+        }
         match &session.purpose {
             None => hang_up(child.pid, pidfd.as_fd()),
             Some(Purpose::Client(reply)) if session.process.is_none() => {
                 reply.send(&Response::ExecStarted { pid: child.pid });
             }
-            Some(Purpose::Client(_) | Purpose::Reload) => {}
+            Some(Purpose::Client(_) | Purpose::Reload | Purpose::Probe(..)) => {}
         }
         session.process = Some((child.pid, pidfd));
     }
@@ -248,6 +268,17 @@ impl Sessions {
             {
                 let text = "the keeper died before it said that it runs".to_owned();
                 end(session.purpose, &session.container, Err(text.into()), post);
+            }
+        }
+    }
+
+    /// A probe took too long, or nobody asks any more. Its end is told all the same.
+    pub fn end_probe(&mut self, token: u64) {
+        let is_it = |purpose: &Purpose| matches!(purpose, Purpose::Probe(other, _) if *other == token);
+        for session in self.by_id.values_mut().filter(|session| session.purpose.as_ref().is_some_and(is_it)) {
+            session.killed = true;
+            if let Some((pid, pidfd)) = &session.process {
+                kill(*pid, pidfd.as_fd());
             }
         }
     }
@@ -293,6 +324,7 @@ impl Purpose {
         match self {
             Purpose::Client(_) => TAG_CLIENT,
             Purpose::Reload => TAG_RELOAD,
+            Purpose::Probe(..) => TAG_PROBE,
         }
     }
 }
@@ -301,12 +333,19 @@ impl Purpose {
 /// gets it. `nohup` inside has the effect that it has outside. The pid is not yet acknowledged, so the number is still its own; until it
 /// leads a group it is itself all there is.
 fn hang_up(pid: i32, pidfd: BorrowedFd<'_>) {
-    use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
+    signal_group(pid, pidfd, &[Signal::HUP, Signal::CONT]);
+}
+
+fn kill(pid: i32, pidfd: BorrowedFd<'_>) {
+    signal_group(pid, pidfd, &[Signal::KILL]);
+}
+
+fn signal_group(pid: i32, pidfd: BorrowedFd<'_>, signals: &[Signal]) {
     let Some(group) = rustix::process::Pid::from_raw(pid) else { return };
-    for signal in [Signal::HUP, Signal::CONT] {
-        if kill_process_group(group, signal).is_err() {
+    for signal in signals {
+        if rustix::process::kill_process_group(group, *signal).is_err() {
             // ESRCH: it has just ended.
-            let _ = pidfd_send_signal(pidfd, signal);
+            let _ = rustix::process::pidfd_send_signal(pidfd, *signal);
         }
     }
 }
@@ -320,6 +359,7 @@ fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, No
         (Some(Purpose::Client(reply)), Err(NotRun { text, code })) => {
             reply.send(&Response::Error { message: text, code });
         }
+        (Some(Purpose::Probe(token, inbox)), outcome) => inbox.push(probe::Order::Done(token, found(outcome))),
         (Some(Purpose::Reload), outcome) => {
             let id = container.clone();
             let fact = match outcome {
@@ -333,6 +373,15 @@ fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, No
             };
             let _ = post.send(Mail::Fact(fact));
         }
+    }
+}
+
+fn found(outcome: Result<u8, NotRun>) -> probe::Found {
+    match outcome {
+        Ok(0) => probe::Found::Well,
+        Ok(code) => probe::Found::Sick(format!("code {code}")),
+        Err(NotRun { text, code: NOT_RUN }) => probe::Found::Fault(text),
+        Err(NotRun { text, .. }) => probe::Found::Sick(text),
     }
 }
 

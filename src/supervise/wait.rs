@@ -2,8 +2,7 @@
 //!
 //! Pure: what is known in, an answer or nothing out.
 
-use crate::plan::Seen;
-use crate::plan::{Live, Observed, Phase, State, Status};
+use crate::plan::{HealthStatus, Live, Observed, Phase, Seen, State, Status};
 use crate::unit::Kind;
 
 /// What a client waits for, of one unit.
@@ -11,13 +10,13 @@ use crate::unit::Kind;
 pub enum Goal {
     /// `moored stop`: nothing of it is left.
     Stopped,
-    /// `moored start`: a service runs, a oneshot has completed.
+    /// `moored start`: a service runs, and is ready if it has checks; a oneshot has completed.
     Up,
     /// `moored restart`: a generation after this one is up.
     Newer(u64),
     /// `moored reload`: it was told.
     Reloaded,
-    /// `moored sync`: it is as its file says.
+    /// `moored sync`: it is as its file says, and a new text has done well.
     Converged,
 }
 
@@ -57,8 +56,9 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
         Goal::Converged => match status.phase {
             Phase::Waiting if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
-            Phase::Running if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
-            Phase::Running | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
+            Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
+            Phase::Running if status.health.is_some() => unwell(status, words),
+            Phase::Running | Phase::Ready | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
             Phase::Backoff | Phase::Failed | Phase::Stuck => Verdict::Missed(words.to_owned()),
         },
     }
@@ -66,12 +66,22 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
 
 fn up(kind: Kind, live: Option<&Live>, status: &Status, words: &str) -> Verdict {
     match status.phase {
-        Phase::Running if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
+        Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
+        Phase::Running if status.health.is_some() => unwell(status, words),
+        Phase::Ready => Verdict::Reached("ready".to_owned()),
         Phase::Running => Verdict::Reached("running".to_owned()),
         Phase::Completed => Verdict::Reached(words.to_owned()),
         Phase::Waiting if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
         Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
         Phase::Backoff | Phase::Failed | Phase::Stopped | Phase::Stuck => Verdict::Missed(words.to_owned()),
+    }
+}
+
+/// One that is not ready may become so; once that is not to be expected any more, waiting is over.
+fn unwell(status: &Status, words: &str) -> Verdict {
+    match status.health {
+        Some(HealthStatus::Unready) => Verdict::Missed(words.to_owned()),
+        _ => Verdict::Pending,
     }
 }
 

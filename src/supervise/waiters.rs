@@ -127,13 +127,22 @@ impl Supervisor {
             };
         };
         let words = status.reason.words(now, &wall);
-        let kind = self.desired.units.get(unit).map_or(Kind::Service, |want| want.unit.kind);
-        judge(goal, kind, self.observed.unit(unit), &status, &words)
+        let want = self.desired.units.get(unit);
+        let kind = want.map_or(Kind::Service, |want| want.unit.kind);
+        let verdict = judge(goal, kind, self.observed.unit(unit), &status, &words);
+        match (goal, verdict) {
+            (Goal::Converged, _) if self.catalogue.bad(unit).is_some() => {
+                Verdict::Missed(self.catalogue.drift(unit).unwrap_or_default())
+            }
+            // Whether it stays so is what the trial is about.
+            (Goal::Converged, Verdict::Reached(_)) if want.is_some_and(|want| want.trial.is_some()) => Verdict::Pending,
+            (_, verdict) => verdict,
+        }
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let invalid: Vec<String> =
-            verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit).iter().cloned()).collect();
+        let of_units = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit));
+        let invalid: Vec<String> = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
         // One without any text was missed for its errors, which are said already.
         let has_text =
             |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();

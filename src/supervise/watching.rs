@@ -8,14 +8,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::catalogue::{DirectoryId, SourceView};
+use super::catalogue::{DirectoryId, NoDefaults, SourceView};
 use super::clock;
 use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
-use crate::plan::{Fact, Presence};
-use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name};
+use crate::plan::{BootTime, Fact, Presence};
+use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
 /// What a look at the place of a rootfs or an executable found.
@@ -32,14 +32,12 @@ pub struct Look {
 /// The watch's callback: looks at places, posts all.
 pub fn poster(post: Post) -> impl Fn(Vec<Event>) + Send + 'static {
     move |events| {
-        for event in events {
-            let mail = match event {
-                Event::Place { path, place } => Mail::Look(look(path, place)),
-                event => Mail::Watch(event),
-            };
-            // The loop outlives the watch.
-            let _ = post.send(mail);
-        }
+        let mail = |event| match event {
+            Event::Place { path, place } => Mail::Look(look(path, place)),
+            event => Mail::Watch(event),
+        };
+        // The loop outlives the watch.
+        let _ = post.send(Mail::Together(events.into_iter().map(mail).collect()));
     }
 }
 
@@ -60,6 +58,11 @@ fn view(found: Result<SourceFacts, SourceError>) -> SourceView {
     found.map(Arc::new).map_err(|error| error.to_string())
 }
 
+/// moored.toml.
+pub fn follow_defaults(config: &Path) -> Follow {
+    Follow { path: config.to_owned(), purpose: Purpose::Contents }
+}
+
 /// What of a source is to be followed.
 fn follow(source: &Source) -> Follow {
     match source {
@@ -72,6 +75,17 @@ impl Supervisor {
     pub(super) fn watched(&mut self, event: Event) {
         let now = clock::now();
         match event {
+            Event::Text { path, text, resolved, .. } if self.is_drop_in(&path) => {
+                self.catalogue.drop_in_read(&path, text, resolved, VALIDATE, now.wall);
+            }
+            Event::Refused { path, why, .. } if self.is_drop_in(&path) => {
+                let is_mask = matches!(why, watch::ReadError::Mask { .. });
+                self.catalogue.drop_in_refused(&path, (!is_mask).then(|| why.to_string()), VALIDATE, now.wall);
+            }
+            Event::Gone { path, .. } if self.is_drop_in(&path) => {
+                self.catalogue.drop_in_gone(&path, VALIDATE, now.wall);
+            }
+            Event::Directory { dir, state } if self.catalogue.is_drop_in_dir(&dir) => self.drop_ins(&dir, state),
             Event::Text { path, name, text, resolved } => match self.unit_of(&path, &name) {
                 Some(unit) => self.catalogue.read(&path, unit, text, resolved, VALIDATE, now.wall),
                 None => return,
@@ -90,6 +104,7 @@ impl Supervisor {
             },
             Event::Busy { path, writer } => self.busy(&path, writer),
             Event::Directory { dir, state } => self.directory(&dir, state),
+            Event::File { path, file } if path == self.settings.config => self.defaults(&path, file),
             Event::File { path, file } => {
                 let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
                 let view = config_view(&bundle, file);
@@ -108,13 +123,30 @@ impl Supervisor {
 
     pub(super) fn looked(&mut self, look: Look) {
         let now = clock::now().wall;
-        if !self.catalogue.sources().into_iter().any(|source| source.path() == look.path) {
+        // What waits to be judged may name it.
+        let is_named = || self.catalogue.sources().into_iter().any(|source| source.path() == look.path);
+        if !self.catalogue.is_pending() && !is_named() {
             return;
         }
         // As both: a path is followed once, whatever the texts that name it take it for.
         let Look { path, directory, program } = look;
         self.catalogue.looked(&Source::Rootfs(path.clone()), directory, VALIDATE, now);
         self.catalogue.looked(&Source::Executable(path), program, VALIDATE, now);
+    }
+
+    fn is_drop_in(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|dir| self.catalogue.is_drop_in_dir(dir))
+    }
+
+    fn drop_ins(&mut self, dir: &Path, state: DirectoryState) {
+        let now = clock::now();
+        match state {
+            DirectoryState::Present { names, .. } => self.catalogue.drop_ins_listed(dir, &names, VALIDATE, now),
+            DirectoryState::Missing => self.catalogue.drop_ins_gone(dir, VALIDATE, now.wall),
+            DirectoryState::Unreadable(why) => {
+                self.catalogue.drop_ins_lost(dir, why.to_string(), VALIDATE, now.wall);
+            }
+        }
     }
 
     /// The unit that a file declares; one that is none but looks like one is noted.
@@ -128,8 +160,34 @@ impl Supervisor {
         }
     }
 
+    fn defaults(&mut self, path: &Path, file: Result<watch::Contents, watch::ReadError>) {
+        let (now, before) = (clock::now(), self.catalogue.defaults().cloned());
+        match file {
+            Ok(watch::Contents { bytes, resolved }) => match text_of(path, &bytes) {
+                Ok(text) => self.catalogue.defaults_read(path, text, resolved, VALIDATE, now.wall),
+                Err(error) => {
+                    self.catalogue.defaults_not_read(NoDefaults::Refused(error.to_string()), VALIDATE, now);
+                }
+            },
+            Err(why) => self.catalogue.defaults_not_read(no_defaults(path, &why), VALIDATE, now),
+        }
+        let errors = self.catalogue.defaults_errors().join("; ");
+        if !errors.is_empty() {
+            self.tell(narrate::note("invalid", format!("{errors}; the defaults before stay in force")));
+        } else if self.catalogue.defaults() != before.as_ref() {
+            let words = if self.catalogue.defaults().is_some() { "are in force" } else { "are gone" };
+            self.tell(narrate::note("defaults", format!("the defaults of {} {words}", path.display())));
+        }
+    }
+
     fn busy(&mut self, path: &Path, writer: Option<u32>) {
         let who = writer.map(|pid| format!(" by pid {pid}")).unwrap_or_default();
+        if path == self.settings.config {
+            return self.tell(narrate::note("busy", format!("{} is being written{who}", path.display())));
+        }
+        if self.is_drop_in(path) {
+            return self.catalogue.drop_in_busy(path, who);
+        }
         let unit = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
         match unit {
             Some(unit) => self.catalogue.busy(unit, who),
@@ -151,14 +209,14 @@ impl Supervisor {
                 self.catalogue.directory_lost(dir, why.to_string());
                 self.tell(narrate::note("directory", format!("{why}; what it declared stays in force")));
             }
-            DirectoryState::Present { identity, names, .. } => {
+            DirectoryState::Present { identity, names, drop_ins, .. } => {
                 let id = DirectoryId { device: identity.dev, inode: identity.ino, mount: identity.mount };
                 let names: BTreeSet<UnitName> =
                     names.iter().filter_map(|name| file_stem_to_name(name).ok().flatten()).collect();
-                let braked = self.catalogue.directory_listed(dir, id, &names, clock::now());
-                if braked > 0 {
+                let drop_ins = drop_ins.into_iter().collect();
+                if let Some(braked) = self.catalogue.directory_listed(dir, id, &names, &drop_ins, clock::now()) {
                     let text = format!(
-                        "{} became another directory and {braked} of its units would go: they run on until the files return or `moored apply --confirm-removals`",
+                        "{} became another directory and {braked} would go: they run on until the files return or `moored apply --confirm-removals`",
                         dir.display()
                     );
                     self.tell(narrate::note("braked", text));
@@ -167,9 +225,25 @@ impl Supervisor {
         }
     }
 
+    /// Judges some of the units that wait for it. Until the directories were read, the defaults that an earlier run left are kept; after
+    /// that they are stored before any unit that they are merged into.
+    pub(super) fn judge_more(&mut self) {
+        if self.catalogue.is_pending() {
+            self.catalogue.end_batch(VALIDATE, clock::now().wall);
+        }
+        if self.first_read {
+            self.files.keep_defaults(self.catalogue.defaults());
+        }
+    }
+
+    /// The next round goes on with it at once.
+    pub(super) fn more_to_judge(&self) -> Option<BootTime> {
+        self.catalogue.is_pending().then(|| clock::now().boot)
+    }
+
     /// Follows what the texts, and those in force, name now. Once a round: it looks at all of them.
     pub(super) fn follow_sources(&mut self) {
-        if !std::mem::take(&mut self.sources_changed) {
+        if !std::mem::take(&mut self.sources_changed) & !self.catalogue.take_merged() {
             return;
         }
         let places = self.catalogue.conditions().filter_map(Condition::path).cloned();
@@ -177,7 +251,8 @@ impl Supervisor {
         self.observed
             .host
             .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
-        let wanted = self.catalogue.sources().into_iter().map(follow).chain(places).collect();
+        let sources = self.catalogue.sources().into_iter().map(follow);
+        let wanted = sources.chain(places).chain([follow_defaults(&self.settings.config)]).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }
@@ -188,6 +263,16 @@ impl Supervisor {
     fn read_to_the_end(&mut self, token: u64) {
         self.first_read |= token == super::FIRST_READ;
         self.was_read(token);
+    }
+}
+
+/// A link that leads nowhere is no removal.
+fn no_defaults(path: &Path, why: &watch::ReadError) -> NoDefaults {
+    match why {
+        watch::ReadError::Mask { .. } => NoDefaults::Mask,
+        watch::ReadError::Missing { path: missing } if missing == path => NoDefaults::Missing,
+        watch::ReadError::Missing { .. } => NoDefaults::MissingDirectory(why.to_string()),
+        why => NoDefaults::Refused(why.to_string()),
     }
 }
 

@@ -87,10 +87,13 @@ fn shown(setting: &Setting) -> String {
     let value = match (setting.name.as_str(), last, number) {
         ("config.json" | "oci", _, _) => text.to_owned(),
         ("process.args" | "reload.exec" | "security.capabilities", _, _) => list(text),
+        (name, "exec", _) if name.starts_with("health.") => list(text),
         (name, _, _) if name.starts_with("process.env.") => quoted(text),
-        (_, "delay" | "max_delay" | "reset_after" | "timeout", Ok(ms)) => {
-            quoted(&show_duration(Duration::from_millis(ms)))
-        }
+        (
+            _,
+            "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age" | "min_healthy" | "deadline",
+            Ok(ms),
+        ) => quoted(&show_duration(Duration::from_millis(ms))),
         (_, "memory" | "shm" | "max_size", Ok(bytes)) => quoted(&show_size(bytes)),
         ("resources.cpus", _, Ok(milli)) => format!("{}", milli as f64 / 1000.0),
         ("stop.signal" | "reload.signal", _, Ok(number)) => {

@@ -28,6 +28,8 @@ pub struct Dependency {
 pub enum Need {
     /// It runs; a oneshot runs or has run.
     Started,
+    /// It runs, and each of its checks has passed.
+    Healthy,
     /// It has ended with code 0, with the text that is in force.
     Completed,
 }
@@ -59,6 +61,7 @@ impl Need {
     pub fn word(self) -> &'static str {
         match self {
             Need::Started => "started",
+            Need::Healthy => "healthy",
             Need::Completed => "completed",
         }
     }
@@ -85,9 +88,8 @@ impl Condition {
     }
 }
 
-const STATES: [(&str, Need); 2] = [("started", Need::Started), ("completed", Need::Completed)];
-/// The state that comes with health checks, also in the words of others.
-const HEALTHY: [&str; 3] = ["healthy", "service_healthy", "ready"];
+const STATES: [(&str, Need); 3] =
+    [("started", Need::Started), ("healthy", Need::Healthy), ("completed", Need::Completed)];
 const LOSSES: [(&str, OnLoss); 3] = [("keep", OnLoss::Keep), ("stop", OnLoss::Stop), ("restart", OnLoss::Restart)];
 
 /// `depends_on`, by unit.
@@ -129,14 +131,14 @@ fn dependency(walk: &mut Walk, item: &Field) -> Option<Dependency> {
 }
 
 fn state(walk: &mut Walk, field: &Field) -> Option<Need> {
-    if field.value.get_ref().as_str().is_some_and(|word| HEALTHY.contains(&word)) {
-        let message = format!("`{}` \"healthy\" is known but not built in this version", field.name);
-        walk.error(&field.at(), message, Some("use \"started\" or \"completed\"".to_owned()));
-        return None;
-    }
     // Compose's words.
-    let hints =
-        [("service-started", "started"), ("service-completed-successfully", "completed"), ("running", "started")];
+    let hints = [
+        ("service-started", "started"),
+        ("service-healthy", "healthy"),
+        ("service-completed-successfully", "completed"),
+        ("running", "started"),
+        ("ready", "healthy"),
+    ];
     walk.choice(Some(field.clone()), &STATES, &hints)
 }
 

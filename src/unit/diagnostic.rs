@@ -88,9 +88,13 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().flat_map(visible).collect()
 }
 
+/// Separators U+2028/2029 and direction overrides change what a terminal shows without being `is_control`.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 fn visible(c: char) -> impl Iterator<Item = char> {
-    // Separators U+2028/2029 and direction overrides change what a terminal shows without being `is_control`.
-    let hidden = c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let hidden = is_hidden(c);
     let escaped = hidden.then(|| c.escape_default());
     let plain = (!hidden).then_some(c);
     escaped.into_iter().flatten().chain(plain)

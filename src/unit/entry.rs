@@ -1,6 +1,6 @@
 //! Which names in a units directory are unit files.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use super::UnitName;
 use super::diagnostic::quote;
@@ -38,6 +38,20 @@ pub fn file_stem_to_name(entry: &OsStr) -> Result<Option<UnitName>, BadEntry> {
 pub fn template_sample(entry: &OsStr) -> Option<UnitName> {
     let prefix = entry.to_str()?.strip_suffix("@.toml")?;
     UnitName::new(&format!("{prefix}@instance")).ok()
+}
+
+/// Of a directory of drop-ins, `web.toml.d` or `worker@.toml.d`, the file that they belong to; `None` for any other name.
+pub fn drop_in_target(entry: &OsStr) -> Option<OsString> {
+    let bytes = entry.as_encoded_bytes();
+    let target = entry.to_str()?.strip_suffix(".d")?;
+    let is_file = bytes.len() > ".toml.d".len() && !bytes.starts_with(b".") && target.ends_with(".toml");
+    is_file.then(|| target.into())
+}
+
+/// The files whose drop-ins apply to a unit, later ones winning: an instance's template, then its own.
+pub fn files_with_drop_ins(name: &UnitName) -> Vec<OsString> {
+    let template = name.instance().map(|_| format!("{}@.toml", name.prefix()));
+    template.into_iter().chain([format!("{name}.toml")]).map(OsString::from).collect()
 }
 
 #[cfg(test)]
@@ -79,6 +93,19 @@ mod tests {
         for other in ["worker@a.toml", "worker.toml", "@.toml", "a@b@.toml", "worker@.toml~", ".w@.toml"] {
             assert_eq!(template_sample(OsStr::new(other)), None, "{other}");
         }
+    }
+
+    #[test]
+    fn drop_ins_belong_to_a_unit_or_to_all_instances_of_a_template() {
+        let target = |entry: &str| drop_in_target(OsStr::new(entry));
+        assert_eq!(target("web.toml.d"), Some("web.toml".into()));
+        assert_eq!(target("worker@.toml.d"), Some("worker@.toml".into()));
+        for other in ["web.toml", "web.d", ".toml.d", ".web.toml.d", "web.toml.d~", "d"] {
+            assert_eq!(target(other), None, "{other}");
+        }
+        let files = |name: &str| files_with_drop_ins(&UnitName::new(name).unwrap());
+        assert_eq!(files("web"), ["web.toml"]);
+        assert_eq!(files("worker@a"), ["worker@.toml", "worker@a.toml"]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
+use super::update::{DEADLINE, MIN_HEALTHY};
 use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
@@ -146,8 +148,35 @@ fn supervised(unit: &Unit, all: &mut Settings) {
         Some(Reload::Exec(args)) => all.put(Supervisor, "reload.exec", strings(args)),
         None => {}
     }
+    if let Some(health) = &unit.health {
+        health.checks().for_each(|(kind, check)| checked(kind, check, all));
+    }
+    all.unless(MIN_HEALTHY, Supervisor, "update.min_healthy", unit.update.min_healthy, shown);
+    all.unless(DEADLINE, Supervisor, "update.deadline", unit.update.deadline, shown);
+    all.some(Supervisor, "update.on_bad", unit.update.on_bad.as_ref(), |on_bad| on_bad.word().to_owned());
     all.unless(10 << 20, Supervisor, "log.max_size", unit.log.max_size_bytes, number);
     all.unless(5, Supervisor, "log.max_files", u64::from(unit.log.max_files), number);
+}
+
+fn checked(kind: CheckKind, check: &Check, all: &mut Settings) {
+    use Effect::Supervisor;
+    let name = |key: &str| format!("health.{}.{key}", kind.word());
+    let shown = |duration: &Duration| duration.as_millis().to_string();
+    let number = |n: &u32| n.to_string();
+    match &check.probe {
+        Probe::Exec(args) => all.put(Supervisor, name("exec"), strings(args)),
+        Probe::Http { url, .. } => all.put(Supervisor, name("http"), url),
+        Probe::Tcp { address, .. } => all.put(Supervisor, name("tcp"), address),
+        Probe::File { path, max_age } => {
+            all.put(Supervisor, name("file"), path.as_os_str().as_encoded_bytes());
+            all.some(Supervisor, &name("max_age"), max_age.as_ref(), shown);
+        }
+    }
+    all.unless(From::Container, Supervisor, &name("from"), check.from, |_| "host".to_owned());
+    all.unless(kind.default_interval(), Supervisor, &name("interval"), check.interval, shown);
+    all.unless(DEFAULT_TIMEOUT, Supervisor, &name("timeout"), check.timeout, shown);
+    all.unless(kind.default_failures(), Supervisor, &name("failures"), check.failures, number);
+    all.unless(1, Supervisor, &name("successes"), check.successes, number);
 }
 
 fn inside(unit: &Unit, all: &mut Settings) {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Signal;
+use super::{CheckKind, Signal};
 use crate::words::CAPABILITIES;
 
 /// What a change of a key does to a container that runs.
@@ -73,7 +73,9 @@ const fn key(
 const PAGE: u64 = 4096;
 /// How the keys of one dependency are named: the star is a unit's name.
 const OF_DEPENDENCY: &str = "depends_on.*.";
-const STATES: &[&str] = &["started", "completed"];
+/// And those of one check: the star is `startup`, `readiness` or `liveness`.
+const OF_CHECK: &str = "health.*.";
+const STATES: &[&str] = &["started", "healthy", "completed"];
 
 const KEYS: &[Key] = &[
     key("description", Kind::Text, "", Live, "\"Public web front\"", "Free text for people."),
@@ -117,7 +119,7 @@ const KEYS: &[Key] = &[
         "{}",
         Live,
         "{ db = \"started\" }",
-        "Units that it waits for: started, completed, or a table of these:",
+        "Units that it waits for: started, healthy, completed, or a table of these:",
     ),
     key(
         "depends_on.*.state",
@@ -218,6 +220,62 @@ const KEYS: &[Key] = &[
     key("stop.timeout", Kind::Duration, "30s", Live, "\"5s\"", "Then all of it is killed."),
     key("reload.signal", Kind::Signal, "SIGHUP", Live, "\"SIGUSR1\"", "What `moored reload` sends."),
     key("reload.exec", Kind::Args, "", Live, "[\"/bin/web\", \"reload\"]", "Or what it runs inside instead."),
+    key("health.*.exec", Kind::Args, "", Live, "[\"/bin/web\", \"check\"]", "A program inside; code 0 is well."),
+    key(
+        "health.*.http",
+        Kind::Pattern("^http://"),
+        "",
+        Live,
+        "\"http://localhost:8080/ready\"",
+        "Or a GET; 200 to 399 is well.",
+    ),
+    key("health.*.tcp", Kind::Pattern(":[0-9]+$"), "", Live, "\"127.0.0.1:8080\"", "Or a connection."),
+    key("health.*.file", Kind::Path, "", Live, "\"/run/beat\"", "Or a file inside …"),
+    key("health.*.max_age", Kind::Duration, "any age", Live, "\"30s\"", "… changed no longer ago than this."),
+    key(
+        "health.*.from",
+        Kind::Word(&["container", "host"]),
+        "container",
+        Live,
+        "\"host\"",
+        "Whose network a GET or a connection starts in.",
+    ),
+    key("health.*.interval", Kind::Duration, "10s; startup: 250ms", Live, "\"2s\"", "From one probe to the next."),
+    key("health.*.timeout", Kind::Duration, "5s", Live, "\"1s\"", "A probe that takes longer has failed."),
+    key(
+        "health.*.failures",
+        Kind::Whole { most: 1_000_000 },
+        "3; startup: 1200",
+        Live,
+        "5",
+        "So many in a row are a verdict.",
+    ),
+    key("health.*.successes", Kind::Whole { most: 1_000_000 }, "1", Live, "2", "So many passes in a row take it back."),
+    key(
+        "update.order",
+        Kind::Word(&["stop-first"]),
+        "stop-first",
+        Live,
+        "\"stop-first\"",
+        "When a change needs a new container: the old one stops first.",
+    ),
+    key(
+        "update.min_healthy",
+        Kind::Duration,
+        "10s",
+        Live,
+        "\"30s\"",
+        "A new text has done well when it was well for this long.",
+    ),
+    key("update.deadline", Kind::Duration, "5m", Live, "\"10m\"", "It is bad when it is not well by then."),
+    key(
+        "update.on_bad",
+        Kind::Word(&["rollback", "stay-failed", "retry"]),
+        "rollback; retry where it can write to a root or a bind mount",
+        Live,
+        "\"stay-failed\"",
+        "What happens to a bad one.",
+    ),
     key("resources.memory", Kind::Size { least: 1 << 20 }, "no limit", Live, "\"64M\"", "Memory."),
     key("resources.cpus", Kind::Number { least: 0.01, most: 8192.0 }, "no limit", Live, "1.5", "CPU time, in CPUs."),
     key(
@@ -306,7 +364,9 @@ const KEYS: &[Key] = &[
 pub fn json_schema() -> Value {
     let mut top = Map::new();
     for key in KEYS.iter().filter(|key| !key.name.starts_with(OF_DEPENDENCY)) {
-        insert(&mut top, &key.name.split('.').collect::<Vec<_>>(), described(key));
+        for name in spelled_out(key.name) {
+            insert(&mut top, &name.split('.').collect::<Vec<_>>(), described(key));
+        }
     }
     let requires = |name: &str| json!({ "required": [name] });
     let mut schema = object(top);
@@ -315,11 +375,24 @@ pub fn json_schema() -> Value {
     schema["oneOf"] = ["bundle", "rootfs", "executable"].map(requires).into();
     let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
     schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
+    let one_of = ["exec", "http", "tcp", "file"].map(requires);
+    for kind in CheckKind::ALL {
+        schema["properties"]["health"]["properties"][kind.word()]["oneOf"] = json!(one_of);
+    }
+    schema["properties"]["health"]["minProperties"] = json!(1);
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
     for (table, key) in [("mount", "target"), ("device", "path")] {
         schema["properties"][table]["items"]["required"] = json!([key]);
     }
     schema
+}
+
+/// What the star of a check stands for, written out.
+fn spelled_out(name: &str) -> Vec<String> {
+    match name.strip_prefix(OF_CHECK) {
+        Some(key) => CheckKind::ALL.iter().map(|kind| format!("health.{}.{key}", kind.word())).collect(),
+        None => vec![name.to_owned()],
+    }
 }
 
 /// A table of these keys, and of those that are other people's.

@@ -116,14 +116,13 @@ web.toml:5:1 unknown key `destination`, did you mean `target`?"#,
 process.args = ["/bin/web"]
 depends_on = { db = "healthy" }
 image = "nginx"
-[health.readiness]
-http = "x"
+[[socket]]
+listen = "x"
 [network]
 mode = "bridge"
 "#,
-        r#"web.toml:3:21 `depends_on.db` "healthy" is known but not built in this version, use "started" or "completed"
-web.toml:4:1 `image` is known but not built in this version, unpack it into a directory (docker export … | tar x) and use `rootfs`
-web.toml:5:2 `health` is known but not built in this version
+        r#"web.toml:4:1 `image` is known but not built in this version, unpack it into a directory (docker export … | tar x) and use `rootfs`
+web.toml:5:3 `socket` is known but not built in this version
 web.toml:8:8 `network.mode` "bridge" is known but not built in this version, use "none", "host" or "unit:NAME""#,
     ),
     // values without quotes, and the mistakes after them
@@ -258,7 +257,7 @@ require_mountpoint = true
         r#"web.toml:3:15 `on_failure[0]` is the string "web", expected another unit than this one
 web.toml:3:22 `on_failure`: `a b` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters
 web.toml:5:1 `depends_on.web` is this unit, expected another one
-web.toml:6:6 `depends_on.db` "healthy" is known but not built in this version, use "started" or "completed"
+web.toml:6:6 `depends_on.db` is the string "service_healthy", expected "started", "healthy" or "completed", did you mean "healthy"?
 web.toml:7:1 `depends_on`: `x y` is not a unit name: expected 1 to 64 of A-Z a-z 0-9 _ - beginning with a letter or digit, and at most one @INSTANCE of the same letters
 web.toml:8:11 unknown key `condition`, did you mean `state`?
 web.toml:8:44 `depends_on.cache.on_loss` is the string "kill", expected "keep", "stop" or "restart"
@@ -266,6 +265,28 @@ web.toml:10:16 `condition.path_exists[0]` is the string "!/etc/flag", expected a
 web.toml:10:30 `condition.path_exists[1]` is the string "", expected a path of 1 to 4095 bytes
 web.toml:11:18 `condition.kernel_cmdline` is the string "a b", expected a word like "debug" or "role=db"
 web.toml:15:1 a tmpfs has no `source` that could be a mount point"#,
+    ),
+    // health checks
+    (
+        r#"rootfs = "/srv/web"
+process.args = ["/bin/web"]
+healthcheck = "x"
+[health.startup]
+exec = "/bin/check"
+[health.readiness]
+tcp = "db:80"
+retries = 3
+[health.liveness]
+tcp = "localhost:80"
+http = "127.0.0.1:8080"
+interval = "1ms"
+"#,
+        r#"web.toml:3:1 unknown key `healthcheck`, did you mean [health.liveness]?
+web.toml:5:8 `health.startup.exec` is the string "/bin/check", expected an array of strings, write ["/bin/check"]
+web.toml:7:7 `health.readiness.tcp` is the string "db:80", expected an address like "127.0.0.1:8080", "[::1]:8080" or "localhost:8080", names are not looked up: write an address, or localhost
+web.toml:8:1 unknown key `retries`, did you mean `failures`?
+web.toml:11:1 `health.liveness.http` beside `tcp`, expected one of `exec`, `http`, `tcp`, `file`, keep one of them, or write another check for `http`
+web.toml:12:12 `health.liveness.interval` is the string "1ms", expected at least "10ms""#,
     ),
     // Compose's list of dependencies
     (

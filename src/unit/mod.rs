@@ -1,11 +1,13 @@
 //! Unit files: TOML text to [`Unit`], and [`Unit`] to an OCI spec.
 //!
 //! Pure: text and facts in, values or a list of errors out. Every error of a file is reported at once, each with
-//! file:line:column, what was found, what was expected and a suggestion.
+//! file:line:column, what was found, what was expected and a suggestion. A unit may be merged from several texts
+//! ([`Layer`]): the defaults, its own file, its drop-ins.
 
 #[cfg(test)]
 mod any_text_tests;
 mod capability;
+pub mod cat;
 mod change;
 mod defaults;
 mod dependency;
@@ -14,13 +16,19 @@ mod elf;
 mod entry;
 mod facts;
 pub mod fingerprint;
+mod health;
 mod json;
 mod keys;
+mod layer;
 mod merge;
 #[cfg(test)]
 mod mistakes;
+mod moored_toml;
 mod mounts;
 pub mod name;
+mod overlay;
+#[cfg(test)]
+mod overlay_tests;
 mod parse;
 #[cfg(test)]
 mod parse_tests;
@@ -36,10 +44,12 @@ pub mod spec;
 #[cfg(test)]
 mod spec_tests;
 mod specifier;
+mod update;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -48,14 +58,18 @@ pub use change::{SettingChange, changes};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
-pub use entry::{BadEntry, file_stem_to_name, template_sample};
+pub use entry::{BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, template_sample};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
+pub use health::{Check, CheckKind, From, Health, Probe};
 pub use keys::{json_schema, markdown_table};
+pub use layer::{Layer, LayerKind, LayerText, Place};
+pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
-pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
+pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{SpecError, SpecText, compile};
+pub use update::{OnBad, Update, on_bad};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +100,10 @@ pub struct Unit {
     pub stop: Stop,
     /// How it is told to reload; `None` when the unit does not say (then SIGHUP on request).
     pub reload: Option<Reload>,
+    /// How it is asked whether it is well; `None`: it is not.
+    pub health: Option<Arc<Health>>,
+    /// What happens when a change needs a new container.
+    pub update: Update,
     /// Limits.
     pub resources: Resources,
     /// The network namespace; `None` with a bundle leaves config.json's.

@@ -19,7 +19,7 @@ pub(crate) fn mounts(walk: &mut Walk, top: &Table) -> (Vec<Mount>, Vec<Condition
             mount_points.extend(mount_point(walk, &table, &mount));
         }
         if let Some(at) = table.field("target").map(|field| field.at()) {
-            let (line, _) = walk.lines.position(at.start);
+            let line = walk.places.position(at.start).line;
             if let Some(first) = targets.insert(mount.target.clone(), line) {
                 let message =
                     format!("`mount.target` \"{}\" is taken by the mount of line {first}", quote(&mount.target));

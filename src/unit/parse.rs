@@ -11,11 +11,16 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Lines, one_line, quote};
+use super::layer::{Layer, LayerKind, Place, Placed, Places};
+use super::overlay::{self, Document};
 use super::walk::{Table, Walk};
 use super::{Unit, UnitName, sections};
 
-/// Largest unit file, in bytes.
+/// Largest unit file, in bytes; all texts of a unit together have no more either.
 pub const TEXT_MAX: usize = 1024 * 1024;
+
+/// Most texts of a unit.
+const LAYERS_MAX: usize = 256;
 
 /// Most tables and arrays: one costs some 2 KiB while it is read, so that 1 MiB of text could take half a gigabyte.
 const BRACKETS_MAX: usize = 32 * 1024;
@@ -33,8 +38,8 @@ pub struct Parsed {
     pub unit: Unit,
     /// In the order of the text.
     pub warnings: Vec<Diagnostic>,
-    /// Line and column of the key that names the source: where to say what is wrong with it.
-    pub source_at: (u32, u32),
+    /// The key that names the source: where to say what is wrong with it.
+    pub source_at: Place,
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -45,20 +50,75 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 
 /// The same where relative paths start elsewhere: `base` is the directory of the file that a link at `file` leads to.
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    if text.len() > TEXT_MAX {
-        let message = format!("the file has {} bytes, expected at most {TEXT_MAX} (1M)", text.len());
-        return Err(vec![Diagnostic::of_file(file, message, None)]);
+    parse_layers(name, &[Layer { kind: LayerKind::Main, file, base, text }])
+}
+
+/// The unit that several texts make together, later ones winning. Mistakes are in the order of the unit's own text and then of the others.
+pub fn parse_layers(name: &UnitName, layers: &[Layer]) -> Result<Parsed, Vec<Diagnostic>> {
+    with_document(name, layers, |walk, document, syntax| {
+        let top = walk.checked(Table { name: "", span: 0..0, map: document });
+        let unit = sections::unit(walk, name, &top);
+        finish(walk, unit, syntax)
+    })
+}
+
+/// What is wrong with texts that are only a part of a unit; what they lack is not missed.
+pub fn mistakes_of_part(name: &UnitName, layers: &[Layer]) -> Vec<Diagnostic> {
+    let found = with_document(name, layers, |walk, document, syntax| {
+        let top = walk.checked(Table { name: "", span: 0..0, map: document });
+        sections::unit(walk, name, &top);
+        walk.absent.clear();
+        let errors = mistakes(walk, syntax);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    });
+    found.err().unwrap_or_default()
+}
+
+/// Reads and merges the texts, and hands on the document with what is wrong with their syntax.
+pub(crate) fn with_document<T>(
+    name: &UnitName,
+    layers: &[Layer],
+    then: impl FnOnce(&mut Walk, &DeTable, Vec<Diagnostic>) -> Result<T, Vec<Diagnostic>>,
+) -> Result<T, Vec<Diagnostic>> {
+    check_size(layers)?;
+    let mut walk = Walk::new(name, Places::new(layers));
+    let mut syntax = Vec::new();
+    let mut documents = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let (document, mistakes) = read(layer.file, layer.text);
+        syntax.extend(mistakes);
+        let start = walk.places.texts().iter().find(|placed| placed.layer.file == layer.file).map_or(0, |at| at.start);
+        let table = match layer.kind {
+            LayerKind::Defaults => overlay::defaults(document.into_inner()),
+            LayerKind::Main | LayerKind::DropIn => document.into_inner(),
+        };
+        documents.push(Document { kind: layer.kind, table: overlay::shifted(table, start) });
     }
-    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    if brackets > BRACKETS_MAX {
-        let message = format!("the file opens {brackets} brackets, expected at most {BRACKETS_MAX}");
-        return Err(vec![Diagnostic::of_file(file, message, None)]);
+    let document = overlay::merged(&mut walk, name, documents);
+    then(&mut walk, &document, syntax)
+}
+
+fn check_size(layers: &[Layer]) -> Result<(), Vec<Diagnostic>> {
+    let refuse = |layer: &Layer, message| Err(vec![Diagnostic::of_file(layer.file, message, None)]);
+    let (mut bytes, mut brackets) = (0usize, 0usize);
+    for (n, layer) in layers.iter().enumerate() {
+        let here = layer.text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+        let so_far = if n == 0 { "" } else { ", with those before it" };
+        (bytes, brackets) = (bytes.saturating_add(layer.text.len()), brackets.saturating_add(here));
+        if bytes > TEXT_MAX {
+            return refuse(layer, format!("the file has {bytes} bytes{so_far}, expected at most {TEXT_MAX} (1M)"));
+        }
+        if brackets > BRACKETS_MAX {
+            return refuse(
+                layer,
+                format!("the file opens {brackets} brackets{so_far}, expected at most {BRACKETS_MAX}"),
+            );
+        }
+        if n >= LAYERS_MAX {
+            return refuse(layer, format!("the unit has {} texts, expected at most {LAYERS_MAX}", layers.len()));
+        }
     }
-    let (document, syntax) = read(file, text);
-    let mut walk = Walk::new(name, file, base, text);
-    let top = walk.checked(Table { name: "", span: 0..0, map: document.get_ref() });
-    let unit = sections::unit(&mut walk, name, &top);
-    finish(walk, unit, syntax)
+    Ok(())
 }
 
 /// The text of a unit file from its bytes; the first byte that is not UTF-8 is the mistake.
@@ -127,34 +187,53 @@ fn syntax_error(file: &Path, text: &str, lines: &Lines, error: &toml::de::Error)
     Diagnostic { file: file.to_owned(), line, column, message, help: help.map(str::to_owned) }
 }
 
-/// Puts all mistakes together in the order of the text.
-fn finish(mut walk: Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Result<Parsed, Vec<Diagnostic>> {
+/// Puts all mistakes together in the order of the texts.
+fn finish(walk: &mut Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Result<Parsed, Vec<Diagnostic>> {
+    let errors = mistakes(walk, syntax);
+    match unit {
+        Some(unit) if errors.is_empty() => {
+            let mut warnings = std::mem::take(&mut walk.warnings);
+            sort(walk, &mut warnings);
+            Ok(Parsed { unit, warnings, source_at: walk.places.position(walk.source_at) })
+        }
+        _ => Err(errors),
+    }
+}
+
+/// All mistakes that were noted; what follows from broken syntax is left out.
+pub(crate) fn mistakes(walk: &mut Walk, syntax: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let left_out = walk.left_out();
     let mut errors = std::mem::take(&mut walk.errors);
     if syntax.is_empty() {
         errors.append(&mut walk.absent);
     } else {
-        let broken: BTreeSet<u32> = syntax.iter().map(|d| d.line).collect();
-        let is_header = |line: &&u32| {
-            let text = walk.lines.line(**line).trim_start();
-            !text.contains('=') || text.starts_with('[')
-        };
-        let lost_from = broken.iter().find(is_header).copied().unwrap_or(u32::MAX);
-        errors.retain(|d| !broken.contains(&d.line) && d.line < lost_from);
+        for placed in walk.places.texts() {
+            leave_out_what_follows(placed, &syntax, &mut errors);
+        }
         errors.extend(syntax);
     }
-    errors.sort_by_key(|d| (d.line, d.column));
+    sort(walk, &mut errors);
     errors.dedup();
     if left_out > 0
         && let Some(last) = errors.last().cloned()
     {
         errors.push(Diagnostic { message: format!("and {left_out} more mistakes"), help: None, ..last });
     }
-    match unit {
-        Some(unit) if errors.is_empty() => {
-            walk.warnings.sort_by_key(|d| (d.line, d.column));
-            Ok(Parsed { unit, warnings: walk.warnings, source_at: walk.source_at })
-        }
-        _ => Err(errors),
-    }
+    errors
+}
+
+/// Of one text: what is on a broken line, or below a table header that could not be read.
+fn leave_out_what_follows(placed: &Placed, syntax: &[Diagnostic], errors: &mut Vec<Diagnostic>) {
+    let file = placed.layer.file;
+    let broken: BTreeSet<u32> = syntax.iter().filter(|d| d.file == file).map(|d| d.line).collect();
+    let is_header = |line: &&u32| {
+        let text = placed.lines.line(**line).trim_start();
+        !text.contains('=') || text.starts_with('[')
+    };
+    let lost_from = broken.iter().find(is_header).copied().unwrap_or(u32::MAX);
+    errors.retain(|d| d.file != file || !broken.contains(&d.line) && d.line < lost_from);
+}
+
+fn sort(walk: &Walk, diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|d| (walk.places.rank(&d.file), d.line, d.column));
 }

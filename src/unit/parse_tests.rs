@@ -24,7 +24,7 @@ fn every_key_arrives() {
         kind: Kind::Oneshot,
         source: Source::Rootfs("/etc/moored/roots/web".into()),
         depends_on: [
-            (UnitName::new("db").unwrap(), Dependency { state: Need::Started, optional: false, on_loss: OnLoss::Keep }),
+            (UnitName::new("db").unwrap(), Dependency { state: Need::Healthy, optional: false, on_loss: OnLoss::Keep }),
             (
                 UnitName::new("migrate").unwrap(),
                 Dependency { state: Need::Completed, optional: true, on_loss: OnLoss::Restart },
@@ -55,6 +55,42 @@ fn every_key_arrives() {
         },
         stop: Stop { signal: Signal(37), timeout: Duration::ZERO },
         reload: Some(Reload::Exec(vec!["/bin/web".to_owned(), "reload".to_owned()])),
+        health: Some(Arc::new(Health {
+            startup: Some(Check {
+                probe: Probe::File { path: "/run/up".into(), max_age: Some(Duration::from_secs(3600)) },
+                from: From::Container,
+                interval: Duration::from_millis(250),
+                timeout: Duration::from_secs(5),
+                failures: 100,
+                successes: 1,
+            }),
+            readiness: Some(Check {
+                probe: Probe::Http {
+                    url: "http://localhost:8080/ready?for=web".to_owned(),
+                    addresses: vec!["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()],
+                    host: "localhost:8080".to_owned(),
+                    path: "/ready?for=web".to_owned(),
+                },
+                from: From::Host,
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_secs(5),
+                failures: 3,
+                successes: 2,
+            }),
+            liveness: Some(Check {
+                probe: Probe::Exec(vec!["/bin/web".to_owned(), "check".to_owned()]),
+                from: From::Container,
+                interval: Duration::from_secs(10),
+                timeout: Duration::from_secs(1),
+                failures: 3,
+                successes: 1,
+            }),
+        })),
+        update: Update {
+            min_healthy: Duration::from_secs(5),
+            deadline: Duration::from_secs(60),
+            on_bad: Some(OnBad::StayFailed),
+        },
         resources: Resources {
             memory_bytes: Some(256 << 20),
             cpus_milli: Some(500),

@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 14] = [
+const KEYS: [(&str, &[&str]); 17] = [
     (
         "",
         &[
@@ -19,6 +19,8 @@ const KEYS: [(&str, &[&str]); 14] = [
             "restart",
             "stop",
             "reload",
+            "health",
+            "update",
             "resources",
             "network",
             "mount",
@@ -35,6 +37,9 @@ const KEYS: [(&str, &[&str]); 14] = [
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
     ("reload", &["signal", "exec"]),
+    ("health", &["startup", "readiness", "liveness"]),
+    ("health.*", &["exec", "http", "tcp", "file", "max_age", "from", "interval", "timeout", "failures", "successes"]),
+    ("update", &["order", "min_healthy", "deadline", "on_bad"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
@@ -44,12 +49,14 @@ const KEYS: [(&str, &[&str]); 14] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "condition",
     "process",
     "restart",
     "stop",
     "reload",
+    "health",
+    "update",
     "resources",
     "network",
     "mount",
@@ -60,17 +67,14 @@ const TABLES: [&str; 12] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 19] = [
+const LATER: [(&str, &str, Option<&str>); 16] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "unset", None),
-    ("", "health", None),
     ("", "config", Some("use a read-only [[mount]]")),
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
-    ("", "update", None),
     ("process", "env_file", Some("use `env`")),
     ("process", "notify", None),
     ("process", "watchdog", None),
@@ -93,7 +97,8 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 98] = [
+const SYNONYMS: [(&str, Cure); 123] = [
+    ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
@@ -152,6 +157,30 @@ const SYNONYMS: [(&str, Cure); 98] = [
     ("stopgraceperiod", Key("stop", "timeout")),
     ("timeoutstopsec", Key("stop", "timeout")),
     ("execreload", Key("reload", "exec")),
+    ("healthcheck", Say("did you mean [health.liveness]?")),
+    ("livenessprobe", Say("did you mean [health.liveness]?")),
+    ("readinessprobe", Say("did you mean [health.readiness]?")),
+    ("startupprobe", Say("did you mean [health.startup]?")),
+    ("startperiod", Say("did you mean [health.startup]? The others begin when it has passed")),
+    ("initialdelayseconds", Say("did you mean [health.startup]? The others begin when it has passed")),
+    ("test", Key("health.*", "exec")),
+    ("httpget", Key("health.*", "http")),
+    ("url", Key("health.*", "http")),
+    ("tcpsocket", Key("health.*", "tcp")),
+    ("retries", Key("health.*", "failures")),
+    ("failurethreshold", Key("health.*", "failures")),
+    ("successthreshold", Key("health.*", "successes")),
+    ("periodseconds", Key("health.*", "interval")),
+    ("period", Key("health.*", "interval")),
+    ("timeoutseconds", Key("health.*", "timeout")),
+    ("updateconfig", Say("did you mean [update]?")),
+    ("deploy", Say("did you mean [update]?")),
+    ("autorevert", Key("update", "on_bad")),
+    ("failureaction", Key("update", "on_bad")),
+    ("minhealthytime", Key("update", "min_healthy")),
+    ("monitor", Key("update", "min_healthy")),
+    ("healthydeadline", Key("update", "deadline")),
+    ("progressdeadline", Key("update", "deadline")),
     ("memorylimit", Key("resources", "memory")),
     ("memlimit", Key("resources", "memory")),
     ("memorymax", Key("resources", "memory")),
@@ -205,8 +234,31 @@ pub(crate) fn is_key(table: &str, key: &str) -> bool {
     keys(table).contains(&key)
 }
 
+/// Where a key comes among those of its table.
+pub(crate) fn position(table: &str, key: &str) -> Option<usize> {
+    keys(table).iter().position(|known| *known == key)
+}
+
 fn keys(table: &str) -> &'static [&'static str] {
     KEYS.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
+}
+
+/// The first key on a dotted path that no unit has, with its table. What is named by the user (variables, dependencies, mounts) is not
+/// looked at.
+pub(crate) fn strange(path: &str) -> Option<(&'static str, &str)> {
+    let mut table = "";
+    for key in path.split('.') {
+        if key.starts_with("x-") {
+            return None;
+        }
+        if !is_key(table, key) {
+            return Some((table, key));
+        }
+        let below = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        let single = |name: &&str| *name == below && !matches!(*name, "mount" | "device");
+        table = KEYS.iter().map(|(name, _)| *name).find(|name| single(name))?;
+    }
+    None
 }
 
 /// Whether a key is designed but not built; if so, perhaps with a way to do without.
@@ -223,6 +275,7 @@ pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
         "mount" | "device" => format!("[[{table}]]"),
+        "health.*" => "[health.readiness]".to_owned(),
         _ => format!("[{table}]"),
     }
 }
@@ -351,9 +404,9 @@ mod tests {
 
     #[test]
     fn what_is_designed_but_not_built_is_known() {
-        assert!(later("", "health").is_some());
+        assert!(later("", "socket").is_some());
         assert!(later("", "watchdog").is_some(), "also at another level");
-        assert!(later("process", "health").is_some());
+        assert!(later("process", "socket").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");
         assert!(later("", "args").is_none());

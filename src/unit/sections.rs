@@ -10,7 +10,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, dependency, merge, mounts, process};
+use super::{capability, dependency, health, merge, mounts, process, update};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
+        health: health::health(walk, top),
+        update: update::update(walk, top),
         resources: resources(walk, top, source.as_ref()),
         network: network(walk, top, name, source.as_ref()),
         mounts,
@@ -80,8 +82,8 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
         }
         return None;
     };
-    walk.source_at = walk.lines.position(field.key_span.start);
-    let (line, _) = walk.source_at;
+    walk.source_at = field.key_span.start;
+    let line = walk.places.position(walk.source_at).line;
     for (other, second) in found.iter().skip(1) {
         let message = format!("`{other}` beside `{key}` (line {line}), expected exactly one source");
         walk.error(&second.key_span, message, Some("keep one of them".to_owned()));
@@ -382,6 +384,9 @@ fn warnings(walk: &mut Walk, top: &Table, unit: &Unit) {
     }
     if let (Some(at), RestartPolicy::Never) = (place("restart", "limit"), unit.restart.policy) {
         walk.warn(&at, "`limit` means nothing where the policy is \"never\"", None);
+    }
+    if let Some(health) = &unit.health {
+        health::warnings(walk, top, health);
     }
     let root = unit.process.user.as_deref().is_none_or(|user| matches!(user.split(':').next(), Some("0" | "root")));
     let asked = unit.security.capabilities.as_ref().is_some_and(|list| !list.is_empty());

@@ -4,13 +4,14 @@
 //! default that takes its place is never seen.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Lines, quote};
+use super::diagnostic::{Diagnostic, quote};
+use super::layer::{Place, Places};
 use super::quantity::{self, Bad};
 use super::{UnitName, path, schema, specifier};
 use crate::words::nearest;
@@ -68,40 +69,36 @@ impl Field<'_> {
 pub(crate) struct Walk<'t> {
     /// What the specifiers stand for.
     name: &'t UnitName,
-    pub(crate) file: &'t Path,
-    /// Where relative paths start.
-    pub(crate) base: &'t Path,
-    pub(crate) lines: Lines<'t>,
+    /// Which texts the spans are of.
+    pub(crate) places: Places<'t>,
     pub(crate) errors: Vec<Diagnostic>,
     /// Of what is not there; they mean nothing where the syntax is broken.
     pub(crate) absent: Vec<Diagnostic>,
     pub(crate) warnings: Vec<Diagnostic>,
     /// A key that names a source stands in a wrong place or is not built: "no source" would be noise.
     pub(crate) source_misplaced: bool,
-    /// Line and column of the source's key.
-    pub(crate) source_at: (u32, u32),
+    /// The offset of the source's key.
+    pub(crate) source_at: usize,
     left_out: usize,
 }
 
 impl<'t> Walk<'t> {
-    pub(crate) fn new(name: &'t UnitName, file: &'t Path, base: &'t Path, text: &'t str) -> Self {
+    pub(crate) fn new(name: &'t UnitName, places: Places<'t>) -> Self {
         Walk {
             name,
-            file,
-            base,
-            lines: Lines::new(text),
+            places,
             errors: Vec::new(),
             absent: Vec::new(),
             warnings: Vec::new(),
             source_misplaced: false,
-            source_at: (1, 1),
+            source_at: 0,
             left_out: 0,
         }
     }
 
     pub(crate) fn diagnostic(&self, at: &Range<usize>, message: String, help: Option<String>) -> Diagnostic {
-        let (line, column) = self.lines.position(at.start);
-        Diagnostic { file: self.file.to_owned(), line, column, message, help }
+        let Place { file, line, column } = self.places.position(at.start);
+        Diagnostic { file, line, column, message, help }
     }
 
     pub(crate) fn error(&mut self, at: &Range<usize>, message: impl Into<String>, help: Option<String>) {
@@ -391,7 +388,7 @@ impl<'t> Walk<'t> {
             self.mismatch(&field, "a path", Some(help.to_owned()));
             return None;
         }
-        Some(path::absolute(self.base, &text))
+        Some(path::absolute(self.places.base(field.at().start), &text))
     }
 
     /// A path inside the container.

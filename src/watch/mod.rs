@@ -20,6 +20,9 @@
 //!   directory is at the path (replaced, mounted over, unmounted), [`Event::Directory`] comes first and says which names
 //!   are in it. The supervisor compares these with what it runs, decides on the brake, and then knows what a
 //!   [`Event::Gone`] that follows a second later means. `names` itself removes nothing.
+//! - **Drop-ins** are files of a directory `NAME.toml.d` beside the unit files, with events of the same kinds: their path tells them
+//!   from units. That such a directory is missing, while the one above is there, says that all in it is gone; there is no
+//!   [`Event::Gone`] for each then.
 //! - **Everything that one cause changed is in one batch**: the files behind a swapped `..data`, or of a directory that was
 //!   renamed in, arrive in one call of `post` (texts of up to 4 MiB), so that one reconciliation sees them all.
 //! - **Idle is idle**: no timer runs unless a look is due. Only directories on network file systems are looked at every 5 s.
@@ -82,7 +85,8 @@ pub enum Purpose {
     Presence,
 }
 
-/// A fact about what is on disk. `path` is always as it was given (a unit's is the directory as given, and the name).
+/// A fact about what is on disk. `path` is always as it was given (a unit's is the directory as given, and the name; a drop-in's the same
+/// with the name of its directory in between).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A unit file's settled text; it, or where it was read, differs from what was posted last.
@@ -119,7 +123,7 @@ pub enum Event {
         /// Its process, if it could be found.
         writer: Option<u32>,
     },
-    /// A directory of unit files became another one, appeared, disappeared, or was seen for the first time.
+    /// A directory of unit files, or of drop-ins, became another one, appeared, disappeared, or was seen for the first time.
     Directory {
         /// As given.
         dir: PathBuf,
@@ -171,6 +175,8 @@ pub enum DirectoryState {
         resolved: PathBuf,
         /// The unit files in it, sorted; read or refused in events of their own.
         names: Vec<OsString>,
+        /// The directories of drop-ins in it, sorted.
+        drop_ins: Vec<OsString>,
     },
     /// Nothing. At the start told at once, later after 1 s.
     Missing,
@@ -245,6 +251,11 @@ impl Drop for Watch {
 /// The name of a unit's file in its directory.
 pub fn unit_file(unit: &UnitName) -> OsString {
     format!("{unit}.toml").into()
+}
+
+/// The unit that a file of this name declares.
+fn unit_of_file(name: &OsStr) -> Option<UnitName> {
+    UnitName::new(name.to_str()?.strip_suffix(".toml")?).ok()
 }
 
 /// Whether a name in a directory is a unit file's. Hidden files are editors' and rsync's temporary ones.

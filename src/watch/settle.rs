@@ -12,7 +12,7 @@
 //! | a look found a text where there are no leases | [`LOOKS_APART`] after the first look that saw the very same |
 //! | a look found a text, or a reason to refuse it | never: it is settled |
 //!
-//! What is settled is posted only when it differs from what was posted last. So an event too many costs a look and
+//! What is settled is posted only when it differs from what was posted last, or when somebody was told of a writer since. So an event too many costs a look and
 //! nothing else, and a file may be looked at whenever somebody thinks that it might have changed.
 //!
 //! `hurry` is `moored sync`: the quiet time, the age and the absence count as over; a writer, or the second look, does not.
@@ -181,6 +181,11 @@ impl Settle {
         self.files.get(&key).is_some_and(|file| file.waiting)
     }
 
+    /// When a look at the file is due, if one is.
+    pub fn due(&self, key: Key) -> Option<Moment> {
+        self.files.get(&key).and_then(|file| file.due)
+    }
+
     /// The earliest moment at which a look is due.
     pub fn next_deadline(&self) -> Option<Moment> {
         self.due.first().map(|&(at, _)| at)
@@ -211,7 +216,6 @@ impl Settle {
         let file = self.files.entry(key).or_default();
         if outcome != Outcome::Held {
             file.held = 0;
-            file.busy_said = false;
         }
         if !matches!(outcome, Outcome::Absent { .. } | Outcome::Young { .. }) {
             file.absent_since = None;
@@ -275,8 +279,10 @@ impl Settle {
 }
 
 impl File {
+    /// After a writer was told of, also that nothing came of it.
     fn say(&mut self, what: Posted) -> Verdict {
-        if self.posted == Some(what) {
+        let busy_said = std::mem::take(&mut self.busy_said);
+        if self.posted == Some(what) && !busy_said {
             return Verdict::Same;
         }
         self.posted = Some(what);
@@ -373,6 +379,18 @@ mod tests {
         assert_eq!(settle.next_deadline(), Some(now + HELD_MAX), "more writing is no reason to look");
         settle.touched(1, now);
         assert_eq!(settle.next_deadline(), Some(now + QUIET), "the close is");
+    }
+
+    #[test]
+    fn a_writer_of_whom_was_told_and_who_changed_nothing_is_told_of_too() {
+        let mut settle = Settle::default();
+        settle.outcome(1, Outcome::Found(7), ms(0), false);
+        assert_eq!(settle.outcome(1, Outcome::Held, ms(1), true), Verdict::Busy);
+        assert_eq!(settle.outcome(1, Outcome::Young { wait: QUIET }, ms(2), false), Verdict::Wait);
+        assert_eq!(settle.outcome(1, Outcome::Found(7), ms(30), false), Verdict::Post);
+        assert_eq!(settle.outcome(1, Outcome::Found(7), ms(40), false), Verdict::Same);
+        settle.outcome(1, Outcome::Held, ms(50), false);
+        assert_eq!(settle.outcome(1, Outcome::Found(7), ms(60), false), Verdict::Same, "nothing was said");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The watch thread: waits, takes what came in, looks, and posts. The decisions are in [`settle`](super::settle).
 
+mod drop_ins;
 mod look;
 
 use std::collections::{HashMap, HashSet};
@@ -7,12 +8,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD};
+
+use drop_ins::DropInDirs;
 
 use super::inbox::{Command, Hint, HintKind, Inbox};
 use super::places::{Change, Places};
@@ -34,7 +37,7 @@ enum Listing {
     All,
 }
 
-/// One directory of unit files.
+/// One directory of unit files, or of a unit's drop-ins.
 #[derive(Debug)]
 struct UnitDir {
     path: PathBuf,
@@ -45,6 +48,8 @@ struct UnitDir {
     present: bool,
     wanted: Listing,
     names: HashMap<OsString, Key>,
+    /// Of a directory of drop-ins: the directory of units that it is in.
+    parent: Option<usize>,
 }
 
 /// What a key stands for.
@@ -84,6 +89,9 @@ pub struct Shell<P> {
     items: HashMap<Key, Item>,
     next_key: Key,
     dirs: Vec<UnitDir>,
+    drop_ins: DropInDirs,
+    /// Which directories were last seen at a path without links.
+    here: HashMap<PathBuf, Vec<usize>>,
     follows: HashMap<Follow, Key>,
     syncs: Vec<Sync>,
     /// A sync is being answered: no quiet time.
@@ -110,6 +118,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             items: HashMap::new(),
             next_key: 0,
             dirs: Vec::new(),
+            drop_ins: DropInDirs::default(),
+            here: HashMap::new(),
             follows: HashMap::new(),
             syncs: Vec::new(),
             hurry: false,
@@ -119,7 +129,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         for (index, path) in options.dirs.into_iter().enumerate() {
             let key = shell.new_key(Item::Dir(index));
             let (wanted, names) = (Listing::All, HashMap::new());
-            shell.dirs.push(UnitDir { path, key, seen: None, present: false, wanted, names });
+            shell.dirs.push(UnitDir { path, key, seen: None, present: false, wanted, names, parent: None });
             shell.settle.look_by(key, Moment::ZERO);
         }
         Ok(shell)
@@ -202,8 +212,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     }
 
     fn changed(&mut self, change: &Change, kind: HintKind) {
-        let here = |dir: &UnitDir| dir.seen.as_ref().is_some_and(|(_, resolved)| *resolved == change.dir);
-        let dirs: Vec<usize> = (0..self.dirs.len()).filter(|&index| here(&self.dirs[index])).collect();
+        let dirs: Vec<usize> = self.here.get(&change.dir).cloned().unwrap_or_default();
         let mut keys: Vec<Key> = match &change.name {
             Some(name) => self.places.who_passed(&change.dir, name).to_vec(),
             None => self.places.who_looked_into(&change.dir).collect(),
@@ -212,6 +221,10 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             match &change.name {
                 None => keys.push(self.dirs[index].key),
                 Some(name) if is_unit_file(name) => keys.extend(self.unit_key(index, name)),
+                Some(name) if self.dirs[index].parent.is_none() => {
+                    let drop_ins = self.drop_in_dir(index, name);
+                    keys.extend(drop_ins.map(|index| self.dirs[index].key));
+                }
                 Some(_) => {}
             }
         }
@@ -246,7 +259,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             self.places.doubt_all();
         }
         let now = self.now();
-        for index in 0..self.dirs.len() {
+        for index in self.dirs_in_use() {
             let linked = |key| matches!(self.items.get(key), Some(Item::Unit { linked: true, .. }));
             let wanted = if self.dirs[index].names.values().any(linked) { Listing::Changed } else { Listing::None };
             self.want(index, wanted, now);
@@ -257,11 +270,35 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     /// Events were lost. The quiet time limits how often this happens.
     fn look_at_everything(&mut self) {
         let soon = self.now().saturating_add(QUIET);
-        for index in 0..self.dirs.len() {
+        for index in self.dirs_in_use() {
             self.want(index, Listing::All, soon);
         }
         for &key in self.follows.values() {
             self.settle.look_by(key, soon);
+        }
+    }
+
+    /// Without those that were forgotten.
+    fn dirs_in_use(&self) -> Vec<usize> {
+        (0..self.dirs.len()).filter(|&index| self.items.contains_key(&self.dirs[index].key)).collect()
+    }
+
+    /// Where a directory is, without links; another one may have been there.
+    fn is_here(&mut self, index: usize, resolved: &Path) {
+        if self.dirs[index].seen.as_ref().is_some_and(|(_, before)| before == resolved) {
+            return;
+        }
+        self.not_here(index);
+        self.here.entry(resolved.to_owned()).or_default().push(index);
+    }
+
+    fn not_here(&mut self, index: usize) {
+        let Some((_, before)) = &self.dirs[index].seen else { return };
+        if let Some(dirs) = self.here.get_mut(before) {
+            dirs.retain(|other| *other != index);
+            if dirs.is_empty() {
+                self.here.remove(before);
+            }
         }
     }
 
@@ -323,15 +360,22 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.places.forget(key);
     }
 
+    fn look_at_unit_named(&mut self, index: usize, name: &OsStr, now: Moment) {
+        if let Some(key) = self.unit_key(index, name) {
+            self.settle.look_by(key, now);
+        }
+        self.look_at_drop_ins_of(index, name, now);
+    }
+
     /// Answered within this call, except for second looks.
     fn sync(&mut self, token: u64, files: &[OsString]) {
         let now = self.now();
-        for index in 0..self.dirs.len() {
-            self.want(index, if files.is_empty() { Listing::Changed } else { Listing::None }, now);
-            for name in files {
-                if let Some(key) = self.unit_key(index, name) {
-                    self.settle.look_by(key, now);
-                }
+        for index in self.dirs_in_use() {
+            if files.is_empty() {
+                self.want(index, Listing::Changed, now);
+            } else if self.dirs[index].parent.is_none() {
+                self.want(index, Listing::None, now);
+                files.iter().for_each(|name| self.look_at_unit_named(index, name, now));
             }
         }
         self.look_at_follows(now);

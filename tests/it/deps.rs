@@ -21,12 +21,6 @@ impl World {
         self.unit(name, &self.text(top, &noted(name), &mount));
     }
 
-    fn shared(&self) -> std::path::PathBuf {
-        let dir = self.dir.join("shared");
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     fn order(&self) -> Vec<String> {
         fs::read_to_string(self.shared().join("order")).unwrap_or_default().lines().map(str::to_owned).collect()
     }

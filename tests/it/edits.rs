@@ -51,6 +51,8 @@ fn only_a_change_of_meaning_replaces_a_container() {
     wait_for("the limits", || (limit("memory", "memory.limit_in_bytes", "memory.max") == "67108864").then_some(()));
     wait_for("the limits", || (limit("pids", "pids.max", "pids.max") == "99").then_some(()));
     assert!(["50000", "50000 100000"].contains(&limit("cpu", "cpu.cfs_quota_us", "cpu.max").as_str()));
+    let (code, said, why) = world.says(&["exec", "web", "--", "sh", "-c", "echo > /dev/null && head -c 1 /dev/zero"]);
+    assert_eq!((code, said.as_str()), (0, "\0"), "its devices are what they were: {why}");
     world.unit("web", &text);
     world.kept("web", &first, "and back");
     wait_for("no limits", || (limit("pids", "pids.max", "pids.max") == "2048").then_some(()));

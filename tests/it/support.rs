@@ -180,7 +180,9 @@ impl Supervisor {
     /// The binary with this supervisor's places.
     pub fn moored(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moored"));
-        for (option, place) in [("--run-dir", "run"), ("--state-dir", "state"), ("--log-dir", "log")] {
+        for (option, place) in
+            [("--run-dir", "run"), ("--state-dir", "state"), ("--log-dir", "log"), ("--config", "moored.toml")]
+        {
             command.arg(option).arg(self.dir.join(place));
         }
         command.args(["--cgroup-root", &self.cgroup_root]).args(arguments);

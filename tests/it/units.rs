@@ -415,8 +415,6 @@ fn a_oneshot_runs_once_and_a_disabled_unit_not_at_all() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let Some(world) = World::start("later") else { return };
     let table = [
-        ("health", "[health.readiness]\nhttp = \"http://127.0.0.1/\"", "`health` is known but not built"),
-        ("update", "[update]\norder = \"start-first\"", "`update` is known but not built"),
         ("config", "[[config]]\nsource = \"/a\"\ntarget = \"/a\"", "`config` is known but not built"),
         ("secret", "[[secret]]\nsource = \"/a\"\ntarget = \"/a\"", "`secret` is known but not built"),
         ("socket", "[[socket]]\nlisten = \"tcp://0.0.0.0:1\"", "`socket` is known but not built"),
@@ -431,18 +429,14 @@ fn what_is_not_built_yet_is_refused_by_name() {
     for (unit, tables, _) in table {
         world.script(unit, FOREVER, tables);
     }
-    for (unit, top) in [
-        ("depends", "depends_on = { db = \"healthy\" }"),
-        ("image", "image = \"x\""),
-        ("instances", "instances = [\"a\"]"),
-    ] {
+    for (unit, top) in [("image", "image = \"x\""), ("instances", "instances = [\"a\"]")] {
         world.unit(unit, &world.text(top, FOREVER, ""));
     }
-    for (unit, says) in table.iter().map(|(unit, _, says)| (*unit, *says)).chain([
-        ("depends", "`depends_on.db` \"healthy\" is known but not built"),
-        ("image", "`image` is known but not built"),
-        ("instances", "`instances` is known but not built"),
-    ]) {
+    for (unit, says) in table
+        .iter()
+        .map(|(unit, _, says)| (*unit, *says))
+        .chain([("image", "`image` is known but not built"), ("instances", "`instances` is known but not built")])
+    {
         let row = world.wait_reason(unit, says);
         let reason = row["reason"].as_str().unwrap();
         assert!(reason.starts_with(&format!("{unit}.toml:")), "{reason}");

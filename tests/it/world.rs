@@ -98,6 +98,13 @@ impl World {
         log
     }
 
+    /// A directory that units can mount.
+    pub fn shared(&self) -> PathBuf {
+        let dir = self.dir.join("shared");
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
     /// The reason of a unit in `ps --json`.
     pub fn reason(&self, unit: &str) -> String {
         self.find(unit).map(|row| row["reason"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()

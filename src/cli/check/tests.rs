@@ -12,7 +12,7 @@ fn static_program() -> PathBuf {
 
 fn said(dir: &TempDir, paths: &[&str]) -> String {
     let paths: Vec<PathBuf> = paths.iter().map(|path| dir.path().join(path)).collect();
-    let text = as_text(&check_all(&paths), &PLAIN);
+    let text = as_text(&check_all(&paths, &dir.path().join("moored.toml")), &PLAIN);
     text.replace(&format!("{}/", dir.path().display()), "")
 }
 
@@ -48,6 +48,78 @@ fn a_template_is_checked_as_some_instance_without_its_source() {
     assert!(
         said(&dir, &["u/worker@.toml"]).starts_with("u/worker@.toml:1:10 `rootfs` holds the unknown specifier `%x`")
     );
+}
+
+#[test]
+fn a_unit_is_checked_with_its_drop_ins() {
+    let dir = TempDir::new("drop-ins");
+    std::fs::create_dir(dir.path().join("root")).unwrap();
+    write(&dir, "u/web.toml", "rootfs = \"../root\"\n[process]\nargs = [\"/bin/true\"]\n");
+    write(&dir, "u/web.toml.d/10.toml", "[stop]\ntimeout = \"5s\"\n");
+    write(&dir, "u/web.toml.d/README", "not looked at = [");
+    std::os::unix::fs::symlink("/dev/null", dir.path().join("u/web.toml.d/20.toml")).unwrap();
+    for path in ["u", "u/web.toml", "u/web.toml.d", "u/web.toml.d/10.toml"] {
+        assert_eq!(said(&dir, &[path]), "1 unit file checked, no errors\n", "{path}");
+    }
+    write(&dir, "u/web.toml.d/30.toml", "rootfs = \"nowhere\"\n");
+    let text = said(&dir, &["u"]);
+    assert!(
+        text.starts_with("u/web.toml.d/30.toml:1:1 rootfs ") && text.contains("/web.toml.d/nowhere does not"),
+        "{text}"
+    );
+    write(&dir, "u/web.toml.d/30.toml", "unset = [\"restart\"]\nenabeld = true\n");
+    let text =
+        "u/web.toml.d/30.toml:2:1 unknown key `enabeld`, did you mean `enabled`?\n1 unit file checked, 1 error\n";
+    for path in ["u", "u/web.toml", "u/web.toml.d/30.toml", "u/web.toml.d"] {
+        assert_eq!(said(&dir, &[path]), text, "{path}");
+    }
+}
+
+#[test]
+fn drop_ins_of_no_unit_are_told_of() {
+    let dir = TempDir::new("lonely");
+    write(&dir, "u/web.toml.d/10.toml", "[stop]\ntimeout = \"5s\"\n");
+    write(&dir, "u/db.toml.d/10.toml", "[stop]\ntimeout = 5\n");
+    write(&dir, "u/my web.toml.d/10.toml", "");
+    write(&dir, "u/worker@.toml.d/10.toml", "process.args = [\"/bin/x\", \"%i\"]\n");
+    let text = said(&dir, &["u"]);
+    let expected = [
+        "u/db.toml.d:1:1 warning: there is no db.toml: these drop-ins change nothing",
+        "u/db.toml.d/10.toml:2:11 `stop.timeout` is the integer 5",
+        "u/my web.toml.d:1:1 `my web` is not a unit name",
+        "u/web.toml.d:1:1 warning: there is no web.toml: these drop-ins change nothing",
+        "u/worker@.toml.d:1:1 warning: there is no worker@.toml: these drop-ins change nothing",
+        "0 unit files checked, 2 errors",
+    ];
+    for (line, start) in text.lines().zip(expected) {
+        assert!(line.starts_with(start), "{text}");
+    }
+    assert_eq!(text.lines().count(), expected.len(), "{text}");
+    assert!(said(&dir, &["u/web.toml.d/10.toml"]).starts_with("u/web.toml.d:1:1 warning: there is no web.toml"));
+    write(&dir, "u/worker@a.toml", &format!("executable = \"{}\"\n", static_program().display()));
+    assert!(!said(&dir, &["u"]).contains("there is no worker@.toml"));
+}
+
+#[test]
+fn moored_toml_is_checked_and_its_defaults_are_below_every_unit() {
+    let dir = TempDir::new("defaults");
+    write(&dir, "u/web.toml", &format!("executable = \"{}\"\nstop.timeout = \"5s\"\n", static_program().display()));
+    write(&dir, "moored.toml", "[defaults]\nreload.signal = \"SIGUSR1\"\nrestart.on_limit = \"reboot\"\n");
+    let text = said(&dir, &["u"]);
+    let expected = "moored.toml:3:9 warning: `on_limit` without `limit` means nothing, write limit = { burst = 5, interval = \"1m\" }\n\
+        1 unit file checked, no errors\n";
+    assert_eq!(text, expected);
+    write(&dir, "moored.toml", "[defaults]\nrootfs = \"/r\"\nstop.timeout = 5\n[log]\n");
+    let text = said(&dir, &["u", "moored.toml"]);
+    let starts = [
+        "moored.toml:2:1 `rootfs` in [defaults]",
+        "moored.toml:3:16 `stop.timeout` is",
+        "moored.toml:4:2 unknown key `log`",
+    ];
+    for (line, start) in text.lines().zip(starts) {
+        assert!(line.starts_with(start), "{text}");
+    }
+    assert!(text.ends_with("1 unit file checked, 3 errors\n"), "{text}");
 }
 
 #[test]
@@ -138,7 +210,7 @@ fn a_spec_that_could_not_start_is_refused_by_its_json_path() {
 fn json_has_every_finding() {
     let dir = TempDir::new("json");
     write(&dir, "a.toml", "rootfs = \"/nonexistent\"\n[process]\nargs = [\"/x\"]\n");
-    let json = as_json(&check_all(&[dir.path().join("a.toml")])).unwrap();
+    let json = as_json(&check_all(&[dir.path().join("a.toml")], Path::new("/nonexistent/moored.toml"))).unwrap();
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found[0]["line"], 1);
     assert_eq!(found[0]["severity"], "error");

@@ -85,6 +85,7 @@ fn status_reads_like_systemds() {
         report: web(),
         description: Some("Public web front".into()),
         file: Some("/etc/moored/units/web.toml".into()),
+        merged_with: vec!["/etc/moored/units/web.toml.d/10.toml".into()],
         errors: vec!["web.toml:7:3 unknown key `comand`".into()],
         source: "bundle /srv/web".into(),
         previous_exit: Some("code 1".into()),
@@ -99,6 +100,7 @@ fn status_reads_like_systemds() {
     let expected = "\
 ● web - Public web front
       File: /etc/moored/units/web.toml
+      With: /etc/moored/units/web.toml.d/10.toml
     Source: bundle /srv/web
      Phase: running since 2026-01-05T11:56:55.000Z (3m ago)
  Container: web.3

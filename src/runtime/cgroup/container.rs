@@ -233,21 +233,19 @@ impl ContainerCgroup {
         }
     }
 
-    /// Changes limits of a running container.
+    /// Changes limits of a running container; which devices it may use stays as it is.
     pub fn update(&self, settings: &CgroupSettings) -> Result<(), CgroupError> {
         if self.legacy.is_empty() {
             return unified::apply(&self.directory, settings);
         }
         self.has_controllers(settings)?;
         for (name, directory) in &self.legacy {
-            let mut without_devices = settings.clone();
-            without_devices.devices.clear();
-            match legacy::apply(name, directory, &without_devices) {
+            match legacy::apply_limits(name, directory, settings) {
                 // A limit above the present swap limit is taken only after that one.
                 Err(CgroupError::Limit { field: "memory.limit", .. }) if settings.memory.swap.is_some() => {
                     let swap = settings.memory.swap.unwrap_or(-1).to_string();
                     write(directory, "memory.memsw.limit_in_bytes", &swap).map_err(failed("write", "memory.memsw"))?;
-                    legacy::apply(name, directory, &without_devices)?;
+                    legacy::apply_limits(name, directory, settings)?;
                 }
                 other => other?,
             }

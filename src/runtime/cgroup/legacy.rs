@@ -42,8 +42,14 @@ fn inherit_cpuset(parent: &OwnedFd, child: &OwnedFd) {
     }
 }
 
-/// Writes the limits of one hierarchy.
+/// Writes the limits of one hierarchy, and where it is that of the devices, which of them may be used.
 pub(super) fn apply(name: &str, directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
+    apply_limits(name, directory, settings)?;
+    if name.split(',').any(|controller| controller == "devices") { apply_devices(directory, settings) } else { Ok(()) }
+}
+
+/// Writes the limits of one hierarchy alone: device rules begin with denying all, which what runs would see.
+pub(super) fn apply_limits(name: &str, directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
     for limit in settings.legacy_writes() {
         if name.split(',').any(|controller| controller == limit.controller) {
             write(directory, limit.file, &limit.value).map_err(|errno| CgroupError::Limit {
@@ -54,7 +60,7 @@ pub(super) fn apply(name: &str, directory: &OwnedFd, settings: &CgroupSettings) 
             })?;
         }
     }
-    if name.split(',').any(|controller| controller == "devices") { apply_devices(directory, settings) } else { Ok(()) }
+    Ok(())
 }
 
 fn apply_devices(directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {

@@ -26,7 +26,18 @@ fn unit(name: &str) -> UnitName {
 fn good(text: &str) -> Good {
     let path = PathBuf::from("/etc/moored/units/web.toml");
     let (resolved, source, directory) = (path.clone(), "/srv/web".into(), (1, 2));
-    Good { text: text.to_owned(), config: None, path, resolved, source, directory, since_ms: 7 }
+    Good {
+        text: text.to_owned(),
+        layers: Vec::new(),
+        config: None,
+        path,
+        resolved,
+        source,
+        directory,
+        since_ms: 7,
+        earlier: None,
+        bad: None,
+    }
 }
 
 /// What the next run finds, as `unit text`.

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::text::{NoText, Verdict};
-use super::{Catalogue, DirectoryId, Entry, InForce, Validate};
+use super::{Catalogue, DirectoryId, Entry, InForce, Trial, Validate, layers};
 use crate::plan::WallTime;
 use crate::unit::{Fingerprint, UnitName, digest, fingerprint};
 
@@ -82,15 +82,23 @@ impl Catalogue {
         Some(!self.manual && !entry.left_behind && self.held_by_set(name).is_none())
     }
 
-    /// Puts in force by itself what needs no order.
+    /// While an order for all or nothing is waited for, nothing goes ahead of it.
+    pub fn withhold(&mut self, withheld: bool) {
+        self.withheld = withheld;
+    }
+
+    /// Puts in force by itself what needs no order: what came to need none, as each was judged by itself before.
     pub fn release(&mut self, validate: Validate, now: WallTime) {
-        if self.manual || self.waiting.is_empty() {
-            return;
+        for name in self.waiting.clone() {
+            self.release_one(&name, validate, now);
         }
-        let left_behind = |name: &&UnitName| self.entries.get(*name).is_some_and(|entry| entry.left_behind);
-        let free = self.waiting.iter().filter(|name| !left_behind(name) && self.held_by_set(name).is_none());
-        let free = free.filter_map(|name| Some((name.clone(), self.next(name)?.clone()))).collect();
-        self.put_in_force(free, validate, now);
+    }
+
+    pub(super) fn release_one(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
+        if !self.withheld && self.needs_no_order(name) == Some(true) {
+            let next = self.next(name).cloned().map(|next| (name.clone(), next));
+            self.put_in_force(next.into_iter().collect(), validate, now);
+        }
     }
 
     /// What an order for these units can put in force now. A set comes whole, although one of it was named, or stays.
@@ -111,7 +119,7 @@ impl Catalogue {
             entry.left_behind = false;
             match next {
                 Next::Text(good) => drop(entry.take_text(good, now)),
-                Next::Removed | Next::Masked => entry.in_force = None,
+                Next::Removed | Next::Masked => (entry.in_force, entry.trial) = (None, Trial::default()),
             }
             self.changes.insert(name.clone());
             self.waiting.remove(&name);
@@ -140,14 +148,18 @@ impl Catalogue {
     /// Units of which nobody can say yet what is next.
     pub fn unsettled<'c>(&'c self, scope: &'c Scope) -> impl Iterator<Item = &'c UnitName> {
         let is_unsettled = |(name, entry): &(&UnitName, &Entry)| {
-            scope.holds(name) && (entry.looking || entry.busy.is_some() || self.absent.contains_key(*name))
+            scope.holds(name)
+                && (entry.looking
+                    || entry.busy.is_some()
+                    || self.absent.contains_key(*name)
+                    || self.pending.contains(*name))
         };
         self.entries.iter().filter(is_unsettled).map(|(name, _)| name)
     }
 
     /// Whether somebody who asks for a plan should wait for the rest of it: not for writers, who may take their time.
     pub fn is_being_read(&self) -> bool {
-        self.is_looking() || !self.absent.is_empty()
+        self.is_looking() || !self.absent.is_empty() || self.is_pending()
     }
 
     /// What is next of all units, and what is not valid, as a number: the same number, the same plan.
@@ -204,6 +216,7 @@ impl Entry {
                 self.errors = errors;
                 changed
             }
+            Verdict::Good(new) if self.trial.is_bad(&new) => !std::mem::take(&mut self.errors).is_empty(),
             Verdict::Good(new) => {
                 let had_errors = !std::mem::take(&mut self.errors).is_empty();
                 let new = Arc::new(InForce { directory, ..new });
@@ -241,9 +254,14 @@ impl Entry {
         if new.since != since {
             Arc::make_mut(&mut new).since = since;
         }
+        let was_bad = self.trial.bad.take().is_some();
         let changed = self.in_force.as_ref() != Some(&new);
-        self.in_force = Some(new);
-        changed
+        if changed {
+            self.in_force.iter().for_each(|old| self.trial.left(old));
+            self.edited.extend(self.in_force.iter().flat_map(|old| layers::differing(old, &new)));
+            self.in_force = Some(new);
+        }
+        changed || was_bad
     }
 
     /// The link to /dev/null that counts.

@@ -88,7 +88,7 @@ impl Catalogue {
         self.members(dir).find_map(|(other, member)| {
             if !member.errors.is_empty() {
                 Some(format!("{other}.toml, which is swapped with it, is not valid"))
-            } else if member.looking || member.busy.is_some() {
+            } else if member.looking || member.busy.is_some() || member.stale {
                 Some(format!("{other}.toml, which is swapped with it, is not settled"))
             } else {
                 let other_version = || format!("{other}.toml, which is swapped with it, is of another version");

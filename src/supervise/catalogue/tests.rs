@@ -1,219 +1,219 @@
-//! The catalogue: what is next, when it goes in force, and sets.
+//! What is in force when texts, drop-ins and directories come and go.
 
+use super::merge::JUDGED_MAX;
 use super::*;
+use crate::plan::BootTime;
+use crate::store::Good;
 
-const NOW: WallTime = WallTime(7);
+const UNITS: &str = "/u";
+const ABOVE: &str = "/v";
+
+fn at(ms: u64) -> Now {
+    Now { boot: BootTime(0).after(Duration::from_millis(ms)), wall: WallTime(ms) }
+}
 
 fn valid(_: &Unit, _: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
     Ok(Vec::new())
 }
 
-fn name(unit: &str) -> UnitName {
-    UnitName::new(unit).unwrap()
+fn web() -> UnitName {
+    UnitName::new("web").unwrap()
 }
 
-/// One directory, `/u`.
-struct World(Catalogue);
-
-impl World {
-    fn new() -> World {
-        World(Catalogue::new(&["/u".into()]))
-    }
-
-    fn manual() -> World {
-        let mut world = World::new();
-        world.0.wait_for_orders();
-        world
-    }
-
-    /// A text read at `/u/<version>/<unit>.toml`, or in `/u` itself; all run the same file.
-    fn read_at(&mut self, unit: &str, version: &str, text: &str) {
-        let path = PathBuf::from(format!("/u/{unit}.toml"));
-        let resolved = Path::new("/u").join(version).join(format!("{unit}.toml"));
-        let text = format!("executable = \"/bin/x\"\n{text}\n");
-        self.0.read(&path, name(unit), text, resolved, valid, NOW);
-        let facts = SourceFacts { resolved: "/bin/x".into(), ..SourceFacts::default() };
-        self.0.looked(&Source::Executable("/bin/x".into()), Ok(Arc::new(facts)), valid, NOW);
-    }
-
-    fn read(&mut self, unit: &str, text: &str) {
-        self.read_at(unit, "", text);
-    }
-
-    fn gone(&mut self, unit: &str) {
-        self.0.gone(Path::new(&format!("/u/{unit}.toml")), &name(unit), valid, NOW);
-    }
-
-    fn release(&mut self) {
-        self.0.release(valid, NOW);
-    }
-
-    /// What is in force, as `unit description`.
-    fn in_force(&self) -> Vec<String> {
-        let line = |unit: &UnitName| {
-            let description = self.0.in_force(unit)?.unit.description.clone();
-            Some(format!("{unit} {}", description.unwrap_or_default()))
-        };
-        self.0.names().filter_map(line).collect()
-    }
-
-    fn waiting(&self) -> Vec<String> {
-        self.0.names().filter(|unit| self.0.next(unit).is_some()).map(ToString::to_string).collect()
-    }
-
-    fn apply(&mut self, scope: &Scope) {
-        let ready = self.0.ready(scope);
-        self.0.put_in_force(ready, valid, NOW);
-    }
+/// With the rootfs `/r` looked at.
+fn catalogue() -> Catalogue {
+    let mut catalogue = Catalogue::new(&[UNITS.into(), ABOVE.into()]);
+    let facts = SourceFacts { resolved: "/r".into(), config_json: None };
+    catalogue.looked(&Source::Rootfs("/r".into()), Ok(Arc::new(facts)), valid, WallTime(0));
+    catalogue
 }
 
-const ONE: &str = "description = \"one\"";
-const TWO: &str = "description = \"two\"";
-const BAD: &str = "description = 1";
+fn unit(catalogue: &mut Catalogue, arg: &str) {
+    let text = format!("rootfs = \"/r\"\nprocess.args = [\"/a\", \"{arg}\"]\n");
+    catalogue.read(Path::new("/u/web.toml"), web(), text, "/u/web.toml".into(), valid, WallTime(0));
+}
 
-#[test]
-fn without_manual_what_is_valid_goes_in_force_by_itself() {
-    let mut world = World::new();
-    world.read("a", ONE);
-    world.read("b", BAD);
-    world.release();
-    assert_eq!(world.in_force(), ["a one"]);
-    world.read("a", TWO);
-    world.release();
-    assert_eq!(world.in_force(), ["a two"]);
-    world.read("a", BAD);
-    world.release();
-    assert_eq!(world.in_force(), ["a two"]);
-    world.gone("a");
-    world.release();
-    assert_eq!(world.in_force(), [] as [&str; 0]);
-    assert!(!world.0.is_known(&name("a")));
+fn drop_in(catalogue: &mut Catalogue, path: &str, text: &str) {
+    catalogue.drop_in_read(Path::new(path), text.to_owned(), path.into(), valid, WallTime(0));
+}
+
+/// Argument and description in force.
+fn force(catalogue: &Catalogue) -> Option<(String, String)> {
+    let good = catalogue.in_force(&web())?;
+    let args = good.unit.process.args.clone().unwrap_or_default();
+    Some((args.last().cloned().unwrap_or_default(), good.unit.description.clone().unwrap_or_default()))
+}
+
+fn is(arg: &str, description: &str) -> Option<(String, String)> {
+    Some((arg.to_owned(), description.to_owned()))
 }
 
 #[test]
-fn under_manual_it_waits_for_an_order() {
-    let mut world = World::manual();
-    world.read("a", ONE);
-    world.read("b", ONE);
-    world.release();
-    assert_eq!((world.in_force().len(), world.waiting()), (0, vec!["a".into(), "b".into()]));
-    world.apply(&Scope::Named([name("a")].into()));
-    assert_eq!((world.in_force(), world.waiting()), (vec!["a one".into()], vec!["b".into()]));
-    // What means the same takes its place; what is taken back waits no more.
-    world.read("a", &format!("{ONE} # a comment"));
-    assert!(world.waiting() == ["b"] && world.0.in_force(&name("a")).unwrap().text.contains("comment"));
-    world.read("a", TWO);
-    assert_eq!(world.waiting(), ["a", "b"]);
-    world.read("a", ONE);
-    assert_eq!(world.waiting(), ["b"]);
-    // A new unit that goes again leaves nothing; one in force waits to be removed, and may come back.
-    world.gone("b");
-    world.gone("a");
-    assert_eq!((world.in_force(), world.waiting()), (vec!["a one".into()], vec!["a".into()]));
-    world.read("a", ONE);
-    assert_eq!(world.waiting(), [] as [&str; 0]);
-    world.gone("a");
-    world.apply(&Scope::All);
-    assert!(!world.0.is_known(&name("a")));
+fn no_merge_is_in_force_that_was_never_on_disk() {
+    let mut it = catalogue();
+    unit(&mut it, "1");
+    drop_in(&mut it, "/u/web.toml.d/10.toml", "description = \"one\"\n");
+    assert_eq!(force(&it), is("1", "one"));
+    // Together they are not valid: what was before stays, not the half of it that is.
+    it.begin_batch();
+    unit(&mut it, "2");
+    drop_in(&mut it, "/u/web.toml.d/10.toml", "description = 2\n");
+    it.end_batch(valid, WallTime(0));
+    assert_eq!(force(&it), is("1", "one"));
+    assert_eq!(it.errors(&web()).len(), 1);
+    it.begin_batch();
+    drop_in(&mut it, "/u/web.toml.d/10.toml", "description = \"two\"\n");
+    assert_eq!(force(&it), is("1", "one"));
+    it.end_batch(valid, WallTime(0));
+    assert_eq!(force(&it), is("2", "two"));
 }
 
 #[test]
-fn what_is_found_while_an_order_is_carried_out_is_next_to_that() {
-    for (found, waits) in [(Some(ONE), true), (Some(TWO), false), (Some("description = \"three\""), true), (None, true)]
-    {
-        let mut world = World::manual();
-        world.read("a", ONE);
-        world.apply(&Scope::All);
-        world.read("a", TWO);
-        let ready = world.0.ready(&Scope::All);
-        match found {
-            Some(text) => world.read("a", text),
-            None => world.gone("a"),
+fn the_last_directory_of_a_name_counts_and_names_order_the_merge() {
+    let mut it = catalogue();
+    unit(&mut it, "1");
+    drop_in(&mut it, "/v/web.toml.d/20.toml", "description = \"v20\"\n");
+    drop_in(&mut it, "/u/web.toml.d/20.toml", "description = \"u20\"\n");
+    drop_in(&mut it, "/v/web.toml.d/10.toml", "description = \"v10\"\n");
+    assert_eq!(force(&it), is("1", "v20"));
+    it.drop_in_refused(Path::new("/v/web.toml.d/20.toml"), None, valid, WallTime(0));
+    assert_eq!(force(&it), is("1", "v10"), "the mask holds for its name");
+    it.drop_in_gone(Path::new("/v/web.toml.d/20.toml"), valid, WallTime(0));
+    assert_eq!(force(&it), is("1", "u20"));
+    it.drop_ins_gone(Path::new("/u/web.toml.d"), valid, WallTime(0));
+    assert_eq!(force(&it), is("1", "v10"));
+    it.drop_in_refused(Path::new("/v/web.toml.d/10.toml"), Some("not read".to_owned()), valid, WallTime(0));
+    assert_eq!((force(&it), it.errors(&web())), (is("1", "v10"), &["not read".to_owned()][..]));
+}
+
+#[test]
+fn a_directory_of_drop_ins_that_cannot_be_read_keeps_what_was_in_force() {
+    let mut it = catalogue();
+    unit(&mut it, "1");
+    drop_in(&mut it, "/u/web.toml.d/10.toml", "description = \"one\"\n");
+    it.drop_ins_lost(Path::new("/u/web.toml.d"), "owned by somebody".to_owned(), valid, WallTime(0));
+    unit(&mut it, "2");
+    assert_eq!((force(&it), it.errors(&web())), (is("1", "one"), &["owned by somebody".to_owned()][..]));
+    it.drop_ins_listed(Path::new("/u/web.toml.d"), &["10.toml".into()], valid, at(0));
+    assert_eq!((force(&it), it.errors(&web()).len()), (is("2", "one"), 0));
+}
+
+#[test]
+fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
+    let remembered = |it: &Catalogue| {
+        let good = it.in_force(&web()).unwrap();
+        Good {
+            text: good.text.to_string(),
+            layers: good.layers.clone(),
+            config: None,
+            path: good.file.clone(),
+            resolved: good.resolved.clone(),
+            source: "/r".into(),
+            directory: (0, 0),
+            since_ms: 7,
+            earlier: None,
+            bad: None,
         }
-        world.0.put_in_force(ready, valid, NOW);
-        assert_eq!(world.in_force(), ["a two"], "{found:?}");
-        assert_eq!(!world.waiting().is_empty(), waits, "{found:?}");
-        world.apply(&Scope::All);
-        let expected = found.map(|text| text.replace("description = ", "a ").replace('"', ""));
-        assert_eq!(world.in_force(), Vec::from_iter(expected));
-        assert!(world.waiting().is_empty());
+    };
+    let mut before = catalogue();
+    unit(&mut before, "1");
+    drop_in(&mut before, "/u/web.toml.d/10.toml", "description = \"one\"\n");
+    let good = remembered(&before);
+
+    let mut it = catalogue();
+    let (good, trial) = recall(&web(), good, valid).unwrap();
+    it.remember(good, trial);
+    assert_eq!(force(&it), is("1", "one"));
+    it.begin_batch();
+    let names = [web()].into();
+    it.directory_listed(Path::new(UNITS), DirectoryId::default(), &names, &["web.toml.d".into()].into(), at(0));
+    unit(&mut it, "1");
+    it.drop_ins_listed(Path::new("/u/web.toml.d"), &[], valid, at(0));
+    it.end_batch(valid, WallTime(0));
+    assert_eq!(force(&it), is("1", "one"), "it may come back");
+    assert_eq!(it.in_force(&web()).unwrap().since, WallTime(7));
+    assert_eq!(it.expire(valid, at(999)), Some(at(1000).boot));
+    assert_eq!(force(&it), is("1", "one"));
+    assert_eq!(it.expire(valid, at(1000)), None);
+    assert_eq!(force(&it), is("1", ""));
+}
+
+#[test]
+fn drop_ins_of_what_can_be_no_unit_are_told_of() {
+    let mut it = catalogue();
+    let dir = Path::new("/u/my web.toml.d");
+    drop_in(&mut it, "/u/my web.toml.d/10.toml", "");
+    it.drop_ins_listed(dir, &["10.toml".into()], valid, at(0));
+    assert!(it.notes()[0].starts_with("/u/my web.toml.d: `my web` is not a unit name"), "{:?}", it.notes());
+    it.drop_ins_gone(dir, valid, WallTime(0));
+    assert_eq!(it.notes(), [] as [String; 0]);
+    assert!(!it.is_drop_in_dir(Path::new("/elsewhere/web.toml.d")) && it.is_drop_in_dir(Path::new("/v/web.toml.d")));
+}
+
+#[test]
+fn a_drop_in_that_is_written_is_said() {
+    let mut it = catalogue();
+    unit(&mut it, "1");
+    it.drop_in_busy(Path::new("/u/web.toml.d/10.toml"), " by pid 3".to_owned());
+    assert_eq!(it.drift(&web()).as_deref(), Some("/u/web.toml.d/10.toml is being written by pid 3"));
+    assert!(it.is_unsettled(&web()));
+    drop_in(&mut it, "/u/web.toml.d/10.toml", "");
+    assert_eq!((it.drift(&web()), it.is_unsettled(&web())), (None, false));
+}
+
+fn defaults(catalogue: &mut Catalogue, text: &str) {
+    catalogue.defaults_read(Path::new("/moored.toml"), text, "/moored.toml".into(), valid, WallTime(0));
+}
+
+fn stop_timeout(catalogue: &Catalogue) -> u64 {
+    catalogue.in_force(&web()).unwrap().unit.stop.timeout.as_secs()
+}
+
+#[test]
+fn defaults_are_below_every_text_and_broken_ones_change_nothing() {
+    let mut it = catalogue();
+    defaults(&mut it, "[defaults]\nstop.timeout = \"5s\"\n");
+    unit(&mut it, "1");
+    assert_eq!(stop_timeout(&it), 5);
+    defaults(&mut it, "[defaults]\nstop.timeout = \"6s\"\nbundle = \"/b\"\n");
+    assert_eq!((stop_timeout(&it), it.defaults_errors().len(), it.errors(&web()).len()), (5, 1, 0));
+    unit(&mut it, "2");
+    assert_eq!((stop_timeout(&it), force(&it)), (5, is("2", "")));
+    defaults(&mut it, "[defaults]\nstop.timeout = \"7s\"\n");
+    assert_eq!((stop_timeout(&it), it.defaults_errors().len()), (7, 0));
+    it.defaults_not_read(NoDefaults::Refused("not trusted".to_owned()), valid, at(0));
+    it.defaults_not_read(NoDefaults::MissingDirectory("no directory".to_owned()), valid, at(0));
+    assert_eq!((stop_timeout(&it), it.defaults_errors()), (7, &["no directory".to_owned()][..]));
+    it.defaults_not_read(NoDefaults::Missing, valid, at(0));
+    assert_eq!((stop_timeout(&it), it.defaults_errors().len()), (30, 0));
+}
+
+#[test]
+fn remembered_defaults_hold_for_a_second_when_the_file_is_not_there() {
+    let mut before = catalogue();
+    defaults(&mut before, "[defaults]\nstop.timeout = \"5s\"\n");
+    let mut it = catalogue();
+    it.remember_defaults(before.defaults().unwrap().clone());
+    unit(&mut it, "1");
+    it.defaults_not_read(NoDefaults::Missing, valid, at(0));
+    assert_eq!((it.expire(valid, at(999)), stop_timeout(&it)), (Some(at(1000).boot), 5));
+    assert_eq!((it.expire(valid, at(1000)), stop_timeout(&it)), (None, 30));
+}
+
+#[test]
+fn a_change_of_all_units_is_judged_in_slices() {
+    let mut it = catalogue();
+    let names: Vec<UnitName> = (0..3 * JUDGED_MAX).map(|n| UnitName::new(&format!("u{n}")).unwrap()).collect();
+    it.begin_batch();
+    for name in &names {
+        let path = format!("/u/{name}.toml");
+        let text = "rootfs = \"/r\"\nprocess.args = [\"/a\"]\n".to_owned();
+        it.read(Path::new(&path), name.clone(), text, path.clone().into(), valid, WallTime(0));
     }
-    // The same for a removal whose file came back.
-    let mut world = World::manual();
-    world.read("a", ONE);
-    world.apply(&Scope::All);
-    world.gone("a");
-    let ready = world.0.ready(&Scope::All);
-    world.read("a", ONE);
-    world.0.put_in_force(ready, valid, NOW);
-    assert_eq!((world.in_force().len(), world.waiting()), (0, vec!["a".into()]));
-}
-
-#[test]
-fn a_set_comes_whole_or_not_at_all() {
-    for mut world in [World::new(), World::manual()] {
-        let both = |world: &mut World, version: &str, a: &str, b: &str| {
-            world.read_at("a", version, a);
-            let half = world.0.ready(&Scope::All).len();
-            world.read_at("b", version, b);
-            half
-        };
-        both(&mut world, "..1", ONE, ONE);
-        world.apply(&Scope::All);
-        assert_eq!(world.in_force(), ["a one", "b one"]);
-        assert_eq!(both(&mut world, "..2", TWO, BAD), 0, "half of it was read");
-        world.read("other", TWO);
-        world.release();
-        world.apply(&Scope::All);
-        assert_eq!(world.in_force(), ["a one", "b one", "other two"]);
-        assert!(world.0.drift(&name("a")).unwrap().contains("b.toml, which is swapped with it, is not valid"));
-        // Named or not, one of them brings the others.
-        both(&mut world, "..3", TWO, TWO);
-        world.apply(&Scope::Named([name("b")].into()));
-        assert_eq!(world.in_force(), ["a two", "b two", "other two"]);
-        // One that leaves the set leaves the others free.
-        world.read_at("a", "..4", ONE);
-        assert_eq!(world.0.ready(&Scope::All), []);
-        world.gone("b");
-        world.apply(&Scope::All);
-        assert_eq!(world.in_force(), ["a one", "other two"]);
+    let in_force = |it: &Catalogue| names.iter().filter(|name| it.in_force(name).is_some()).count();
+    for round in 1..=3 {
+        it.end_batch(valid, WallTime(0));
+        assert_eq!((in_force(&it), it.is_pending()), (round * JUDGED_MAX, round < 3));
+        assert_eq!(names.iter().filter(|name| it.is_unsettled(name)).count(), (3 - round) * JUDGED_MAX);
     }
-}
-
-#[test]
-fn what_was_left_behind_waits_for_an_order_or_another_text() {
-    let mut world = World::new();
-    world.read("a", ONE);
-    world.read("b", ONE);
-    world.0.leave_behind(&Scope::Named([name("a"), name("b")].into()));
-    world.release();
-    assert_eq!(world.in_force(), [] as [&str; 0]);
-    world.read("b", TWO);
-    world.release();
-    assert_eq!(world.in_force(), ["b two"]);
-    world.apply(&Scope::All);
-    assert_eq!(world.in_force(), ["a one", "b two"]);
-}
-
-#[test]
-fn the_hash_of_a_plan_is_of_what_is_next_and_of_what_is_in_force() {
-    let mut world = World::manual();
-    let empty = world.0.plan_hash();
-    world.read("a", ONE);
-    let one = world.0.plan_hash();
-    assert_ne!(one, empty);
-    world.read("a", &format!("# a comment\n{ONE}"));
-    assert_eq!(world.0.plan_hash(), one);
-    world.read("a", TWO);
-    assert_ne!(world.0.plan_hash(), one);
-    world.read("a", ONE);
-    world.read("b", BAD);
-    let bad = world.0.plan_hash();
-    assert_ne!(bad, one, "a mistake is part of it");
-    world.gone("b");
-    assert_eq!(world.0.plan_hash(), one);
-    world.apply(&Scope::All);
-    assert_eq!(world.0.plan_hash(), empty);
-    world.gone("a");
-    assert_ne!(world.0.plan_hash(), empty);
 }

@@ -1,17 +1,17 @@
-//! One file's text: parsed, and judged together with its source.
+//! A unit's texts: merged, parsed, and judged together with its source.
 //!
-//! A text is good when it, its source and its config.json are valid together, whether it was just read or is recalled from an earlier
-//! run. Which of several counts, and what is in force meanwhile, is the catalogue's.
+//! They are good when they, the source and its config.json are valid together, whether they were just read or are recalled from an earlier
+//! run. Which of several files counts, and what is in force meanwhile, is the catalogue's.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::sets::Part;
-use super::{DirectoryId, InForce, Validate};
+use super::{Bad, DirectoryId, InForce, Trial, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
-use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{Fingerprint, Layer, LayerKind, LayerText, Place, SourceFacts, SpecError, Unit, UnitName};
 
 /// One file as it was last read.
 #[derive(Debug)]
@@ -19,7 +19,15 @@ pub(super) struct OnDisk {
     pub(super) rank: usize,
     pub(super) path: PathBuf,
     pub(super) part: Part,
-    pub(super) text: Result<Text, NoText>,
+    pub(super) text: Result<Read, NoText>,
+}
+
+/// What was read of a unit's own file.
+#[derive(Debug, Clone)]
+pub(super) struct Read {
+    pub(super) text: Arc<str>,
+    /// Without links.
+    pub(super) resolved: PathBuf,
 }
 
 /// Why a file has no text that could be in force.
@@ -31,15 +39,17 @@ pub(super) enum NoText {
     Mask,
 }
 
-/// A unit's text that parsed.
+/// A unit's texts that parsed together.
 #[derive(Debug)]
 pub(super) struct Text {
     pub(super) unit: Arc<Unit>,
-    pub(super) text: Arc<str>,
-    pub(super) resolved: PathBuf,
+    pub(super) file: PathBuf,
+    pub(super) read: Read,
+    /// All others: defaults first, then the drop-ins.
+    pub(super) layers: Vec<LayerText>,
     pub(super) warnings: Vec<String>,
-    /// Line and column of the key that names the source.
-    pub(super) source_at: (u32, u32),
+    /// The key that names the source.
+    pub(super) source_at: Place,
 }
 
 /// What a text is worth together with its source.
@@ -50,43 +60,73 @@ pub(super) enum Verdict {
     Good(InForce),
 }
 
-pub(super) fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Result<Text, Vec<String>> {
+/// `layers` as in [`Text`].
+pub(super) fn parse(name: &UnitName, file: &Path, read: Read, layers: Vec<LayerText>) -> Result<Text, Vec<String>> {
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let base = resolved.parent().unwrap_or(Path::new("/"));
-    let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
+    let all = all_layers(file, &read.resolved, &read.text, &layers);
+    let parsed = crate::unit::parse_layers(name, &all).map_err(lines)?;
     let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
-    Ok(Text { unit, warnings: lines(parsed.warnings), text: text.into(), resolved, source_at })
+    Ok(Text { unit, file: file.to_owned(), read, layers, warnings: lines(parsed.warnings), source_at })
 }
 
-/// A text that an earlier run found good, with the source as it was then.
-pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
-    let text = parse(&good.path, name, good.text, good.resolved)?;
+/// The defaults, the unit's own text, its drop-ins.
+fn all_layers<'t>(file: &'t Path, resolved: &'t Path, text: &'t str, layers: &'t [LayerText]) -> Vec<Layer<'t>> {
+    let base = resolved.parent().unwrap_or(Path::new("/"));
+    let main = Layer { kind: LayerKind::Main, file, base, text };
+    let (below, above): (Vec<_>, Vec<_>) =
+        layers.iter().map(LayerText::layer).partition(|layer| layer.kind == LayerKind::Defaults);
+    below.into_iter().chain([main]).chain(above).collect()
+}
+
+impl InForce {
+    /// All texts, in the order in which later ones win.
+    pub fn all_layers(&self) -> Vec<Layer<'_>> {
+        all_layers(&self.file, &self.resolved, &self.text, &self.layers)
+    }
+}
+
+/// What an earlier run had in force, with what it remembered of a trial.
+pub fn recall(name: &UnitName, mut good: Good, validate: Validate) -> Result<(InForce, Trial), Vec<String>> {
+    let bad = good.bad.take().map(|bad| Bad {
+        texts: bad.texts.into(),
+        fingerprint: Fingerprint(bad.fingerprint),
+        why: bad.why,
+        at: WallTime(bad.at_ms),
+    });
+    // One that is not valid any more is nothing to go back to.
+    let earlier = good.earlier.take().and_then(|earlier| recall_text(name, *earlier, validate).ok());
+    Ok((recall_text(name, good, validate)?, Trial::remembered(earlier, bad)))
+}
+
+/// Texts that an earlier run found good, with the source as it was then.
+fn recall_text(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
+    let read = Read { text: good.text.into(), resolved: good.resolved };
+    let text = parse(name, &good.path, read, good.layers)?;
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
-    let on_disk = OnDisk { rank: 0, path: good.path, part: Part::OfNone, text: Ok(text) };
-    let Ok(text) = &on_disk.text else { return Err(Vec::new()) };
-    match judge(&on_disk, text, &facts, validate) {
+    match judge(&text, &facts, validate) {
         Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),
         Verdict::Bad(errors) => Err(errors),
         Verdict::Looking | Verdict::Masked => Err(Vec::new()),
     }
 }
 
-pub(super) fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
+pub(super) fn judge(text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -> Verdict {
     match validate(&text.unit, facts) {
         Err(errors) => {
             // A mistake in config.json has its place there.
             let line = |error: &SpecError| match error.file {
                 Some(_) => error.to_string(),
-                None => on_disk.at_source(text, error),
+                None => text.at_source(error),
             };
             Verdict::Bad(errors.iter().map(line).collect())
         }
         Ok(more) => Verdict::Good(InForce {
-            file: on_disk.path.clone(),
+            file: text.file.clone(),
             directory: DirectoryId::default(),
-            resolved: text.resolved.clone(),
-            text: Arc::clone(&text.text),
+            resolved: text.read.resolved.clone(),
+            text: Arc::clone(&text.read.text),
+            layers: text.layers.clone(),
             unit: Arc::clone(&text.unit),
             facts: Arc::clone(facts),
             fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
@@ -96,10 +136,9 @@ pub(super) fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, val
     }
 }
 
-impl OnDisk {
+impl Text {
     /// What is wrong with the source, at the line that names it.
-    pub(super) fn at_source(&self, text: &Text, why: &dyn fmt::Display) -> String {
-        let (line, column) = text.source_at;
-        format!("{}:{line}:{column} {why}", self.path.display())
+    pub(super) fn at_source(&self, why: &dyn fmt::Display) -> String {
+        format!("{} {why}", self.source_at)
     }
 }

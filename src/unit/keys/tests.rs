@@ -17,6 +17,8 @@ fn the_keys_are_those_that_the_parser_knows() {
         table => format!("{table}.{key}"),
     });
     // A table is listed by its keys.
+    let known =
+        known.filter(|name| !matches!(name.as_str(), "health.startup" | "health.readiness" | "health.liveness"));
     let known: BTreeSet<String> =
         known.filter(|name| *name == "oci" || !schema::all_keys().any(|(table, _)| table == name.as_str())).collect();
     assert_eq!(listed, known);
@@ -69,6 +71,14 @@ fn texts(key: &Key) -> (String, String) {
             let key = name.strip_prefix(OF_DEPENDENCY).unwrap();
             (text.clone(), format!("{text}{key} = {example}\n"))
         }
+        "health.*.exec" | "health.*.http" | "health.*.tcp" | "health.*.file" => {
+            let text = format!("{base}[health.liveness]\n");
+            (format!("{text}tcp = \"localhost:1\"\n"), format!("{text}{} = {example}\n", &name[OF_CHECK.len()..]))
+        }
+        _ if name.starts_with(OF_CHECK) => {
+            let text = format!("{base}[health.liveness]\nfile = \"/x\"\n");
+            (text.clone(), format!("{text}{} = {example}\n", &name[OF_CHECK.len()..]))
+        }
         "mount[].read_only" | "mount[].require_mountpoint" => {
             let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("mount[].")))
@@ -84,7 +94,8 @@ fn texts(key: &Key) -> (String, String) {
 /// The README's table says what a change of each key does: here it is done.
 #[test]
 fn each_key_has_the_class_that_the_table_says() {
-    for key in KEYS {
+    // Of `update.order` there is only one value yet.
+    for key in KEYS.iter().filter(|key| key.name != "update.order") {
         let (old, new) = texts(key);
         let (old, new) = (unit(&old), unit(&new));
         let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };

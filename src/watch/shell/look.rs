@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::super::{
     Contents, DirectoryState, Event, Follow, Place, Purpose, TEXT_MAX_BYTES, inbox::HintKind, is_unit_file, writer,
 };
 use super::{Item, Listing, NAMES_MAX, Shell};
+use crate::unit::drop_in_target;
 
 /// A batch is posted when its texts have this many bytes, even if the round goes on.
 pub const BATCH_MAX_BYTES: usize = 4 << 20;
@@ -37,6 +38,7 @@ const RACY: Duration = Duration::from_millis(20);
 
 impl<P: Fn(Vec<Event>)> Shell<P> {
     pub(super) fn round(&mut self) {
+        self.drop_ins.new_round();
         self.looks();
         for dir in self.places.take_orphans() {
             self.changed(&Change { dir, name: None }, HintKind::Other);
@@ -57,7 +59,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
-    /// Directories first: what a file's absence means depends on its directory.
+    /// Directories first: what a file's absence means depends on its directory. Then the files of earlier directories before those of later
+    /// ones: what a file uncovers when it goes must have been looked at by then, or a text that is gone too would count.
     fn look_at(&mut self, due: &[Key]) {
         let mut open: HashMap<usize, Option<OpenDir>> = HashMap::new();
         for key in due {
@@ -65,15 +68,28 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 Some(Item::Dir(index)) | Some(Item::Unit { dir: index, .. }) => *index,
                 Some(Item::Follow { .. }) | None => continue,
             };
-            open.entry(index).or_insert_with(|| self.look_at_dir(index));
+            let parent = self.dirs[index].parent;
+            let above = parent.map(|parent| open.entry(parent).or_insert_with(|| self.look_at_dir(parent)).is_some());
+            open.entry(index).or_insert_with(|| match above {
+                Some(false) => self.rest_dir(index),
+                Some(true) | None => self.look_at_dir(index),
+            });
         }
-        for &key in due {
+        let mut due = due.to_vec();
+        due.sort_by_key(|key| match self.items.get(key) {
+            Some(Item::Unit { dir, .. }) => Some(*dir),
+            Some(Item::Dir(_) | Item::Follow { .. }) | None => None,
+        });
+        for key in due {
             match self.items.get(&key) {
                 Some(Item::Unit { dir, name, .. }) => {
                     let (index, name) = (*dir, name.clone());
-                    match open.get(&index) {
-                        Some(Some(dir)) => self.look_at_unit(index, dir, key, name),
-                        Some(None) | None => self.settle.rest(key),
+                    let now = self.now();
+                    let together = self.settles_with(index, &name, key, now).filter(|_| !self.hurry);
+                    match (open.get(&index), together) {
+                        (Some(Some(_)), Some(at)) => self.settle.look_by(key, at),
+                        (Some(Some(dir)), None) => self.look_at_unit(index, dir, key, name),
+                        (Some(None) | None, _) => self.settle.rest(key),
                     }
                 }
                 Some(Item::Follow { follow, .. }) => {
@@ -117,6 +133,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
+    /// The directory above is not there: nothing is to be said of this one.
+    fn rest_dir(&mut self, index: usize) -> Option<OpenDir> {
+        self.dirs[index].present = false;
+        self.settle.rest(self.dirs[index].key);
+        self.dirs[index].names.values().for_each(|&key| self.settle.rest(key));
+        None
+    }
+
     /// The names, if they are of interest.
     fn list(&mut self, index: usize, dir: &OpenDir) -> Result<Option<Vec<OsString>>, ReadError> {
         let here = &mut self.dirs[index];
@@ -129,11 +153,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         if here.wanted == Listing::None {
             return Ok(None);
         }
-        dir.list(NAMES_MAX, is_unit_file).map(Some)
+        let has_drop_ins = here.parent.is_none();
+        let wanted = |name: &OsStr| is_unit_file(name) || has_drop_ins && drop_in_target(name).is_some();
+        dir.list(NAMES_MAX, wanted).map(Some)
     }
 
     fn dir_is_there(&mut self, index: usize, dir: &OpenDir, names: Option<Vec<OsString>>) {
         let now = self.now();
+        self.is_here(index, &dir.resolved);
         let here = &mut self.dirs[index];
         let key = here.key;
         here.seen = Some((dir.node.id, dir.resolved.clone()));
@@ -145,10 +172,12 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             self.settle.look_by(key, now.saturating_add(REMOTE_PERIOD));
         }
         let Some(names) = names else { return };
+        let (names, drop_ins): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_unit_file(name));
         self.look_at_names(index, dir, &names, wanted, now);
+        self.look_at_drop_in_dirs(index, &drop_ins, wanted, now);
         if verdict == Verdict::Post {
             let (identity, resolved) = (dir.node.id, dir.resolved.clone());
-            let state = DirectoryState::Present { identity, resolved, names };
+            let state = DirectoryState::Present { identity, resolved, names, drop_ins };
             self.batch.push(Event::Directory { dir: self.dirs[index].path.clone(), state });
         }
     }
@@ -178,7 +207,13 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let now = self.now();
         let key = self.dirs[index].key;
         let at_once = !self.settle.is_posted(key);
-        let absent = matches!(why, ReadError::Missing { .. } | ReadError::Dangling { .. });
+        // A link that leads to nothing is no removal of drop-ins: what they say is not known.
+        let is_drop_ins = self.dirs[index].parent.is_some();
+        let absent = matches!(why, ReadError::Missing { .. } | ReadError::Dangling { .. })
+            && !(is_drop_ins && matches!(why, ReadError::Dangling { .. }));
+        if is_drop_ins && absent && at_once {
+            return self.forget_drop_in_dir(index);
+        }
         let outcome = match &why {
             _ if absent => Outcome::Absent { why: 0, at_once },
             ReadError::Changing { .. } => Outcome::Young { wait: QUIET },
@@ -191,6 +226,9 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         if self.settle.outcome(key, outcome, now, self.hurry) == Verdict::Post {
             let state = if absent { DirectoryState::Missing } else { DirectoryState::Unreadable(why) };
             self.batch.push(Event::Directory { dir: self.dirs[index].path.clone(), state });
+            if is_drop_ins && absent {
+                self.forget_drop_in_dir(index);
+            }
         }
     }
 

@@ -262,6 +262,8 @@ impl Container {
         match &self.stage {
             Stage::Made | Stage::Setup { .. } => None,
             Stage::Alive { .. } => Some(Fact::Started { id, pid: HostPid(1000) }),
+            // Only the supervisor calls an end that.
+            Stage::Dead { outcome: Outcome::Unhealthy { .. }, .. } => None,
             Stage::Dead { outcome: Outcome::StartFailed { text }, .. } => {
                 Some(Fact::StartFailed { id, text: text.clone() })
             }

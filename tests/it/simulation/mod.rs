@@ -16,6 +16,7 @@ mod rehearsal;
 pub mod rng;
 mod sample;
 mod supervisor;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -106,6 +107,9 @@ impl History {
         }
         self.say("the faults end");
         self.host.calm_down();
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.probe_all(&mut outside!(self));
+        }
         self.mount(true);
         self.rest()?;
         self.check_converged()?;
@@ -313,11 +317,13 @@ impl History {
             let words = status(supervisor.desired(), &supervisor.observed, unit, self.now);
             let alive = self.host.of(unit).find(|(id, _)| self.host.is_alive(id));
             match (should, alive, words.phase) {
-                (Ok(want), Some((_, found)), Phase::Running) if want.fingerprint == found.want.fingerprint => {}
+                (Ok(want), Some((_, found)), Phase::Running | Phase::Ready)
+                    if want.fingerprint == found.want.fingerprint => {}
                 // A ring: what runs is left alone, nothing new starts. Or it waits, and what for does not come.
-                (Ok(want), _, Phase::Waiting | Phase::Failed | Phase::Running) if want.unit.network.is_some() => {}
+                (Ok(want), _, Phase::Waiting | Phase::Failed | Phase::Running | Phase::Ready)
+                    if want.unit.network.is_some() => {}
                 (Ok(want), None, Phase::Waiting) if self.waits_rightly(&want, &words.reason) => {}
-                (Ok(want), _, Phase::Failed | Phase::Running) if self.oracle.is_in_ring(&want) => {}
+                (Ok(want), _, Phase::Failed | Phase::Running | Phase::Ready) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
                 (Err(_), None, Phase::Waiting) => {}
@@ -335,7 +341,7 @@ impl History {
         let Reason::Needs { lacking, .. } = reason else { return false };
         let runs = |unit| self.host.of(unit).any(|(id, _)| self.host.is_alive(id));
         lacking.iter().all(|lack| {
-            want.unit.depends_on.contains_key(&lack.unit) && (lack.need == Need::Completed || !runs(&lack.unit))
+            want.unit.depends_on.contains_key(&lack.unit) && (lack.need != Need::Started || !runs(&lack.unit))
         })
     }
 

@@ -1,13 +1,13 @@
 //! What must hold, judged from the truth and by its own arithmetic, at the moment an effect reaches the host.
 //!
 //! Numbers are those of the invariants in SAFETY.md. An *excuse* is a reason for which a running container may be
-//! stopped: its file was read as gone or changed, a client said so, everything stops, or the network it shares went.
+//! stopped: its file was read as gone or changed, a client said so, everything stops, the network it shares went, or its checks failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
-use moored::unit::{ContainerId, Fingerprint, RestartPolicy, UnitName};
+use moored::unit::{ContainerId, Fingerprint, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
 use super::host::{Host, Stage};
@@ -26,6 +26,10 @@ pub struct Oracle {
     pub(super) raised: BTreeSet<(UnitName, ContainerId)>,
     /// The first kill of each generation.
     pub(super) killed: BTreeMap<ContainerId, BootTime>,
+    /// Failed startup or liveness often enough for a verdict.
+    pub sick: BTreeSet<ContainerId>,
+    /// Passed a check in some generation.
+    pub well: BTreeSet<UnitName>,
     pub shutdown: bool,
     pub starts: u64,
 }
@@ -45,6 +49,12 @@ pub(super) struct End {
     pub(super) outcome: Outcome,
     fingerprint: Fingerprint,
     forgotten: bool,
+}
+
+impl End {
+    pub(super) fn is_of(&self, fingerprint: Fingerprint) -> bool {
+        self.fingerprint == fingerprint
+    }
 }
 
 /// What is true of one unit.
@@ -87,6 +97,11 @@ impl Oracle {
         gone.iter().for_each(|unit| self.read(unit, None));
         let valid = files.iter().filter_map(|(unit, text)| Some((unit, text.as_ref()?)));
         valid.for_each(|(unit, text)| self.read(unit, Some(text)));
+    }
+
+    /// A text was rolled back to this one.
+    pub fn read_back(&mut self, unit: &UnitName, earlier: &Want) {
+        self.read(unit, Some(earlier));
     }
 
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
@@ -140,7 +155,7 @@ impl Oracle {
         for (id, container) in &host.containers {
             let Stage::Dead { at, outcome, forgotten } = &container.stage else { continue };
             let ran_for = match outcome {
-                Outcome::Exited { .. } => at.since(container.run.begun),
+                Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(container.run.begun),
                 Outcome::StartFailed { .. } => Duration::ZERO,
             };
             let fingerprint = container.want.fingerprint;
@@ -159,6 +174,7 @@ impl Oracle {
         let owner = self.begun.get(id).and_then(|begun| begun.joined.as_ref());
         self.shutdown
             || self.excused.contains(id)
+            || self.sick.contains(id)
             || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused_within(host, owner, steps))
             || self.has_lost(host, id, steps)
     }
@@ -260,7 +276,12 @@ impl Oracle {
         };
         let truth = self.ended.get(id);
         let unknown = record.outcome == UNKNOWN;
-        let right = truth.is_none_or(|end| end.outcome == record.outcome || (end.forgotten && unknown));
+        let right = truth.is_none_or(|end| match (&record.outcome, &end.outcome) {
+            (Outcome::Unhealthy { exit, .. }, Outcome::Exited { exit: truth, .. }) => {
+                self.sick.contains(id) && (exit == truth || end.forgotten && *exit == Exit::Unknown)
+            }
+            (outcome, truth) => outcome == truth || end.forgotten && unknown,
+        });
         must(right, "6", || format!("{id} is recorded as {}", record.outcome))?;
         must(truth.is_some() || unknown, "6", || format!("the record of {id} is invented"))?;
         if truth.is_none() {
@@ -305,6 +326,10 @@ impl Oracle {
         if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| self.by_itself.contains(last))) {
             let same = end.fingerprint == want.fingerprint;
             let outcome = self.known_outcome(truth.last.as_ref(), end);
+            let good = matches!(outcome, Outcome::Exited { exit: Exit::Code(0), oom: false });
+            if same && want.trial == Some(OnBad::StayFailed) && !good {
+                return Err("ended while it was on trial, and is to stay so".into());
+            }
             if same && (want.unit.restart.limit.is_some() || !wants_restart(want.unit.restart.policy, outcome)) {
                 return Err("ended, or gave up".into());
             }
@@ -321,6 +346,7 @@ fn wants_restart(policy: RestartPolicy, outcome: &Outcome) -> bool {
     let (good, abnormal) = match outcome {
         Outcome::Exited { exit: Exit::Code(code), oom } => (*code == 0 && !oom, *oom),
         Outcome::Exited { exit: Exit::Signal(_) | Exit::Unknown, .. } => (false, true),
+        Outcome::Unhealthy { .. } => (false, true),
         Outcome::StartFailed { .. } => (false, false),
     };
     match policy {

@@ -26,6 +26,7 @@ impl Oracle {
                     host.of(unit).any(|(id, _)| host.is_alive(id))
                         || ended.into_iter().any(|outcome| matches!(outcome, Outcome::Exited { .. }))
                 }
+                Need::Healthy => self.well.contains(unit),
                 Need::Completed => {
                     ended.into_iter().any(|outcome| *outcome == Outcome::Exited { exit: Exit::Code(0), oom: false })
                 }

@@ -57,16 +57,12 @@ impl History {
                 _ => {}
             }
         }
-        let before = self.desired();
-        let valid = files.iter().filter_map(|(unit, text)| {
-            let text = text.clone().or_else(|| before.units.get(unit).cloned())?;
-            Some((unit.clone(), text))
-        });
-        let after = Desired { units: valid.collect() };
-        let observed = &self.supervisor.as_ref().ok_or("there is no supervisor")?.observed;
-        let rehearsal = rehearse(&before, &after, observed, self.now);
-        let old = self.generations();
+        let (before, old) = (self.desired(), self.generations());
+        let observed = self.supervisor.as_ref().ok_or("there is no supervisor")?.observed.clone();
         self.files = files;
+        // A text that was rolled back is not taken again: what is in force says which are.
+        self.read_files();
+        let rehearsal = rehearse(&before, &self.desired(), &observed, self.now);
         self.say(&format!("rehearsed: {:?}", rehearsal.turns));
         self.rest_and_complete(&old)?;
         // What waits for a time is not rehearsed: an edit back to a text that failed a moment ago backs off.

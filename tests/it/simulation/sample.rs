@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use moored::plan::Want;
 use moored::unit::{
-    Condition, Dependency, Fingerprint, Kind, Log, Need, Network, OnLimit, OnLoss, Process, Resources, Restart,
-    RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
+    Check, Condition, Dependency, Fingerprint, From, Health, Kind, Log, Need, Network, OnBad, OnLimit, OnLoss, Probe,
+    Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName, Update,
 };
 
 use super::rng::Rng;
@@ -39,6 +39,8 @@ pub fn service(name: &UnitName) -> Unit {
         },
         stop: Stop { signal: Signal(15), timeout: Duration::from_secs(30) },
         reload: None,
+        health: None,
+        update: Update::default(),
         resources: Resources::default(),
         network: None,
         mounts: Vec::new(),
@@ -64,7 +66,7 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     unit.stop.timeout = Duration::from_millis(*rng.pick(&[0, 500, 3000]));
     for other in others.iter().filter(|other| *other != name) {
         if rng.chance(12) {
-            let state = if rng.chance(30) { Need::Completed } else { Need::Started };
+            let state = *rng.pick(&[Need::Completed, Need::Completed, Need::Started, Need::Started, Need::Healthy]);
             let on_loss = *rng.pick(&[OnLoss::Keep, OnLoss::Keep, OnLoss::Stop, OnLoss::Restart]);
             unit.depends_on.insert(other.clone(), Dependency { state, optional: rng.chance(25), on_loss });
         }
@@ -75,6 +77,22 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     if rng.chance(10) {
         unit.conditions.push(Condition::MountPoint(PathBuf::from(DISK)));
     }
+    if rng.chance(30) {
+        let check = || {
+            let probe = Probe::File { path: "/beat".into(), max_age: None };
+            let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+            Check { probe, from: From::Container, interval, timeout, failures: 2, successes: 1 }
+        };
+        let health = Health {
+            startup: rng.chance(40).then(check),
+            readiness: rng.chance(40).then(check),
+            liveness: Some(check()),
+        };
+        unit.health = Some(Arc::new(health));
+    }
     unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
-    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]) }
+    unit.update.min_healthy = Duration::from_millis(*rng.pick(&[0, 1000, 5000]));
+    unit.update.deadline = Duration::from_secs(10);
+    unit.update.on_bad = *rng.pick(&[None, None, Some(OnBad::StayFailed), Some(OnBad::Retry)]);
+    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]), trial: None }
 }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use moored::plan::{
-    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Run, Seen, State, WallTime, Want, reconcile,
+    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Probed, Probing, Run, Seen, State, WallTime,
+    Want, reconcile,
 };
-use moored::unit::{ContainerId, UnitName};
+use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, UnitName};
 
 use super::Bug;
 use super::host::{Host, Stage, millis};
@@ -21,6 +22,10 @@ pub struct Disk {
     pub seen: BTreeMap<UnitName, Vec<u8>>,
     pub floor: u64,
     pub good: BTreeMap<UnitName, Want>,
+    /// Texts to go back to.
+    pub earlier: BTreeMap<UnitName, Want>,
+    /// Texts that were rolled back.
+    pub bad: BTreeMap<UnitName, Fingerprint>,
 }
 
 /// What a step of the supervisor may touch.
@@ -110,12 +115,32 @@ impl Supervisor {
 
     /// What is on disk now becomes desired; a file that is not valid counts as its last good text.
     pub fn read_files(&mut self, out: &mut Outside, files: &BTreeMap<UnitName, Option<Want>>) {
-        let good = &mut out.disk.good;
+        let Disk { good, earlier, bad, .. } = &mut *out.disk;
         good.retain(|unit, _| files.contains_key(unit));
-        let valid = files.iter().filter_map(|(unit, text)| Some((unit.clone(), text.clone()?)));
-        good.extend(valid);
-        out.oracle.read_files(files);
+        earlier.retain(|unit, _| files.contains_key(unit));
+        bad.retain(|unit, _| files.contains_key(unit));
+        let is_bad = |unit: &UnitName, text: &Want| bad.get(unit) == Some(&text.fingerprint);
+        let taken = |unit: &UnitName, text: &Option<Want>| text.clone().filter(|text| !is_bad(unit, text));
+        let taken: BTreeMap<_, _> = files.iter().map(|(unit, text)| (unit.clone(), taken(unit, text))).collect();
+        for (unit, text) in &taken {
+            let Some(text) = text else { continue };
+            bad.remove(unit);
+            let proven = self.observed.unit(unit).and_then(|seen| seen.proven);
+            let before = good.get(unit).filter(|before| proven == Some(before.fingerprint));
+            if let Some(before) = before.filter(|_| !earlier.contains_key(unit)) {
+                earlier.insert(unit.clone(), before.clone());
+            }
+            if earlier.get(unit).is_some_and(|earlier| earlier.fingerprint == text.fingerprint) {
+                earlier.remove(unit);
+            }
+            let on_bad = text.unit.update.on_bad.unwrap_or(OnBad::Rollback);
+            let trial = Some(on_bad).filter(|on_bad| earlier.contains_key(unit) && *on_bad != OnBad::Retry);
+            good.insert(unit.clone(), Want { trial, ..text.clone() });
+        }
+        let read = |unit: &UnitName, text: &Option<Want>| text.as_ref().and_then(|_| good.get(unit).cloned());
+        let taken = taken.iter().map(|(unit, text)| (unit.clone(), read(unit, text))).collect();
         self.desired.units = good.clone();
+        out.oracle.read_files(&taken);
         if out.bug == Bug::DependenciesForgotten {
             self.desired.units.values_mut().for_each(|want| Arc::make_mut(&mut want.unit).depends_on.clear());
         }
@@ -235,7 +260,11 @@ impl Supervisor {
                 out.oracle.on_begin(id, begun);
             }
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id),
-            Action::Rely { .. } | Action::Signal { .. } => {}
+            Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } => {}
+            Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
+            Action::RollBack { unit, fingerprint, .. } => {
+                out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
+            }
             Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
@@ -257,7 +286,7 @@ impl Supervisor {
         }
         match action {
             Action::Start { id, unit, fingerprint, join, .. } => {
-                let want = Want { unit: unit.clone(), fingerprint: *fingerprint };
+                let want = Want { unit: unit.clone(), fingerprint: *fingerprint, trial: None };
                 self.start_container(out, id, want, join.clone())?;
             }
             Action::Stop { id, signal, why } => {
@@ -277,9 +306,55 @@ impl Supervisor {
             }
             Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
+            Action::Prove { unit, .. } => {
+                out.disk.earlier.remove(unit);
+                let wants = [out.disk.good.get_mut(unit), self.desired.units.get_mut(unit)];
+                wants.into_iter().flatten().for_each(|want| want.trial = None);
+            }
+            Action::RollBack { unit, fingerprint, .. } => {
+                let Some(mut earlier) = out.disk.earlier.remove(unit) else {
+                    return Err(Stop::Wrong(format!("trial: {unit} has nothing to go back to")));
+                };
+                earlier.trial = None;
+                out.disk.bad.insert(unit.clone(), *fingerprint);
+                out.disk.good.insert(unit.clone(), earlier.clone());
+                out.oracle.read_back(unit, &earlier);
+                self.desired.units.insert(unit.clone(), earlier);
+            }
+            Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
             Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => {}
         }
         Ok(())
+    }
+
+    /// More results of what is asked now.
+    pub fn probe_all(&mut self, out: &mut Outside) {
+        let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+        let asked: Vec<_> = lives.filter_map(|live| Some((live.id.clone(), live.probing.clone()?))).collect();
+        asked.iter().for_each(|(id, probing)| self.probe(out, id, probing));
+    }
+
+    /// A few results of each check; each arrives once, in their order.
+    fn probe(&mut self, out: &mut Outside, id: &ContainerId, probing: &Probing) {
+        let (failures, successes) = (2, 1);
+        for check in probing.kinds() {
+            let (mut after, mut failed) = (0, 0);
+            for _ in 0..1 + out.rng.below(4) {
+                after += out.rng.below(1000);
+                let well = out.host.calm || out.rng.chance(60);
+                let probed = if well { Probed::Passed } else { Probed::Failed { text: "no".into(), counts: true } };
+                failed += u32::from(!well);
+                let fact = Fact::Probed { id: id.clone(), check, probed, failures, successes };
+                self.mail.push((out.now.after(millis(after)), fact));
+                if well {
+                    out.oracle.well.insert(id.unit.clone());
+                }
+            }
+            // The row may have begun in an earlier life of the supervisor.
+            if failed > 0 && check != CheckKind::Readiness {
+                out.oracle.sick.insert(id.clone());
+            }
+        }
     }
 
     fn start_container(
@@ -354,6 +429,9 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Update { limits: None, .. } => return None,
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
+        // It has results, or none.
+        Action::Probe { .. } => return None,
+        Action::Prove { .. } | Action::RollBack { .. } => return None,
         // Marks, which are made.
         Action::Rely { .. } | Action::Raise { .. } => return None,
     };

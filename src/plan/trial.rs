@@ -1,0 +1,92 @@
+//! Whether a text has shown that it does well, and what follows if it does not.
+//!
+//! - A text has *done well* when a container of it was well for `update.min_healthy` without a break: healthy if it has checks, running if it has
+//!   none. That is remembered ([`Seen::proven`]), so that it can be gone back to.
+//! - A text that replaces a proven one is *on trial* ([`Want::trial`]) until it has done well itself. It is bad at its first end that is no success,
+//!   start that fails, or failure of its checks, and when it is not well by `update.deadline`. An end that nobody saw says nothing.
+//! - A bad text is rolled back at most once: what comes back is on no trial. Who holds the earlier text, and keeps the bad one from being taken
+//!   again, is not decided here.
+//! - Only services are put to it: running a oneshot once more is no way back.
+
+use super::decide::{View, World};
+use super::exit::{Exit, ExitRecord, Outcome};
+use super::observed::{Live, State};
+use super::time::BootTime;
+use crate::unit::{Kind, OnBad, quantity::show_duration};
+
+/// How a text does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// It is not known yet; perhaps at this time.
+    Open(Option<BootTime>),
+    /// Well.
+    Passed,
+    /// Badly: why.
+    Failed(String),
+}
+
+impl World<'_> {
+    /// How the text of this unit does.
+    pub(super) fn trial(&self, view: View) -> Trial {
+        let Some(want) = view.want.filter(|want| want.unit.kind == Kind::Service) else { return Trial::Open(None) };
+        let own = view.seen.live.as_ref().filter(|live| live.run.fingerprint == want.fingerprint);
+        match own {
+            Some(live) if !matches!(live.state, State::Ended(_)) => self.trial_of(view, live),
+            Some(_) | None => {
+                let last = view.seen.last.as_ref();
+                let own = last.filter(|last| last.fingerprint == want.fingerprint && last.stopped.is_none());
+                own.map_or(Trial::Open(None), |last| ended(last, view))
+            }
+        }
+    }
+
+    fn trial_of(&self, view: View, live: &Live) -> Trial {
+        let Some(want) = view.want else { return Trial::Open(None) };
+        let (health, update) = (want.unit.health.as_deref(), &want.unit.update);
+        match (&live.state, live.well_since(health)) {
+            // Its end will say.
+            (State::Stopping(_), _) => Trial::Open(None),
+            (State::Running { .. }, Some(since)) => {
+                let until = since.after(update.min_healthy);
+                if until <= self.now { Trial::Passed } else { Trial::Open(Some(until)) }
+            }
+            (State::Starting | State::Running { .. } | State::Ended(_), _) => {
+                let until = live.run.begun.after(update.deadline);
+                let complaint = || {
+                    let (check, said) = live.complaint(health?)?;
+                    Some(said.map_or(format!("{} has not passed", check.word()), |said| {
+                        format!("{} does not pass: {said}", check.word())
+                    }))
+                };
+                if until > self.now {
+                    return Trial::Open(Some(until));
+                }
+                let why = complaint().unwrap_or_else(|| "it does not run".to_owned());
+                Trial::Failed(format!("not well within {}: {why}", show_duration(update.deadline)))
+            }
+        }
+    }
+
+    /// The reason to go back to the earlier text.
+    pub(super) fn rollback(&self, view: View) -> Option<String> {
+        let on_trial = view.want.is_some_and(|want| want.trial == Some(OnBad::Rollback));
+        let down = self.observed.shutdown.is_some() || view.seen.hold_at(self.now).is_some();
+        match on_trial && !down {
+            true => match self.trial(view) {
+                Trial::Failed(why) => Some(why),
+                Trial::Open(_) | Trial::Passed => None,
+            },
+            false => None,
+        }
+    }
+}
+
+/// One that ends as its policy takes for the end has done what it is for. What nobody saw speaks for nothing.
+fn ended(last: &ExitRecord, view: View) -> Trial {
+    if let Outcome::Exited { exit: Exit::Unknown, .. } = last.outcome {
+        return Trial::Open(None);
+    }
+    let policy = view.want.map(|want| want.unit.restart.policy);
+    let done = last.outcome.is_success() && policy.is_some_and(|policy| !last.outcome.is_restarted_by(policy));
+    if done { Trial::Passed } else { Trial::Failed(last.outcome.to_string()) }
+}

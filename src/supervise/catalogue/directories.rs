@@ -1,0 +1,129 @@
+//! The directories of units as the catalogue knows them, and the brake: what may go with a directory that became another one.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{ABSENCE, Catalogue, Entry, Next, Validate};
+use crate::plan::{Now, WallTime};
+use crate::unit::UnitName;
+
+/// Which directory it is; both 0 if unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DirectoryId {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Mount id; 0 if unknown, as across a reboot.
+    pub mount: u64,
+}
+
+/// A watched directory.
+#[derive(Debug, Default)]
+pub(super) struct DirectoryView {
+    pub(super) rank: usize,
+    pub(super) id: Option<DirectoryId>,
+    /// Why it cannot be read, if so.
+    pub(super) trouble: Option<String>,
+    /// Units that the brake holds.
+    pub(super) braked: BTreeSet<UnitName>,
+    /// Directories of drop-ins that it holds.
+    pub(super) braked_drop_ins: BTreeSet<PathBuf>,
+}
+
+impl DirectoryView {
+    /// What the brake holds, in words.
+    pub(super) fn held(&self) -> Option<String> {
+        let drop_ins = format!("the drop-ins of {}", self.braked_drop_ins.len());
+        match (self.braked.len(), self.braked_drop_ins.is_empty()) {
+            (0, true) => None,
+            (0, false) => Some(drop_ins),
+            (units, true) => Some(format!("{units} of its units")),
+            (units, false) => Some(format!("{units} of its units and {drop_ins}")),
+        }
+    }
+}
+
+impl Catalogue {
+    /// A directory cannot be read: what it declared stays.
+    pub fn directory_lost(&mut self, dir: &Path, why: String) {
+        if let Some(view) = self.directories.get_mut(dir) {
+            view.trouble = Some(why);
+        }
+    }
+
+    /// A directory is there, whole: `names` are all its unit files. Brakes a mass removal if it is not the one it was; else removes
+    /// what an earlier run remembered and is not there any more. Says what is braked, if so.
+    pub fn directory_listed(
+        &mut self,
+        dir: &Path,
+        id: DirectoryId,
+        names: &BTreeSet<UnitName>,
+        drop_in_dirs: &BTreeSet<OsString>,
+        now: Now,
+    ) -> Option<String> {
+        let declared: Vec<UnitName> = self.declared_in(dir);
+        let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !names.contains(name)).cloned().collect();
+        self.drop_in_dirs_listed(dir, drop_in_dirs, now);
+        let drop_ins = self.drop_ins.dirs_below(dir);
+        let there = |of: &&PathBuf| of.file_name().is_some_and(|name| drop_in_dirs.contains(name));
+        let lost: BTreeSet<PathBuf> = drop_ins.iter().filter(|of| !there(of)).cloned().collect();
+        let earlier = self.earlier_id(dir);
+        let view = self.directories.get_mut(dir)?;
+        let replaced = earlier.is_some_and(|earlier| !earlier.is_same(id));
+        (view.id, view.trouble) = (Some(id), None);
+        if replaced && (missing.len() + lost.len()) * 2 > declared.len() + drop_ins.len() {
+            (view.braked, view.braked_drop_ins) = (missing, lost);
+            return view.held();
+        }
+        view.braked.clear();
+        view.braked_drop_ins.clear();
+        let unseen = |name: &UnitName| self.entries.get(name).is_some_and(|entry| entry.texts.is_empty());
+        self.absent.extend(missing.into_iter().filter(unseen).map(|name| (name, now.boot.after(ABSENCE))));
+        None
+    }
+
+    fn declared_in(&self, dir: &Path) -> Vec<UnitName> {
+        let stays = |entry: &Entry| entry.next != Some(Next::Removed);
+        let in_dir =
+            |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir) && stays(entry));
+        self.entries.iter().filter(|(_, entry)| in_dir(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn earlier_id(&self, dir: &Path) -> Option<DirectoryId> {
+        let of_view = self.directories.get(dir).and_then(|view| view.id);
+        let remembered = || {
+            let mut goods = self.entries.values().filter_map(|entry| entry.in_force.as_ref());
+            goods.find(|good| good.file.parent() == Some(dir)).map(|good| good.directory)
+        };
+        of_view.or_else(remembered)
+    }
+
+    /// The removals that the brake holds are meant, of these units (empty: of all, and of drop-ins). Returns what goes, when its absence
+    /// has settled.
+    pub fn confirm_removals(&mut self, units: &[UnitName], validate: Validate, now: WallTime) -> BTreeSet<UnitName> {
+        let is_meant = |name: &UnitName| units.is_empty() || units.contains(name);
+        let mut braked = BTreeSet::new();
+        for view in self.directories.values_mut() {
+            let (meant, others) = std::mem::take(&mut view.braked).into_iter().partition(is_meant);
+            view.braked = others;
+            braked.append(&mut { meant });
+        }
+        if units.is_empty() {
+            self.confirm_drop_in_removals();
+        }
+        let gone = |name: &&UnitName| self.entries.get(*name).is_some_and(|entry| entry.texts.is_empty());
+        let gone: Vec<UnitName> = braked.iter().filter(gone).cloned().collect();
+        gone.iter().for_each(|name| self.remove(name, validate, now));
+        braked
+    }
+}
+
+impl DirectoryId {
+    /// Whether both may be the same directory: what one of them does not know cannot tell them apart.
+    fn is_same(self, other: DirectoryId) -> bool {
+        let same = |a: u64, b: u64| a == b || a == 0 || b == 0;
+        same(self.device, other.device) && same(self.inode, other.inode) && same(self.mount, other.mount)
+    }
+}

@@ -1,0 +1,112 @@
+//! Texts on trial: the earlier text is kept until the new one has done well, and a bad one is not taken again.
+//!
+//! ```text
+//! earlier in force ──another text──▶ new in force, earlier kept ──did well──▶ new in force
+//!        ▲                                     │
+//!        └───────────── was bad ───────────────┘  (the new one is marked, until its file or source is another)
+//! ```
+//!
+//! Which text did well and which was bad is decided in [`plan`](crate::plan); here it is remembered, in the state-dir too. The file of the user is
+//! never written.
+
+use std::sync::Arc;
+
+use super::{Catalogue, Entry, InForce};
+use crate::plan::WallTime;
+use crate::unit::{Fingerprint, OnBad, UnitName, on_bad};
+
+/// A text that was rolled back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bad {
+    /// Of the file, and of all that was merged with it.
+    pub texts: Arc<str>,
+    /// With its source.
+    pub fingerprint: Fingerprint,
+    /// What was bad.
+    pub why: String,
+    /// When it was left.
+    pub at: WallTime,
+}
+
+/// What is remembered of a unit besides the text in force.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Trial {
+    /// The text to go back to.
+    pub earlier: Option<Arc<InForce>>,
+    /// The text that is not taken again.
+    pub bad: Option<Bad>,
+    /// What was in force before, until it is known whether it did well.
+    before: Option<Arc<InForce>>,
+}
+
+impl Trial {
+    /// What an earlier run remembered.
+    pub fn remembered(earlier: Option<InForce>, bad: Option<Bad>) -> Trial {
+        Trial { earlier: earlier.map(Arc::new), bad, before: None }
+    }
+
+    /// `old` is left for another text.
+    pub(super) fn left(&mut self, old: &Arc<InForce>) {
+        self.before.get_or_insert_with(|| Arc::clone(old));
+    }
+
+    /// Whether `new` is the text that was rolled back.
+    pub(super) fn is_bad(&self, new: &InForce) -> bool {
+        self.bad.as_ref().is_some_and(|bad| *bad.texts == *texts_of(new) && bad.fingerprint == new.fingerprint)
+    }
+}
+
+fn texts_of(good: &InForce) -> String {
+    good.all_layers().iter().map(|layer| layer.text).collect::<Vec<_>>().join("\n")
+}
+
+impl Entry {
+    /// What is done if the text in force is bad.
+    pub(super) fn on_trial(&self) -> Option<OnBad> {
+        let good = self.in_force.as_ref().filter(|_| self.trial.earlier.is_some())?;
+        Some(on_bad(&good.unit, &good.facts)).filter(|on_bad| *on_bad != OnBad::Retry)
+    }
+}
+
+impl Catalogue {
+    /// After a change of what is in force: what was before is kept if it is `proven`.
+    pub fn keep_earlier(&mut self, name: &UnitName, proven: Option<Fingerprint>) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let before = entry.trial.before.take().filter(|before| proven == Some(before.fingerprint));
+        let earlier = entry.trial.earlier.take().or(before);
+        let other = |earlier: &Arc<InForce>| {
+            entry.in_force.as_ref().is_some_and(|good| good.fingerprint != earlier.fingerprint)
+        };
+        entry.trial.earlier = earlier.filter(other);
+    }
+
+    /// The text in force did well.
+    pub fn prove(&mut self, name: &UnitName, fingerprint: Fingerprint) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.in_force.as_ref().is_some_and(|good| good.fingerprint == fingerprint)
+            && entry.trial.earlier.take().is_some()
+        {
+            self.changes.insert(name.clone());
+        }
+    }
+
+    /// The text in force was bad: the earlier one is in force again.
+    pub fn roll_back(&mut self, name: &UnitName, fingerprint: Fingerprint, why: &str, now: WallTime) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
+        let bad = Bad { texts: texts_of(good).into(), fingerprint, why: why.to_owned(), at: now };
+        let Some(earlier) = entry.trial.earlier.take() else { return };
+        (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
+        self.changes.insert(name.clone());
+    }
+
+    /// What is remembered of it besides the text in force.
+    pub fn trial(&self, name: &UnitName) -> Option<&Trial> {
+        self.entries.get(name).map(|entry| &entry.trial)
+    }
+
+    /// The text on disk was rolled back.
+    pub fn bad(&self, name: &UnitName) -> Option<&Bad> {
+        self.trial(name)?.bad.as_ref()
+    }
+}

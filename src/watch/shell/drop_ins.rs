@@ -1,0 +1,123 @@
+//! Directories of drop-ins: `web.toml.d` in a directory of unit files.
+//!
+//! Such a directory is followed like the one that it is in, from when it is listed there or an event names it, until it was absent for
+//! [`ABSENT`](super::super::settle::ABSENT) from a directory that is there; then it is forgotten with all in it, and posted as missing once.
+//! While the directory above is not there, nothing is said of it.
+//!
+//! A unit's file and its drop-ins settle together: one that is quiet waits for another that will be so within [`QUIET`], so that what
+//! was written in one go is posted in one batch.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+
+use super::super::settle::{Key, Moment, QUIET};
+use super::super::{Event, unit_of_file};
+use super::{Item, Listing, Shell, UnitDir};
+use crate::unit::{drop_in_target, files_with_drop_ins};
+
+/// Which directories of drop-ins there are.
+#[derive(Debug, Default)]
+pub(super) struct DropInDirs {
+    /// By the directory of units and their name in it.
+    by_name: HashMap<(usize, OsString), usize>,
+    /// By the file that they belong to.
+    by_file: HashMap<OsString, Vec<usize>>,
+    /// Places that may be used again.
+    free: Vec<usize>,
+    /// The same from the next round on: this one may still hold the number.
+    freed: Vec<usize>,
+}
+
+impl DropInDirs {
+    /// A round begins: nobody holds the number of a directory that was forgotten.
+    pub(super) fn new_round(&mut self) {
+        self.free.append(&mut self.freed);
+    }
+}
+
+impl<P: Fn(Vec<Event>)> Shell<P> {
+    /// The directory of drop-ins of this name; followed from now on.
+    pub(super) fn drop_in_dir(&mut self, parent: usize, name: &OsStr) -> Option<usize> {
+        let file = drop_in_target(name)?;
+        if let Some(&index) = self.drop_ins.by_name.get(&(parent, name.to_owned())) {
+            return Some(index);
+        }
+        let path = self.dirs[parent].path.join(name);
+        let index = self.drop_ins.free.pop().unwrap_or(self.dirs.len());
+        let key = self.new_key(Item::Dir(index));
+        let dir = UnitDir {
+            path,
+            key,
+            seen: None,
+            present: false,
+            wanted: Listing::All,
+            names: HashMap::new(),
+            parent: Some(parent),
+        };
+        match self.dirs.get_mut(index) {
+            Some(free) => *free = dir,
+            None => self.dirs.push(dir),
+        }
+        self.drop_ins.by_name.insert((parent, name.to_owned()), index);
+        self.drop_ins.by_file.entry(file).or_default().push(index);
+        Some(index)
+    }
+
+    /// With all in it.
+    pub(super) fn forget_drop_in_dir(&mut self, index: usize) {
+        let Some(parent) = self.dirs[index].parent else { return };
+        let files: Vec<Key> = self.dirs[index].names.values().copied().collect();
+        files.into_iter().for_each(|key| self.forget(key));
+        let name = self.dirs[index].path.file_name().unwrap_or_default().to_owned();
+        self.not_here(index);
+        self.forget(self.dirs[index].key);
+        let of_file = drop_in_target(&name).unwrap_or_default();
+        if let Some(dirs) = self.drop_ins.by_file.get_mut(&of_file) {
+            dirs.retain(|other| *other != index);
+            if dirs.is_empty() {
+                self.drop_ins.by_file.remove(&of_file);
+            }
+        }
+        if self.drop_ins.by_name.remove(&(parent, name)).is_some() {
+            self.drop_ins.freed.push(index);
+        }
+    }
+
+    /// Those that a listing of the directory above named are looked into, and those that it did not are looked for.
+    pub(super) fn look_at_drop_in_dirs(&mut self, parent: usize, listed: &[OsString], wanted: Listing, now: Moment) {
+        for name in listed {
+            if let Some(index) = self.drop_in_dir(parent, name) {
+                self.want(index, wanted, now);
+            }
+        }
+        let of_parent = self.drop_ins.by_name.iter().filter(|((above, _), _)| *above == parent);
+        let missing: Vec<usize> =
+            of_parent.filter(|((_, name), _)| !listed.contains(name)).map(|(_, &at)| at).collect();
+        missing.into_iter().for_each(|index| self.settle.look_by(self.dirs[index].key, now));
+    }
+
+    /// Those of a unit, in this directory of units; `file` is the unit's.
+    pub(super) fn look_at_drop_ins_of(&mut self, parent: usize, file: &OsStr, now: Moment) {
+        for file in unit_of_file(file).iter().flat_map(files_with_drop_ins) {
+            let mut name = file;
+            name.push(".d");
+            if let Some(index) = self.drop_in_dir(parent, &name) {
+                self.want(index, Listing::Changed, now);
+            }
+        }
+    }
+
+    /// When another text of the same unit is about to be quiet, if one is: until then this one waits.
+    pub(super) fn settles_with(&self, index: usize, name: &OsStr, key: Key, now: Moment) -> Option<Moment> {
+        let dir = &self.dirs[index];
+        let file = match dir.parent {
+            None => name.to_owned(),
+            Some(_) => drop_in_target(dir.path.file_name()?)?,
+        };
+        let drop_ins = self.drop_ins.by_file.get(&file)?;
+        let own = self.dirs.iter().filter(|dir| dir.parent.is_none()).filter_map(|dir| dir.names.get(&file));
+        let texts = own.chain(drop_ins.iter().flat_map(|&index| self.dirs[index].names.values()));
+        let due = texts.filter(|other| **other != key).filter_map(|other| self.settle.due(*other));
+        due.filter(|due| *due > now && *due <= now.saturating_add(QUIET)).max()
+    }
+}
