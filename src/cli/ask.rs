@@ -158,6 +158,7 @@ pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result
     struct Plan {
         changes: Vec<Change>,
         errors: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         hash: Option<String>,
     }
     // The supervisor stands elsewhere.
