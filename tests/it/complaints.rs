@@ -84,7 +84,7 @@ fn the_backoff_begins_anew_after_a_good_run() {
         data.display()
     );
     world.script("web", script, &tables);
-    world.wait_unit("web", "started seven times", |row| row["restarts"].as_u64().unwrap_or(0) >= 6);
+    world.wait_unit("web", "started seven times", |row| row["restarts"].as_u64().unwrap_or(0) >= 7);
     let (starts, ends) = (times(&world, "web", "started"), times(&world, "web", "exited"));
     let pause = |after: usize| starts[after] - ends[after - 1];
     assert!(pause(4) >= 800, "doubled three times: {starts:?} {ends:?}");
