@@ -1,8 +1,8 @@
 //! What the checks of a generation have found, and what follows from it.
 //!
 //! - A verdict needs as many results in a row as the text says; one result the other way begins the row anew.
-//! - A generation is *healthy* when each check of the text in force passes, and its own word is that it is (`told`). It is *unhealthy*, and is to be restarted, when startup or liveness
-//!   fails; *unready* when only readiness does. Until then it is *starting*.
+//! - A generation is *healthy* when each check of the text in force passes, and its own word is that it is (`told`). It is *unhealthy*, and is
+//!   to be restarted, when startup or liveness fails; *unready* when only readiness does. Until then it is *starting*.
 //! - What was found stays with the generation, over restarts of the supervisor too. A result about a check that the text no longer has
 //!   means nothing.
 //! - Which checks are asked is decided here ([`Probing`]): only of a program that runs and is to go on, and only startup until that has passed.
@@ -183,7 +183,7 @@ impl Live {
         running && self.findings.get_or_insert_default().of_mut(kind).take(probed, failures, successes, now)
     }
 
-    /// Since when it is well without a break: healthy by these checks, or just running if there are none.
+    /// Since when it is well without a break: healthy by these checks and by its own word, or just running if there is neither.
     pub(super) fn well_since(&self, health: Option<&Health>) -> Option<BootTime> {
         let State::Running { since } = self.state else { return None };
         let Some(health) = health else { return Some(since) };
@@ -191,7 +191,7 @@ impl Live {
             return None;
         }
         let passed = health.checks().filter_map(|(kind, _)| self.findings.as_ref()?.of(kind).since);
-        passed.chain(health.notify.and_then(|_| self.ready_since())).max()
+        passed.chain(health.notify.and_then(|_| self.ready_since())).chain([since]).max()
     }
 
     /// What the results of a check amount to.

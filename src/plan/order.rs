@@ -27,6 +27,9 @@ use crate::unit::{Condition, Dependency, Kind, Need, OnLoss, UnitName};
 /// Units that are looked at to name a ring. A longer one is not named, it only waits.
 const RING_MAX: usize = 256;
 
+/// Units that are looked at on the way from one, before all units are looked at for rings: a unit has few that it waits for.
+const NEAR_MAX: usize = 16;
+
 /// How many dependencies with `on_loss` are followed from one to the next; behind them a loss is noticed one stop later.
 pub(super) const LOSS_CHAIN_MAX: usize = 32;
 
@@ -248,7 +251,7 @@ impl<'a> World<'a> {
 
     /// The ring through which `name` would wait for itself by the texts, beginning and ending with it: one of the shortest.
     pub fn ring(&self, name: &'a UnitName) -> Option<Vec<&'a UnitName>> {
-        if !self.entangled().contains(name) {
+        if !self.may_come_back(name) || !self.entangled().contains(name) {
             return None;
         }
         let (mut from, mut left) = (BTreeMap::new(), VecDeque::from([name]));
@@ -269,6 +272,24 @@ impl<'a> World<'a> {
             }
         }
         None
+    }
+
+    /// `false`: it certainly does not wait for itself, as those that it waits for are few and lead elsewhere. That spares an edit of one unit
+    /// the look at all of them.
+    fn may_come_back(&self, name: &'a UnitName) -> bool {
+        let (mut near, mut next) = (vec![name], 0);
+        while let Some(unit) = near.get(next).copied() {
+            next += 1;
+            for other in self.named_by(unit) {
+                if other == name || near.len() > NEAR_MAX {
+                    return true;
+                }
+                if !near.contains(&other) {
+                    near.push(other);
+                }
+            }
+        }
+        false
     }
 
     /// Units in rings, and those on the way from one ring to another: what is left when those that wait for nobody, and those that

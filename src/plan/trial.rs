@@ -60,9 +60,10 @@ impl World<'_> {
                     }))
                 };
                 if until > self.now {
-                    return Trial::Open(Some(until));
+                    return Trial::Open(Some(until).filter(|_| want.trial.is_some()));
                 }
-                let why = complaint().unwrap_or_else(|| "it does not run".to_owned());
+                let own_word = || live.told_words(want.unit.notify());
+                let why = complaint().or_else(own_word).unwrap_or_else(|| "it does not run".to_owned());
                 Trial::Failed(format!("not well within {}: {why}", show_duration(update.deadline)))
             }
         }

@@ -18,7 +18,7 @@ mod adopt;
 mod bell;
 mod calls;
 mod cat;
-mod catalogue;
+pub mod catalogue;
 mod clock;
 mod deeds;
 mod events;
@@ -231,7 +231,7 @@ fn options(settings: &Settings) -> Options {
 }
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
-pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
+pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
     let program = program::check(unit, facts, "check")?;
     Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }

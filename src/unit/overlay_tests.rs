@@ -96,6 +96,10 @@ fn unset_of_what_is_not_there_is_a_warning_and_of_what_cannot_be_a_mistake() {
             "web.toml.d/20.toml:1:9 `unset` is the string \"stop\", expected an array of strings, write [\"stop\"]",
         ]
     );
+    assert_eq!(
+        errors(MAIN, &["unset = [\"health.liveness.htp\"]\n"]),
+        ["web.toml.d/10.toml:1:10 `unset` names `health.liveness.htp`: unknown key `htp`, did you mean `http`?"]
+    );
     let in_main = "unset = []\nrootfs = \"/r\"\nprocess.args = [\"/a\"]\n";
     assert_eq!(
         errors(in_main, &[]),
@@ -113,6 +117,13 @@ fn of_keys_that_exclude_each_other_the_later_text_counts() {
         errors(main, &["bundle = \"/b\"\nexecutable = \"/c\"\n"]),
         ["web.toml.d/10.toml:2:1 `executable` beside `bundle` (line 1), expected exactly one source, keep one of them"]
     );
+}
+
+#[test]
+fn a_probe_of_another_kind_takes_the_place_of_the_one_below() {
+    let main = "bundle = \"/b\"\n[health.liveness]\nhttp = \"http://127.0.0.1:80/\"\ninterval = \"3s\"\n";
+    let expected = plain("bundle = \"/b\"\n[health.liveness]\nexec = [\"/x\"]\ninterval = \"3s\"\n");
+    assert_eq!(unit(main, &["health.liveness.exec = [\"/x\"]\n"]), expected);
 }
 
 #[test]

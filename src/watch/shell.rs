@@ -177,6 +177,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.began.elapsed()
     }
 
+    fn path_of(&self, item: &Item) -> Option<PathBuf> {
+        match item {
+            Item::Dir(index) => self.dirs.get(*index).map(|dir| dir.path.clone()),
+            Item::Unit { dir, name, .. } => self.dirs.get(*dir).map(|dir| dir.path.join(name)),
+            Item::Follow { follow, .. } => Some(follow.path.clone()),
+        }
+    }
+
     fn new_key(&mut self, item: Item) -> Key {
         self.next_key = self.next_key.wrapping_add(1);
         while self.items.contains_key(&self.next_key) {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 
 use super::super::settle::{Key, Moment, QUIET};
+use super::super::trusted::OpenDir;
 use super::super::{Event, unit_of_file};
 use super::{Item, Listing, Shell, UnitDir};
 use crate::unit::{drop_in_target, files_with_drop_ins, template_sample};
@@ -61,6 +62,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.drop_ins.by_name.insert((parent, name.to_owned()), index);
         self.drop_ins.by_file.entry(file).or_default().push(index);
         Some(index)
+    }
+
+    /// The directory above is not there: nothing is to be said of this one.
+    pub(super) fn rest_dir(&mut self, index: usize) -> Option<OpenDir> {
+        self.dirs[index].present = false;
+        self.settle.rest(self.dirs[index].key);
+        self.dirs[index].names.values().for_each(|&key| self.settle.rest(key));
+        None
     }
 
     /// With all in it.

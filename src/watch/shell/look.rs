@@ -150,14 +150,6 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
-    /// The directory above is not there: nothing is to be said of this one.
-    fn rest_dir(&mut self, index: usize) -> Option<OpenDir> {
-        self.dirs[index].present = false;
-        self.settle.rest(self.dirs[index].key);
-        self.dirs[index].names.values().for_each(|&key| self.settle.rest(key));
-        None
-    }
-
     /// The names, if they are of interest.
     fn list(&mut self, index: usize, dir: &OpenDir) -> Result<Option<Vec<OsString>>, ReadError> {
         let here = &mut self.dirs[index];
@@ -429,14 +421,6 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 .collect();
             held.sort();
             self.batch.push(Event::Synced { token, held });
-        }
-    }
-
-    fn path_of(&self, item: &Item) -> Option<PathBuf> {
-        match item {
-            Item::Dir(index) => self.dirs.get(*index).map(|dir| dir.path.clone()),
-            Item::Unit { dir, name, .. } => self.dirs.get(*dir).map(|dir| dir.path.join(name)),
-            Item::Follow { follow, .. } => Some(follow.path.clone()),
         }
     }
 
