@@ -54,7 +54,7 @@ impl World<'_> {
                 // Time in which nobody looked, or the host slept, is not its own.
                 let until = live.run.begun.max(self.observed.awake_since).after(update.deadline);
                 let complaint = || {
-                    let Some((check, said)) = live.complaint(health?) else { return live.told_words(health?.notify) };
+                    let (check, said) = live.complaint(health?)?;
                     Some(said.map_or(format!("{} has not passed", check.word()), |said| {
                         format!("{} does not pass: {said}", check.word())
                     }))
