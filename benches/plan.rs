@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench plan [-- UNITS ROUNDS]`
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,13 @@ fn main() {
         now: Now { boot: BootTime(1_000_000_000), wall: WallTime(1_000_000) },
     };
     let names = files.iter().map(|(name, _, _)| name.clone()).collect();
-    world.catalogue.directory_listed(dir, DirectoryId { device: 1, inode: 1, mount: 1 }, &names, world.now);
+    world.catalogue.directory_listed(
+        dir,
+        DirectoryId { device: 1, inode: 1, mount: 1 },
+        &names,
+        &BTreeSet::new(),
+        world.now,
+    );
     let read = timed(|| files.into_iter().for_each(|(name, path, text)| world.read(path, name, text)));
     let looked = timed(|| (0..units).step_by(GROUP).for_each(|n| world.looked(n)));
     println!("{:40} {:>10.1?}", "apart: to read and validate them", read + looked);

@@ -131,26 +131,19 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what would change, why, and how
+    /// Show what would change, why, and how, in the order in which it would happen
     Plan {
         /// Compare with this directory instead of those in force
         #[arg(long, value_name = "DIR")]
         units: Option<PathBuf>,
-        /// One object
+        /// One object, with the hash that `apply --plan` takes
         #[arg(long)]
         json: bool,
     },
     /// Print the JSON Schema of unit files
     Schema,
-    /// Put in force what is on disk now, without waiting for it to be quiet
-    Apply {
-        /// Also remove the units that are missing although their directory became another one
-        #[arg(long)]
-        confirm_removals: bool,
-        /// Put a whole directory in force at once
-        #[arg(long, value_name = "DIR", hide = true)]
-        atomic: Option<PathBuf>,
-    },
+    /// Put in force what is on disk now, then wait as `sync` does: exit 0, 1 invalid, 2 failed, 3 timeout
+    Apply(Apply),
     /// Stop everything in order, and the supervisor
     Down,
     /// runc's command line: spec, create, start, run, exec, state, list, kill, delete
@@ -208,9 +201,31 @@ pub struct Up {
     /// Leave containers running when the supervisor ends
     #[arg(long)]
     pub detach_on_exit: bool,
+    /// Put changed, new and removed files in force only by `moored apply` [env: MOORED_MANUAL]
+    #[arg(long)]
+    pub manual: bool,
     /// Bytes that the logs of all units together may take
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub log_cap: Option<u64>,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Only these units
+    pub units: Vec<String>,
+    /// Give up after this long
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub timeout: Option<Duration>,
+    /// All or nothing: if any text is not valid, or not settled in time, nothing changes and the exit code is 1
+    #[arg(long)]
+    pub atomic: bool,
+    /// Only if the plan is still the one with this hash, from `moored plan --json`
+    #[arg(long, value_name = "HASH")]
+    pub plan: Option<String>,
+    /// Also remove the units that are missing although their directory became another one
+    #[arg(long)]
+    pub confirm_removals: bool,
 }
 
 /// `logs`.

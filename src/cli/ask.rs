@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 
+use super::args::Apply;
 use super::text::Style;
 use super::{Failure, print, render};
 use crate::control::Client;
@@ -134,9 +135,11 @@ pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>
     Ok(code)
 }
 
-/// What is said of removals comes first, then what `sync` says.
-pub(super) fn apply(run_dir: &Path, confirm_removals: bool) -> Result<u8, Failure> {
-    let mut answers = answers(run_dir, &Request::Apply { confirm_removals })?;
+/// What is put in force comes first, then what `sync` says.
+pub(super) fn apply(run_dir: &Path, args: Apply) -> Result<u8, Failure> {
+    let Apply { units, timeout, atomic, plan, confirm_removals } = args;
+    let timeout_ms = timeout.map(millis);
+    let mut answers = answers(run_dir, &Request::Apply { confirm_removals, units, timeout_ms, atomic, plan })?;
     loop {
         match answers.next()? {
             Some(Response::Done { lines }) => print_lines(&lines)?,
@@ -155,17 +158,19 @@ pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result
     struct Plan {
         changes: Vec<Change>,
         errors: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hash: Option<String>,
     }
     // The supervisor stands elsewhere.
     let dir = units.map(|dir| std::path::absolute(&dir).unwrap_or(dir));
-    let Response::Plan { changes, errors } = one_answer(run_dir, &Request::Plan { dir })? else {
+    let Response::Plan { changes, errors, hash } = one_answer(run_dir, &Request::Plan { dir })? else {
         return Err(Failure::WrongAnswer);
     };
     let invalid = !errors.is_empty();
     if json {
-        print(&json_line(&Plan { changes, errors })?)?;
+        print(&json_line(&Plan { changes, errors, hash })?)?;
     } else {
-        print(&render::plan(&changes, &errors, &Style::of_stdout()))?;
+        print(&render::plan(&changes, &errors, hash.as_deref(), &Style::of_stdout()))?;
     }
     Ok(u8::from(invalid))
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | not done; `check`: something is invalid |
-//! | 0 to 3 | `sync`: converged, invalid, failed, timeout |
+//! | 0 to 3 | `sync`, `apply`: converged, invalid (`apply`: or refused), failed, timeout |
 //! | the process's, 128 + signal; 127: no such program, 126: it cannot be executed, 125: it did not come to that | `exec` |
 //! | 64 | the command line is wrong (sysexits' EX_USAGE, as 2 is taken by `sync`) |
 //! | 69 | no supervisor could be asked (EX_UNAVAILABLE), except for `exec` |
@@ -189,7 +189,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let run_dir = run_dir.as_path();
     let units = |units: args::Units| units.units;
     let code = match cli.command {
-        Command::Up(args) => return up::up(Settings::new(places, args)),
+        Command::Up(args) => {
+            let args = args.or_environment().map_err(Failure::Usage)?;
+            return up::up(Settings::new(places, args));
+        }
         Command::Oci(rest) => return Ok(up::oci(rest.args, run_dir)),
         Command::Ps { units, failed, json } => ask::ps(run_dir, units, failed, json)?,
         Command::Status { unit, json } => ask::status(run_dir, unit, json)?,
@@ -206,8 +209,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Kill { units, signal, all } => ask::kill(run_dir, units, signal, all)?,
         Command::Down => ask::down(run_dir)?,
-        Command::Apply { atomic: Some(_), .. } => return Err(Failure::NotBuilt("apply --atomic")),
-        Command::Apply { confirm_removals, atomic: None } => ask::apply(run_dir, confirm_removals)?,
+        Command::Apply(args) => ask::apply(run_dir, args)?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
         Command::Check { paths, json } => check::check(&paths, &places.config, json)?,

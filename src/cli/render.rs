@@ -233,13 +233,14 @@ pub fn cat(merged: &MergedText) -> String {
 const SETTINGS_MAX: usize = 20;
 
 /// `plan`.
-pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
+pub fn plan(changes: &[Change], errors: &[String], hash: Option<&str>, style: &Style) -> String {
     let mut out = String::new();
     let width = changes.iter().map(|change| one_line(&change.unit).chars().count()).max().unwrap_or(0);
     for change in changes {
         let (sign, colour) = match change.how.as_str() {
             "add" => ("+", Colour::Green),
-            "remove" => ("-", Colour::Red),
+            "remove" | "stop" => ("-", Colour::Red),
+            "invalid" => ("!", Colour::Red),
             _ => ("~", Colour::Yellow),
         };
         let head = format!("{sign} {:width$}  {:7}", one_line(&change.unit), one_line(&change.how));
@@ -258,6 +259,10 @@ pub fn plan(changes: &[Change], errors: &[String], style: &Style) -> String {
     }
     for error in errors {
         let _ = writeln!(out, "{} {}", style.paint(Colour::Red, "error:"), one_line(error));
+    }
+    let waits = changes.iter().any(|change| !matches!(change.how.as_str(), "invalid" | "wait"));
+    if let Some(hash) = hash.filter(|_| waits) {
+        let _ = writeln!(out, "exactly this: moored apply --plan {}", one_line(hash));
     }
     out
 }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub config: PathBuf,
     /// Leave containers running when the supervisor ends.
     pub detach_on_exit: bool,
+    /// What is on disk goes in force by `moored apply`.
+    pub manual: bool,
     /// What the logs of all units together may take.
     pub log_cap_bytes: u64,
 }
@@ -95,6 +97,7 @@ impl Settings {
             cgroup_root,
             config,
             detach_on_exit: up.detach_on_exit,
+            manual: up.manual,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
         }
     }
@@ -115,6 +118,9 @@ impl Settings {
         if self.detach_on_exit {
             args.push("--detach-on-exit".into());
         }
+        if self.manual {
+            args.push("--manual".into());
+        }
         args
     }
 
@@ -130,6 +136,22 @@ impl Settings {
         let args = std::iter::once("moored".into()).chain(args);
         let passed = Passed::try_parse_from(args).map_err(|error| error.to_string())?;
         Ok(Self::new(passed.places.resolve(), passed.up))
+    }
+}
+
+impl Up {
+    /// With what the environment says where no option does. `Err` says what was expected of it.
+    pub fn or_environment(self) -> Result<Up, &'static str> {
+        self.or(std::env::var_os("MOORED_MANUAL"))
+    }
+
+    fn or(self, manual: Option<OsString>) -> Result<Up, &'static str> {
+        let says_so = match manual.unwrap_or_default().to_str() {
+            Some("1" | "true" | "yes" | "on") => true,
+            Some("" | "0" | "false" | "no" | "off") => false,
+            Some(_) | None => return Err("MOORED_MANUAL: expected 1 or 0, true or false, yes or no, on or off"),
+        };
+        Ok(Up { manual: self.manual || says_so, ..self })
     }
 }
 
@@ -159,9 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_says_manual_in_few_words() {
+        let said = |text: &str| Up::default().or(Some(text.into())).map(|up| up.manual);
+        assert_eq!([said("1"), said("yes"), said(""), said("off")], [Ok(true), Ok(true), Ok(false), Ok(false)]);
+        assert!(said("maybe").is_err_and(|error| error.starts_with("MOORED_MANUAL")));
+        assert_eq!(Up { manual: true, ..Up::default() }.or(Some("0".into())).map(|up| up.manual), Ok(true));
+    }
+
+    #[test]
     fn settings_survive_being_passed_on() {
         let places = || Places { run_dir: Some("r".into()), ..Places::default() }.resolve_with(|_| None);
-        let by_hand = Up { units: vec!["a".into(), "/b c".into()], detach_on_exit: true, log_cap: Some(4096) };
+        let by_hand =
+            Up { units: vec!["a".into(), "/b c".into()], detach_on_exit: true, manual: true, log_cap: Some(4096) };
         for up in [Up::default(), by_hand] {
             let settings = Settings::new(places(), up);
             assert!(settings.run_dir.is_absolute() && settings.units_dirs.iter().all(|dir| dir.is_absolute()));

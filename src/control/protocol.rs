@@ -94,10 +94,22 @@ pub enum Request {
         /// Compare with this directory instead of those in force.
         dir: Option<PathBuf>,
     },
-    /// Read what is on disk now and put it in force, past the quiet time: [`Response::Done`] for removals, then [`Response::Synced`].
+    /// Read what is on disk now and put it in force, past the quiet time: [`Response::Done`] for what was done, then [`Response::Synced`].
     Apply {
         /// Also the removals that the mass-removal brake holds back.
         confirm_removals: bool,
+        /// Empty: all.
+        #[serde(default)]
+        units: Vec<String>,
+        /// Give up after this long.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
+        /// All of it, or nothing if any of it is not valid.
+        #[serde(default)]
+        atomic: bool,
+        /// Only if this is still the hash of the plan.
+        #[serde(default)]
+        plan: Option<String>,
     },
     /// Stop everything in order and end. Answers [`Response::Done`] when all is stopped.
     Down,
@@ -151,10 +163,13 @@ pub enum Response {
     },
     /// For `plan`.
     Plan {
-        /// In name order; units that stay as they are are left out.
+        /// In the order in which they would happen; units that stay as they are are left out.
         changes: Vec<Change>,
         /// Errors of the texts compared.
         errors: Vec<String>,
+        /// The same as long as what is next and what is in force are; none for another directory.
+        #[serde(default)]
+        hash: Option<String>,
     },
     /// An action was accepted or has ended; one line per unit.
     Done {
@@ -345,7 +360,7 @@ pub struct MergedValue {
 pub struct Change {
     /// Which unit.
     pub unit: String,
-    /// add, replace, live (without a new container), remove, wait.
+    /// add; of a unit in force: start, replace, reload, live (without a new container), stop, remove; invalid, wait.
     pub how: String,
     /// In words.
     pub why: String,

@@ -47,6 +47,7 @@ mod order;
 #[cfg(test)]
 mod order_tests;
 mod reconcile;
+mod rehearse;
 mod status;
 mod time;
 mod told;
@@ -65,6 +66,7 @@ pub use observed::{
     Why, Wishes,
 };
 pub use reconcile::{Plan, reconcile};
+pub use rehearse::{Rehearsal, Turn, rehearse};
 pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
 pub use time::{BootTime, Now, WallTime};
 pub use told::{Hearing, Line, Reloading, Told};

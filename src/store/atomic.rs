@@ -91,12 +91,19 @@ impl Dir {
         &self.path
     }
 
+    /// Whether [`Dir::write`] takes a payload of this size.
+    pub fn accepts(&self, name: &str, payload: &[u8]) -> Result<(), StoreError> {
+        let (path, limit) = (self.path.join(name), PAYLOAD_MAX_BYTES);
+        match payload.len() {
+            bytes if bytes > limit => Err(StoreError::TooBig { path, bytes, limit }),
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces or makes `name`. After an error the old file is what it was.
     pub fn write(&self, name: &str, payload: &[u8], durability: Durability) -> Result<(), StoreError> {
         let path = self.path.join(name);
-        if payload.len() > PAYLOAD_MAX_BYTES {
-            return Err(StoreError::TooBig { path, bytes: payload.len(), limit: PAYLOAD_MAX_BYTES });
-        }
+        self.accepts(name, payload)?;
         let temporary = temporary_name(name);
         let written = self.write_new(&temporary, &frame(payload), durability).and_then(|()| {
             rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)

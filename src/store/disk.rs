@@ -6,13 +6,17 @@
 //! defaults.json         the last good defaults
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
+//! set                   indices of several units that come all at once, until each is in its own file
 //! history, history.1
 //! ```
 //!
 //! Contents are written before the index that names them and removed after the last index that did. A crash in between
 //! leaves contents without an index, which the next open removes.
+//!
+//! A set is one file, so it is there whole or not at all. Once it is there it counts: the units' own files are written from it, by this
+//! process before any other of them is written, or by the next open after a crash. Then it is removed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -22,11 +26,12 @@ use serde::{Deserialize, Serialize};
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
 use super::run::{file_name, load_records, read_number};
-use super::state::{BadText, Good, Loaded, StopMark, Work};
+use super::state::{BadText, Good, GoodSet, Loaded, StopMark, Work};
 use super::{Note, StoreError, fnv128, history};
 use crate::unit::{LayerKind, LayerText, UnitName};
 
 const GENERATION: &str = "generation";
+const SET: &str = "set";
 const DEFAULTS: &str = "defaults.json";
 
 /// The state-dir, opened when that is possible.
@@ -35,7 +40,11 @@ pub struct Disk {
     root: PathBuf,
     dirs: Option<Dirs>,
     index: HashMap<UnitName, Index>,
+    /// A set that is written, and not yet unit by unit.
+    set: IndexSet,
 }
+
+type IndexSet = BTreeMap<UnitName, Option<Index>>;
 
 #[derive(Debug)]
 struct Dirs {
@@ -120,7 +129,7 @@ impl StoredDefaults {
 impl Disk {
     /// Opens what can be opened; what cannot is in the notes, and is tried again at each write.
     pub fn open(root: &Path) -> (Disk, Loaded) {
-        let mut disk = Disk { root: root.to_owned(), dirs: None, index: HashMap::new() };
+        let mut disk = Disk { root: root.to_owned(), dirs: None, index: HashMap::new(), set: IndexSet::new() };
         let mut loaded =
             Loaded { good: Vec::new(), defaults: None, stops: Vec::new(), mark: Mark::Unknown, notes: Vec::new() };
         if let Err(error) = disk.load(&mut loaded) {
@@ -134,8 +143,9 @@ impl Disk {
     pub fn apply(&mut self, work: &Work) -> Result<(), StoreError> {
         self.dirs()?;
         match work {
-            Work::Keep(unit, good) => self.keep(unit, good),
-            Work::Forget(unit) => self.forget(unit),
+            Work::Keep(unit, good) => self.settle_set().and_then(|()| self.keep(unit, good)),
+            Work::Forget(unit) => self.settle_set().and_then(|()| self.forget(unit)),
+            Work::Set(set) => self.settle_set().and_then(|()| self.keep_set(set)),
             Work::Defaults(Some(defaults)) => write_json(&self.dirs()?.root, DEFAULTS, &StoredDefaults::of(defaults)),
             Work::Defaults(None) => self.dirs()?.root.remove(DEFAULTS, Durability::Sync),
             Work::Mark(unit, mark) => self.mark(unit, mark),
@@ -181,6 +191,7 @@ impl Disk {
                 None => loaded.notes.push(dirs.units.put_aside(&file_name(&unit), "its contents are lost")),
             }
         }
+        self.load_set(loaded)?;
         self.remove_unused();
         self.load_defaults(loaded)
     }
@@ -198,31 +209,103 @@ impl Disk {
         Ok(())
     }
 
+    /// What an earlier run wrote as a set and not unit by unit.
+    fn load_set(&mut self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let (set, note) = self.read_set()?;
+        loaded.notes.extend(note);
+        let Some(dirs) = &self.dirs else { return Ok(()) };
+        for (unit, index) in set {
+            let good = match &index {
+                None => None,
+                Some(index) => match dirs.good_of(index, &mut loaded.notes)? {
+                    Some(good) => Some(good),
+                    None => {
+                        let text = format!("the text of {unit} in it is lost: the one before stays");
+                        loaded.notes.push(Note { path: self.root.join(SET), text });
+                        continue;
+                    }
+                },
+            };
+            loaded.good.retain(|(other, _)| *other != unit);
+            loaded.good.extend(good.map(|good| (unit.clone(), good)));
+            self.set.insert(unit, index);
+        }
+        loaded.good.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if let Err(error) = self.settle_set() {
+            let text = format!("it counts, and is not taken apart yet: {error}");
+            loaded.notes.push(Note { path: self.root.join(SET), text });
+        }
+        Ok(())
+    }
+
+    fn read_set(&mut self) -> Result<(IndexSet, Option<Note>), StoreError> {
+        let root = &self.dirs()?.root;
+        Ok(match root.read(SET)? {
+            Read::Missing => (IndexSet::new(), None),
+            Read::PutAside(note) => (IndexSet::new(), Some(note)),
+            Read::Found(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(set) => (set, None),
+                Err(_) => (IndexSet::new(), Some(root.put_aside(SET, "it is no set of texts"))),
+            },
+        })
+    }
+
+    fn keep_set(&mut self, set: &GoodSet) -> Result<(), StoreError> {
+        if set.is_empty() {
+            return self.dirs()?.root.remove(SET, Durability::Sync);
+        }
+        let index = |good: &Option<Good>| good.as_ref().map(Index::of);
+        let indices: IndexSet = set.iter().map(|(unit, good)| (unit.clone(), index(good))).collect();
+        // Before any of the contents: with some thousand units they are many, and it is no record any more.
+        let json = json_of(&self.root.join(SET), &indices)?;
+        self.dirs()?.root.accepts(SET, &json)?;
+        let written = self.write_set(set, &indices);
+        match &written {
+            Ok(()) => self.set = indices,
+            // As for a single unit.
+            Err(_) => indices.into_values().flatten().for_each(|index| drop(self.release(Some(index)))),
+        }
+        written
+    }
+
+    fn write_set(&mut self, set: &GoodSet, indices: &IndexSet) -> Result<(), StoreError> {
+        for good in set.values().flatten() {
+            self.write_contents(good)?;
+        }
+        write_json(&self.dirs()?.root, SET, indices)
+    }
+
+    /// Writes what a set says into the units' own files, and removes it.
+    fn settle_set(&mut self) -> Result<(), StoreError> {
+        if self.set.is_empty() {
+            return Ok(());
+        }
+        for (unit, index) in self.set.clone() {
+            match index {
+                Some(index) if self.index.get(&unit) == Some(&index) => {}
+                Some(index) => self.put_index(&unit, index)?,
+                None => self.forget(&unit)?,
+            }
+        }
+        self.dirs()?.root.remove(SET, Durability::Sync)?;
+        self.set.clear();
+        Ok(())
+    }
+
     fn keep(&mut self, unit: &UnitName, good: &Good) -> Result<(), StoreError> {
         let index = self.write_contents(good)?;
-        if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
-            // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
-            let _ = self.release(Some(index));
-            return Err(error);
+        match self.index.get(unit) == Some(&index) {
+            true => Ok(()),
+            false => self.put_index(unit, index),
         }
-        let before = self.index.insert(unit.clone(), index);
-        self.release(before)
     }
 
     /// What an index is to name, and the index.
     fn write_contents(&mut self, good: &Good) -> Result<Index, StoreError> {
-        let index = Index {
-            text: content_name(good.text.as_bytes()),
-            config: good.config.as_deref().map(content_name),
-            path: PathText::of(&good.path),
-            resolved: PathText::of(&good.resolved),
-            source: PathText::of(&good.source),
-            directory: good.directory,
-            since_ms: good.since_ms,
-            earlier: good.earlier.as_ref().map(|earlier| self.write_contents(earlier)).transpose()?.map(Box::new),
-            bad: good.bad.clone(),
-            layers: good.layers.iter().map(IndexLayer::of).collect(),
-        };
+        let index = Index::of(good);
+        if let Some(earlier) = &good.earlier {
+            self.write_contents(earlier)?;
+        }
         self.write_content(&index.text, good.text.as_bytes())?;
         for (named, layer) in index.layers.iter().zip(&good.layers) {
             self.write_content(&named.text, layer.text.as_bytes())?;
@@ -231,6 +314,16 @@ impl Disk {
             self.write_content(name, config)?;
         }
         Ok(index)
+    }
+
+    fn put_index(&mut self, unit: &UnitName, index: Index) -> Result<(), StoreError> {
+        if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
+            // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
+            let _ = self.release(Some(index));
+            return Err(error);
+        }
+        let before = self.index.insert(unit.clone(), index);
+        self.release(before)
     }
 
     fn forget(&mut self, unit: &UnitName) -> Result<(), StoreError> {
@@ -252,7 +345,8 @@ impl Disk {
     }
 
     fn is_used(&self, name: &str) -> bool {
-        self.index.values().any(|index| index.names().any(|used| used == name))
+        let of_sets = self.set.values().flatten();
+        self.index.values().chain(of_sets).any(|index| index.names().any(|used| used == name))
     }
 
     /// Not synced: one that comes back after a power cut is removed at the next open.
@@ -268,7 +362,8 @@ impl Disk {
     /// Best effort: what stays is removed the next time.
     fn remove_unused(&self) {
         let Some(dirs) = &self.dirs else { return };
-        let used: HashSet<&str> = self.index.values().flat_map(Index::names).collect();
+        let used: HashSet<&str> =
+            self.index.values().chain(self.set.values().flatten()).flat_map(Index::names).collect();
         for name in dirs.good.names().unwrap_or_default() {
             if !used.contains(name.as_str()) {
                 let _ = dirs.good.remove(&name, Durability::NoSync);
@@ -278,6 +373,21 @@ impl Disk {
 }
 
 impl Index {
+    fn of(good: &Good) -> Index {
+        Index {
+            text: content_name(good.text.as_bytes()),
+            config: good.config.as_deref().map(content_name),
+            path: PathText::of(&good.path),
+            resolved: PathText::of(&good.resolved),
+            source: PathText::of(&good.source),
+            directory: good.directory,
+            since_ms: good.since_ms,
+            earlier: good.earlier.as_deref().map(Index::of).map(Box::new),
+            bad: good.bad.clone(),
+            layers: good.layers.iter().map(IndexLayer::of).collect(),
+        }
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         let all = [Some(self), self.earlier.as_deref()];
         all.into_iter().flatten().flat_map(Index::own_names)
@@ -352,7 +462,12 @@ fn content_name(bytes: &[u8]) -> String {
 }
 
 fn write_json(dir: &Dir, name: &str, record: &impl Serialize) -> Result<(), StoreError> {
-    let json = serde_json::to_vec(record)
-        .map_err(|error| StoreError::Encode { path: dir.path().join(name), text: error.to_string() })?;
-    dir.write(name, &json, Durability::Sync)
+    dir.write(name, &json_of(&dir.path().join(name), record)?, Durability::Sync)
 }
+
+fn json_of(path: &Path, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Encode { path: path.to_owned(), text: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub use generation::{GENERATIONS_PER_BLOCK, Generations, Mark};
 pub use history::read_history;
 pub use lock::{LockError, RunLock};
 pub use run::{Records, RunStore, boot_id};
-pub use state::{BadText, Fact, Good, Key, Loaded, StateStore, StopMark, Ticket};
+pub use state::{BadText, Fact, Good, GoodSet, Key, Loaded, StateStore, StopMark, Ticket};
 
 /// Something that an operator should know and that stopped nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,6 +40,8 @@ pub enum Key {
     Generation,
     /// The history.
     History,
+    /// The last good texts of several units. After those of single units, which were asked for before.
+    Set,
 }
 
 /// What came of a request.
@@ -101,6 +103,9 @@ pub struct BadText {
     pub at_ms: u64,
 }
 
+/// Last good texts that are to come all at once; `None`: the unit has none.
+pub type GoodSet = BTreeMap<UnitName, Option<Good>>;
+
 /// Why a unit is stopped by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopMark {
@@ -136,6 +141,8 @@ pub enum Work {
     Keep(UnitName, Box<Good>),
     /// No last good text.
     Forget(UnitName),
+    /// Several of both, all or none.
+    Set(GoodSet),
     /// The last good defaults; `None`: there are none.
     Defaults(Option<Box<LayerText>>),
     /// Stop mark.
@@ -152,6 +159,7 @@ impl Work {
     fn key(&self) -> Key {
         match self {
             Work::Keep(unit, _) | Work::Forget(unit) => Key::Good(unit.clone()),
+            Work::Set(_) => Key::Set,
             Work::Defaults(_) => Key::Defaults,
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
             Work::Reserve(_) => Key::Generation,
@@ -225,6 +233,11 @@ impl StateStore {
     /// The unit is gone.
     pub fn forget_good(&self, unit: UnitName) -> Ticket {
         self.request(Work::Forget(unit))
+    }
+
+    /// All of these or, after a crash before [`Fact::Persisted`], perhaps none. One that failed is withdrawn by an empty set.
+    pub fn keep_set(&self, set: GoodSet) -> Ticket {
+        self.request(Work::Set(set))
     }
 
     /// Keeps the defaults of all units as the last good ones.

@@ -10,13 +10,14 @@ use super::clock;
 use super::events::{concerns, merge};
 use super::hands::Job;
 use super::narrate;
+use super::orders::Terms;
 use super::round::Supervisor;
 use super::session::{ExecProcess, Purpose, SessionJob};
 use super::usage::StatusJob;
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
 use super::why::account;
-use crate::control::protocol::{Change, Event};
+use crate::control::protocol::Event;
 use crate::control::{Call, Peer, Post, Reply, Request, Response};
 use crate::plan::{Fact, Hold, Until, WallTime};
 use crate::unit::{Signal, UnitName};
@@ -92,16 +93,15 @@ impl Supervisor {
             }
             Request::Kill { units, signal, all } => self.kill(&units, signal, all, &reply, &by)?,
             Request::Sync { units, timeout_ms } => self.sync(&units, timeout_ms, reply)?,
-            Request::Plan { dir: None } => finish(&reply, &self.not_in_force()),
+            Request::Plan { dir: None } => self.plan_order(reply)?,
             Request::Plan { dir: Some(dir) } => self.compare(dir, reply)?,
-            Request::Apply { confirm_removals } => {
-                if confirm_removals {
-                    let gone = self.catalogue.confirm_removals();
-                    let line = |unit: &UnitName| format!("{unit}: removal confirmed");
-                    reply.send(&Response::Done { lines: gone.iter().map(line).collect() });
-                    gone.iter().for_each(|unit| self.tell(narrate::confirmed(unit, &by)));
-                }
-                self.sync(&[], None, reply)?;
+            Request::Apply { confirm_removals, units, timeout_ms, atomic, plan } => {
+                let named = self.named(&units)?;
+                let strangers = named.iter().filter(|(_, known)| *known == Known::No).map(|(unit, _)| unit.clone());
+                let strangers = strangers.collect();
+                let units = named.into_iter().map(|(unit, _)| unit).collect();
+                let terms = Terms { units, confirm_removals, atomic, plan, by };
+                self.apply_order(terms, strangers, timeout_ms.map(Duration::from_millis), reply);
             }
             Request::Down => self.go_down(by, reply),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
@@ -190,12 +190,7 @@ impl Supervisor {
         let token = self.token();
         let deadline = timeout_ms.map(|ms| clock::now().boot.after(Duration::from_millis(ms)));
         // A name may be that of a file which is not read yet.
-        let named = |typed: &String| {
-            let name = UnitName::new(typed).map_err(|error| error.to_string())?;
-            let known = if self.is_known(&name) { Known::Yes } else { Known::No };
-            Ok((name, known))
-        };
-        let units = units.iter().map(named).collect::<Result<Vec<_>, String>>()?;
+        let units = self.named(units)?;
         let asked = self.files.sync(token, units.iter().map(|(unit, _)| unit));
         self.wait(reply, Waiting::Read { token, units }, deadline);
         if !asked {
@@ -206,6 +201,7 @@ impl Supervisor {
 
     /// What was on disk at the time of the request is read: from here on it is the units that count.
     pub(super) fn was_read(&mut self, read: u64) {
+        self.orders_read(read);
         let waiters = std::mem::take(&mut self.waiters);
         self.waiters = waiters.into_iter().filter_map(|waiter| self.after_reading(waiter, read)).collect();
     }
@@ -237,36 +233,6 @@ impl Supervisor {
 
     fn wait(&mut self, reply: Reply, what: Waiting, deadline: Option<crate::plan::BootTime>) {
         self.waiters.push(Waiter::new(reply, what, deadline));
-    }
-
-    // ---- plan ----
-
-    /// What on disk is not in force, and why.
-    fn not_in_force(&self) -> Response {
-        let valid = |unit: &&UnitName| self.catalogue.errors(unit).is_empty();
-        let change = |unit: &UnitName| {
-            let why = self.catalogue.drift(unit)?;
-            Some(Change { unit: unit.to_string(), how: "wait".to_owned(), why, settings: Vec::new() })
-        };
-        let of_units = self.catalogue.names().flat_map(|unit| self.catalogue.errors(unit));
-        let errors = self.catalogue.defaults_errors().iter().chain(of_units).cloned();
-        Response::Plan {
-            changes: self.catalogue.names().filter(valid).filter_map(change).collect(),
-            errors: errors.collect(),
-        }
-    }
-
-    /// What the texts in `dir` would change; read on a thread of its own, since a directory may be slow.
-    fn compare(&self, dir: std::path::PathBuf, reply: Reply) -> Result<(), String> {
-        let in_force = |name: &UnitName| {
-            let good = self.catalogue.in_force(name)?;
-            Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
-        };
-        let ours = self.catalogue.names().filter_map(in_force).collect();
-        let defaults = self.catalogue.defaults().cloned();
-        let work = move || finish(&reply, &super::offline::compare(&dir, &ours, defaults.as_ref()));
-        let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
-        thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))
     }
 
     // ---- what happened ----
@@ -315,15 +281,18 @@ impl Supervisor {
         if self.is_known(&name) { Ok(name) } else { Err(self.unknown(typed)) }
     }
 
-    fn is_known(&self, name: &UnitName) -> bool {
+    pub(super) fn is_known(&self, name: &UnitName) -> bool {
         self.catalogue.is_known(name) || self.observed.units.contains_key(name)
     }
 
-    /// What is masked is not started: nothing of it is in force, by somebody's will.
+    /// What is masked is not started, nor what waits to be put in force: nothing of it is, by somebody's will.
     fn not_masked(&self, typed: &[String]) -> Result<(), String> {
         for name in typed.iter().filter_map(|name| UnitName::new(name).ok()) {
             if let Some(mask) = self.catalogue.mask_of(&name) {
                 return Err(format!("{name} is masked by {}: remove that link", mask.display()));
+            }
+            if self.catalogue.in_force(&name).is_none() && self.catalogue.next(&name).is_some() {
+                return Err(format!("{name} is not in force: {}", self.catalogue.drift(&name).unwrap_or_default()));
             }
         }
         Ok(())
@@ -340,7 +309,7 @@ impl Supervisor {
         }
     }
 
-    fn unknown(&self, typed: &str) -> String {
+    pub(super) fn unknown(&self, typed: &str) -> String {
         let distance =
             |name: &UnitName| crate::words::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
         let mut close: Vec<(usize, &UnitName)> =

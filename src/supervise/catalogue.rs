@@ -4,12 +4,13 @@
 //! |---|---|---|
 //! | nothing read yet | remembered from an earlier run | the last good text |
 //! | a text whose source is being looked at | it parsed | what was before |
-//! | a good text | text, source and config.json are valid together | this text |
+//! | a good text | text, source and config.json are valid together | this text, once it is put in force |
 //! | a text that was rolled back | it is the one that [`trial`] marked | the earlier one |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
-//! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing |
-//! | nothing | the file was removed, from a directory that is the one it always was | nothing |
+//! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing, once that is put in force |
+//! | nothing | the file was removed, from a directory that is the one it always was | nothing, once that is put in force |
 //!
+//! What is valid and means something else than what is in force is *next* ([`next`]): it goes in force by itself, or when somebody says so.
 //! A text in force is left only for another valid one or for the removal of its file, which a mask also is. A directory that is missing or unreadable removes
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
 //! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
@@ -25,6 +26,10 @@ mod directories;
 mod history_tests;
 mod layers;
 mod merge;
+mod next;
+#[cfg(test)]
+mod next_tests;
+mod sets;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -40,6 +45,8 @@ pub use defaults::NoDefaults;
 pub use directories::DirectoryId;
 use directories::DirectoryView;
 use layers::DropIns;
+pub use next::{Next, Scope};
+use sets::Part;
 pub use text::recall;
 use text::{NoText, OnDisk, Read, Text, Verdict, judge};
 pub use trial::{Bad, Trial};
@@ -57,8 +64,14 @@ pub struct Catalogue {
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
     absent: BTreeMap<UnitName, BootTime>,
-    /// Units whose text in force changed since [`Catalogue::take_changes`].
+    /// Units whose text in force changed since [`Catalogue::take_changes`], or of which there is something else to tell.
     changes: BTreeSet<UnitName>,
+    /// Units with an [`Entry::next`].
+    waiting: BTreeSet<UnitName>,
+    /// Nothing goes in force without an order.
+    manual: bool,
+    /// An order for all or nothing is waited for: nothing goes ahead of it.
+    withheld: bool,
     drop_ins: DropIns,
     defaults: Defaults,
     /// Units that are to be judged at the end of the batch, and whether one is being entered.
@@ -78,6 +91,10 @@ struct Entry {
     /// Something of that changed: it is to be merged anew.
     stale: bool,
     in_force: Option<Arc<InForce>>,
+    /// What is on disk, valid, and not in force.
+    next: Option<Next>,
+    /// An order to put all in force or nothing left it behind: it waits for another order, or for another text.
+    left_behind: bool,
     trial: Trial,
     /// Why the newest text is not in force.
     errors: Vec<String>,
@@ -149,21 +166,28 @@ impl Catalogue {
         validate: Validate,
         now: WallTime,
     ) {
-        let text = text.into();
-        self.set_text(path, name, Ok(Read { text, resolved }), validate, now);
+        let (text, part) = (text.into(), Part::of(path, &resolved));
+        self.set_text(path, name, (Ok(Read { text, resolved }), part), validate, now);
     }
 
     /// A file that may not or cannot be read.
     pub fn refuse(&mut self, path: &Path, name: UnitName, why: String, validate: Validate, now: WallTime) {
-        self.set_text(path, name, Err(NoText::Bad(vec![why])), validate, now);
+        self.set_text(path, name, (Err(NoText::Bad(vec![why])), Part::Unknown), validate, now);
     }
 
     /// A file that says that there is no such unit.
     pub fn mask(&mut self, path: &Path, name: UnitName, validate: Validate, now: WallTime) {
-        self.set_text(path, name, Err(NoText::Mask), validate, now);
+        self.set_text(path, name, (Err(NoText::Mask), Part::OfNone), validate, now);
     }
 
-    fn set_text(&mut self, path: &Path, name: UnitName, text: Result<Read, NoText>, validate: Validate, now: WallTime) {
+    fn set_text(
+        &mut self,
+        path: &Path,
+        name: UnitName,
+        (text, part): (Result<Read, NoText>, Part),
+        validate: Validate,
+        now: WallTime,
+    ) {
         let rank = self.rank_of(path);
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
@@ -171,8 +195,9 @@ impl Catalogue {
         self.absent.remove(&name);
         let entry = self.entries.entry(name.clone()).or_default();
         entry.busy = None;
+        let part = part.after(entry.texts.iter().find(|other| other.rank == rank).map(|other| &other.part));
         entry.texts.retain(|other| other.rank != rank);
-        entry.texts.push(OnDisk { rank, path: path.to_owned(), text });
+        entry.texts.push(OnDisk { rank, path: path.to_owned(), part, text });
         entry.texts.sort_by_key(|text| text.rank);
         entry.stale = true;
         self.evaluate(&name, validate, now);
@@ -208,15 +233,25 @@ impl Catalogue {
             return;
         }
         match entry.texts.is_empty() {
-            true => self.remove(name),
+            true => self.remove(name, validate, now),
             false => self.evaluate(name, validate, now),
         }
     }
 
-    fn remove(&mut self, name: &UnitName) {
+    fn remove(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
         self.absent.remove(name);
-        if let Some(Entry { in_force: Some(_), .. }) = self.entries.remove(name) {
-            self.changes.insert(name.clone());
+        match self.entries.get_mut(name) {
+            Some(entry) if entry.in_force.is_some() => {
+                if entry.is_removed() {
+                    self.changes.insert(name.clone());
+                }
+                self.waiting.insert(name.clone());
+                self.release_one(name, validate, now);
+            }
+            Some(_) | None => {
+                self.entries.remove(name);
+                self.waiting.remove(name);
+            }
         }
     }
 
@@ -224,7 +259,7 @@ impl Catalogue {
     pub fn expire(&mut self, validate: Validate, now: Now) -> Option<BootTime> {
         let due: Vec<UnitName> =
             self.absent.iter().filter(|(_, until)| **until <= now.boot).map(|(name, _)| name.clone()).collect();
-        due.iter().for_each(|name| self.remove(name));
+        due.iter().for_each(|name| self.remove(name, validate, now.wall));
         let others = [self.expire_drop_ins(validate, now), self.expire_defaults(validate, now)];
         self.absent.values().min().copied().into_iter().chain(others.into_iter().flatten()).min()
     }
@@ -283,6 +318,11 @@ impl Catalogue {
         if entry.settle(verdict, directory.unwrap_or_default(), now) {
             self.changes.insert(name.clone());
         }
+        match entry.next {
+            Some(_) => self.waiting.insert(name.clone()),
+            None => self.waiting.remove(name),
+        };
+        self.release_one(name, validate, now);
     }
 
     /// Units whose text in force changed, came or went since the last call.
@@ -338,10 +378,9 @@ impl Catalogue {
             .or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
     }
 
-    /// The link to /dev/null that masks it.
+    /// The link to /dev/null that masks it, unless it is in force all the same: the mask waits.
     pub fn mask_of(&self, name: &UnitName) -> Option<&Path> {
-        let newest = self.entries.get(name)?.newest()?;
-        matches!(newest.text, Err(NoText::Mask)).then_some(newest.path.as_path())
+        self.entries.get(name).filter(|entry| entry.in_force.is_none())?.mask()
     }
 
     /// What disk and running have not in common, in words.
@@ -349,6 +388,9 @@ impl Catalogue {
         let entry = self.entries.get(name)?;
         if let Some(who) = &entry.busy {
             return Some(format!("the file is being written{who}"));
+        }
+        if let Some(waits) = self.waits(name) {
+            return Some(waits);
         }
         if let Some(writer) = self.drop_ins.writer(name) {
             return Some(writer);
@@ -366,6 +408,9 @@ impl Catalogue {
             return Some(format!("rolled back: {}; the text on disk is tried again when it changes", bad.why));
         }
         let braked = self.directories.values().any(|view| view.braked.contains(name));
+        if self.absent.contains_key(name) {
+            return Some("its file is gone, which counts when it stays so for a second".to_owned());
+        }
         let missing = || entry.texts.is_empty().then(|| "its directory is missing or unreadable".to_owned());
         if braked {
             Some("its file went with its directory; removal waits for `moored apply --confirm-removals`".to_owned())
@@ -425,40 +470,5 @@ impl Entry {
     /// The newest text with all that is merged with it, if they are valid together.
     fn text(&self) -> Option<&Text> {
         self.merged.as_ref()?.as_ref().ok()
-    }
-
-    /// Takes a verdict; says whether there is something to tell.
-    fn settle(&mut self, verdict: Verdict, directory: DirectoryId, now: WallTime) -> bool {
-        self.looking = matches!(verdict, Verdict::Looking);
-        match verdict {
-            Verdict::Looking => false,
-            Verdict::Masked => {
-                self.trial = Trial::default();
-                let had_errors = !std::mem::take(&mut self.errors).is_empty();
-                self.in_force.take().is_some() || had_errors
-            }
-            Verdict::Bad(errors) => {
-                let changed = self.errors != errors;
-                self.errors = errors;
-                changed
-            }
-            Verdict::Good(new) if self.trial.is_bad(&new) => !std::mem::take(&mut self.errors).is_empty(),
-            Verdict::Good(new) => {
-                let was_bad = self.trial.bad.take().is_some();
-                let had_errors = !std::mem::take(&mut self.errors).is_empty();
-                let since = match &self.in_force {
-                    Some(old) if old.fingerprint == new.fingerprint => old.since,
-                    Some(_) | None => now,
-                };
-                let new = InForce { directory, since, ..new };
-                let changed = self.in_force.as_deref() != Some(&new);
-                if changed {
-                    self.in_force.iter().for_each(|old| self.trial.left(old));
-                    self.edited.extend(self.in_force.iter().flat_map(|old| layers::differing(old, &new)));
-                    self.in_force = Some(Arc::new(new));
-                }
-                changed || had_errors || was_bad
-            }
-        }
     }
 }

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::catalogue::{InForce, Trial};
+use super::catalogue::{InForce, Next, Trial};
 use super::narrate;
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
-use crate::store::{self, BadText, Generations, Good, Note, RunLock, RunStore, StateStore, StopMark, StoreError};
+use crate::store::{
+    self, BadText, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
+};
 use crate::unit::{LayerText, UnitName};
 use crate::watch::{self, Follow, Watch};
 
@@ -169,6 +171,19 @@ impl Files {
         let kept = Good { earlier, bad, ..good_of(good) };
         self.stored.insert(good.unit.name.clone());
         self.state.keep_good(good.unit.name.clone(), kept);
+    }
+
+    /// These go in force together, since `now`: all or none survive a crash. Answered by a fact with this ticket. The text to go back to
+    /// is kept with each a moment later: killed in between, it stays with the new one.
+    pub fn keep_set(&mut self, set: &[(UnitName, Next)], now: WallTime) -> Ticket {
+        let form = |next: &Next| next.text().map(|good| Good { since_ms: now.0, ..good_of(good) });
+        let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(next))).collect();
+        self.state.keep_set(set)
+    }
+
+    /// A set that could not be written is not tried again.
+    pub fn withdraw_set(&mut self) {
+        self.state.keep_set(GoodSet::new());
     }
 
     /// The defaults in force survive a reboot.

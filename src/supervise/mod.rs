@@ -9,7 +9,8 @@
 //!
 //! - The loop (`round`) records, reconciles, writes down, hands over. It waits for its mailbox and for nothing else.
 //! - The hands (`hands`) do what was decided and watch the descriptors of what they did. They decide nothing.
-//! - `catalogue` says which text of each unit is in force; `wait` when a client's wish has come true. Both are pure.
+//! - `catalogue` says which text of each unit is in force and which is next; `orders` puts the next one in force where that needs an order.
+//! - `wait` says when a client's wish has come true, `planned` what would come of texts. With the catalogue they are pure.
 //! - [`log`] moves what containers print; `session` runs what joins them.
 //!
 //! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
@@ -31,6 +32,8 @@ mod mail;
 mod narrate;
 mod notify;
 pub mod offline;
+mod orders;
+mod planned;
 mod probe;
 mod program;
 mod ps;
@@ -154,9 +157,12 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     if let Some(defaults) = left.defaults.filter(|defaults| defaults.file == settings.config) {
         catalogue.remember_defaults(defaults);
     }
-    remember(&mut catalogue, &mut files, &settings.units_dirs, left.good);
-    let fresh = left.observed.units.is_empty();
+    let first = remember(&mut catalogue, &mut files, &settings.units_dirs, left.good) == 0;
+    let (fresh, manual) = (left.observed.units.is_empty(), settings.manual);
     let mut supervisor = Supervisor::new(settings, catalogue, left.observed, files, Arc::clone(&inbox), log);
+    if manual {
+        supervisor.wait_for_orders(first);
+    }
     supervisor.restore_events(left.events, fresh);
     supervisor.restore_texts();
     supervisor.look_at_host();
@@ -171,19 +177,22 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
 }
 
 /// Puts the last good texts in force until the directories say otherwise. One that this version does not take any more is left out, and
-/// so is one of a directory that is not read any more: that one is not missing, it does not count.
-fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], goods: Vec<(UnitName, Good)>) {
+/// so is one of a directory that is not read any more: that one is not missing, it does not count. Returns how many count.
+fn remember(catalogue: &mut Catalogue, files: &mut Files, dirs: &[PathBuf], goods: Vec<(UnitName, Good)>) -> usize {
+    let mut count = 0;
     for (name, good) in goods {
         if !good.path.parent().is_some_and(|dir| dirs.iter().any(|read| read == dir)) {
             tracing::warn!("{name}: forgotten, as {} is in no directory that is read", good.path.display());
             files.drop_good(&name);
             continue;
         }
+        count += 1;
         match catalogue::recall(&name, good, validate) {
             Ok((good, trial)) => catalogue.remember(good, trial),
             Err(errors) => tracing::warn!("{name}: its last good text is not valid any more: {}", errors.join("; ")),
         }
     }
+    count
 }
 
 /// Tells the keeper that no successor is needed, and waits until it is said.

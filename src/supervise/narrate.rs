@@ -169,6 +169,11 @@ pub fn confirmed(unit: &UnitName, by: &str) -> Event {
     event(Some(unit), "confirmed", "its removal was confirmed".to_owned(), Some(by))
 }
 
+/// What is next of a unit needs an order.
+pub fn waits(unit: &UnitName, why: String) -> Event {
+    event(Some(unit), "drift", why, Some("file"))
+}
+
 /// Something of the host's does not work.
 pub fn trouble(text: String) -> Event {
     note("trouble", text)

@@ -5,18 +5,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::planned::{Item, What, World, changes};
 use super::{source, validate};
 use crate::control::Response;
-use crate::control::protocol::{Change, ChangedSetting};
 use crate::unit::{
-    Diagnostic, Effect, Layer, LayerKind, LayerText, SettingChange, SourceFacts, SpecError, Unit, UnitName, changes,
-    file_stem_to_name, files_with_drop_ins, parse_layers, template_sample, text_of,
+    Diagnostic, Layer, LayerKind, LayerText, SourceFacts, SpecError, Unit, UnitName, file_stem_to_name,
+    files_with_drop_ins, parse_layers, template_sample, text_of,
 };
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{ReadError, Trust, TrustedFile, read_trusted};
-
-/// Settings that take a new container are named up to here; all are listed.
-const NAMES_MAX: usize = 5;
 
 /// A unit file that is valid together with its source.
 #[derive(Debug)]
@@ -149,7 +146,7 @@ fn is_mask(path: &Path) -> bool {
 pub type Ours = BTreeMap<UnitName, (Arc<Unit>, Arc<SourceFacts>)>;
 
 /// What the texts in `dir`, with the `defaults` in force, would change of what is in force.
-pub fn compare(dir: &Path, ours: &Ours, defaults: Option<&LayerText>) -> Response {
+pub fn compare(dir: &Path, ours: &Ours, world: &World, defaults: Option<&LayerText>) -> Response {
     let files = match unit_files(dir) {
         Ok(files) => files,
         Err(error) => return Response::Error { message: format!("{}: {error}", dir.display()), code: 1 },
@@ -163,48 +160,13 @@ pub fn compare(dir: &Path, ours: &Ours, defaults: Option<&LayerText>) -> Respons
             theirs.insert(name, checked);
         }
     }
-    let there = theirs.iter().filter_map(|(unit, checked)| match (ours.get(unit), checked) {
-        (_, None) => None,
-        (None, Some(_)) => Some(change(unit, "add", "it is not in force")),
-        (Some((unit, facts)), Some(theirs)) => difference((unit, facts), (&theirs.unit, &theirs.facts)),
+    let gone = ours.keys().filter(|unit| !theirs.contains_key(*unit)).cloned();
+    let gone: Vec<UnitName> = gone.collect();
+    let there = theirs.into_iter().map(|(unit, checked)| {
+        let what = checked.map_or(What::Invalid, |checked| What::Text(Arc::new(checked.unit), checked.facts));
+        (unit, what)
     });
-    let gone = ours
-        .keys()
-        .filter(|unit| !theirs.contains_key(*unit))
-        .map(|unit| change(unit, "remove", "it has no file there"));
-    let mut changes: Vec<Change> = there.chain(gone).collect();
-    changes.sort_by(|a, b| a.unit.cmp(&b.unit));
-    Response::Plan { changes, errors }
-}
-
-fn change(unit: &UnitName, how: &str, why: &str) -> Change {
-    Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned(), settings: Vec::new() }
-}
-
-/// `replace` if any setting that differs takes a new container, else `live`.
-fn difference(ours: (&Unit, &SourceFacts), theirs: (&Unit, &SourceFacts)) -> Option<Change> {
-    let changes = changes(ours, theirs);
-    let replacing: Vec<&str> =
-        changes.iter().filter(|change| change.effect == Effect::Replace).map(|change| change.name.as_str()).collect();
-    let (how, why) = match replacing.len() {
-        0 if changes.is_empty() => return None,
-        0 => ("live", "its container runs on".to_owned()),
-        1 => ("replace", format!("{} takes a new container", replacing[0])),
-        many => {
-            let more = many.checked_sub(NAMES_MAX).filter(|more| *more > 0);
-            let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
-            let names = replacing.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
-            ("replace", format!("{names}{more} take a new container"))
-        }
-    };
-    Some(Change { settings: changes.into_iter().map(setting).collect(), ..change(&ours.0.name, how, &why) })
-}
-
-fn setting(change: SettingChange) -> ChangedSetting {
-    let SettingChange { name, old, new, effect } = change;
-    let how = match effect {
-        Effect::Replace => "replace",
-        Effect::Live | Effect::Supervisor => "live",
-    };
-    ChangedSetting { name, how: how.to_owned(), old, new }
+    let items = there.chain(gone.into_iter().map(|unit| (unit, What::Gone("it has no file there".to_owned()))));
+    let items = items.map(|(unit, what)| Item { old: ours.get(&unit).cloned(), unit, what }).collect();
+    Response::Plan { changes: changes(items, world), errors, hash: None }
 }

@@ -81,7 +81,7 @@ impl Supervisor {
         })
     }
 
-    /// Nothing of it is in force: it differs from nothing, and is not to run if it is masked.
+    /// Nothing of it is in force: it differs from nothing unless it waits for that, and is not to run if it is masked.
     fn row_without_text(&self, name: &UnitName) -> UnitReport {
         let (phase, reason) = match self.first_error(name) {
             Some(error) => (Phase::Failed, error),
@@ -90,7 +90,9 @@ impl Supervisor {
             }
             None => (Phase::Waiting, self.catalogue.drift(name).unwrap_or_default()),
         };
-        UnitReport { unit: name.to_string(), phase: phase_word(phase).to_owned(), reason, ..UnitReport::default() }
+        let drift = self.catalogue.next(name).and_then(|_| self.catalogue.drift(name));
+        let phase = phase_word(phase).to_owned();
+        UnitReport { unit: name.to_string(), phase, reason, drift, ..UnitReport::default() }
     }
 
     /// All that is known without looking at the host; the live container's id beside it.
@@ -129,6 +131,9 @@ impl Supervisor {
     pub(super) fn supervisor_report(&self) -> Response {
         let anchor = self.keeper.anchor;
         let mut notes = self.notes();
+        if self.settings.manual {
+            notes.push("up --manual: files take effect with `moored apply`".to_owned());
+        }
         if !self.keeper.spare {
             notes.push(
                 "no spare: if the keeper dies too, exits may be unknown; `moored down`, then `moored up` gives one"

@@ -4,7 +4,7 @@
 //! the clients that waited for it. Nothing is reconciled before both sides are known: the directories were read once
 //! (`scanned`) and the keeper's list was taken over (`adopted`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::files::{self, Files};
 use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
+use super::orders::{Order, Storing};
 use super::waiters::{Waiter, Waiting};
 use super::{narrate, validate};
 use crate::cli::Settings;
@@ -55,6 +56,11 @@ pub struct Supervisor {
     /// Units whose text was said to be invalid.
     invalid: BTreeSet<UnitName>,
     pub(super) waiters: Vec<Waiter>,
+    pub(super) orders: Vec<Order>,
+    /// A set of texts on its way to the disk.
+    pub(super) storing: Option<Storing>,
+    /// Who had units' texts put in force in this round.
+    pub(super) ordered_by: BTreeMap<UnitName, String>,
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
     pub(super) unknown_cgroups: Vec<ContainerId>,
@@ -113,6 +119,9 @@ impl Supervisor {
             dirty: BTreeSet::new(),
             invalid: BTreeSet::new(),
             waiters: Vec::new(),
+            orders: Vec::new(),
+            storing: None,
+            ordered_by: BTreeMap::new(),
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
@@ -179,7 +188,10 @@ impl Supervisor {
             Mail::Keeper(stats) => self.keeper = stats,
             Mail::StopAll { by } => self.stop_all(&by),
             Mail::Orphaned(why) => self.end = Some(End::Orphaned(why)),
-            Mail::Stored(fact) => files::told(&fact).into_iter().for_each(|event| self.tell(event)),
+            Mail::Stored(fact) => {
+                self.order_stored(&fact);
+                files::told(&fact).into_iter().for_each(|event| self.tell(event));
+            }
         }
     }
 
@@ -318,14 +330,18 @@ impl Supervisor {
             return earliest(self.answer(), self.more_to_judge());
         }
         let expiry = self.catalogue.expire(VALIDATE, clock::now());
+        let patience = self.put_in_force();
         self.update_desired();
-        self.reconcile();
+        // Until then a unit whose text is on its way looks like one that is removed.
+        if !self.is_beginning() {
+            self.reconcile();
+        }
         self.write_down();
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
         let expiry = earliest(expiry, self.more_to_judge());
-        earliest(earliest(self.wake_at, expiry), self.answer())
+        earliest(earliest(self.wake_at, expiry), earliest(patience, self.answer()))
     }
 
     fn reconcile(&mut self) {
@@ -454,6 +470,10 @@ impl Supervisor {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
+            _ if self.catalogue.next(name).is_some() => {
+                let why = self.catalogue.drift(name).filter(|_| !self.is_beginning());
+                why.map(|why| narrate::waits(name, why))
+            }
             // Why it is another one was told.
             (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
@@ -473,10 +493,9 @@ impl Supervisor {
             Some(good) => self.keep(good, errors.is_empty()),
             None => self.files.drop_good(name),
         }
-        if self.scanned
-            && let Some(event) = event
-        {
-            self.tell(event);
+        let by = self.ordered_by.remove(name);
+        if let Some(event) = event.filter(|_| self.scanned) {
+            self.tell(Event { by: by.or(event.by), ..event });
         }
     }
 
@@ -511,6 +530,7 @@ impl Supervisor {
 
     pub(super) fn client_gone(&mut self, client: ClientId) {
         self.waiters.retain(|waiter| waiter.reply.id() != client);
+        self.drop_orders_of(client);
         self.followers.retain(|(reply, _)| reply.id() != client);
         self.hands.push(Job::SessionGone(client));
     }

@@ -41,7 +41,7 @@ pub(super) enum Waiting {
         /// Which; those that are still unknown when it is done are mistakes, unless they were known before.
         units: Vec<(UnitName, Known)>,
     },
-    /// The same, after which removals held by the brake are confirmed and all units answer.
+    /// Everything to be stopped.
     Down,
 }
 
@@ -109,8 +109,13 @@ impl Supervisor {
     }
 
     fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &Statuses<'_>, now: BootTime) -> Verdict {
-        if *goal == Goal::Converged && self.catalogue.is_unsettled(unit) {
-            return Verdict::Pending;
+        if *goal == Goal::Converged {
+            match self.catalogue.needs_no_order(unit) {
+                _ if self.catalogue.is_unsettled(unit) => return Verdict::Pending,
+                Some(true) => return Verdict::Pending,
+                Some(false) => return Verdict::Missed(self.catalogue.drift(unit).unwrap_or_default()),
+                None => {}
+            }
         }
         let Some(status) = statuses.get(unit) else {
             return match (goal, self.catalogue.errors(unit).is_empty()) {

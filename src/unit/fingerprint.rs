@@ -260,15 +260,13 @@ fn strings(list: &[String]) -> String {
 }
 
 fn hash<'s>(settings: impl Iterator<Item = &'s Setting>) -> Fingerprint {
-    let mut state = OFFSET;
-    for setting in settings {
-        // Lengths in front, so that no two lists of settings give the same bytes.
-        for part in [setting.name.as_bytes(), &setting.value] {
-            state = fnv1a(state, &(part.len() as u64).to_le_bytes());
-            state = fnv1a(state, part);
-        }
-    }
-    Fingerprint(state.to_be_bytes())
+    digest(settings.flat_map(|setting| [setting.name.as_bytes(), &setting.value]))
+}
+
+/// Of parts in their order: for what is made of several units. Lengths in front, so that no two lists of parts give the same bytes.
+pub fn digest<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Fingerprint {
+    let add = |state: u128, part: &[u8]| fnv1a(fnv1a(state, &(part.len() as u64).to_le_bytes()), part);
+    Fingerprint(parts.into_iter().fold(OFFSET, add).to_be_bytes())
 }
 
 const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

@@ -61,7 +61,7 @@ pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, template_sample};
 pub use facts::SourceFacts;
-pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
+pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
 pub use keys::{json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};

@@ -277,7 +277,8 @@ fn plan_tells_what_would_change_and_how() {
     write("add", "rootfs = 1");
     let (code, out, _) = world.says(&["plan", "--units", dir, "--json"]);
     let plan = json(&out);
-    assert_eq!((code, plan["changes"].as_array().unwrap().len()), (1, 3), "{plan}");
+    assert_eq!((code, plan["changes"].as_array().unwrap().len()), (1, 4), "{plan}");
+    assert_eq!((&plan["changes"][3]["unit"], &plan["changes"][3]["how"]), (&"add".into(), &"invalid".into()), "{plan}");
     assert!(plan["errors"][0].as_str().unwrap().contains("add.toml:1:10"), "{plan}");
     let (code, _, err) = world.says(&["plan", "--units", "/nonexistent"]);
     assert!(code == 1 && err.contains("/nonexistent"), "{err}");

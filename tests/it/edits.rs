@@ -271,18 +271,35 @@ fn a_swap_of_data_is_all_or_nothing() {
 
     repoint(&data, "..v2");
     let (a, b) = (world.replaced("a", &a), world.replaced("b", &b));
-    // Half of a set that is not valid: the other half comes, as validity is per unit; nothing else moves.
+    // A set of which a part is not valid stays out as a whole, also when it is asked for.
     set(&world, "v3", "three");
     fs::write(world.units().join("..v3/b.toml"), "bundle = 1").unwrap();
     repoint(&data, "..v3");
-    let a = world.replaced("a", &a);
+    let row = world.wait_reason("a", "its new text waits: b.toml, which is swapped with it, is not valid");
+    assert!(row["drift"].is_string(), "{row}");
     world.wait_reason("b", "running with the last good text");
+    let (code, said, _) = world.says(&["apply"]);
+    assert!(code == 1 && said.contains("b.toml:1:10") && said.contains("a: its new text waits"), "{code} {said}");
+    world.kept("a", &a, "its set is not valid");
     world.kept("b", &b, "its new text is not valid");
     fs::remove_dir_all(world.units().join("..v1")).unwrap();
     world.kept("a", &a, "an old set was cleared away");
+    // What is no part of it is not held.
+    world.service("other", "one");
+    set(&world, "v4", "four");
+    repoint(&data, "..v4");
+    let a = world.replaced("a", &a);
+    world.replaced("b", &b);
+    // One of them goes: the others come, and it is removed.
+    set(&world, "v5", "five");
+    fs::remove_file(world.units().join("..v5/b.toml")).unwrap();
+    repoint(&data, "..v5");
+    fs::remove_file(world.units().join("b.toml")).unwrap();
+    world.replaced("a", &a);
+    world.wait_gone("b");
     let changed: Vec<(String, String)> =
         world.happened("a").into_iter().filter(|(what, _)| what == "changed").collect();
-    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert_eq!(changed.len(), 3, "{changed:?}");
 }
 
 fn repoint(link: &Path, target: &str) {

@@ -1,5 +1,6 @@
 //! Integration tests: one binary, a module per area.
 
+mod apply;
 mod cgroup;
 mod cli;
 mod commands;

@@ -191,8 +191,8 @@ fn a_plan_is_a_list_of_signs() {
 - z       remove   its file is gone
 error: b.toml:1:1 bad
 ";
-    assert_eq!(plan(&changes, &["b.toml:1:1 bad".into()], &PIPED), expected);
-    assert_eq!(plan(&[], &[], &PIPED), "nothing would change\n");
+    assert_eq!(plan(&changes, &["b.toml:1:1 bad".into()], None, &PIPED), expected);
+    assert_eq!(plan(&[], &[], None, &PIPED), "nothing would change\n");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{ABSENCE, Catalogue, Entry};
-use crate::plan::Now;
+use super::{ABSENCE, Catalogue, Entry, Next, Validate};
+use crate::plan::{Now, WallTime};
 use crate::unit::UnitName;
 
 /// Which directory it is; both 0 if unknown.
@@ -85,7 +85,9 @@ impl Catalogue {
     }
 
     fn declared_in(&self, dir: &Path) -> Vec<UnitName> {
-        let in_dir = |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir));
+        let stays = |entry: &Entry| entry.next != Some(Next::Removed);
+        let in_dir =
+            |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file.parent() == Some(dir) && stays(entry));
         self.entries.iter().filter(|(_, entry)| in_dir(entry)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -98,14 +100,22 @@ impl Catalogue {
         of_view.or_else(remembered)
     }
 
-    /// The removals that the brake holds are meant. Returns what goes: at once, or when its absence has settled.
-    pub fn confirm_removals(&mut self) -> BTreeSet<UnitName> {
-        let braked: BTreeSet<UnitName> =
-            self.directories.values_mut().flat_map(|view| std::mem::take(&mut view.braked)).collect();
-        self.confirm_drop_in_removals();
+    /// The removals that the brake holds are meant, of these units (empty: of all, and of drop-ins). Returns what goes, when its absence
+    /// has settled.
+    pub fn confirm_removals(&mut self, units: &[UnitName], validate: Validate, now: WallTime) -> BTreeSet<UnitName> {
+        let is_meant = |name: &UnitName| units.is_empty() || units.contains(name);
+        let mut braked = BTreeSet::new();
+        for view in self.directories.values_mut() {
+            let (meant, others) = std::mem::take(&mut view.braked).into_iter().partition(is_meant);
+            view.braked = others;
+            braked.append(&mut { meant });
+        }
+        if units.is_empty() {
+            self.confirm_drop_in_removals();
+        }
         let gone = |name: &&UnitName| self.entries.get(*name).is_some_and(|entry| entry.texts.is_empty());
         let gone: Vec<UnitName> = braked.iter().filter(gone).cloned().collect();
-        gone.iter().for_each(|name| self.remove(name));
+        gone.iter().for_each(|name| self.remove(name, validate, now));
         braked
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::sets::Part;
 use super::{Bad, DirectoryId, InForce, Trial, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
@@ -17,6 +18,7 @@ use crate::unit::{Fingerprint, Layer, LayerKind, LayerText, Place, SourceFacts, 
 pub(super) struct OnDisk {
     pub(super) rank: usize,
     pub(super) path: PathBuf,
+    pub(super) part: Part,
     pub(super) text: Result<Read, NoText>,
 }
 

@@ -7,11 +7,11 @@ use super::super::support::{tool, wait_for};
 use super::{Victim, WAITS, World, is_alive, world};
 
 /// Kills a process at the `n`th system call that one of its threads makes from now on.
-struct Trap(std::process::Child);
+pub struct Trap(std::process::Child);
 
 impl Trap {
     /// Returns when every thread is watched. The signal lands before the call.
-    fn set(strace: &Path, pid: i32, threads: bool, n: usize) -> Trap {
+    pub fn set(strace: &Path, pid: i32, threads: bool, n: usize) -> Trap {
         let mut command = std::process::Command::new(strace);
         command.args(["-o", "/dev/null", "-e", &format!("inject=all:signal=KILL:when={n}"), "-p", &pid.to_string()]);
         if threads {

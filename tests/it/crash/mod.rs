@@ -9,6 +9,8 @@ mod calls;
 mod deaths;
 mod lines;
 
+pub use calls::Trap;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;

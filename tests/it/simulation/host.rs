@@ -232,6 +232,15 @@ impl Host {
         Some(Fact::Notified { id: id.clone(), lines })
     }
 
+    /// The program of `unit` ends well, now.
+    pub fn complete(&mut self, unit: &UnitName, now: BootTime) {
+        for (_, container) in self.containers.iter_mut().filter(|(id, _)| id.unit == *unit) {
+            if let Stage::Alive { exit } = &mut container.stage {
+                *exit = Some((now, Exit::Code(0), false));
+            }
+        }
+    }
+
     /// The program of `unit` ends now, in some way.
     pub fn crash(&mut self, rng: &mut Rng, unit: &UnitName, now: BootTime) {
         let alive = self.containers.iter_mut().filter(|(id, _)| id.unit == *unit);

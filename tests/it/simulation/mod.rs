@@ -12,6 +12,7 @@
 mod host;
 mod oracle;
 mod order;
+mod rehearsal;
 pub mod rng;
 mod sample;
 mod supervisor;

@@ -1,0 +1,329 @@
+//! A rehearsal: what [`reconcile`] does when other texts come into force, on a host where everything works.
+//!
+//! It is the real `reconcile` on a copy of what is known. The host beside it does at once what it is asked to: what is started runs,
+//! what is told to stop ends, each check passes, a oneshot that was started here completes. Before the other texts come, what is under way under the present
+//! ones is played to its end, so that it is not taken for their consequence. The clock stands still: what waits for a time, a backoff
+//! or the end of a hold, waits.
+//!
+//! So a rehearsal says what follows from the texts alone: whatever fails later is the failure's consequence.
+
+use std::collections::BTreeMap;
+
+use super::action::Action;
+use super::desired::Desired;
+use super::exit::Exit;
+use super::fact::Fact;
+use super::health::{Probed, Probing};
+use super::observed::{Asked, HostPid, Live, Observed, State, Why};
+use super::reconcile::reconcile;
+use super::status::{Status, statuses};
+use super::time::{BootTime, Now, WallTime};
+use super::told::Line;
+use crate::unit::{CheckKind, ContainerId, Kind, UnitName};
+
+/// Longer chains of units that wait for each other are not played to their end.
+const ROUNDS_MAX: usize = 1000;
+
+/// What is done to one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// A container is started where there is none.
+    Start,
+    /// Its container is stopped, and another one started.
+    Replace(Why),
+    /// Its container is stopped.
+    Stop(Why),
+    /// Its container goes on by other terms: limits, stop signal, what restarts count by.
+    Update,
+    /// Its container is told to reload.
+    Reload,
+}
+
+/// What is done, and how it ends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rehearsal {
+    /// In the order in which it begins; each unit once, and those of which nothing is touched not at all.
+    pub turns: Vec<(UnitName, Turn)>,
+    /// What each unit is doing in the end.
+    pub ends: BTreeMap<UnitName, Status>,
+}
+
+/// What follows when `after` comes into force in the place of `before`.
+pub fn rehearse(before: &Desired, after: &Desired, observed: &Observed, now: BootTime) -> Rehearsal {
+    let mut stage =
+        Stage { observed: observed.clone(), now, started: BTreeMap::new(), passed: BTreeMap::new(), deeds: Vec::new() };
+    stage.play(before);
+    (stage.started, stage.deeds) = (BTreeMap::new(), Vec::new());
+    stage.play(after);
+    Rehearsal { turns: turns(&stage.deeds), ends: statuses(after, &stage.observed, now).into_iter().collect() }
+}
+
+/// A copy of the world, and what happened on it.
+struct Stage {
+    observed: Observed,
+    now: BootTime,
+    /// Units that were started here; with `true` a oneshot is still to complete, which it does once.
+    started: BTreeMap<UnitName, bool>,
+    /// Checks that were seen to pass.
+    passed: BTreeMap<ContainerId, Vec<CheckKind>>,
+    deeds: Vec<(UnitName, Deed)>,
+}
+
+enum Deed {
+    Start,
+    Stop(Why),
+    Update,
+    Reload,
+}
+
+impl Stage {
+    /// Until neither side has anything left to do. The host answers when nothing more is asked of it, so that what is under way is seen, and
+    /// a oneshot takes longer than all else.
+    fn play(&mut self, desired: &Desired) {
+        let now = Now { boot: self.now, wall: WallTime(0) };
+        for _ in 0..ROUNDS_MAX {
+            let mut is_quiet = true;
+            for action in reconcile(desired, &self.observed, self.now).actions {
+                // What is rolled back is the catalogue's to do; here every text does well.
+                if !matches!(action, Action::RollBack { .. }) && self.observed.begin(&action, now) {
+                    is_quiet = false;
+                    self.note(action);
+                }
+            }
+            if !is_quiet {
+                continue;
+            }
+            let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+            let mut facts: Vec<Fact> = lives.flat_map(|live| answers_of(live, self.now)).collect();
+            facts.extend(self.passes());
+            facts.extend(self.words(desired));
+            if facts.is_empty() {
+                facts = self.completions(desired);
+            }
+            let news = facts.iter().filter(|fact| self.observed.record(fact, now)).count();
+            if news == 0 {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, action: Action) {
+        let unit = action.unit().clone();
+        let deed = match action {
+            Action::Start { .. } => Deed::Start,
+            Action::Stop { why, .. } => Deed::Stop(why),
+            Action::Update { .. } => Deed::Update,
+            Action::Reload { .. } => Deed::Reload,
+            Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
+            Action::Clear { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
+            Action::Probe { .. } | Action::Hear { .. } | Action::Prove { .. } | Action::RollBack { .. } => return,
+        };
+        if matches!(deed, Deed::Start) {
+            self.started.entry(unit.clone()).or_insert(true);
+        }
+        self.deeds.push((unit, deed));
+    }
+
+    /// Each check that is asked passes, once.
+    fn passes(&mut self) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        for live in self.observed.units.values().filter_map(|seen| seen.live.as_ref()) {
+            for check in live.probing.iter().flat_map(Probing::kinds) {
+                let passed = self.passed.entry(live.id.clone()).or_default();
+                if !passed.contains(&check) {
+                    passed.push(check);
+                    let (id, probed) = (live.id.clone(), Probed::Passed);
+                    facts.push(Fact::Probed { id, check, probed, failures: 1, successes: 1 });
+                }
+            }
+        }
+        facts
+    }
+
+    /// Who is to say that it is ready says so.
+    fn words(&self, desired: &Desired) -> Vec<Fact> {
+        let lives = self.observed.units.iter().filter_map(|(unit, seen)| Some((unit, seen.live.as_ref()?)));
+        let is_asked = |unit: &UnitName| desired.units.get(unit).is_some_and(|want| want.unit.notify().is_some());
+        let silent = lives
+            .filter(|(unit, live)| is_asked(unit) && !live.is_ready() && matches!(live.state, State::Running { .. }));
+        let ready = || vec![Line { text: "READY=1".to_owned(), at: self.now }];
+        silent.map(|(_, live)| Fact::Notified { id: live.id.clone(), lines: ready() }).collect()
+    }
+
+    /// The ends of the oneshots that were started here.
+    fn completions(&mut self, desired: &Desired) -> Vec<Fact> {
+        let is_oneshot = |unit: &UnitName| desired.units.get(unit).is_some_and(|want| want.unit.kind == Kind::Oneshot);
+        let mut facts = Vec::new();
+        for (unit, live) in self.observed.units.iter().filter_map(|(unit, seen)| Some((unit, seen.live.as_ref()?))) {
+            let is_running = is_oneshot(unit) && matches!(live.state, State::Running { .. });
+            if is_running && self.started.get_mut(unit).is_some_and(std::mem::take) {
+                facts.push(ended(live, self.now));
+            }
+        }
+        facts
+    }
+}
+
+/// What the host says of a container of which something is asked, or under way.
+fn answers_of(live: &Live, now: BootTime) -> Vec<Fact> {
+    let id = || live.id.clone();
+    match &live.state {
+        State::Starting => vec![Fact::Started { id: id(), pid: HostPid(1) }],
+        State::Running { .. } => {
+            let reloaded = (live.reload == Some(Asked::InFlight)).then(|| Fact::Reloaded { id: id() });
+            let limited = live.limits_asked.map(|limits| Fact::Limited { id: id(), limits });
+            reloaded.into_iter().chain(limited).collect()
+        }
+        State::Stopping(_) => vec![ended(live, now)],
+        State::Ended(ended) if ended.clearing => vec![Fact::Cleared { id: id() }],
+        State::Ended(ended) if ended.empty && ended.drained => Vec::new(),
+        State::Ended(_) => vec![Fact::CgroupEmpty { id: id() }, Fact::Drained { id: id() }],
+    }
+}
+
+fn ended(live: &Live, at: BootTime) -> Fact {
+    Fact::Exited { id: live.id.clone(), exit: Exit::Code(0), oom: false, at }
+}
+
+/// One turn for each unit, where its first deed stands.
+fn turns(deeds: &[(UnitName, Deed)]) -> Vec<(UnitName, Turn)> {
+    let mut of_unit: BTreeMap<&UnitName, Vec<&Deed>> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (unit, deed) in deeds {
+        let all = of_unit.entry(unit).or_default();
+        if all.is_empty() {
+            order.push(unit);
+        }
+        all.push(deed);
+    }
+    let turn = |unit: &UnitName| of_unit.get(unit).and_then(|deeds| turn(deeds));
+    order.into_iter().filter_map(|unit| Some((unit.clone(), turn(unit)?))).collect()
+}
+
+/// By what comes first, and whether another start follows a stop; what becomes of that container later is a consequence of its own.
+fn turn(deeds: &[&Deed]) -> Option<Turn> {
+    let first = deeds.iter().position(|deed| matches!(deed, Deed::Start | Deed::Stop(_)));
+    let starts = |deeds: &[&Deed]| deeds.iter().any(|deed| matches!(deed, Deed::Start));
+    match first.map(|at| deeds.split_at(at).1) {
+        Some([Deed::Stop(why), later @ ..]) if starts(later) => Some(Turn::Replace(why.clone())),
+        Some([Deed::Stop(why), ..]) => Some(Turn::Stop(why.clone())),
+        Some(_) => Some(Turn::Start),
+        None if deeds.iter().any(|deed| matches!(deed, Deed::Reload)) => Some(Turn::Reload),
+        None => (!deeds.is_empty()).then_some(Turn::Update),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::desired::Want;
+    use super::super::status::Phase;
+    use super::*;
+    use crate::unit::{SourceFacts, container_fingerprint, parse};
+
+    fn name(unit: &str) -> UnitName {
+        UnitName::new(unit).unwrap()
+    }
+
+    fn desired(texts: &[(&str, &str)]) -> Desired {
+        let want = |(unit, text): &(&str, &str)| {
+            let text = format!("executable = \"/bin/{unit}\"\n{text}\n");
+            let parsed = parse(&name(unit), Path::new("/units/x.toml"), &text).unwrap_or_else(|e| panic!("{e:?}"));
+            let unit = Arc::new(parsed.unit);
+            let facts = SourceFacts { resolved: unit.source.path().to_owned(), ..SourceFacts::default() };
+            (unit.name.clone(), Want { fingerprint: container_fingerprint(&unit, &facts), unit, trial: None })
+        };
+        Desired { units: texts.iter().map(want).collect() }
+    }
+
+    const NOW: BootTime = BootTime(1_000_000_000);
+
+    /// A world in which these run.
+    fn running(texts: &[(&str, &str)]) -> (Desired, Observed) {
+        let desired = desired(texts);
+        let mut stage = Stage {
+            observed: Observed::default(),
+            now: NOW,
+            started: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            deeds: Vec::new(),
+        };
+        stage.play(&desired);
+        (desired, stage.observed)
+    }
+
+    fn told(before: &[(&str, &str)], after: &[(&str, &str)]) -> Vec<String> {
+        let (before, observed) = running(before);
+        let rehearsal = rehearse(&before, &desired(after), &observed, NOW);
+        let word = |(unit, turn): &(UnitName, Turn)| match turn {
+            Turn::Start => format!("start {unit}"),
+            Turn::Replace(why) => format!("replace {unit}: {why}"),
+            Turn::Stop(why) => format!("stop {unit}: {why}"),
+            Turn::Update => format!("update {unit}"),
+            Turn::Reload => format!("reload {unit}"),
+        };
+        rehearsal.turns.iter().map(word).collect()
+    }
+
+    #[test]
+    fn each_unit_has_the_turn_that_its_text_asks_for() {
+        let before = [("gone", ""), ("live", ""), ("new-args", ""), ("off", ""), ("same", "")];
+        let after = [
+            ("added", ""),
+            ("live", "[resources]\nmemory = \"64M\"\n"),
+            ("new-args", "[process]\ncwd = \"/x\"\n"),
+            ("off", "enabled = false"),
+            ("same", "description = \"x\""),
+        ];
+        let expected = [
+            "start added",
+            "stop gone: its file is gone",
+            "update live",
+            "replace new-args: its file changed",
+            "stop off: not enabled",
+        ];
+        assert_eq!(told(&before, &after), expected);
+        assert_eq!(told(&before, &before), [] as [String; 0]);
+    }
+
+    #[test]
+    fn those_that_hang_on_it_have_their_turn_in_order() {
+        let join = "[network]\nmode = \"unit:net\"\n";
+        let restart = "depends_on.net = { on_loss = \"restart\" }";
+        let keep = "depends_on.net = \"started\"";
+        let before = [("a-join", join), ("b-restart", restart), ("c-keep", keep), ("net", "")];
+        let mut after = before;
+        after[3].1 = "[process]\ncwd = \"/x\"\n";
+        let expected = [
+            "replace a-join: it shares the network of net, which stops or changed",
+            "replace net: its file changed",
+            "replace b-restart: net, which it depends on, is gone or was started anew",
+        ];
+        assert_eq!(told(&before, &after), expected);
+        // One that waited for a unit that comes starts behind it.
+        assert_eq!(told(&before[2..3], &before[2..]), ["start net", "start c-keep"]);
+    }
+
+    #[test]
+    fn what_does_not_start_again_says_for_what_it_waits() {
+        let (before, observed) = running(&[("web", "")]);
+        let after = desired(&[("web", "depends_on.db = \"started\"\n[process]\ncwd = \"/x\"\n")]);
+        let rehearsal = rehearse(&before, &after, &observed, NOW);
+        assert_eq!(rehearsal.turns, [(name("web"), Turn::Stop(Why::Changed))]);
+        let end = &rehearsal.ends[&name("web")];
+        assert_eq!(end.phase, Phase::Waiting);
+        assert_eq!(end.reason.words(NOW, &|_| String::new()), "waits for db (started; no such unit)");
+    }
+
+    #[test]
+    fn a_oneshot_completes_and_lets_go_of_what_waits_for_it() {
+        let migrate = "type = \"oneshot\"";
+        let web = "depends_on.migrate = \"completed\"";
+        assert_eq!(told(&[], &[("migrate", migrate), ("web", web)]), ["start migrate", "start web"]);
+        // Always again: its backoff is waited for no longer than anything else.
+        let again = "type = \"oneshot\"\n[restart]\npolicy = \"always\"\ndelay = \"1ms\"\n";
+        assert_eq!(told(&[], &[("migrate", again), ("web", web)])[0], "start migrate");
+    }
+}

@@ -1,0 +1,234 @@
+//! A plan for people and programs: of each unit what would become of it, why, and which settings differ; in the order in which it would happen.
+//!
+//! What happens is not guessed from the settings but rehearsed ([`rehearse`]): so a plan also has the units whose text stays as it is and
+//! that are started, stopped or replaced because of others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::clock::{self, wall};
+use super::round::Supervisor;
+use crate::control::protocol::{Change, ChangedSetting};
+use crate::control::{Reply, Response};
+use crate::plan::{BootTime, Desired, Observed, Phase, Reason, Rehearsal, Status, Turn, Want, Why, rehearse};
+use crate::unit::{
+    Effect, SettingChange, SourceFacts, Unit, UnitName, changes as setting_changes, container_fingerprint,
+};
+
+/// Settings that take a new container are named up to here; all are listed.
+const NAMES_MAX: usize = 5;
+
+/// A unit with something that is not in force.
+pub struct Item {
+    /// Which.
+    pub unit: UnitName,
+    /// What is in force.
+    pub old: Option<(Arc<Unit>, Arc<SourceFacts>)>,
+    /// What would be.
+    pub what: What,
+}
+
+/// What would be in force.
+pub enum What {
+    /// This.
+    Text(Arc<Unit>, Arc<SourceFacts>),
+    /// Nothing: why.
+    Gone(String),
+    /// What is now, as what is on disk is not valid.
+    Invalid,
+    /// What is now, for this reason.
+    Waits(String),
+}
+
+/// A copy of what is known, for a thread of its own.
+pub struct World {
+    /// What should be.
+    pub desired: Desired,
+    /// What is.
+    pub observed: Observed,
+    /// When.
+    pub now: BootTime,
+}
+
+/// What would become of the items' units and of others because of them.
+pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
+    let mut after = world.desired.clone();
+    for item in &items {
+        match &item.what {
+            What::Text(unit, facts) => {
+                let want = Want { unit: unit.clone(), fingerprint: container_fingerprint(unit, facts), trial: None };
+                after.units.insert(item.unit.clone(), want);
+            }
+            What::Gone(_) => drop(after.units.remove(&item.unit)),
+            What::Invalid | What::Waits(_) => {}
+        }
+    }
+    let rehearsal = rehearse(&world.desired, &after, &world.observed, world.now);
+    let order: BTreeMap<&UnitName, usize> =
+        rehearsal.turns.iter().enumerate().map(|(at, (unit, _))| (unit, at.saturating_add(1))).collect();
+    let mut placed: Vec<((usize, UnitName), Change)> = Vec::new();
+    for item in &items {
+        let place = match &item.what {
+            What::Text(..) | What::Gone(_) => order.get(&item.unit).copied().unwrap_or(0),
+            What::Invalid | What::Waits(_) => usize::MAX,
+        };
+        placed.extend(of_item(item, &rehearsal, world.now).map(|change| ((place, item.unit.clone()), change)));
+    }
+    let changing = |unit: &UnitName| {
+        items.iter().any(|item| item.unit == *unit && matches!(item.what, What::Text(..) | What::Gone(_)))
+    };
+    for (unit, turn) in rehearsal.turns.iter().filter(|(unit, _)| !changing(unit)) {
+        let place = order.get(unit).copied().unwrap_or(0);
+        placed.extend(of_other(unit, turn, &rehearsal, world.now).map(|change| ((place, unit.clone()), change)));
+    }
+    placed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    placed.into_iter().map(|(_, change)| change).collect()
+}
+
+fn change(unit: &UnitName, how: &str, why: impl Into<String>) -> Change {
+    Change { unit: unit.to_string(), how: how.to_owned(), why: why.into(), settings: Vec::new() }
+}
+
+/// `None`: both texts mean the same, and nothing happens.
+fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> {
+    let unit = &item.unit;
+    let (new, new_facts) = match &item.what {
+        What::Text(unit, facts) => (unit, facts),
+        What::Gone(why) => return Some(change(unit, "remove", why)),
+        What::Invalid if item.old.is_some() => {
+            return Some(change(unit, "invalid", "its text is not valid: the one in force stays"));
+        }
+        What::Invalid => return Some(change(unit, "invalid", "its text is not valid, and there is no earlier one")),
+        What::Waits(why) => return Some(change(unit, "wait", why)),
+    };
+    let end = end_words(rehearsal.ends.get(unit), now);
+    let Some((old, old_facts)) = &item.old else {
+        return Some(change(unit, "add", joined("it is not in force", &end)));
+    };
+    let settings = setting_changes((old, old_facts), (new, new_facts));
+    let turn = rehearsal.turns.iter().find(|(other, _)| other == unit).map(|(_, turn)| turn);
+    let (how, why) = match turn {
+        None if settings.is_empty() => return None,
+        None | Some(Turn::Update) => ("live", live_words(rehearsal.ends.get(unit), &end)),
+        Some(Turn::Replace(Why::Changed)) => ("replace", joined(&replacing(&settings), &end)),
+        Some(Turn::Stop(Why::Changed)) => ("stop", joined(&replacing(&settings), &end)),
+        Some(Turn::Start) => ("start", joined("nothing of it runs", &end)),
+        Some(other) => words(other, &end),
+    };
+    Some(Change { settings: settings.into_iter().map(setting).collect(), ..change(unit, how, why) })
+}
+
+/// A unit whose text stays as it is.
+fn of_other(unit: &UnitName, turn: &Turn, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> {
+    let end = end_words(rehearsal.ends.get(unit), now);
+    let (how, why) = match turn {
+        // Terms are taken over from a text, and this one is in force.
+        Turn::Update => return None,
+        Turn::Start => ("start", joined("what it waits for comes", &end)),
+        other => words(other, &end),
+    };
+    Some(change(unit, how, why))
+}
+
+fn words(turn: &Turn, end: &str) -> (&'static str, String) {
+    match turn {
+        Turn::Start => ("start", end.to_owned()),
+        Turn::Replace(why) => ("replace", joined(&why.to_string(), end)),
+        Turn::Stop(why) if why.to_string() == end => ("stop", end.to_owned()),
+        Turn::Stop(why) => ("stop", joined(&why.to_string(), end)),
+        Turn::Update => ("live", end.to_owned()),
+        Turn::Reload => ("reload", joined("it is told to reload, and runs on", end)),
+    }
+}
+
+fn live_words(end: Option<&Status>, words: &str) -> String {
+    match end.map(|end| end.phase) {
+        Some(Phase::Running) => "its container runs on".to_owned(),
+        Some(_) | None => joined("nothing of it runs", words),
+    }
+}
+
+/// Why it does not run in the end; empty if it does, has completed, or nobody can say.
+fn end_words(end: Option<&Status>, now: BootTime) -> String {
+    match end {
+        Some(Status { phase: Phase::Running | Phase::Completed, .. }) | None => String::new(),
+        // Its path is looked at when the text is on disk.
+        Some(Status { reason: Reason::Unmet { known: false, .. }, .. }) => String::new(),
+        Some(status) => status.reason.words(now, &wall),
+    }
+}
+
+fn joined(words: &str, end: &str) -> String {
+    match end.is_empty() {
+        true => words.to_owned(),
+        false => format!("{words}; {end}"),
+    }
+}
+
+/// Which settings take a new container.
+fn replacing(settings: &[SettingChange]) -> String {
+    let names: Vec<&str> =
+        settings.iter().filter(|change| change.effect == Effect::Replace).map(|change| change.name.as_str()).collect();
+    match names.as_slice() {
+        [] => Why::Changed.to_string(),
+        [name] => format!("{name} takes a new container"),
+        names => {
+            let more = names.len().checked_sub(NAMES_MAX).filter(|more| *more > 0);
+            let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
+            let names = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+            format!("{names}{more} take a new container")
+        }
+    }
+}
+
+fn setting(change: SettingChange) -> ChangedSetting {
+    let SettingChange { name, old, new, effect } = change;
+    let how = match effect {
+        Effect::Replace => "replace",
+        Effect::Live | Effect::Supervisor => "live",
+    };
+    ChangedSetting { name, how: how.to_owned(), old, new }
+}
+
+impl Supervisor {
+    /// Rehearsed on a thread of its own: it plays with a copy of all units.
+    pub(super) fn answer_plan(
+        &self,
+        reply: Reply,
+        items: Vec<Item>,
+        errors: Vec<String>,
+        hash: Option<String>,
+    ) -> Result<(), String> {
+        let is_change = |item: &Item| matches!(item.what, What::Text(..) | What::Gone(_));
+        let world = match items.iter().any(is_change) {
+            true => self.world(),
+            false => World { desired: Desired::default(), observed: Observed::default(), now: clock::now().boot },
+        };
+        let work = move || {
+            reply.send(&Response::Plan { changes: changes(items, &world), errors, hash });
+            reply.close();
+        };
+        let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
+        thread.map(drop).map_err(|error| format!("no thread for the plan: {error}"))
+    }
+
+    /// What the texts in `dir` would change; read on a thread of its own, since a directory may be slow.
+    pub(super) fn compare(&self, dir: std::path::PathBuf, reply: Reply) -> Result<(), String> {
+        let in_force = |name: &UnitName| {
+            let good = self.catalogue.in_force(name)?;
+            Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
+        };
+        let ours = self.catalogue.names().filter_map(in_force).collect();
+        let (world, defaults) = (self.world(), self.catalogue.defaults().cloned());
+        let work = move || {
+            reply.send(&super::offline::compare(&dir, &ours, &world, defaults.as_ref()));
+            reply.close();
+        };
+        let thread = std::thread::Builder::new().name("plan".to_owned()).spawn(work);
+        thread.map(drop).map_err(|error| format!("no thread for the comparison: {error}"))
+    }
+
+    fn world(&self) -> World {
+        World { desired: self.desired.clone(), observed: self.observed.clone(), now: clock::now().boot }
+    }
+}
