@@ -307,14 +307,15 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_start_again_says_for_what_it_waits() {
+    fn what_could_not_start_again_runs_on_and_says_for_what_it_waits() {
         let (before, observed) = running(&[("web", "")]);
         let after = desired(&[("web", "depends_on.db = \"started\"\n[process]\ncwd = \"/x\"\n")]);
         let rehearsal = rehearse(&before, &after, &observed, NOW);
-        assert_eq!(rehearsal.turns, [(name("web"), Turn::Stop(Why::Changed))]);
+        assert_eq!(rehearsal.turns, []);
         let end = &rehearsal.ends[&name("web")];
-        assert_eq!(end.phase, Phase::Waiting);
-        assert_eq!(end.reason.words(NOW, &|_| String::new()), "waits for db (started; no such unit)");
+        assert_eq!(end.phase, Phase::Running);
+        let words = end.reason.words(NOW, &|_| String::new());
+        assert_eq!(words, "runs with its old text; the new one waits for db (started; no such unit)");
     }
 
     #[test]
