@@ -51,9 +51,10 @@ impl World<'_> {
                 if until <= self.now { Trial::Passed } else { Trial::Open(Some(until)) }
             }
             (State::Starting | State::Running { .. } | State::Ended(_), _) => {
-                let until = live.run.begun.after(update.deadline);
+                // Time in which nobody looked, or the host slept, is not its own.
+                let until = live.run.begun.max(self.observed.awake_since).after(update.deadline);
                 let complaint = || {
-                    let Some((check, said)) = live.complaint(health?) else { return live.told_words(health?.notify) };
+                    let (check, said) = live.complaint(health?)?;
                     Some(said.map_or(format!("{} has not passed", check.word()), |said| {
                         format!("{} does not pass: {said}", check.word())
                     }))
