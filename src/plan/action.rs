@@ -301,6 +301,7 @@ impl Live {
     }
 
     fn begin_probe(&mut self, probing: &Option<Probing>) -> bool {
+        self.forget_findings(probing.as_ref());
         self.probing.clone_from(probing);
         true
     }

@@ -3,8 +3,7 @@
 //! - A verdict needs as many results in a row as the text says; one result the other way begins the row anew.
 //! - A generation is *healthy* when each check of the text in force passes, and its own word is that it is (`told`). It is *unhealthy*, and is
 //!   to be restarted, when startup or liveness fails; *unready* when only readiness does. Until then it is *starting*.
-//! - What was found stays with the generation, over restarts of the supervisor too. A result about a check that the text no longer has
-//!   means nothing.
+//! - What was found stays with the generation, over restarts of the supervisor too, until the text has another check in its place or none.
 //! - Which checks are asked is decided here ([`Probing`]): only of a program that runs and is to go on, and only startup until that has passed.
 
 use std::sync::Arc;
@@ -192,6 +191,22 @@ impl Live {
         }
         let passed = health.checks().filter_map(|(kind, _)| self.findings.as_ref()?.of(kind).since);
         passed.chain(health.notify.and_then(|_| self.ready_since())).chain([since]).max()
+    }
+
+    /// What was found by a check that is not asked any more, or asks something else from now on, says nothing.
+    pub(super) fn forget_findings(&mut self, probing: Option<&Probing>) {
+        let Some(findings) = &mut self.findings else { return };
+        for kind in CheckKind::ALL {
+            let new = probing.and_then(|probing| probing.health.get(kind));
+            let same = match &self.probing {
+                Some(old) => old.health.get(kind) == new,
+                // This supervisor has only begun to ask.
+                None => new.is_some(),
+            };
+            if !same {
+                *findings.of_mut(kind) = Tally::default();
+            }
+        }
     }
 
     /// What the results of a check amount to.

@@ -140,12 +140,16 @@ impl Stage {
         facts
     }
 
-    /// Who is to say that it is ready says so.
+    /// Who was started here and is to say that it is ready says so; of who ran before nobody knows whether it will.
     fn words(&self, desired: &Desired) -> Vec<Fact> {
         let lives = self.observed.units.iter().filter_map(|(unit, seen)| Some((unit, seen.live.as_ref()?)));
         let is_asked = |unit: &UnitName| desired.units.get(unit).is_some_and(|want| want.unit.notify().is_some());
-        let silent = lives
-            .filter(|(unit, live)| is_asked(unit) && !live.is_ready() && matches!(live.state, State::Running { .. }));
+        let silent = lives.filter(|(unit, live)| {
+            is_asked(unit)
+                && self.started.contains_key(*unit)
+                && !live.is_ready()
+                && matches!(live.state, State::Running { .. })
+        });
         let ready = || vec![Line { text: "READY=1".to_owned(), at: self.now }];
         silent.map(|(_, live)| Fact::Notified { id: live.id.clone(), lines: ready() }).collect()
     }
