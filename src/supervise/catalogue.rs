@@ -273,7 +273,7 @@ impl Catalogue {
         let concerned: Vec<UnitName> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.source() == Some(source))
+            .filter(|(_, entry)| entry.source().is_some_and(|other| other.is_same(source)))
             .map(|(name, _)| name.clone())
             .collect();
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));

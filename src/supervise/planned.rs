@@ -107,8 +107,11 @@ fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> 
     };
     let settings = setting_changes((old, old_facts), (new, new_facts));
     let turn = rehearsal.turns.iter().find(|(other, _)| other == unit).map(|(_, turn)| turn);
+    let waits = rehearsal.ends.get(unit).filter(|end| matches!(end.reason, Reason::ChangeWaits(_)));
+    let waits = waits.map(|end| end.reason.words(now, &wall));
     let (how, why) = match turn {
         None if settings.is_empty() => return None,
+        None | Some(Turn::Update) if waits.is_some() => ("wait", waits.unwrap_or_default()),
         None | Some(Turn::Update) => ("live", live_words(rehearsal.ends.get(unit), &end)),
         Some(Turn::Replace(Why::Changed)) => ("replace", joined(&replacing(&settings), &end)),
         Some(Turn::Stop(Why::Changed)) => ("stop", joined(&replacing(&settings), &end)),
