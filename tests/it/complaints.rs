@@ -12,6 +12,18 @@ use super::world::{Running, World};
 /// The complaint, and where it is answered: `file::test` below `tests/it`.
 const ANSWERS: &[(&str, &[&str])] = &[
     ("it gives up after some attempts", &["complaints::attempts_never_end_by_default"]),
+    (
+        "it runs, answers nobody, and stays that way",
+        &["health::an_unhealthy_container_is_restarted_with_backoff_as_after_any_failure"],
+    ),
+    (
+        "an update broke it, and somebody had to get up",
+        &["updates::an_update_that_turns_unhealthy_goes_back_once_and_is_not_taken_again_before_it_changes"],
+    ),
+    (
+        "an edit stopped what could not start again",
+        &["deps::a_changed_text_that_could_not_start_leaves_the_old_container_running"],
+    ),
     ("one bad night, and it waits for minutes ever after", &["complaints::the_backoff_begins_anew_after_a_good_run"]),
     (
         "dependents are restarted when a dependency is updated",

@@ -127,7 +127,7 @@ fn a_broken_text_changes_nothing_and_says_where_it_is_broken() {
 
 #[test]
 fn one_broken_file_among_forty_holds_back_only_itself() {
-    let Some(world) = World::start("forty") else { return };
+    let Some(mut world) = World::start("forty") else { return };
     let names: Vec<String> = (0..40).map(|n| format!("unit{n:02}")).collect();
     for name in &names {
         world.unit(name, &world.service_text("one"));
@@ -151,6 +151,20 @@ fn one_broken_file_among_forty_holds_back_only_itself() {
         assert_eq!(world.running(&names[index]), before[index], "{}", names[index]);
     }
     assert_eq!(world.ps().len(), 40);
+
+    // A reboot: supervisor and keeper are gone, and so is all that is below /run.
+    world.supervisor.stop();
+    fs::remove_dir_all(world.dir.join("run")).unwrap();
+    world.supervisor.up();
+    let running = || {
+        let rows = world.ps();
+        let runs = rows.iter().filter(|row| row["phase"] == "running").count();
+        (rows.len() == 40 && runs == 40).then_some(rows)
+    };
+    let rows = wait_for("all forty to run again", running);
+    let broken = rows.iter().find(|row| row["unit"] == names[7].as_str()).unwrap();
+    let reason = broken["reason"].as_str().unwrap();
+    assert!(reason.starts_with("unit07.toml:1:") && reason.ends_with("running with the last good text"), "{reason}");
 }
 
 #[test]
