@@ -77,7 +77,7 @@ pub struct Seen {
     /// Of each unit whose `on_failure` started this one, the generation whose end did it last: it does so once. As many as name it.
     #[serde(default)]
     pub raised: BTreeMap<UnitName, u64>,
-    /// The text that last did well ([`trial`](super::trial)).
+    /// The text that last did well (`trial`).
     #[serde(default)]
     pub proven: Option<Fingerprint>,
     /// Restarts that the policy made.

@@ -5,17 +5,17 @@
 //! | nothing read yet | remembered from an earlier run | the last good text |
 //! | a text whose source is being looked at | it parsed | what was before |
 //! | a good text | text, source and config.json are valid together | this text, once it is put in force |
-//! | a text that was rolled back | it is the one that [`trial`] marked | the earlier one |
+//! | a text that was rolled back | it is the one that `trial` marked | the earlier one |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
 //! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing, once that is put in force |
 //! | nothing | the file was removed, from a directory that is the one it always was | nothing, once that is put in force |
 //!
-//! What is valid and means something else than what is in force is *next* ([`next`]): it goes in force by itself, or when somebody says so.
+//! What is valid and means something else than what is in force is *next* (`next`): it goes in force by itself, or when somebody says so.
 //! A text in force is left only for another valid one or for the removal of its file, which a mask also is. A directory that is missing or unreadable removes
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
 //! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
 //!
-//! What counts of a unit is its own text merged with its drop-ins ([`layers`]) and the defaults: whenever one of them changes, all are judged anew.
+//! What counts of a unit is its own text merged with its drop-ins (`layers`) and the defaults: whenever one of them changes, all are judged anew.
 //! Texts that the watch posted together are judged when all of them are entered, so that no merge is in force that was never on disk.
 //!
 //! Pure: what is read comes in, what is in force comes out.
