@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
-use crate::supervise::{source, validate};
+use crate::supervise::{env, source, validate};
 use crate::unit::{self, Diagnostic, SpecError, TEXT_MAX, Unit};
 use crate::watch::trusted::read_any;
 
@@ -23,6 +23,15 @@ const ENTRIES_MAX: usize = 100_000;
 struct Finding {
     error: bool,
     diagnostic: Diagnostic,
+}
+
+/// What of a unit is looked at.
+#[derive(Debug, Clone, Copy)]
+enum Depth {
+    /// Its text.
+    Text,
+    /// And the env files that its values come from.
+    Files,
 }
 
 /// Everything found.
@@ -95,18 +104,18 @@ fn check_named(path: &Path, report: &mut Report) {
 /// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
 fn check_template(path: &Path, report: &mut Report) -> bool {
     let Some(sample) = path.file_name().and_then(unit::template_sample) else { return false };
-    drop(check_text(path, &sample, report));
+    drop(check_text(path, &sample, Depth::Text, report));
     true
 }
 
 fn check_file(path: &Path, name: &unit::UnitName, report: &mut Report) {
-    if let Some(parsed) = check_text(path, name, report) {
+    if let Some(parsed) = check_text(path, name, Depth::Files, report) {
         check_source(path, parsed.source_at, &parsed.unit, report);
     }
 }
 
 /// The text alone; what it says if it is valid.
-fn check_text(path: &Path, name: &unit::UnitName, report: &mut Report) -> Option<unit::Parsed> {
+fn check_text(path: &Path, name: &unit::UnitName, depth: Depth, report: &mut Report) -> Option<unit::Parsed> {
     // A link to /dev/null masks a unit of an earlier directory.
     if std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null")) {
         return None;
@@ -117,7 +126,21 @@ fn check_text(path: &Path, name: &unit::UnitName, report: &mut Report) -> Option
     // Relative paths start from where the links lead, and facts are looked up by absolute ones.
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let base = real.parent().unwrap_or(Path::new("/"));
-    match unit::parse_from(name, path, base, text) {
+    let parsed = unit::parse_from(name, path, base, text).and_then(|parsed| match depth {
+        Depth::Text => Ok(parsed),
+        Depth::Files => match env::denied(&parsed) {
+            Some(why) => {
+                report.warning(Diagnostic::of_file(
+                    path,
+                    format!("values with variables are not checked: {why}"),
+                    None,
+                ));
+                Ok(parsed)
+            }
+            None => env::read(parsed, name, path, base, text, None),
+        },
+    });
+    match parsed {
         Ok(mut parsed) => {
             parsed.warnings.drain(..).for_each(|warning| report.warning(warning));
             Some(parsed)
@@ -145,12 +168,13 @@ fn check_source(file: &Path, (line, column): (u32, u32), unit: &Unit, report: &m
         Err(error) if error.is_denied() => return report.warning(at(format!("not checked: {error}"))),
         Err(error) => return report.error(at(error.to_string())),
     };
+    let hidden = |text: String| unit.process.variables.hide(&text);
     // Down to the last step, as at a start: what the kernel or this version does not offer is named by its JSON path.
     match validate(unit, &facts) {
-        Ok(warnings) => warnings.into_iter().for_each(|warning| report.warning(at(warning))),
+        Ok(warnings) => warnings.into_iter().for_each(|warning| report.warning(at(hidden(warning)))),
         Err(errors) => errors.iter().for_each(|error| match &error.file {
             Some(config) => report.error(of_config(config, error)),
-            None => report.error(at(error.to_string())),
+            None => report.error(at(hidden(error.to_string()))),
         }),
     }
 }

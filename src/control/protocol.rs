@@ -325,4 +325,7 @@ pub struct ChangedSetting {
     pub old: Option<String>,
     /// As `old`.
     pub new: Option<String>,
+    /// What env files define is in it: `old` and `new` say only that there is something.
+    #[serde(default)]
+    pub hidden: bool,
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! generation            the mark
-//! good/<hash>           texts and config.json copies, by content: a config.json shared by 40 units is one file
+//! good/<hash>           texts, config.json copies and variables, by content: a config.json shared by 40 units is one file
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
 //! history, history.1
@@ -48,6 +48,8 @@ struct Dirs {
 struct Index {
     text: String,
     config: Option<String>,
+    #[serde(default)]
+    variables: Option<String>,
     path: PathText,
     resolved: PathText,
     source: PathText,
@@ -145,9 +147,11 @@ impl Disk {
     }
 
     fn keep(&mut self, unit: &UnitName, good: &Good) -> Result<(), StoreError> {
+        let variables = good.variables.as_ref().map(|variables| to_json(&self.root, variables)).transpose()?;
         let index = Index {
             text: content_name(good.text.as_bytes()),
             config: good.config.as_deref().map(content_name),
+            variables: variables.as_deref().map(content_name),
             path: PathText::of(&good.path),
             resolved: PathText::of(&good.resolved),
             source: PathText::of(&good.source),
@@ -157,6 +161,9 @@ impl Disk {
         self.write_content(&index.text, good.text.as_bytes())?;
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
+        }
+        if let (Some(name), Some(variables)) = (&index.variables, &variables) {
+            self.write_content(name, variables)?;
         }
         if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
             // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
@@ -213,7 +220,7 @@ impl Disk {
 
 impl Index {
     fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.config.as_deref())
+        std::iter::once(self.text.as_str()).chain(self.config.as_deref()).chain(self.variables.as_deref())
     }
 }
 
@@ -229,9 +236,16 @@ impl Dirs {
                 config => config,
             },
         };
+        let variables = match &index.variables {
+            None => None,
+            Some(name) => match self.content(name, notes)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                None => return Ok(None),
+                variables => variables,
+            },
+        };
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
         let (source, directory) = (index.source.clone().into_path(), index.directory);
-        Ok(Some(Good { text, config, path, resolved, source, directory, since_ms: index.since_ms }))
+        Ok(Some(Good { text, config, variables, path, resolved, source, directory, since_ms: index.since_ms }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {
@@ -259,7 +273,10 @@ fn content_name(bytes: &[u8]) -> String {
 }
 
 fn write_json(dir: &Dir, name: &str, record: &impl Serialize) -> Result<(), StoreError> {
-    let json = serde_json::to_vec(record)
-        .map_err(|error| StoreError::Encode { path: dir.path().join(name), text: error.to_string() })?;
+    let json = to_json(&dir.path().join(name), record)?;
     dir.write(name, &json, Durability::Sync)
+}
+
+fn to_json(path: &Path, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Encode { path: path.to_owned(), text: error.to_string() })
 }

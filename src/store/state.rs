@@ -68,6 +68,8 @@ pub struct Good {
     pub text: String,
     /// config.json's bytes, for a bundle.
     pub config: Option<Vec<u8>>,
+    /// What its env files defined, for a unit that has some.
+    pub variables: Option<BTreeMap<String, String>>,
     /// The unit file as it was found.
     pub path: PathBuf,
     /// Where the unit file was read, links resolved.

@@ -3,8 +3,8 @@
 //! | what is on disk | how it is entered | what is in force |
 //! |---|---|---|
 //! | nothing read yet | remembered from an earlier run | the last good text |
-//! | a text whose source is being looked at | it parsed | what was before |
-//! | a good text | text, source and config.json are valid together | this text |
+//! | a text whose source or env files are being looked at | it parsed | what was before |
+//! | a good text | text, source, config.json and env files are valid together | this text |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
 //! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing |
 //! | nothing | the file was removed, from a directory that is the one it always was | nothing |
@@ -15,6 +15,7 @@
 //!
 //! Pure: what is read comes in, what is in force comes out.
 
+mod files;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ use std::time::Duration;
 pub use text::recall;
 use text::{NoText, OnDisk, Verdict, judge, parse};
 
+use super::env::FileView;
+
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
 use crate::unit::{Condition, Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
 
@@ -34,6 +37,8 @@ pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
     /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
+    /// Env files.
+    files: BTreeMap<PathBuf, FileView>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
@@ -298,6 +303,8 @@ impl Catalogue {
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
         self.sources.retain(|source, _| named.contains(source.path()));
+        let named: BTreeSet<PathBuf> = self.files().into_iter().map(Path::to_owned).collect();
+        self.files.retain(|path, _| named.contains(path));
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -309,7 +316,11 @@ impl Catalogue {
             Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
-                Some(Ok(facts)) => judge(on_disk, text, facts, validate),
+                Some(Ok(facts)) => match text.with_env_files(&on_disk.path, |path| self.files.get(path)) {
+                    None => Verdict::Looking,
+                    Some(Err(errors)) => Verdict::Bad(errors),
+                    Some(Ok(text)) => judge(on_disk, &text, facts, validate),
+                },
             },
         };
         let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);

@@ -157,6 +157,7 @@ impl Files {
         let kept = Good {
             text: good.text.to_string(),
             config: good.facts.config_json.clone(),
+            variables: (!good.unit.process.env_files.is_empty()).then(|| good.unit.process.variables.map().clone()),
             path: good.file.clone(),
             resolved: good.resolved.clone(),
             source: good.facts.resolved.clone(),

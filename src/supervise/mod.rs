@@ -20,6 +20,7 @@ mod calls;
 mod catalogue;
 mod clock;
 mod deeds;
+pub mod env;
 mod events;
 mod executed;
 mod fifo;

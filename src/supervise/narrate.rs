@@ -7,7 +7,7 @@ use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::UnitName;
+use crate::unit::{SettingChange, UnitName};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -99,10 +99,16 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
     event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
 }
 
-/// Another text came into force; `what` names the settings that differ.
-pub fn changed(good: &InForce, what: &[String]) -> Event {
-    let what = if what.is_empty() { "its source".to_owned() } else { what.join(", ") };
-    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", good.file.display()), Some("file"))
+/// Another text came into force, or what its env files define; `what` are the settings that differ.
+pub fn changed(good: &InForce, what: &[SettingChange]) -> Event {
+    let by_env_files = !what.is_empty() && what.iter().all(|change| change.hidden);
+    let place = match by_env_files {
+        true => "its env files".to_owned(),
+        false => good.file.display().to_string(),
+    };
+    let names: Vec<&str> = what.iter().map(|change| change.name.as_str()).collect();
+    let what = if names.is_empty() { "its source".to_owned() } else { names.join(", ") };
+    event(Some(&good.unit.name), "changed", format!("changed: {what} in {place}"), Some("file"))
 }
 
 /// The supervisor begins.

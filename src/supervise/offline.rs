@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{source, validate};
+use super::{env, source, validate};
 use crate::control::Response;
 use crate::control::protocol::{Change, ChangedSetting};
 use crate::unit::{
@@ -46,11 +46,15 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let base = file.resolved.parent().unwrap_or(Path::new("/"));
     let parsed = parse_from(&name, path, base, text).map_err(lines)?;
+    let parsed = env::read(parsed, &name, path, base, text, Some(trust)).map_err(lines)?;
     let (line, column) = parsed.source_at;
     let at_source = |error: &dyn std::fmt::Display| format!("{}:{line}:{column} {error}", path.display());
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
     let placed = |error: &SpecError| if error.file.is_some() { error.to_string() } else { at_source(error) };
-    let more = validate(&parsed.unit, &facts).map_err(|errors| errors.iter().map(placed).collect::<Vec<_>>())?;
+    let hidden = |line: String| parsed.unit.process.variables.hide(&line);
+    let more =
+        validate(&parsed.unit, &facts).map_err(|errors| errors.iter().map(placed).map(&hidden).collect::<Vec<_>>())?;
+    let more: Vec<String> = more.into_iter().map(hidden).collect();
     Ok(Checked {
         unit: parsed.unit,
         facts: Arc::new(facts),
@@ -134,10 +138,10 @@ fn difference(ours: (&Unit, &SourceFacts), theirs: (&Unit, &SourceFacts)) -> Opt
 }
 
 fn setting(change: SettingChange) -> ChangedSetting {
-    let SettingChange { name, old, new, effect } = change;
+    let SettingChange { name, old, new, effect, hidden } = change;
     let how = match effect {
         Effect::Replace => "replace",
         Effect::Live | Effect::Supervisor => "live",
     };
-    ChangedSetting { name, how: how.to_owned(), old, new }
+    ChangedSetting { name, how: how.to_owned(), old, new, hidden }
 }

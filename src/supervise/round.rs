@@ -162,7 +162,7 @@ impl Supervisor {
 
     fn take(&mut self, mail: Mail) {
         match mail {
-            Mail::Fact(fact) => self.record(&fact),
+            Mail::Fact(fact) => self.record(&self.without_secrets(fact)),
             Mail::Watch(event) => self.watched(event),
             Mail::Look(look) => self.looked(look),
             Mail::Log(event) => self.log_says(event),
@@ -190,6 +190,19 @@ impl Supervisor {
             let generation = fact.generation();
             let by = event.by.clone().or_else(|| by.map(str::to_owned));
             self.tell(Event { by, generation, ..event });
+        }
+    }
+
+    /// What the runtime says of a failure may repeat an argument into which a variable was put.
+    fn without_secrets(&self, fact: Fact) -> Fact {
+        let hide = |id: &ContainerId, text: String| match self.catalogue.in_force(&id.unit) {
+            Some(good) => good.unit.process.variables.hide(&text),
+            None => text,
+        };
+        match fact {
+            Fact::StartFailed { id, text } => Fact::StartFailed { text: hide(&id, text), id },
+            Fact::ActionFailed { id, deed, text } => Fact::ActionFailed { text: hide(&id, text), id, deed },
+            other => other,
         }
     }
 
@@ -395,9 +408,13 @@ impl Supervisor {
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
-                let what = changes((was, facts), (&good.unit, facts));
-                let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
-                Some(narrate::changed(good, &names))
+                match changes((was, facts), (&good.unit, facts)) {
+                    // A variable that nobody uses, since `env` wins.
+                    what if what.is_empty() && !self.is_new_source(good) => {
+                        was_invalid.then(|| narrate::valid_again(name))
+                    }
+                    what => Some(narrate::changed(good, &what)),
+                }
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
             (None, _) => Some(match self.catalogue.mask_of(name) {

@@ -4,12 +4,13 @@
 //! leads. The look at what is there (is it a directory, is it a static program) is done on the watch's own thread, which may wait for a disk.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::{DirectoryId, SourceView};
 use super::clock;
+use super::env::FileView;
 use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
@@ -17,6 +18,9 @@ use super::source::{self, SourceError};
 use crate::plan::{Fact, Presence};
 use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
+
+/// In a bundle.
+const CONFIG: &str = "config.json";
 
 /// What a look at the place of a rootfs or an executable found.
 #[derive(Debug)]
@@ -63,7 +67,7 @@ fn view(found: Result<SourceFacts, SourceError>) -> SourceView {
 /// What of a source is to be followed.
 fn follow(source: &Source) -> Follow {
     match source {
-        Source::Bundle(path) => Follow { path: path.join("config.json"), purpose: Purpose::Contents },
+        Source::Bundle(path) => Follow { path: path.join(CONFIG), purpose: Purpose::Contents },
         Source::Rootfs(path) | Source::Executable(path) => Follow { path: path.clone(), purpose: Purpose::Place },
     }
 }
@@ -91,9 +95,16 @@ impl Supervisor {
             Event::Busy { path, writer } => self.busy(&path, writer),
             Event::Directory { dir, state } => self.directory(&dir, state),
             Event::File { path, file } => {
-                let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
-                let view = config_view(&bundle, file);
-                self.catalogue.looked(&Source::Bundle(bundle), view, VALIDATE, now.wall);
+                if self.catalogue.files().contains(path.as_path()) {
+                    let view = FileView::of(file.clone().map(|contents| contents.bytes));
+                    self.catalogue.file_read(&path, view, VALIDATE, now.wall);
+                }
+                // It may be both.
+                if path.file_name() == Some(OsStr::new(CONFIG)) {
+                    let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
+                    let view = config_view(&bundle, file);
+                    self.catalogue.looked(&Source::Bundle(bundle), view, VALIDATE, now.wall);
+                }
             }
             Event::Place { .. } => {}
             Event::Presence { path, exists, is_mount_point } => {
@@ -177,7 +188,9 @@ impl Supervisor {
         self.observed
             .host
             .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
-        let wanted = self.catalogue.sources().into_iter().map(follow).chain(places).collect();
+        let files = self.catalogue.files().into_iter().map(Path::to_owned);
+        let files = files.map(|path| Follow { path, purpose: Purpose::Contents });
+        let wanted = self.catalogue.sources().into_iter().map(follow).chain(files).chain(places).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }

@@ -49,6 +49,8 @@ pub(super) struct Setting {
     pub(super) name: String,
     pub(super) value: Vec<u8>,
     pub(super) effect: Effect,
+    /// It may hold a secret: its value is not shown.
+    pub(super) hidden: bool,
 }
 
 /// Collects what is not at its default.
@@ -56,7 +58,7 @@ struct Settings(Vec<Setting>);
 
 impl Settings {
     fn put(&mut self, effect: Effect, name: impl Into<String>, value: impl AsRef<[u8]>) {
-        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect });
+        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect, hidden: false });
     }
 
     fn unless<T: PartialEq>(&mut self, default: T, effect: Effect, name: &str, value: T, show: impl Fn(&T) -> String) {
@@ -79,7 +81,11 @@ pub(super) fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
     supervised(unit, &mut all);
     inside(unit, &mut all);
     around(unit, &mut all);
+    environment(unit, &mut all);
     all.0.sort();
+    for setting in &mut all.0 {
+        setting.hidden |= unit.hidden.contains(&setting.name);
+    }
     all.0
 }
 
@@ -175,6 +181,20 @@ fn inside(unit: &Unit, all: &mut Settings) {
     });
     if !unit.oci.is_empty() {
         all.put(Replace, "oci", Value::Object(unit.oci.clone()).to_string());
+    }
+}
+
+/// What env files define, under the names that it would have in `env`: a variable that is moved from the one to the other means the same.
+fn environment(unit: &Unit, all: &mut Settings) {
+    let process = &unit.process;
+    for file in &process.env_files {
+        let optional = if file.optional { "optional" } else { "" };
+        all.put(Effect::Supervisor, format!("process.env_file.{}", file.path.display()), optional);
+    }
+    let defined = process.variables.map().iter().filter(|(name, _)| !process.env.contains_key(*name));
+    for (name, value) in defined {
+        let (name, value) = (format!("process.env.{name}"), value.clone().into_bytes());
+        all.0.push(Setting { name, value, effect: Effect::Replace, hidden: true });
     }
 }
 

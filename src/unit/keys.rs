@@ -170,6 +170,14 @@ const KEYS: &[Key] = &[
         "Environment; numbers and booleans become strings.",
     ),
     key(
+        "process.env_file",
+        Kind::Texts,
+        "[]",
+        Replace,
+        "[\"web.env\", \"-/etc/default/web\"]",
+        "Files of NAME=VALUE lines; a leading - makes one optional.",
+    ),
+    key(
         "process.user",
         Kind::Text,
         "root",

@@ -12,7 +12,11 @@ mod dependency;
 pub(crate) mod diagnostic;
 mod elf;
 mod entry;
+mod env_file;
+#[cfg(test)]
+mod env_file_tests;
 mod facts;
+mod filled;
 pub mod fingerprint;
 mod json;
 mod keys;
@@ -36,6 +40,7 @@ pub mod spec;
 #[cfg(test)]
 mod spec_tests;
 mod specifier;
+mod variable;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,11 +54,12 @@ pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, file_stem_to_name, template_sample};
+pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, fingerprint};
 pub use keys::{json_schema, markdown_table};
 pub use name::{ContainerId, UnitName};
-pub use parse::{Parsed, TEXT_MAX, parse, parse_from, text_of};
+pub use parse::{Parsed, TEXT_MAX, parse, parse_from, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{SpecError, SpecText, compile};
 
@@ -100,6 +106,8 @@ pub struct Unit {
     pub security: Security,
     /// `[oci]`: merged into config.json as it is.
     pub oci: serde_json::Map<String, serde_json::Value>,
+    /// Settings that hold what env files define, and may be secrets: `process.args`, `process.env.PW`, `oci`.
+    pub hidden: BTreeSet<String>,
 }
 
 /// `type`.
@@ -156,6 +164,10 @@ pub struct Process {
     pub args: Option<Vec<String>>,
     /// Added to (and overriding) the environment.
     pub env: BTreeMap<String, String>,
+    /// Where more of the environment comes from.
+    pub env_files: Vec<EnvFile>,
+    /// What these define; empty until they are read.
+    pub variables: Variables,
     /// `user`: numbers or names, `user[:group]`; names are looked up in the root's own files at start.
     pub user: Option<String>,
     /// Working directory inside.

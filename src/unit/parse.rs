@@ -11,8 +11,9 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Lines, one_line, quote};
+use super::variable::Given;
 use super::walk::{Table, Walk};
-use super::{Unit, UnitName, sections};
+use super::{Unit, UnitName, Variables, sections};
 
 /// Largest unit file, in bytes.
 pub const TEXT_MAX: usize = 1024 * 1024;
@@ -35,6 +36,8 @@ pub struct Parsed {
     pub warnings: Vec<Diagnostic>,
     /// Line and column of the key that names the source: where to say what is wrong with it.
     pub source_at: (u32, u32),
+    /// The same of each env file, in their order.
+    pub env_files_at: Vec<(u32, u32)>,
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -44,7 +47,28 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 }
 
 /// The same where relative paths start elsewhere: `base` is the directory of the file that a link at `file` leads to.
+///
+/// If the unit has env files, which are not read yet, values that name variables are not judged, nor are they what will run.
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
+    parse_given(name, file, base, text, Given::Unread)
+}
+
+/// The same with what its env files define.
+pub fn parse_with(
+    name: &UnitName,
+    file: &Path,
+    base: &Path,
+    text: &str,
+    variables: &Variables,
+) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut parsed = parse_given(name, file, base, text, Given::Known(variables))?;
+    if !parsed.unit.process.env_files.is_empty() {
+        parsed.unit.process.variables = variables.clone();
+    }
+    Ok(parsed)
+}
+
+fn parse_given(name: &UnitName, file: &Path, base: &Path, text: &str, given: Given) -> Result<Parsed, Vec<Diagnostic>> {
     if text.len() > TEXT_MAX {
         let message = format!("the file has {} bytes, expected at most {TEXT_MAX} (1M)", text.len());
         return Err(vec![Diagnostic::of_file(file, message, None)]);
@@ -55,7 +79,7 @@ pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Resu
         return Err(vec![Diagnostic::of_file(file, message, None)]);
     }
     let (document, syntax) = read(file, text);
-    let mut walk = Walk::new(name, file, base, text);
+    let mut walk = Walk::new(name, file, base, text, given);
     let top = walk.checked(Table { name: "", span: 0..0, map: document.get_ref() });
     let unit = sections::unit(&mut walk, name, &top);
     finish(walk, unit, syntax)
@@ -153,7 +177,7 @@ fn finish(mut walk: Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Result
     match unit {
         Some(unit) if errors.is_empty() => {
             walk.warnings.sort_by_key(|d| (d.line, d.column));
-            Ok(Parsed { unit, warnings: walk.warnings, source_at: walk.source_at })
+            Ok(Parsed { unit, warnings: walk.warnings, source_at: walk.source_at, env_files_at: walk.env_files_at })
         }
         _ => Err(errors),
     }

@@ -44,6 +44,11 @@ fn every_key_arrives() {
             user: Some("root:adm".to_owned()),
             cwd: Some("/srv".to_owned()),
             init: true,
+            env_files: vec![
+                EnvFile { path: "/etc/moored/units/web.env".into(), optional: false },
+                EnvFile { path: "/etc/default/web".into(), optional: true },
+            ],
+            variables: Variables::default(),
         },
         restart: Restart {
             policy: RestartPolicy::OnFailure,
@@ -88,6 +93,7 @@ fn every_key_arrives() {
             read_only: Some(false),
         },
         oci: serde_json::json!({"linux": {"sysctl": {"net.core.somaxconn": "1024"}}}).as_object().unwrap().clone(),
+        hidden: BTreeSet::new(),
     };
     assert_eq!(unit, expected);
 }

@@ -30,7 +30,7 @@ const KEYS: [(&str, &[&str]); 14] = [
     ),
     ("depends_on.*", &["state", "optional", "on_loss"]),
     ("condition", &["path_exists", "kernel_cmdline"]),
-    ("process", &["args", "env", "user", "cwd", "init"]),
+    ("process", &["args", "env", "env_file", "user", "cwd", "init"]),
     ("restart", &["policy", "delay", "max_delay", "reset_after", "limit", "on_limit"]),
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
@@ -60,7 +60,7 @@ const TABLES: [&str; 12] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 19] = [
+const LATER: [(&str, &str, Option<&str>); 18] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
@@ -71,7 +71,6 @@ const LATER: [(&str, &str, Option<&str>); 19] = [
     ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
     ("", "update", None),
-    ("process", "env_file", Some("use `env`")),
     ("process", "notify", None),
     ("process", "watchdog", None),
     ("reload", "on_change", None),
@@ -105,8 +104,8 @@ const SYNONYMS: [(&str, Cure); 98] = [
     ("environment", Key("process", "env")),
     ("envs", Key("process", "env")),
     ("vars", Key("process", "env")),
-    ("envfile", Say("`env_file` is known but not built in this version")),
-    ("environmentfile", Say("`env_file` is known but not built in this version")),
+    ("envfile", Key("process", "env_file")),
+    ("environmentfile", Key("process", "env_file")),
     ("uid", Key("process", "user")),
     ("gid", Say("did you mean `user = \"UID:GID\"` in [process]?")),
     ("group", Say("did you mean `user = \"USER:GROUP\"` in [process]?")),

@@ -1,5 +1,6 @@
 //! The tables of a unit file, one function each: from keys to the types of [`super`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -33,6 +34,7 @@ const BURST_MAX: u64 = 1000;
 
 /// The whole unit. `None` only after a mistake has been noted that leaves no source.
 pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit> {
+    let env_files = process::env_files(walk, top);
     let (source, source_at) = source(walk, top).unzip();
     let description = top.field("description").and_then(|field| walk.text(&field, "a string"));
     let kind = walk.choice(
@@ -42,7 +44,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     );
     let kind = kind.unwrap_or(Kind::Service);
     let (mounts, mount_points) = mounts::mounts(walk, top);
-    let unit = Unit {
+    let mut unit = Unit {
         name: name.clone(),
         description,
         hostname: hostname(walk, top, name, source.as_ref()),
@@ -51,7 +53,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         depends_on: dependency::depends_on(walk, top, name),
         on_failure: dependency::on_failure(walk, top, name),
         conditions: dependency::conditions(walk, top, mount_points),
-        process: process::process(walk, top, source.as_ref(), source_at.as_ref()),
+        process: process::process(walk, top, source.as_ref(), source_at.as_ref(), env_files),
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
@@ -63,7 +65,9 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         security: security(walk, top),
         oci: merge::overrides(walk, top, source.as_ref()),
         source: source?,
+        hidden: BTreeSet::new(),
     };
+    unit.hidden = std::mem::take(&mut walk.hidden);
     warnings(walk, top, &unit);
     Some(unit)
 }
@@ -228,7 +232,7 @@ fn reload(walk: &mut Walk, top: &Table) -> Option<Reload> {
             }
             Some(Reload::Signal(signal))
         }
-        (None, Some(field)) => process::args(walk, &field).map(Reload::Exec),
+        (None, Some(field)) => process::args(walk, &field).map(|(args, _)| Reload::Exec(args)),
         (None, None) => None,
     }
 }

@@ -7,6 +7,7 @@ mod crash;
 mod debian;
 mod deps;
 mod edits;
+mod env_files;
 mod exec;
 mod hardened;
 mod hostile;

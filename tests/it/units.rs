@@ -422,7 +422,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("socket", "[[socket]]\nlisten = \"tcp://0.0.0.0:1\"", "`socket` is known but not built"),
         ("notify", "notify = \"systemd\"", "`notify` is known but not built"),
         ("watchdog", "watchdog = \"30s\"", "`watchdog` is known but not built"),
-        ("envfile", "env_file = [\"/x\"]", "`env_file` is known but not built"),
         ("userns", "[security]\nuserns = \"auto\"", "`userns` is known but not built"),
         ("profile", "[security]\nprofile = \"host\"", "`profile` is known but not built"),
         ("seccomp", "[security]\nseccomp = \"/etc/profile.json\"", "a profile's path is known but not built"),

@@ -3,14 +3,16 @@
 //! A text is good when it, its source and its config.json are valid together, whether it was just read or is recalled from an earlier
 //! run. Which of several counts, and what is in force meanwhile, is the catalogue's.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::env::{self, FileView};
 use super::{DirectoryId, InForce, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
-use crate::unit::{SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{Diagnostic, Parsed, SourceFacts, SpecError, Unit, UnitName, Variables, parse_from, parse_with};
 
 /// One file as it was last read.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(super) enum NoText {
 }
 
 /// A unit's text that parsed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Text {
     pub(super) unit: Arc<Unit>,
     pub(super) text: Arc<str>,
@@ -38,6 +40,8 @@ pub(super) struct Text {
     pub(super) warnings: Vec<String>,
     /// Line and column of the key that names the source.
     pub(super) source_at: (u32, u32),
+    /// The same of each env file. The unit has no variables until these are read.
+    pub(super) env_files_at: Vec<(u32, u32)>,
 }
 
 /// What a text is worth together with its source.
@@ -48,17 +52,50 @@ pub(super) enum Verdict {
     Good(InForce),
 }
 
+fn lines(found: Vec<Diagnostic>) -> Vec<String> {
+    found.iter().map(ToString::to_string).collect()
+}
+
 pub(super) fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBuf) -> Result<Text, Vec<String>> {
-    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let base = resolved.parent().unwrap_or(Path::new("/"));
-    let parsed = crate::unit::parse_from(name, path, base, &text).map_err(lines)?;
-    let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
-    Ok(Text { unit, warnings: lines(parsed.warnings), text: text.into(), resolved, source_at })
+    let parsed = parse_from(name, path, base, &text).map_err(lines)?;
+    Ok(Text::of(parsed, text.into(), resolved))
+}
+
+impl Text {
+    fn of(parsed: Parsed, text: Arc<str>, resolved: PathBuf) -> Text {
+        let Parsed { unit, warnings, source_at, env_files_at } = parsed;
+        Text { unit: Arc::new(unit), warnings: lines(warnings), text, resolved, source_at, env_files_at }
+    }
+
+    /// With its variables, from what `look` finds at the paths of its env files; `None`: one is not looked at yet.
+    pub(super) fn with_env_files<'v>(
+        &self,
+        path: &Path,
+        look: impl Fn(&Path) -> Option<&'v FileView>,
+    ) -> Option<Result<Cow<'_, Text>, Vec<String>>> {
+        let env_files = &self.unit.process.env_files;
+        if env_files.is_empty() {
+            return Some(Ok(Cow::Borrowed(self)));
+        }
+        let found = env::variables(path, env_files, &self.env_files_at, look)?.map_err(lines);
+        Some(found.and_then(|variables| self.with_variables(path, &variables)).map(Cow::Owned))
+    }
+
+    fn with_variables(&self, path: &Path, variables: &Variables) -> Result<Text, Vec<String>> {
+        let base = self.resolved.parent().unwrap_or(Path::new("/"));
+        let parsed = parse_with(&self.unit.name, path, base, &self.text, variables).map_err(lines)?;
+        Ok(Text::of(parsed, Arc::clone(&self.text), self.resolved.clone()))
+    }
 }
 
 /// A text that an earlier run found good, with the source as it was then.
 pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
     let text = parse(&good.path, name, good.text, good.resolved)?;
+    let text = match good.variables {
+        Some(variables) => text.with_variables(&good.path, &Variables::from_stored(variables))?,
+        None => text,
+    };
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
     let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };
@@ -78,7 +115,9 @@ pub(super) fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, val
                 Some(_) => error.to_string(),
                 None => on_disk.at_source(text, error),
             };
-            Verdict::Bad(errors.iter().map(line).collect())
+            // These know of no secrets.
+            let variables = &text.unit.process.variables;
+            Verdict::Bad(errors.iter().map(line).map(|line| variables.hide(&line)).collect())
         }
         Ok(more) => Verdict::Good(InForce {
             file: on_disk.path.clone(),
@@ -89,7 +128,12 @@ pub(super) fn judge(on_disk: &OnDisk, text: &Text, facts: &Arc<SourceFacts>, val
             facts: Arc::clone(facts),
             fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
             since: WallTime(0),
-            warnings: text.warnings.iter().cloned().chain(more).collect(),
+            warnings: text
+                .warnings
+                .iter()
+                .cloned()
+                .chain(more.iter().map(|more| text.unit.process.variables.hide(more)))
+                .collect(),
         }),
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
-use crate::unit::{Effect, SourceFacts, Unit, UnitName, changes, parse, schema};
+use crate::unit::{Effect, SourceFacts, Unit, UnitName, Variables, changes, parse, schema};
 
 fn unit(text: &str) -> Unit {
     let name = UnitName::new("web").unwrap();
@@ -86,7 +86,10 @@ fn texts(key: &Key) -> (String, String) {
 fn each_key_has_the_class_that_the_table_says() {
     for key in KEYS {
         let (old, new) = texts(key);
-        let (old, new) = (unit(&old), unit(&new));
+        let (old, mut new) = (unit(&old), unit(&new));
+        if !new.process.env_files.is_empty() {
+            new.process.variables = Variables::of_files([(Path::new("web.env"), &b"A=1"[..])]).unwrap();
+        }
         let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
         let found = changes((&old, &facts(&old)), (&new, &facts(&new)));
         assert!(!found.is_empty(), "{}: {} changes nothing", key.name, key.example);

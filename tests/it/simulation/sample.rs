@@ -46,6 +46,7 @@ pub fn service(name: &UnitName) -> Unit {
         log: Log { max_size_bytes: 10 << 20, max_files: 5 },
         security: Security::default(),
         oci: serde_json::Map::new(),
+        hidden: BTreeSet::new(),
     }
 }
 
