@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
-use crate::supervise::{env, source, validate};
+use crate::supervise::{contents, source, validate};
 use crate::unit::{self, Diagnostic, SpecError, TEXT_MAX, Unit};
 use crate::watch::trusted::read_any;
 
@@ -30,7 +30,7 @@ struct Finding {
 enum Depth {
     /// Its text.
     Text,
-    /// And the env files that its values come from.
+    /// And the files whose contents are part of it.
     Files,
 }
 
@@ -128,16 +128,12 @@ fn check_text(path: &Path, name: &unit::UnitName, depth: Depth, report: &mut Rep
     let base = real.parent().unwrap_or(Path::new("/"));
     let parsed = unit::parse_from(name, path, base, text).and_then(|parsed| match depth {
         Depth::Text => Ok(parsed),
-        Depth::Files => match env::denied(&parsed) {
+        Depth::Files => match contents::denied(&parsed) {
             Some(why) => {
-                report.warning(Diagnostic::of_file(
-                    path,
-                    format!("values with variables are not checked: {why}"),
-                    None,
-                ));
+                report.warning(Diagnostic::of_file(path, format!("its files are not checked: {why}"), None));
                 Ok(parsed)
             }
-            None => env::read(parsed, name, path, base, text, None),
+            None => contents::read(parsed, name, path, base, text, None),
         },
     });
     match parsed {

@@ -305,7 +305,7 @@ pub struct Link {
 pub struct Change {
     /// Which unit.
     pub unit: String,
-    /// add, replace, live (without a new container), remove, wait.
+    /// add, replace, reload (other contents in the running container, which is told), live (without a new container), remove, wait.
     pub how: String,
     /// In words.
     pub why: String,
@@ -319,7 +319,7 @@ pub struct Change {
 pub struct ChangedSetting {
     /// `restart.policy`, `mount./data`, `config.json process.args[1]`.
     pub name: String,
-    /// replace, live.
+    /// replace, reload, live.
     pub how: String,
     /// As a unit file has it; null: absent, so the default.
     pub old: Option<String>,

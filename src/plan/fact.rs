@@ -16,7 +16,7 @@ use super::observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
 };
 use super::time::{BootTime, Now};
-use crate::unit::{ContainerId, Signal, UnitName};
+use crate::unit::{ContainerId, Signal, SwapMark, UnitName};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +109,13 @@ pub enum Fact {
         /// What it has now.
         limits: Limits,
     },
+    /// It has these contents of files.
+    Swapped {
+        /// Which.
+        id: ContainerId,
+        /// Which they are.
+        contents: SwapMark,
+    },
     /// An action other than `Start` did not succeed.
     ActionFailed {
         /// Which.
@@ -179,6 +186,8 @@ pub enum Deed {
     Reload,
     /// The cgroup did not take its limits. They are not asked for again before the text or the supervisor is another one.
     Update,
+    /// The contents of its files could not be swapped. They are not asked for again before they or the supervisor are others.
+    Swap,
     /// Something of it could not be cleared away.
     Clear,
 }
@@ -201,6 +210,7 @@ impl fmt::Display for Fact {
             Fact::StopUnhandled { id } => write!(f, "{id} does not handle its stop signal"),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
+            Fact::Swapped { id, .. } => write!(f, "{id} got other contents of files"),
             Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
             Fact::ClientStart { unit } => write!(f, "start of {unit} asked for"),
             Fact::ClientStop { unit, hold } => write!(f, "stop of {unit} asked for by {}", hold.by),
@@ -248,6 +258,7 @@ impl Fact {
             | Fact::StopUnhandled { id }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
+            | Fact::Swapped { id, .. }
             | Fact::ActionFailed { id, .. } => Some(id),
             Fact::ClientStart { .. }
             | Fact::ClientStop { .. }
@@ -301,6 +312,7 @@ impl Observed {
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),
+            Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(*contents)),
             Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
             Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
             Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
@@ -442,7 +454,7 @@ impl Seen {
             Deed::Stop => drop(live.stop_answered(true)),
             Deed::Reload => drop(live.reloaded()),
             Deed::Clear => drop(live.clear_failed(now)),
-            Deed::Kill | Deed::Signal | Deed::Update => {}
+            Deed::Kill | Deed::Signal | Deed::Update | Deed::Swap => {}
         }
         self.trouble = Some(shortened(text));
         true

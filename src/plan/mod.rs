@@ -35,6 +35,7 @@
 
 mod action;
 mod backoff;
+mod contents;
 mod decide;
 mod desired;
 mod exit;
@@ -49,6 +50,7 @@ mod status;
 mod time;
 
 pub use action::Action;
+pub use contents::Settling;
 pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};

@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::doubled;
+use super::contents::Settling;
 use super::exit::ExitRecord;
 use super::host::Host;
 use super::time::{BootTime, WallTime};
-use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Signal, SwapMark, Unit, UnitName};
 
 /// The world as the facts so far tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -94,13 +95,25 @@ pub struct Live {
     /// The generations of dependencies with `on_loss` with which it was there together. No later edit makes a loss of what never was.
     #[serde(default)]
     pub relies: BTreeMap<UnitName, u64>,
+    /// Which contents of files it has, of those that are swapped.
+    #[serde(default)]
+    pub contents: SwapMark,
+    /// A swap was begun and there is no word of it: it may have others.
+    #[serde(default)]
+    pub swapping: bool,
     /// A client wants it replaced.
     pub restart: bool,
-    /// A client wants it to reload.
+    /// A client wants it to reload, or contents were swapped.
     pub reload: Option<Asked>,
     /// Limits that its cgroup was to get in this life, while they are not those it has.
     #[serde(skip)]
     pub limits_asked: Option<Limits>,
+    /// Contents that it is to get when they have settled.
+    #[serde(skip)]
+    pub settling: Option<Settling>,
+    /// Contents that it was to get in this life, while they are not those it has.
+    #[serde(skip)]
+    pub contents_asked: Option<SwapMark>,
     /// Signals that clients want sent, oldest first; they die with the supervisor, as the client's connection does.
     #[serde(skip)]
     pub signals: Vec<Signal>,
@@ -341,8 +354,22 @@ const UNSTARTED_GRACE: Duration = Duration::from_secs(2);
 impl Live {
     /// A generation that was just begun.
     pub(super) fn new(id: ContainerId, run: Run, used: Wishes) -> Live {
-        let (state, signals, relies) = (State::Starting, Vec::new(), BTreeMap::new());
-        Live { id, run, pid: None, state, used, relies, restart: false, reload: None, limits_asked: None, signals }
+        Live {
+            id,
+            run,
+            pid: None,
+            state: State::Starting,
+            used,
+            relies: BTreeMap::new(),
+            contents: SwapMark::default(),
+            swapping: false,
+            restart: false,
+            reload: None,
+            limits_asked: None,
+            settling: None,
+            contents_asked: None,
+            signals: Vec::new(),
+        }
     }
 
     /// Limits that its cgroup is still to be asked for.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! generation            the mark
-//! good/<hash>           texts, config.json copies and variables, by content: a config.json shared by 40 units is one file
+//! good/<hash>           texts, config.json copies, variables and config files, by content: a config.json shared by 40 units is one file
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
 //! history, history.1
@@ -50,6 +50,8 @@ struct Index {
     config: Option<String>,
     #[serde(default)]
     variables: Option<String>,
+    #[serde(default)]
+    configs: Vec<(String, String)>,
     path: PathText,
     resolved: PathText,
     source: PathText,
@@ -152,6 +154,7 @@ impl Disk {
             text: content_name(good.text.as_bytes()),
             config: good.config.as_deref().map(content_name),
             variables: variables.as_deref().map(content_name),
+            configs: good.configs.iter().map(|(target, bytes)| (target.clone(), content_name(bytes))).collect(),
             path: PathText::of(&good.path),
             resolved: PathText::of(&good.resolved),
             source: PathText::of(&good.source),
@@ -164,6 +167,9 @@ impl Disk {
         }
         if let (Some(name), Some(variables)) = (&index.variables, &variables) {
             self.write_content(name, variables)?;
+        }
+        for ((_, name), (_, bytes)) in index.configs.iter().zip(&good.configs) {
+            self.write_content(name, bytes)?;
         }
         if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
             // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
@@ -220,7 +226,10 @@ impl Disk {
 
 impl Index {
     fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.config.as_deref()).chain(self.variables.as_deref())
+        std::iter::once(self.text.as_str())
+            .chain(self.config.as_deref())
+            .chain(self.variables.as_deref())
+            .chain(self.configs.iter().map(|(_, name)| name.as_str()))
     }
 }
 
@@ -243,9 +252,14 @@ impl Dirs {
                 variables => variables,
             },
         };
+        let mut configs = Vec::new();
+        for (target, name) in &index.configs {
+            let Some(bytes) = self.content(name, notes)? else { return Ok(None) };
+            configs.push((target.clone(), bytes));
+        }
         let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
         let (source, directory) = (index.source.clone().into_path(), index.directory);
-        Ok(Some(Good { text, config, variables, path, resolved, source, directory, since_ms: index.since_ms }))
+        Ok(Some(Good { text, config, variables, configs, path, resolved, source, directory, since_ms: index.since_ms }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

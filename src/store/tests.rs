@@ -52,6 +52,7 @@ fn good(text: &str, config: Option<&str>) -> Good {
         text: text.to_owned(),
         config: config.map(|config| config.as_bytes().to_vec()),
         variables: None,
+        configs: Vec::new(),
         path: "/etc/moored/units/web.toml".into(),
         resolved: "/srv/current/web.toml".into(),
         source: "/srv/web-2".into(),
@@ -254,10 +255,14 @@ fn state_survives_and_unused_contents_go() {
 }
 
 #[test]
-fn variables_are_kept_and_an_older_record_has_none() {
+fn variables_and_config_files_are_kept_and_an_older_record_has_none() {
     let temp = Temp::new();
     let variables: BTreeMap<String, String> = [("A".to_owned(), "ä\n1".to_owned())].into();
-    let with = Good { variables: Some(variables), ..good("with", None) };
+    let with = Good {
+        variables: Some(variables),
+        configs: vec![("/app.conf".to_owned(), vec![0, 255])],
+        ..good("with", None)
+    };
     let (store, _, _) = open(&temp.0);
     store.keep_good(unit("with"), with.clone());
     store.keep_good(unit("old"), good("old", None));
@@ -265,7 +270,9 @@ fn variables_are_kept_and_an_older_record_has_none() {
     let dir = Dir::open(&temp.0.join("units")).unwrap();
     let Ok(Read::Found(json)) = dir.read("old.json") else { panic!("no record") };
     let mut record: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    record.as_object_mut().unwrap().remove("variables").expect("a key that older versions have not");
+    for key in ["variables", "configs"] {
+        record.as_object_mut().unwrap().remove(key).expect("a key that older versions have not");
+    }
     dir.write("old.json", record.to_string().as_bytes(), Durability::Sync).unwrap();
     let (_store, loaded, _) = open(&temp.0);
     assert_eq!(loaded.good, [(unit("old"), good("old", None)), (unit("with"), with)]);

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use text::recall;
 use text::{NoText, OnDisk, Verdict, judge, parse};
 
-use super::env::FileView;
+use super::contents::FileView;
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
 use crate::unit::{Condition, Fingerprint, Source, SourceFacts, SpecError, Unit, UnitName};
@@ -37,7 +37,7 @@ pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
     /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
-    /// Env files.
+    /// Env files and config files.
     files: BTreeMap<PathBuf, FileView>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
@@ -316,7 +316,7 @@ impl Catalogue {
             Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
-                Some(Ok(facts)) => match text.with_env_files(&on_disk.path, |path| self.files.get(path)) {
+                Some(Ok(facts)) => match text.with_files(&on_disk.path, |path| self.files.get(path)) {
                     None => Verdict::Looking,
                     Some(Err(errors)) => Verdict::Bad(errors),
                     Some(Ok(text)) => judge(on_disk, &text, facts, validate),

@@ -8,8 +8,9 @@ use super::fifo;
 use super::hands::{Hands, LimitJob, ReloadJob};
 use super::program;
 use super::session::SessionJob;
+use super::swap::ConfigDir;
 use crate::plan::{Deed, Fact};
-use crate::unit::{ContainerId, Reload, Signal};
+use crate::unit::{ContainerId, Reload, Signal, SwapMark, Unit};
 
 impl Hands {
     pub(super) fn stop(&mut self, id: ContainerId, signal: Option<Signal>) {
@@ -78,12 +79,23 @@ impl Hands {
     pub(super) fn limit(&mut self, job: LimitJob) {
         let LimitJob { id, limits, unit, facts } = job;
         let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
-        let written = program::compile(&unit, &facts, &id.to_string())
+        let written = program::compile(&unit, &facts, &id.to_string(), &ConfigDir::of(&self.places.containers, &id))
             .map_err(|errors| errors.join("; "))
             .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
         match written {
             Ok(()) => self.fact(Fact::Limited { id, limits }),
             Err(text) => self.failed(id, Deed::Update, text),
+        }
+    }
+
+    pub(super) fn swap(&mut self, id: ContainerId, unit: &Unit, contents: SwapMark) {
+        // One that has ended has no use for them, and its directory goes.
+        if self.handles.get(&id).is_none_or(|handle| handle.ended) {
+            return;
+        }
+        match ConfigDir::of(&self.places.containers, &id).swap(unit) {
+            Ok(()) => self.fact(Fact::Swapped { id, contents }),
+            Err(error) => self.failed(id, Deed::Swap, error.to_string()),
         }
     }
 

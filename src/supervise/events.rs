@@ -8,6 +8,8 @@
 //! | stopping | a client's wish, a text that came into force or went, the end of everything |
 //! | killing | stopping |
 //! | an end | stopping, killing, a client's signal, else its start |
+//! | other limits, swapped contents | a text or contents that came into force |
+//! | a reload | a client's wish, swapped contents |
 //! | adopted | the supervisor's return |
 //!
 //! The state-dir has more of them (`store/history`). In both a unit that flaps pushes out its own past first.
@@ -98,7 +100,8 @@ fn causes(what: &str) -> &'static [&'static str] {
         "killing" => &["stopping"],
         "exited" | "lost" => &["stopping", "killing", "signalled", "started"],
         "adopted" => &["resumed"],
-        "limited" => &["changed"],
+        "limited" | "swapped" => &["changed"],
+        "reloaded" => &["reload-asked", "swapped"],
         _ => &[],
     }
 }

@@ -158,6 +158,9 @@ impl Files {
             text: good.text.to_string(),
             config: good.facts.config_json.clone(),
             variables: (!good.unit.process.env_files.is_empty()).then(|| good.unit.process.variables.map().clone()),
+            configs: (good.unit.configs.iter())
+                .filter_map(|config| Some((config.target.clone(), config.contents.as_ref()?.bytes().to_vec())))
+                .collect(),
             path: good.file.clone(),
             resolved: good.resolved.clone(),
             source: good.facts.resolved.clone(),

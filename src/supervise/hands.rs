@@ -33,10 +33,11 @@ use super::narrate;
 use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
+use super::swap::ConfigDir;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
-use crate::unit::{ContainerId, Reload, Signal, SourceFacts, Unit};
+use crate::unit::{ContainerId, Reload, Signal, SourceFacts, SwapMark, Unit};
 
 /// What the hands are to do.
 pub enum Job {
@@ -56,6 +57,8 @@ pub enum Job {
     Reload(Box<ReloadJob>),
     /// Write other limits into its cgroup.
     Limit(Box<LimitJob>),
+    /// Swap in the contents of its files.
+    Swap(ContainerId, Arc<Unit>, SwapMark),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
@@ -263,6 +266,7 @@ impl Hands {
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
             Job::Limit(job) => self.limit(*job),
+            Job::Swap(id, unit, contents) => self.swap(id, &unit, contents),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
@@ -300,10 +304,12 @@ impl Hands {
     fn try_start(&mut self, job: StartJob) -> Result<(), String> {
         let StartJob { id, unit, facts, run } = job;
         super::source::check_mount_points(&unit)?;
-        let program = program::compile(&unit, &facts, &id.to_string()).map_err(|errors| errors.join("; "))?;
+        let files = ConfigDir::of(&self.places.containers, &id);
+        let program = program::compile(&unit, &facts, &id.to_string(), &files).map_err(|errors| errors.join("; "))?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
+        files.make(&unit).map_err(|error| error.to_string())?;
         let (report_read, report_write) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
                 .map_err(|errno| format!("making a pipe: {errno}"))?;

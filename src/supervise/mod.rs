@@ -19,8 +19,8 @@ mod bell;
 mod calls;
 mod catalogue;
 mod clock;
+pub mod contents;
 mod deeds;
-pub mod env;
 mod events;
 mod executed;
 mod fifo;
@@ -37,6 +37,7 @@ mod round;
 mod session;
 mod signals;
 pub mod source;
+mod swap;
 mod usage;
 mod wait;
 mod waiters;
@@ -226,7 +227,7 @@ fn options(settings: &Settings) -> Options {
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
 pub(crate) fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
-    let program = program::check(unit, facts, "check")?;
+    let program = program::check(unit, facts, "check", &swap::ConfigDir::of_none())?;
     Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }
 

@@ -42,6 +42,9 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::Limited { id, .. } => {
             event(Some(&id.unit), "limited", format!("{id} got its new limits without a restart"), None)
         }
+        Fact::Swapped { id, .. } => {
+            event(Some(&id.unit), "swapped", format!("{id} got the new contents of its files without a restart"), None)
+        }
         Fact::ActionFailed { id, text, .. } => event(Some(&id.unit), "trouble", format!("{id}: {text}"), None),
         Fact::ClientStart { unit } => event(Some(unit), "asked", "start asked for".to_owned(), None),
         Fact::ClientStop { unit, hold } => {
@@ -74,6 +77,8 @@ pub fn action(action: &Action) -> Option<Event> {
         | Action::Signal { .. }
         | Action::Reload { .. }
         | Action::Update { .. }
+        | Action::Settle { .. }
+        | Action::Swap { .. }
         | Action::Clear { .. }
         | Action::Forget { .. } => return None,
     })
@@ -101,10 +106,14 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
 
 /// Another text came into force, or what its env files define; `what` are the settings that differ.
 pub fn changed(good: &InForce, what: &[SettingChange]) -> Event {
-    let by_env_files = !what.is_empty() && what.iter().all(|change| change.hidden);
-    let place = match by_env_files {
-        true => "its env files".to_owned(),
-        false => good.file.display().to_string(),
+    let is_contents = |change: &&SettingChange| change.name.starts_with("config.") && change.hidden;
+    let (contents, hidden) =
+        (what.iter().filter(is_contents).count(), what.iter().filter(|change| change.hidden).count());
+    let place = match () {
+        () if what.is_empty() || hidden < what.len() => good.file.display().to_string(),
+        () if contents == 0 => "its env files".to_owned(),
+        () if contents == what.len() => "its config files".to_owned(),
+        () => "its env and config files".to_owned(),
     };
     let names: Vec<&str> = what.iter().map(|change| change.name.as_str()).collect();
     let what = if names.is_empty() { "its source".to_owned() } else { names.join(", ") };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{env, source, validate};
+use super::{contents, source, validate};
 use crate::control::Response;
 use crate::control::protocol::{Change, ChangedSetting};
 use crate::unit::{
@@ -46,7 +46,7 @@ pub fn check(path: &Path, trust: &Trust) -> Result<Checked, Vec<String>> {
     let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let base = file.resolved.parent().unwrap_or(Path::new("/"));
     let parsed = parse_from(&name, path, base, text).map_err(lines)?;
-    let parsed = env::read(parsed, &name, path, base, text, Some(trust)).map_err(lines)?;
+    let parsed = contents::read(parsed, &name, path, base, text, Some(trust)).map_err(lines)?;
     let (line, column) = parsed.source_at;
     let at_source = |error: &dyn std::fmt::Display| format!("{}:{line}:{column} {error}", path.display());
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
@@ -118,13 +118,16 @@ fn change(unit: &UnitName, how: &str, why: &str) -> Change {
     Change { unit: unit.to_string(), how: how.to_owned(), why: why.to_owned(), settings: Vec::new() }
 }
 
-/// `replace` if any setting that differs takes a new container, else `live`.
+/// `replace` if any setting that differs takes a new container, `reload` if contents are swapped and the program is told, else `live`.
 fn difference(ours: (&Unit, &SourceFacts), theirs: (&Unit, &SourceFacts)) -> Option<Change> {
     let changes = changes(ours, theirs);
     let replacing: Vec<&str> =
         changes.iter().filter(|change| change.effect == Effect::Replace).map(|change| change.name.as_str()).collect();
     let (how, why) = match replacing.len() {
         0 if changes.is_empty() => return None,
+        0 if changes.iter().any(|change| change.effect == Effect::Reload) => {
+            ("reload", "its container runs on, and is told to reload once".to_owned())
+        }
         0 => ("live", "its container runs on".to_owned()),
         1 => ("replace", format!("{} takes a new container", replacing[0])),
         many => {
@@ -141,6 +144,7 @@ fn setting(change: SettingChange) -> ChangedSetting {
     let SettingChange { name, old, new, effect, hidden } = change;
     let how = match effect {
         Effect::Replace => "replace",
+        Effect::Reload => "reload",
         Effect::Live | Effect::Supervisor => "live",
     };
     ChangedSetting { name, how: how.to_owned(), old, new, hidden }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::session::ExecProcess;
+use super::swap::ConfigDir;
 use crate::oci::{self, CgroupSettings, Script};
 use crate::unit::{self, SourceFacts, SpecError, Unit};
 
@@ -17,12 +18,12 @@ pub struct Program {
 }
 
 /// Compiles. Errors are lines for people, each with the place it is about.
-pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<String>> {
-    check(unit, facts, id).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> Result<Program, Vec<String>> {
+    check(unit, facts, id, files).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 /// The same, with errors that still know their places.
-pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<SpecError>> {
+pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> Result<Program, Vec<SpecError>> {
     let placed = |errors: Vec<oci::CompileError>, merged: Option<&Value>| {
         let errors = errors.into_iter().map(|error| (error.path, error.problem.to_string())).collect();
         SpecError::at_paths(errors, facts, merged)
@@ -32,7 +33,8 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<
     if !own.is_empty() {
         return Err(placed(own, None));
     }
-    let text = unit::compile(unit, facts)?;
+    let mut text = unit::compile(unit, facts)?;
+    text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
     let context = oci::Context {
         root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)))),
         init: text.init,

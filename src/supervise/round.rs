@@ -363,9 +363,10 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
             }
+            Action::Swap { id, unit, contents } => Some(Job::Swap(id, unit, contents)),
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
-            Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
+            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
             Action::Reboot { unit } => {
                 self.down = true;
                 self.record(&Fact::Shutdown { by: format!("{unit} gave up, and on_limit = \"reboot\"") });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::catalogue::{DirectoryId, SourceView};
 use super::clock;
-use super::env::FileView;
+use super::contents::FileView;
 use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};

@@ -55,7 +55,10 @@ fn by_name((unit, facts): (&Unit, &SourceFacts)) -> BTreeMap<String, Setting> {
 
 fn change(old: Option<&Setting>, new: Option<&Setting>) -> Vec<SettingChange> {
     let Some(either) = old.or(new) else { return Vec::new() };
-    let (name, effect) = (either.name.clone(), either.effect);
+    let name = either.name.clone();
+    // One that moves from one effect to another asks for the stronger.
+    let effects = [old, new].into_iter().flatten().map(|setting| setting.effect);
+    let effect = effects.max().unwrap_or(either.effect);
     let hidden = [old, new].into_iter().flatten().any(|setting| setting.hidden);
     let shown = |setting: &Setting| if hidden { HIDDEN.to_owned() } else { shown(setting) };
     // An absent [oci] adds nothing, an absent config.json is something else than an empty one.
@@ -83,7 +86,8 @@ fn change(old: Option<&Setting>, new: Option<&Setting>) -> Vec<SettingChange> {
         }
     }
     let change = SettingChange { name, old: old.map(shown), new: new.map(shown), effect, hidden };
-    vec![change.with_other()]
+    let same = old.map(|setting| &setting.value) == new.map(|setting| &setting.value);
+    vec![if same { change } else { change.with_other() }]
 }
 
 impl SettingChange {
@@ -125,6 +129,7 @@ fn shown(setting: &Setting) -> String {
             Signal::from_number(number).map_or_else(|| text.to_owned(), |signal| quoted(&signal.to_string()))
         }
         ("restart.limit", _, _) => limit(text),
+        (name, _, _) if name.starts_with("config.") && text.is_empty() => "a file".to_owned(),
         (_, _, Ok(_)) | ("enabled", _, _) => text.to_owned(),
         _ if matches!(text, "true" | "false") => text.to_owned(),
         _ => quoted(text),

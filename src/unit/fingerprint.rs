@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::config_file::{ConfigFile, FileContents, OnChange};
 use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
@@ -28,8 +29,10 @@ impl fmt::Display for Fingerprint {
 pub enum Effect {
     /// The supervisor goes by the new value: restart policy, stop signal, log caps, description.
     Supervisor,
-    /// A limit that can be written into the running container's cgroup: memory, cpus, pids.
+    /// The running container takes it: limits of its cgroup, and contents of a file with `on_change = "none"`.
     Live,
+    /// The contents of a file that are swapped into the running container, which is then told to reload.
+    Reload,
     /// It takes a new container.
     Replace,
 }
@@ -226,8 +229,30 @@ fn around(unit: &Unit, all: &mut Settings) {
         }
         all.put(Effect::Replace, format!("mount.{}", mount.target), value);
     }
+    for file in &unit.configs {
+        config(file, all);
+    }
     for device in &unit.devices {
         all.put(Effect::Replace, format!("device.{}", device.path.display()), "");
+    }
+}
+
+/// That it is there is part of the container, its contents only where they are never swapped.
+fn config(file: &ConfigFile, all: &mut Settings) {
+    let name = format!("config.{}", file.target);
+    all.put(Effect::Replace, name.as_str(), "");
+    all.put(Effect::Supervisor, format!("{name}.source"), file.source.as_os_str().as_encoded_bytes());
+    let (effect, word) = match file.on_change {
+        OnChange::Restart => (Effect::Replace, None),
+        OnChange::Reload => (Effect::Reload, Some("reload")),
+        OnChange::None => (Effect::Live, Some("none")),
+    };
+    if let Some(word) = word {
+        all.put(Effect::Supervisor, format!("{name}.on_change"), word);
+    }
+    if let Some(contents) = file.contents.as_ref().map(FileContents::digest) {
+        let (name, value) = (format!("{name}.contents"), contents.to_vec());
+        all.0.push(Setting { name, value, effect, hidden: true });
     }
 }
 
@@ -256,6 +281,11 @@ fn hash<'s>(settings: impl Iterator<Item = &'s Setting>) -> Fingerprint {
         }
     }
     Fingerprint(state.to_be_bytes())
+}
+
+/// Of bytes alone.
+pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
+    fnv1a(OFFSET, bytes).to_be_bytes()
 }
 
 const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

@@ -265,6 +265,16 @@ const KEYS: &[Key] = &[
         "Holds a start until something is mounted at the source.",
     ),
     key("mount[].size", Kind::Size { least: PAGE }, "half of the memory", Replace, "\"16M\"", "Of a tmpfs."),
+    key("config[].source", Kind::Path, "", Live, "\"/etc/web/b.conf\"", "A file of the host's, whose contents it has."),
+    key("config[].target", Kind::Path, "", Replace, "\"/app.conf\"", "Where inside."),
+    key(
+        "config[].on_change",
+        Kind::Word(&["restart", "reload", "none"]),
+        "restart",
+        Replace,
+        "\"reload\"",
+        "What a change of the contents does.",
+    ),
     key(
         "device[].path",
         Kind::Pattern("^/dev/."),
@@ -324,8 +334,8 @@ pub fn json_schema() -> Value {
     let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
     schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
-    for (table, key) in [("mount", "target"), ("device", "path")] {
-        schema["properties"][table]["items"]["required"] = json!([key]);
+    for (table, keys) in [("mount", &["target"][..]), ("config", &["source", "target"]), ("device", &["path"])] {
+        schema["properties"][table]["items"]["required"] = json!(keys);
     }
     schema
 }

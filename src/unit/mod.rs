@@ -7,6 +7,9 @@
 mod any_text_tests;
 mod capability;
 mod change;
+mod config_file;
+#[cfg(test)]
+mod config_file_tests;
 mod defaults;
 mod dependency;
 pub(crate) mod diagnostic;
@@ -50,6 +53,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use change::{SettingChange, changes};
+pub use config_file::{ConfigFile, FileContents, MOUNT as CONFIG_MOUNT, OnChange, SwapMark};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
@@ -98,6 +102,8 @@ pub struct Unit {
     pub network: Option<Network>,
     /// Mounts on top of those that every container has.
     pub mounts: Vec<Mount>,
+    /// Files of the host's whose contents it has.
+    pub configs: Vec<ConfigFile>,
     /// Device nodes of the host's that are made and allowed inside.
     pub devices: Vec<Device>,
     /// Log caps.

@@ -38,6 +38,8 @@ pub struct Parsed {
     pub source_at: (u32, u32),
     /// The same of each env file, in their order.
     pub env_files_at: Vec<(u32, u32)>,
+    /// The same of the source of each config file.
+    pub configs_at: Vec<(u32, u32)>,
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -177,7 +179,13 @@ fn finish(mut walk: Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Result
     match unit {
         Some(unit) if errors.is_empty() => {
             walk.warnings.sort_by_key(|d| (d.line, d.column));
-            Ok(Parsed { unit, warnings: walk.warnings, source_at: walk.source_at, env_files_at: walk.env_files_at })
+            Ok(Parsed {
+                unit,
+                warnings: walk.warnings,
+                source_at: walk.source_at,
+                env_files_at: walk.env_files_at,
+                configs_at: walk.configs_at,
+            })
         }
         _ => Err(errors),
     }

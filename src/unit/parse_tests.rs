@@ -84,6 +84,20 @@ fn every_key_arrives() {
                 read_only: true,
             },
         ],
+        configs: vec![
+            ConfigFile {
+                source: "/etc/moored/units/app.conf".into(),
+                target: "/etc/app.conf".to_owned(),
+                on_change: OnChange::Reload,
+                contents: None,
+            },
+            ConfigFile {
+                source: "/etc/web/motd".into(),
+                target: "/motd".to_owned(),
+                on_change: OnChange::Restart,
+                contents: None,
+            },
+        ],
         devices: vec![Device { path: "/dev/ttyUSB0".into() }],
         log: Log { max_size_bytes: 64 << 10, max_files: 2 },
         security: Security {

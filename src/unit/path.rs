@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::config_file::MOUNT as CONFIG_MOUNT;
+
 /// Longest path, in bytes: PATH_MAX without its NUL.
 pub(crate) const PATH_MAX: usize = 4095;
 
@@ -52,6 +54,9 @@ pub(crate) fn reserved_target(target: &str) -> Option<&'static str> {
     if target == "/sys" || under("/sys/fs/cgroup") {
         return Some("the container has its own, read-only");
     }
+    if under(CONFIG_MOUNT) {
+        return Some("the contents of [[config]] are there");
+    }
     if target == "/dev" || under("/dev/pts") {
         return Some("the container has its own; a single node comes with [[device]]");
     }
@@ -88,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_containers_own_mounts_are_reserved() {
-        for target in ["/", "/proc", "/proc/sys", "/sys", "/sys/fs/cgroup/x", "/dev", "/dev/pts"] {
+        for target in ["/", "/proc", "/proc/sys", "/sys", "/sys/fs/cgroup/x", "/dev", "/dev/pts", "/dev/moored/x"] {
             assert!(reserved_target(target).is_some(), "{target}");
         }
         for target in ["/process", "/dev/shm", "/dev/log", "/sys/kernel/debug", "/tmp", "/data"] {

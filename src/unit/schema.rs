@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 14] = [
+const KEYS: [(&str, &[&str]); 15] = [
     (
         "",
         &[
@@ -22,6 +22,7 @@ const KEYS: [(&str, &[&str]); 14] = [
             "resources",
             "network",
             "mount",
+            "config",
             "device",
             "log",
             "security",
@@ -38,13 +39,14 @@ const KEYS: [(&str, &[&str]); 14] = [
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
+    ("config", &["source", "target", "on_change"]),
     ("device", &["path"]),
     ("log", &["max_size", "max_files"]),
     ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "condition",
     "process",
     "restart",
@@ -53,6 +55,7 @@ const TABLES: [&str; 12] = [
     "resources",
     "network",
     "mount",
+    "config",
     "device",
     "log",
     "security",
@@ -60,20 +63,18 @@ const TABLES: [&str; 12] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 18] = [
+const LATER: [(&str, &str, Option<&str>); 16] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
     ("", "unset", None),
     ("", "health", None),
-    ("", "config", Some("use a read-only [[mount]]")),
-    ("", "secret", Some("use a read-only [[mount]]")),
+    ("", "secret", Some("use [[config]], or a read-only [[mount]]")),
     ("", "socket", None),
     ("", "update", None),
     ("process", "notify", None),
     ("process", "watchdog", None),
-    ("reload", "on_change", None),
     ("network", "bridge", None),
     ("network", "ports", None),
     ("security", "profile", None),
@@ -221,7 +222,7 @@ pub(crate) fn later(table: &str, key: &str) -> Option<Option<&'static str>> {
 pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
-        "mount" | "device" => format!("[[{table}]]"),
+        "mount" | "config" | "device" => format!("[[{table}]]"),
         _ => format!("[{table}]"),
     }
 }
@@ -281,6 +282,8 @@ fn synonym(squeezed: &str) -> Option<&'static Cure> {
 
 fn say(table: &str, cure: &Cure) -> String {
     match cure {
+        // Several tables may have it.
+        Key(_, key) if is_key(table, key) => did_you_mean(table, table, key),
         Key(at, key) => did_you_mean(table, at, key),
         Say(text) => (*text).to_owned(),
     }
@@ -335,6 +338,7 @@ mod tests {
             ("process", "signal", "it belongs to [stop] or [reload]"),
             ("process", "stop", "[stop] is a table of its own: write [stop]"),
             ("mount", "destination", "did you mean `target`?"),
+            ("config", "destination", "did you mean `target`?"),
             ("", "Restart", "did you mean `restart`?"),
             ("", "volumes", "did you mean [[mount]] with `source` and `target`?"),
             ("", "memory_limit", "did you mean `memory` in [resources]?"),

@@ -11,7 +11,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, dependency, merge, mounts, process};
+use super::{capability, config_file, dependency, merge, mounts, process};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     );
     let kind = kind.unwrap_or(Kind::Service);
     let (mounts, mount_points) = mounts::mounts(walk, top);
+    let configs = config_file::configs(walk, top, &mounts);
     let mut unit = Unit {
         name: name.clone(),
         description,
@@ -60,6 +61,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         resources: resources(walk, top, source.as_ref()),
         network: network(walk, top, name, source.as_ref()),
         mounts,
+        configs,
         devices: mounts::devices(walk, top),
         log: log(walk, top),
         security: security(walk, top),

@@ -84,6 +84,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) source_at: (u32, u32),
     /// The same of each env file.
     pub(crate) env_files_at: Vec<(u32, u32)>,
+    /// The same of the source of each config file.
+    pub(crate) configs_at: Vec<(u32, u32)>,
     /// What `${…}` stands for.
     pub(crate) variables: Given<'t>,
     /// `[oci]` names variables that are not known yet.
@@ -106,6 +108,7 @@ impl<'t> Walk<'t> {
             source_misplaced: false,
             source_at: (1, 1),
             env_files_at: Vec::new(),
+            configs_at: Vec::new(),
             variables,
             oci_unread: false,
             hidden: BTreeSet::new(),

@@ -3,6 +3,7 @@
 mod cgroup;
 mod cli;
 mod commands;
+mod configs;
 mod crash;
 mod debian;
 mod deps;

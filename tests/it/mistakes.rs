@@ -18,6 +18,8 @@ const TEXTS: &[(&str, &[u8])] = &[
     ("bundle-missing", b"# one\n\nbundle = \"../nowhere\"\n"),
     ("bundle-file", b"bundle = \"../file\"\n"),
     ("bundle-empty", b"bundle = \"../dir\"\n"),
+    ("config-files", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[[config]]\nsource = \"../nowhere.conf\"\ntarget = \"/a\"\n[[config]]\nsource = \"../dir\"\ntarget = \"/b\"\non_change = \"restart\"\n"),
+    ("config-keys", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[[config]]\nsource = \"../file\"\ndestination = \"/a\"\non_change = \"hup\"\n[[secret]]\nsource = \"../file\"\ntarget = \"/b\"\n"),
     ("config-capability", b"bundle = \"../capability\"\n"),
     ("config-syntax", b"bundle = \"../syntax\"\n"),
     ("config-type", b"bundle = \"../type\"\n"),

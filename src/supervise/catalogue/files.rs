@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::super::env::FileView;
+use super::super::contents::{self, FileView};
 use super::{Catalogue, Entry, Validate};
 use crate::plan::WallTime;
 use crate::unit::UnitName;
@@ -15,7 +15,7 @@ impl Catalogue {
             return;
         }
         self.files.insert(path.to_owned(), view);
-        let names_it = |entry: &Entry| entry.env_files().any(|named| named == path);
+        let names_it = |entry: &Entry| entry.files().any(|named| named == path);
         let concerned: Vec<UnitName> =
             self.entries.iter().filter(|(_, entry)| names_it(entry)).map(|(name, _)| name.clone()).collect();
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
@@ -23,13 +23,13 @@ impl Catalogue {
 
     /// Every file besides the sources whose contents a text on disk names.
     pub fn files(&self) -> BTreeSet<&Path> {
-        self.entries.values().flat_map(Entry::env_files).collect()
+        self.entries.values().flat_map(Entry::files).collect()
     }
 }
 
 impl Entry {
-    fn env_files(&self) -> impl Iterator<Item = &Path> {
+    fn files(&self) -> impl Iterator<Item = &Path> {
         let newest = self.newest().and_then(|on_disk| on_disk.text.as_ref().ok());
-        newest.into_iter().flat_map(|text| &text.unit.process.env_files).map(|env_file| env_file.path.as_path())
+        newest.into_iter().flat_map(|text| contents::paths(&text.unit))
     }
 }

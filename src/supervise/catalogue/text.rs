@@ -8,11 +8,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::env::{self, FileView};
+use super::super::contents::{self, FileView, Found, Places};
 use super::{DirectoryId, InForce, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
-use crate::unit::{Diagnostic, Parsed, SourceFacts, SpecError, Unit, UnitName, Variables, parse_from, parse_with};
+use crate::unit::{Diagnostic, Parsed, SourceFacts, SpecError, Unit, UnitName, parse_from};
 
 /// One file as it was last read.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub(super) struct Text {
     pub(super) warnings: Vec<String>,
     /// Line and column of the key that names the source.
     pub(super) source_at: (u32, u32),
-    /// The same of each env file. The unit has no variables until these are read.
-    pub(super) env_files_at: Vec<(u32, u32)>,
+    /// The same of its files. The unit has neither variables nor contents until these are read.
+    pub(super) places: Places,
 }
 
 /// What a text is worth together with its source.
@@ -64,27 +64,27 @@ pub(super) fn parse(path: &Path, name: &UnitName, text: String, resolved: PathBu
 
 impl Text {
     fn of(parsed: Parsed, text: Arc<str>, resolved: PathBuf) -> Text {
-        let Parsed { unit, warnings, source_at, env_files_at } = parsed;
-        Text { unit: Arc::new(unit), warnings: lines(warnings), text, resolved, source_at, env_files_at }
+        let places = Places::of(&parsed);
+        let Parsed { unit, warnings, source_at, .. } = parsed;
+        Text { unit: Arc::new(unit), warnings: lines(warnings), text, resolved, source_at, places }
     }
 
-    /// With its variables, from what `look` finds at the paths of its env files; `None`: one is not looked at yet.
-    pub(super) fn with_env_files<'v>(
+    /// With what its files hold, from what `look` finds at their paths; `None`: one is not looked at yet.
+    pub(super) fn with_files<'v>(
         &self,
         path: &Path,
         look: impl Fn(&Path) -> Option<&'v FileView>,
     ) -> Option<Result<Cow<'_, Text>, Vec<String>>> {
-        let env_files = &self.unit.process.env_files;
-        if env_files.is_empty() {
+        if contents::paths(&self.unit).next().is_none() {
             return Some(Ok(Cow::Borrowed(self)));
         }
-        let found = env::variables(path, env_files, &self.env_files_at, look)?.map_err(lines);
-        Some(found.and_then(|variables| self.with_variables(path, &variables)).map(Cow::Owned))
+        let found = contents::find(path, &self.unit, &self.places, look)?.map_err(lines);
+        Some(found.and_then(|found| self.with_found(path, &found)).map(Cow::Owned))
     }
 
-    fn with_variables(&self, path: &Path, variables: &Variables) -> Result<Text, Vec<String>> {
+    fn with_found(&self, path: &Path, found: &Found) -> Result<Text, Vec<String>> {
         let base = self.resolved.parent().unwrap_or(Path::new("/"));
-        let parsed = parse_with(&self.unit.name, path, base, &self.text, variables).map_err(lines)?;
+        let parsed = contents::parse_found(&self.unit.name, path, base, &self.text, found).map_err(lines)?;
         Ok(Text::of(parsed, Arc::clone(&self.text), self.resolved.clone()))
     }
 }
@@ -92,10 +92,7 @@ impl Text {
 /// A text that an earlier run found good, with the source as it was then.
 pub fn recall(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
     let text = parse(&good.path, name, good.text, good.resolved)?;
-    let text = match good.variables {
-        Some(variables) => text.with_variables(&good.path, &Variables::from_stored(variables))?,
-        None => text,
-    };
+    let text = text.with_found(&good.path, &Found::from_stored(good.variables, good.configs))?;
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
     let on_disk = OnDisk { rank: 0, path: good.path, text: Ok(text) };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moored::plan::{BootTime, Exit, Fact, HostPid, Outcome, Run, Want};
-use moored::unit::{ContainerId, UnitName};
+use moored::unit::{ContainerId, Fingerprint, SwapMark, UnitName};
 
 use super::rng::Rng;
 
@@ -27,6 +27,10 @@ pub struct Container {
     /// When its cgroup becomes empty after its end; `None` while something in it has to be killed first.
     pub empty_at: Option<BootTime>,
     pub drained_at: BootTime,
+    /// The contents of its files.
+    pub contents: SwapMark,
+    /// Those of them that it started with or was told of last.
+    pub told: Fingerprint,
     temper: Temper,
 }
 
@@ -81,7 +85,9 @@ impl Host {
     pub fn make_cgroup(&mut self, rng: &mut Rng, id: &ContainerId, want: Want, run: Run) {
         let temper = if self.calm { Temper::calm() } else { Temper::random(rng) };
         let (stage, drained_at) = (Stage::Made, BootTime(0));
-        let container = Container { want, run, stage, kept: false, empty_at: None, drained_at, temper };
+        let contents = SwapMark::of(&want.unit);
+        let told = contents.reload;
+        let container = Container { contents, told, want, run, stage, kept: false, empty_at: None, drained_at, temper };
         self.containers.insert(id.clone(), container);
     }
 
@@ -166,6 +172,13 @@ impl Host {
                 let earlier = container.empty_at.unwrap_or(NEVER);
                 container.empty_at = Some(earlier.min(dead_at));
             }
+        }
+    }
+
+    /// It reloads.
+    pub fn tell(&mut self, id: &ContainerId) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.told = container.contents.reload;
         }
     }
 

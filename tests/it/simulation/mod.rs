@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use moored::plan::{BootTime, Fact, Hold, Phase, Reason, Until, WallTime, Want, status};
-use moored::unit::{Need, Signal, UnitName};
+use moored::unit::{Need, Signal, SwapMark, UnitName};
 
 use host::{Host, millis};
 use oracle::Oracle;
@@ -40,6 +40,8 @@ pub enum Bug {
     LastGoodLost,
     /// `depends_on` is not read.
     DependenciesForgotten,
+    /// The contents of files that a container has, and the wish to reload it, are not read back after a crash.
+    ContentsForgotten,
 }
 
 const EVENTS: usize = 200;
@@ -89,7 +91,14 @@ impl History {
         let mut texts = BTreeMap::new();
         for (index, name) in names.iter().enumerate() {
             let number = |version| (index as u8) * 16 + version + 1;
-            let pool = (0..TEXTS).map(|version| sample::random(&mut rng, name, number(version), &names)).collect();
+            let mut pool: Vec<Want> = Vec::new();
+            for version in 0..TEXTS {
+                let text = match pool.last().filter(|_| rng.chance(40)) {
+                    Some(last) => sample::other_contents(&mut rng, last),
+                    None => sample::random(&mut rng, name, number(version), &names),
+                };
+                pool.push(text);
+            }
             texts.insert(name.clone(), pool);
         }
         let host = Host { containers: BTreeMap::new(), keeper_since: BootTime(1), calm: false };
@@ -115,6 +124,7 @@ impl History {
         if self.running() != before {
             return Err(format!("12: a crash changed what runs: {before:?} to {:?}", self.running()));
         }
+        self.check_contents()?;
         self.say("shutdown");
         self.oracle.shutdown = true;
         self.crash();
@@ -329,6 +339,23 @@ impl History {
         Ok(())
     }
 
+    /// What runs has the contents that its text has, and was told of them. A swap that failed is tried again by the next supervisor.
+    fn check_contents(&self) -> Result<(), String> {
+        for (id, container) in self.host.containers.iter().filter(|(id, _)| self.host.is_alive(id)) {
+            let want = self.oracle.should_run(&id.unit, self.now);
+            let same = |want: &Want| want.fingerprint == container.want.fingerprint;
+            let Some(want) = want.ok().filter(same) else { continue };
+            let should = SwapMark::of(&want.unit);
+            if container.contents != should {
+                return Err(format!("contents: {id} has other contents than its text"));
+            }
+            if container.told != should.reload {
+                return Err(format!("contents: {id} was not told of what it has"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether none of what it says it waits for is there.
     fn waits_rightly(&self, want: &Want, reason: &Reason) -> bool {
         let Reason::Needs { lacking, .. } = reason else { return false };
@@ -416,6 +443,11 @@ fn a_backoff_forgotten_in_a_crash_is_caught() {
 #[test]
 fn a_last_good_text_lost_in_a_crash_is_caught() {
     assert_caught(Bug::LastGoodLost, "4/12:");
+}
+
+#[test]
+fn contents_forgotten_in_a_crash_are_caught() {
+    assert_caught(Bug::ContentsForgotten, "contents:");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use moored::plan::Want;
 use moored::unit::{
-    Condition, Dependency, Fingerprint, Kind, Log, Need, Network, OnLimit, OnLoss, Process, Resources, Restart,
-    RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
+    Condition, ConfigFile, Dependency, FileContents, Fingerprint, Kind, Log, Need, Network, OnChange, OnLimit, OnLoss,
+    Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
 };
 
 use super::rng::Rng;
@@ -42,6 +42,7 @@ pub fn service(name: &UnitName) -> Unit {
         resources: Resources::default(),
         network: None,
         mounts: Vec::new(),
+        configs: Vec::new(),
         devices: Vec::new(),
         log: Log { max_size_bytes: 10 << 20, max_files: 5 },
         security: Security::default(),
@@ -76,6 +77,26 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     if rng.chance(10) {
         unit.conditions.push(Condition::MountPoint(PathBuf::from(DISK)));
     }
+    if rng.chance(30) {
+        unit.configs = configs(rng);
+    }
     unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
     Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]) }
+}
+
+/// The same text, and perhaps other contents of its files.
+pub fn other_contents(rng: &mut Rng, want: &Want) -> Want {
+    let unit = Unit { configs: configs(rng), ..want.unit.as_ref().clone() };
+    Want { unit: Arc::new(unit), fingerprint: want.fingerprint }
+}
+
+/// Two files that are swapped, each with one of few contents.
+fn configs(rng: &mut Rng) -> Vec<ConfigFile> {
+    let mut file = |target: &str, on_change| ConfigFile {
+        source: PathBuf::from("/etc").join(target),
+        target: format!("/{target}"),
+        on_change,
+        contents: Some(FileContents::new([rng.below(3) as u8][..].into())),
+    };
+    vec![file("a", OnChange::Reload), file("b", OnChange::None)]
 }

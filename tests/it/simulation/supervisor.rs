@@ -7,7 +7,7 @@ use std::sync::Arc;
 use moored::plan::{
     Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Run, Seen, State, WallTime, Want, reconcile,
 };
-use moored::unit::{ContainerId, UnitName};
+use moored::unit::{ContainerId, SwapMark, UnitName};
 
 use super::Bug;
 use super::host::{Host, Stage, millis};
@@ -86,6 +86,12 @@ impl Supervisor {
             let mut seen: Seen = postcard::from_bytes(bytes).expect("what was written reads back");
             if out.bug == Bug::BackoffForgotten {
                 seen.backoff = Default::default();
+            }
+            if let Some(live) = seen.live.as_mut().filter(|_| out.bug == Bug::ContentsForgotten) {
+                // As if they were those of the text that is on disk now.
+                let want = out.disk.good.get(unit);
+                (live.contents, live.swapping) = (want.map_or(live.contents, |want| SwapMark::of(&want.unit)), false);
+                live.reload = None;
             }
             this.observed.units.insert(unit.clone(), Box::new(seen));
         }
@@ -235,8 +241,9 @@ impl Supervisor {
                 out.oracle.on_begin(id, begun);
             }
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id),
-            Action::Rely { .. } | Action::Signal { .. } => {}
-            Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
+            Action::Rely { .. } | Action::Signal { .. } | Action::Settle { .. } => {}
+            Action::Reload { .. } | Action::Update { .. } | Action::Swap { .. } => {}
+            Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
         out.say(|| format!("{action}"));
@@ -252,6 +259,10 @@ impl Supervisor {
 
     fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
         if let Some(fact) = failure_of(out, action) {
+            if let Action::Reload { id, .. } = action {
+                // That it failed is said to people, and not tried again.
+                out.host.tell(id);
+            }
             self.post(out, fact);
             return Ok(());
         }
@@ -271,13 +282,25 @@ impl Supervisor {
                 out.host.kill(id, out.now);
             }
             Action::Signal { .. } => {}
-            Action::Reload { id, .. } => self.post(out, Fact::Reloaded { id: id.clone() }),
+            Action::Reload { id, .. } => {
+                out.host.tell(id);
+                self.burn()?;
+                self.post(out, Fact::Reloaded { id: id.clone() });
+            }
+            Action::Swap { id, contents, .. } => {
+                if let Some(container) = out.host.containers.get_mut(id) {
+                    container.contents = *contents;
+                }
+                self.burn()?;
+                self.post(out, Fact::Swapped { id: id.clone(), contents: *contents });
+            }
             Action::Update { id, limits: Some(limits), .. } => {
                 self.post(out, Fact::Limited { id: id.clone(), limits: *limits });
             }
             Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
-            Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => {}
+            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } => {}
+            Action::Forget { .. } | Action::Reboot { .. } => {}
         }
         Ok(())
     }
@@ -349,13 +372,14 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Signal { id, .. } => (id, Deed::Signal),
         Action::Reload { id, .. } => (id, Deed::Reload),
         Action::Update { id, limits: Some(_), .. } => (id, Deed::Update),
+        Action::Swap { id, .. } => (id, Deed::Swap),
         Action::Clear { id } => (id, Deed::Clear),
         // There is nothing to be done for it that could fail.
         Action::Update { limits: None, .. } => return None,
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
         // Marks, which are made.
-        Action::Rely { .. } | Action::Raise { .. } => return None,
+        Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } => return None,
     };
     let fails = !out.host.calm && out.rng.chance(5);
     fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })

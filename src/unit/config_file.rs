@@ -1,0 +1,180 @@
+//! `[[config]]`: files of the host's whose contents a container has, as they are now or as they were when it started.
+//!
+//! The contents are copied, never the file mounted: a bind mount would pin the old inode when the file is replaced. What a change of
+//! them does is `on_change`:
+//!
+//! | `on_change` | a change of the contents |
+//! |---|---|
+//! | `restart` (default) | takes a new container |
+//! | `reload` | is swapped into the container that runs, which is then told to reload: once for all that changed together |
+//! | `none` | is swapped into the container that runs |
+//!
+//! Inside, the target is a link to the file in [`MOUNT`], a directory of the container's own that is mounted there read-only. All files
+//! of a unit are swapped as one, by another link in it: a reader sees the old file or the new one, never half of one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::diagnostic::quote;
+use super::fingerprint::{Fingerprint, digest};
+use super::walk::{Field, Table, Walk};
+use super::{Mount, Unit, path};
+
+/// Where the directory is mounted inside. /dev is the container's own nearly everywhere, and can be written to before the program runs.
+pub const MOUNT: &str = "/dev/moored";
+
+/// Files of one unit: more is a mistake.
+const FILES_MAX: usize = 64;
+
+/// Longest name of a file, in bytes: the kernel's NAME_MAX.
+const NAME_MAX: usize = 255;
+
+/// One `[[config]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Absolute path outside.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: String,
+    /// What a change of the contents does.
+    pub on_change: OnChange,
+    /// `None` until they are read.
+    pub contents: Option<FileContents>,
+}
+
+/// `config.on_change`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChange {
+    /// Another container.
+    Restart,
+    /// They are swapped, and the program is told.
+    Reload,
+    /// They are swapped.
+    None,
+}
+
+/// What is in a file. Shown as its size alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileContents {
+    bytes: Arc<[u8]>,
+    digest: [u8; 16],
+}
+
+impl FileContents {
+    /// Of these bytes.
+    pub fn new(bytes: Arc<[u8]>) -> FileContents {
+        let digest = digest(&bytes);
+        FileContents { bytes, digest }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    pub(super) fn digest(&self) -> &[u8] {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for FileContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes.len())
+    }
+}
+
+impl ConfigFile {
+    /// Its name in the directory of the container: the target's, for programs that look at what a link leads to.
+    pub fn name(&self) -> &str {
+        self.target.rsplit('/').next().unwrap_or("file")
+    }
+}
+
+/// Which contents a container has, of the files that are swapped. Equal means: nothing to swap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapMark {
+    /// Of all of them.
+    pub all: Fingerprint,
+    /// Of those with `on_change = "reload"`.
+    pub reload: Fingerprint,
+}
+
+impl SwapMark {
+    /// What `unit` says; the default if it swaps nothing.
+    pub fn of(unit: &Unit) -> SwapMark {
+        let of = |wanted: &[OnChange]| {
+            let mut all = Vec::new();
+            for file in unit.configs.iter().filter(|file| wanted.contains(&file.on_change)) {
+                all.extend_from_slice(&digest(file.target.as_bytes()));
+                all.extend_from_slice(file.contents.as_ref().map_or(&[], FileContents::digest));
+            }
+            if all.is_empty() { Fingerprint::default() } else { Fingerprint(digest(&all)) }
+        };
+        SwapMark { all: of(&[OnChange::Reload, OnChange::None]), reload: of(&[OnChange::Reload]) }
+    }
+}
+
+/// All `[[config]]`, in the order of their targets; their places are noted.
+pub(crate) fn configs(walk: &mut Walk, top: &Table, mounts: &[Mount]) -> Vec<ConfigFile> {
+    let mut found: BTreeMap<String, (ConfigFile, (u32, u32))> = BTreeMap::new();
+    let tables = walk.tables(top, "config");
+    if tables.len() > FILES_MAX
+        && let Some(field) = top.field("config")
+    {
+        let message = format!("`config` has {} tables, expected at most {FILES_MAX}", tables.len());
+        walk.error(&field.at(), message, None);
+    }
+    for table in tables {
+        let Some((file, at)) = config(walk, &table) else { continue };
+        let place = walk.lines.position(at.at().start);
+        if let Some(field) = table.field("target") {
+            let taken = match found.get(&file.target) {
+                Some((_, (line, _))) => Some(format!("the [[config]] of line {line}")),
+                None => mounts.iter().find(|mount| mount.target == file.target).map(|_| "a [[mount]]".to_owned()),
+            };
+            if let Some(taken) = taken {
+                let message = format!("`config.target` \"{}\" is taken by {taken}", quote(&file.target));
+                walk.error(&field.at(), message, Some("one for each target".to_owned()));
+            }
+        }
+        found.insert(file.target.clone(), (file, place));
+    }
+    let (files, places) = found.into_values().unzip();
+    walk.configs_at = places;
+    files
+}
+
+/// One of them, and where its source stands.
+fn config<'w>(walk: &mut Walk, table: &Table<'w>) -> Option<(ConfigFile, Field<'w>)> {
+    for (key, help) in [("source", "it is the file outside"), ("target", "it is the path inside the container")] {
+        // An unknown key was probably meant as the missing one, and has its own message.
+        if table.field(key).is_none() && table.is_regular() {
+            walk.absent(&table.span, &format!("[[config]] without `{key}`"), Some(help));
+        }
+    }
+    let words = [("restart", OnChange::Restart), ("reload", OnChange::Reload), ("none", OnChange::None)];
+    let on_change = walk.choice(table.field("on_change"), &words, &[("replace", "restart"), ("sighup", "reload")]);
+    let target = table.field("target").and_then(|field| target(walk, &field));
+    let at = table.field("source")?;
+    let source = walk.host_path(Some(at.clone()))?;
+    let file =
+        ConfigFile { source, target: target?, on_change: on_change.unwrap_or(OnChange::Restart), contents: None };
+    Some((file, at))
+}
+
+fn target(walk: &mut Walk, field: &Field) -> Option<String> {
+    let target = walk.inside_path(field)?;
+    if let Some(why) = path::reserved_target(&target) {
+        walk.mismatch(field, "another target", Some(why.to_owned()));
+        return None;
+    }
+    if target.rsplit('/').next().is_some_and(|name| name.len() > NAME_MAX) {
+        walk.mismatch(field, &format!("a name of at most {NAME_MAX} bytes"), None);
+        return None;
+    }
+    Some(target)
+}
