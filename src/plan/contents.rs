@@ -9,6 +9,8 @@
 //! - Files that change together arrive one by one. They settle first, so that one swap and one reload follow for all.
 //! - The record says that a swap was begun before it has any effect. After a crash it is not known what the container has: it is asked
 //!   again, which costs nothing if it is there.
+//! - A swap that follows one without word of it is followed by a reload even if it brings back what was there: a client's reload may
+//!   have come in between.
 //! - That a swap is done and that a reload is wanted is one record: neither is lost without the other.
 
 use std::time::Duration;
@@ -18,7 +20,7 @@ use super::desired::Want;
 use super::observed::{Asked, Live, Seen};
 use super::reconcile::Plan;
 use super::time::BootTime;
-use crate::unit::{SwapMark, Unit};
+use crate::unit::{Fingerprint, SwapMark, Unit};
 
 /// Contents of files that are not swapped yet: those that change together arrive one by one, and are to be followed by one reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +61,15 @@ pub(super) fn plan_contents(want: Option<&Want>, live: &Live, now: BootTime, pla
 }
 
 impl Live {
+    /// Whether it has another secret than `unit` says, and is to be replaced for it. What is not known is no other one.
+    pub(super) fn has_another_secret(&self, unit: &Unit) -> bool {
+        SwapMark::of(unit).zip(self.contents).is_some_and(|(wanted, has)| wanted.restart != has.restart)
+    }
+
     /// Contents of files that are still to be swapped.
     pub(super) fn contents_to_ask(&self, unit: &Unit) -> Option<SwapMark> {
-        let known = self.contents_asked.or((!self.swapping).then_some(self.contents));
-        Some(SwapMark::of(unit)).filter(|contents| Some(*contents) != known)
+        let known = self.contents_asked.or(self.contents.filter(|_| !self.swapping));
+        SwapMark::of(unit).filter(|contents| Some(*contents) != known)
     }
 
     /// Marks it as begun.
@@ -73,6 +80,7 @@ impl Live {
 
     /// Marks it as begun: from here on it may have them, whatever is killed.
     pub(super) fn begin_swap(&mut self, contents: SwapMark) -> bool {
+        self.swapped_over |= self.swapping;
         (self.settling, self.contents_asked, self.swapping) = (None, Some(contents), true);
         true
     }
@@ -85,8 +93,9 @@ impl Seen {
         let asked = |live: &&mut Live| live.contents_asked == Some(contents);
         let Some(live) = self.live.as_mut().filter(asked) else { return false };
         (live.contents_asked, live.swapping) = (None, false);
-        let before = std::mem::replace(&mut live.contents, contents);
-        if before.reload != contents.reload && live.is_up() {
+        let before = live.contents.replace(contents).unwrap_or_default();
+        let doubtful = std::mem::take(&mut live.swapped_over) && contents.reload != Fingerprint::default();
+        if (before.reload != contents.reload || doubtful) && live.is_up() {
             live.reload = Some(Asked::No);
         }
         self.trouble = None;
@@ -97,10 +106,9 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::Fingerprint;
 
     fn mark(number: u8) -> SwapMark {
-        SwapMark { all: Fingerprint([number; 16]), reload: Fingerprint::default() }
+        SwapMark { all: Fingerprint([number; 16]), ..SwapMark::default() }
     }
 
     #[test]

@@ -95,12 +95,15 @@ pub struct Live {
     /// The generations of dependencies with `on_loss` with which it was there together. No later edit makes a loss of what never was.
     #[serde(default)]
     pub relies: BTreeMap<UnitName, u64>,
-    /// Which contents of files it has, of those that are swapped.
+    /// Which contents of files it has, if that is known.
     #[serde(default)]
-    pub contents: SwapMark,
+    pub contents: Option<SwapMark>,
     /// A swap was begun and there is no word of it: it may have others.
     #[serde(default)]
     pub swapping: bool,
+    /// And so was one before it: somebody may have told it of those in between.
+    #[serde(default)]
+    pub swapped_over: bool,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload, or contents were swapped.
@@ -361,8 +364,9 @@ impl Live {
             state: State::Starting,
             used,
             relies: BTreeMap::new(),
-            contents: SwapMark::default(),
+            contents: None,
             swapping: false,
+            swapped_over: false,
             restart: false,
             reload: None,
             limits_asked: None,

@@ -37,8 +37,8 @@ pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
     /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
-    /// Env files and config files.
-    files: BTreeMap<PathBuf, FileView>,
+    /// Env files, config files and secrets that texts name; `None`: not looked at yet.
+    files: BTreeMap<PathBuf, Option<FileView>>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
@@ -303,8 +303,7 @@ impl Catalogue {
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
         self.sources.retain(|source, _| named.contains(source.path()));
-        let named: BTreeSet<PathBuf> = self.files().into_iter().map(Path::to_owned).collect();
-        self.files.retain(|path, _| named.contains(path));
+        self.retain_files();
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -316,7 +315,7 @@ impl Catalogue {
             Ok(text) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![on_disk.at_source(text, why)]),
-                Some(Ok(facts)) => match text.with_files(&on_disk.path, |path| self.files.get(path)) {
+                Some(Ok(facts)) => match text.with_files(&on_disk.path, |path| self.files.get(path)?.as_ref()) {
                     None => Verdict::Looking,
                     Some(Err(errors)) => Verdict::Bad(errors),
                     Some(Ok(text)) => judge(on_disk, &text, facts, validate),

@@ -5,12 +5,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::fifo;
-use super::hands::{Hands, LimitJob, ReloadJob};
+use super::hands::{Hands, LimitJob, ReloadJob, SwapJob};
 use super::program;
 use super::session::SessionJob;
 use super::swap::ConfigDir;
 use crate::plan::{Deed, Fact};
-use crate::unit::{ContainerId, Reload, Signal, SwapMark, Unit};
+use crate::unit::{ContainerId, Reload, Signal};
 
 impl Hands {
     pub(super) fn stop(&mut self, id: ContainerId, signal: Option<Signal>) {
@@ -88,14 +88,20 @@ impl Hands {
         }
     }
 
-    pub(super) fn swap(&mut self, id: ContainerId, unit: &Unit, contents: SwapMark) {
+    pub(super) fn swap(&mut self, job: SwapJob) {
+        let SwapJob { id, contents, unit, facts } = job;
         // One that has ended has no use for them, and its directory goes.
         if self.handles.get(&id).is_none_or(|handle| handle.ended) {
             return;
         }
-        match ConfigDir::of(&self.places.containers, &id).swap(unit) {
+        let files = ConfigDir::of(&self.places.containers, &id);
+        let owner = program::compile(&unit, &facts, &id.to_string(), &files).map(|program| program.owner);
+        let swapped = owner
+            .map_err(|errors| errors.join("; "))
+            .and_then(|owner| files.swap(&unit, owner).map_err(|error| error.to_string()));
+        match swapped {
             Ok(()) => self.fact(Fact::Swapped { id, contents }),
-            Err(error) => self.failed(id, Deed::Swap, error.to_string()),
+            Err(text) => self.failed(id, Deed::Swap, text),
         }
     }
 

@@ -66,6 +66,8 @@ impl Files {
     ) -> Result<(Files, Left), FilesError> {
         let lock = RunLock::take(run_dir)?;
         let (run, mut notes) = RunStore::open(run_dir, &store::boot_id())?;
+        let (salt, is_new) = run.salt()?;
+        super::contents::set_salt(salt);
         let (records, more) = run.load_all::<Seen>()?;
         notes.extend(more);
         let (state, loaded) = StateStore::open(state_dir, post)?;
@@ -73,7 +75,7 @@ impl Files {
         let (generations, more) = Generations::open(&run, &state, loaded.mark, SystemTime::now());
         notes.extend(more);
         let observed = Observed {
-            units: records.into_iter().map(|(unit, seen)| (unit, Box::new(seen))).collect(),
+            units: records.into_iter().map(|(unit, seen)| (unit, Box::new(comparable(seen, is_new)))).collect(),
             floor: generations.last(),
             ..Observed::default()
         };
@@ -158,7 +160,7 @@ impl Files {
             text: good.text.to_string(),
             config: good.facts.config_json.clone(),
             variables: (!good.unit.process.env_files.is_empty()).then(|| good.unit.process.variables.map().clone()),
-            configs: (good.unit.configs.iter())
+            configs: (good.unit.configs.iter().filter(|config| !config.secret))
                 .filter_map(|config| Some((config.target.clone(), config.contents.as_ref()?.bytes().to_vec())))
                 .collect(),
             path: good.file.clone(),
@@ -190,6 +192,14 @@ impl Files {
     pub fn drop_mark(&mut self, name: &UnitName) {
         self.state.clear_stop(name.clone());
     }
+}
+
+/// What was made with another salt says nothing of the contents that a container has.
+fn comparable(mut seen: Seen, is_new_salt: bool) -> Seen {
+    if let Some(live) = seen.live.as_mut().filter(|_| is_new_salt) {
+        live.contents = None;
+    }
+    seen
 }
 
 /// The mark's end on the clock of this boot.

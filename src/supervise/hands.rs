@@ -58,7 +58,7 @@ pub enum Job {
     /// Write other limits into its cgroup.
     Limit(Box<LimitJob>),
     /// Swap in the contents of its files.
-    Swap(ContainerId, Arc<Unit>, SwapMark),
+    Swap(Box<SwapJob>),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
@@ -117,6 +117,18 @@ pub struct LimitJob {
     /// What is changed.
     pub limits: Limits,
     /// The text that says so.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+}
+
+/// All that a swap needs.
+pub struct SwapJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// Which contents.
+    pub contents: SwapMark,
+    /// The text that has them.
     pub unit: Arc<Unit>,
     /// Its source.
     pub facts: Arc<SourceFacts>,
@@ -266,7 +278,7 @@ impl Hands {
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
             Job::Limit(job) => self.limit(*job),
-            Job::Swap(id, unit, contents) => self.swap(id, &unit, contents),
+            Job::Swap(job) => self.swap(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
@@ -309,7 +321,7 @@ impl Hands {
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
-        files.make(&unit).map_err(|error| error.to_string())?;
+        files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let (report_read, report_write) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
                 .map_err(|errno| format!("making a pipe: {errno}"))?;

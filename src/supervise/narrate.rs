@@ -106,7 +106,8 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
 
 /// Another text came into force, or what its env files define; `what` are the settings that differ.
 pub fn changed(good: &InForce, what: &[SettingChange]) -> Event {
-    let is_contents = |change: &&SettingChange| change.name.starts_with("config.") && change.hidden;
+    let is_file = |name: &str| name.starts_with("config.") || name.starts_with("secret.");
+    let is_contents = |change: &&SettingChange| is_file(&change.name) && change.hidden;
     let (contents, hidden) =
         (what.iter().filter(is_contents).count(), what.iter().filter(|change| change.hidden).count());
     let place = match () {

@@ -13,6 +13,8 @@ pub struct Program {
     pub script: Script,
     /// For its cgroup.
     pub cgroup: CgroupSettings,
+    /// Whose secrets are, as the host numbers it.
+    pub owner: u32,
     /// What is odd but no error.
     pub warnings: Vec<String>,
 }
@@ -35,6 +37,11 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> R
     }
     let mut text = unit::compile(unit, facts)?;
     text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
+    let owner = owner(&text).or((!unit.configs.iter().any(|file| file.secret)).then_some(0)).ok_or_else(|| {
+        let message = "a name, which is looked up when the secrets are there already: with a [[secret]] write numbers like \"1000:1000\"";
+        let (file, place, path) = (None, None, "process.user".to_owned());
+        vec![SpecError { file, place, path, message: message.to_owned() }]
+    })?;
     let context = oci::Context {
         root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)))),
         init: text.init,
@@ -47,7 +54,17 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> R
     let compiled =
         oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, Some(&text.raw)))?;
     let warnings = text.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string)).collect();
-    Ok(Program { script: compiled.script, cgroup: compiled.cgroup, warnings })
+    Ok(Program { script: compiled.script, cgroup: compiled.cgroup, owner, warnings })
+}
+
+/// Who the process runs as, if that is known before its root is.
+fn owner(text: &unit::SpecText) -> Option<u32> {
+    let user = text.user_lookup.as_deref().map(|lookup| user_and_group(lookup).0);
+    match user.as_deref() {
+        None => Some(text.spec.process.as_ref()?.user.as_ref().and_then(|user| user.uid).unwrap_or(0)),
+        Some("root") => Some(0),
+        Some(user) => user.parse().ok(),
+    }
 }
 
 /// Compiles a process that joins the unit's container: as its own process, but for what `process` says.

@@ -15,7 +15,7 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, LimitJob, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::waiters::{Waiter, Waiting};
@@ -363,7 +363,10 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
             }
-            Action::Swap { id, unit, contents } => Some(Job::Swap(id, unit, contents)),
+            Action::Swap { id, unit, contents } => {
+                let facts = Arc::clone(&self.catalogue.in_force(&id.unit)?.facts);
+                Some(Job::Swap(Box::new(SwapJob { id, contents, unit, facts })))
+            }
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,

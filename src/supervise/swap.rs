@@ -1,8 +1,8 @@
-//! The config files of a container, below its directory in the run-dir:
+//! The config files and secrets of a container, below its directory in the run-dir:
 //!
 //! ```text
 //! files/..data -> ..<mark>                      which contents it has
-//! files/..<mark>/<n>/<name>                     the n-th file of the unit, 0444
+//! files/..<mark>/<n>/<name>                     the n-th file of the unit, 0444; a secret 0400, of the process's user
 //! links/<n> -> /dev/moored/..data/<n>/<name>    mounted at its target
 //! ```
 //!
@@ -10,11 +10,11 @@
 //! over: all files are other ones at once, and a reader has an old or a new one, whole. This is also the record of what the container has: a
 //! swap that a crash cut short is done again from its beginning, one whose link was renamed is done.
 //!
-//! The directory goes with the container. Nothing in it is synced: it is of no use after a boot.
+//! The set before stays until the next swap: a reader that has resolved the link finds its file. The directory goes with the container. Nothing in it is synced: it is of no use after a boot.
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
@@ -26,18 +26,41 @@ const DATA: &str = "..data";
 /// It, before it is renamed.
 const NEXT: &str = "..next";
 
-/// Which step failed.
+/// statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+/// statfs(2).
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
+
+/// Why the files are not there.
 #[derive(Debug, thiserror::Error)]
-#[error("config files: {call} {}: {why}", path.display())]
-pub struct SwapError {
-    call: &'static str,
-    path: PathBuf,
-    #[source]
-    why: io::Error,
+pub enum SwapError {
+    /// A system call failed.
+    #[error("config files: {call} {}: {why}", path.display())]
+    Call {
+        /// Which.
+        call: &'static str,
+        /// About what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        why: io::Error,
+    },
+    /// It was not read since the boot.
+    #[error("secret: {} is not there, or may not be read, and no copy of it is kept", path.display())]
+    Unknown {
+        /// The file outside.
+        path: PathBuf,
+    },
+    /// The run-dir is no place for secrets.
+    #[error("secret: {} is on a disk: use a --run-dir on a tmpfs, such as /run/moored", path.display())]
+    OnDisk {
+        /// Where they would be.
+        path: PathBuf,
+    },
 }
 
 fn about<'p>(call: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SwapError + use<'p> {
-    move |why| SwapError { call, path: path.to_owned(), why }
+    move |why| SwapError::Call { call, path: path.to_owned(), why }
 }
 
 /// Where the directories of a container's config files are.
@@ -77,10 +100,13 @@ impl ConfigDir {
         std::iter::once(directory).chain(unit.configs.iter().enumerate().map(link)).filter_map(Result::ok).collect()
     }
 
-    /// Makes all of it, for a container that is to start.
-    pub fn make(&self, unit: &Unit) -> Result<(), SwapError> {
+    /// Makes all of it, for a container that is to start and whose process runs as `owner`.
+    pub fn make(&self, unit: &Unit, owner: u32) -> Result<(), SwapError> {
         if unit.configs.is_empty() {
             return Ok(());
+        }
+        if let Some(unknown) = unit.configs.iter().find(|config| config.contents.is_none()) {
+            return Err(SwapError::Unknown { path: unknown.source.clone() });
         }
         make_dir(&self.links)?;
         for (n, config) in unit.configs.iter().enumerate() {
@@ -88,17 +114,22 @@ impl ConfigDir {
             remove(&link)?;
             symlink(format!("{CONFIG_MOUNT}/{DATA}/{n}/{}", config.name()), &link).map_err(about("symlink", &link))?;
         }
-        self.swap(unit)
+        self.swap(unit, owner)
     }
 
     /// Puts the contents that `unit` has in the place of those that are there, all as one; nothing, if they are there already.
-    pub fn swap(&self, unit: &Unit) -> Result<(), SwapError> {
-        let name = format!("..{}", SwapMark::of(unit).all);
+    pub fn swap(&self, unit: &Unit, owner: u32) -> Result<(), SwapError> {
+        let name = format!("..{}", SwapMark::of(unit).unwrap_or_default().all);
         let data = self.files.join(DATA);
-        if fs::read_link(&data).is_ok_and(|there| there == Path::new(&name)) {
-            return self.tidy(&name);
+        let there = fs::read_link(&data).unwrap_or_default();
+        if there == Path::new(&name) {
+            return Ok(());
         }
         make_dir(&self.files)?;
+        self.tidy(&there)?;
+        if unit.configs.iter().any(|config| config.secret) {
+            in_memory(&self.files)?;
+        }
         let set = self.files.join(&name);
         remove(&set)?;
         make_dir(&set)?;
@@ -106,21 +137,20 @@ impl ConfigDir {
             let dir = set.join(n.to_string());
             make_dir(&dir)?;
             let bytes = config.contents.as_ref().map_or(&[][..], |contents| contents.bytes());
-            write(&dir.join(config.name()), bytes)?;
+            write(&dir.join(config.name()), bytes, config.secret.then_some(owner))?;
         }
         let next = self.files.join(NEXT);
         remove(&next)?;
         symlink(&name, &next).map_err(about("symlink", &next))?;
-        fs::rename(&next, &data).map_err(about("rename", &data))?;
-        self.tidy(&name)
+        fs::rename(&next, &data).map_err(about("rename", &data))
     }
 
-    /// Removes every set but this one. Whoever has a file of it open keeps it.
-    fn tidy(&self, name: &str) -> Result<(), SwapError> {
+    /// Removes every set but the one that is there, and what a crash left.
+    fn tidy(&self, there: &Path) -> Result<(), SwapError> {
         let entries = fs::read_dir(&self.files).map_err(about("list", &self.files))?;
         for entry in entries {
             let entry = entry.map_err(about("list", &self.files))?;
-            if entry.file_name() != name && entry.file_name() != DATA {
+            if entry.file_name() != there && entry.file_name() != DATA {
                 remove(&entry.path())?;
             }
         }
@@ -138,13 +168,25 @@ fn make_dir(path: &Path) -> Result<(), SwapError> {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), SwapError> {
-    let file = fs::File::options().write(true).create_new(true).mode(0o444).open(path);
+/// A file for all to read, or for `owner` alone.
+fn write(path: &Path, bytes: &[u8], owner: Option<u32>) -> Result<(), SwapError> {
+    let mode = if owner.is_some() { 0o400 } else { 0o444 };
+    let file = fs::File::options().write(true).create_new(true).mode(0o400).open(path);
     let written = file.and_then(|mut file| {
         file.write_all(bytes)?;
-        file.set_permissions(fs::Permissions::from_mode(0o444))
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        owner.map_or(Ok(()), |owner| fchown(&file, Some(owner), None))
     });
     written.map_err(about("write", path))
+}
+
+/// Secrets are never written to a disk.
+fn in_memory(path: &Path) -> Result<(), SwapError> {
+    let found = rustix::fs::statfs(path).map_err(|errno| about("statfs", path)(errno.into()))?;
+    match found.f_type {
+        TMPFS_MAGIC | RAMFS_MAGIC => Ok(()),
+        _ => Err(SwapError::OnDisk { path: path.to_owned() }),
+    }
 }
 
 /// A file, a link or a whole directory; what is gone already is fine.

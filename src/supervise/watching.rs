@@ -95,8 +95,8 @@ impl Supervisor {
             Event::Busy { path, writer } => self.busy(&path, writer),
             Event::Directory { dir, state } => self.directory(&dir, state),
             Event::File { path, file } => {
-                if self.catalogue.files().contains(path.as_path()) {
-                    let view = FileView::of(file.clone().map(|contents| contents.bytes));
+                if self.catalogue.names_file(&path) {
+                    let view = FileView::of(file.clone().map(|file| (file.bytes, file.readable_by_others)));
                     self.catalogue.file_read(&path, view, VALIDATE, now.wall);
                 }
                 // It may be both.
@@ -188,9 +188,11 @@ impl Supervisor {
         self.observed
             .host
             .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
-        let files = self.catalogue.files().into_iter().map(Path::to_owned);
-        let files = files.map(|path| Follow { path, purpose: Purpose::Contents });
-        let wanted = self.catalogue.sources().into_iter().map(follow).chain(files).chain(places).collect();
+        let files = self.catalogue.files();
+        self.catalogue.expect_files(&files, VALIDATE, clock::now().wall);
+        let contents = |path: &PathBuf| Follow { path: path.clone(), purpose: Purpose::Contents };
+        let wanted: BTreeSet<Follow> =
+            self.catalogue.sources().into_iter().map(follow).chain(files.iter().map(contents)).chain(places).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }
@@ -207,7 +209,7 @@ impl Supervisor {
 fn config_view(bundle: &Path, file: Result<watch::Contents, watch::ReadError>) -> SourceView {
     match file {
         Err(why) => Err(SourceError::refused("bundle", bundle, why).to_string()),
-        Ok(watch::Contents { bytes, resolved }) => {
+        Ok(watch::Contents { bytes, resolved, .. }) => {
             let resolved = resolved.parent().unwrap_or(bundle).to_owned();
             Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes) }))
         }

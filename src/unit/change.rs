@@ -129,7 +129,9 @@ fn shown(setting: &Setting) -> String {
             Signal::from_number(number).map_or_else(|| text.to_owned(), |signal| quoted(&signal.to_string()))
         }
         ("restart.limit", _, _) => limit(text),
-        (name, _, _) if name.starts_with("config.") && text.is_empty() => "a file".to_owned(),
+        (name, _, _) if (name.starts_with("config.") || name.starts_with("secret.")) && text.is_empty() => {
+            "a file".to_owned()
+        }
         (_, _, Ok(_)) | ("enabled", _, _) => text.to_owned(),
         _ if matches!(text, "true" | "false") => text.to_owned(),
         _ => quoted(text),

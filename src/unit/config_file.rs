@@ -1,4 +1,4 @@
-//! `[[config]]`: files of the host's whose contents a container has, as they are now or as they were when it started.
+//! `[[config]]` and `[[secret]]`: files of the host's whose contents a container has, as they are now or as they were when it started.
 //!
 //! The contents are copied, never the file mounted: a bind mount would pin the old inode when the file is replaced. What a change of
 //! them does is `on_change`:
@@ -11,6 +11,10 @@
 //!
 //! Inside, the target is a link to the file in [`MOUNT`], a directory of the container's own that is mounted there read-only. All files
 //! of a unit are swapped as one, by another link in it: a reader sees the old file or the new one, never half of one.
+//!
+//! A secret is read by the user of the process alone. Its bytes are never written to a disk, so nobody knows them after a boot or in a
+//! supervisor's next life until its file is read: what is not known is no change, and no reason to stop what runs. Hence it is no part
+//! of the fingerprint, but of a mark of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::diagnostic::quote;
 use super::fingerprint::{Fingerprint, digest};
 use super::walk::{Field, Table, Walk};
-use super::{Mount, Unit, path};
+use super::{Mount, Unit, path, schema};
 
 /// Where the directory is mounted inside. /dev is the container's own nearly everywhere, and can be written to before the program runs.
 pub const MOUNT: &str = "/dev/moored";
@@ -42,6 +46,8 @@ pub struct ConfigFile {
     pub target: String,
     /// What a change of the contents does.
     pub on_change: OnChange,
+    /// `[[secret]]`: for the user of the process alone, and never written to a disk.
+    pub secret: bool,
     /// `None` until they are read.
     pub contents: Option<FileContents>,
 }
@@ -71,6 +77,12 @@ impl FileContents {
         FileContents { bytes, digest }
     }
 
+    /// Of a secret: what is stored or shown of it is made with a salt, which nobody else has.
+    pub fn secret(bytes: Arc<[u8]>, salt: [u8; 16]) -> FileContents {
+        let digest = digest(&[&salt[..], &bytes[..]].concat());
+        FileContents { bytes, digest }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
@@ -88,58 +100,70 @@ impl fmt::Debug for FileContents {
 }
 
 impl ConfigFile {
+    /// As the table is called.
+    pub fn key(&self) -> &'static str {
+        if self.secret { "secret" } else { "config" }
+    }
+
     /// Its name in the directory of the container: the target's, for programs that look at what a link leads to.
     pub fn name(&self) -> &str {
         self.target.rsplit('/').next().unwrap_or("file")
     }
 }
 
-/// Which contents a container has, of the files that are swapped. Equal means: nothing to swap.
+/// Which contents a container has, of what its fingerprint does not cover. Equal means: nothing to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwapMark {
-    /// Of all of them.
+    /// Of all files that are swapped.
     pub all: Fingerprint,
     /// Of those with `on_change = "reload"`.
     pub reload: Fingerprint,
+    /// Of the secrets that are not swapped.
+    pub restart: Fingerprint,
 }
 
 impl SwapMark {
-    /// What `unit` says; the default if it swaps nothing.
-    pub fn of(unit: &Unit) -> SwapMark {
-        let of = |wanted: &[OnChange]| {
+    /// What `unit` says; `None` if it has no files, or if the contents of one are not known.
+    pub fn of(unit: &Unit) -> Option<SwapMark> {
+        if unit.configs.is_empty() || unit.configs.iter().any(|file| file.contents.is_none()) {
+            return None;
+        }
+        let of = |wanted: &dyn Fn(&ConfigFile) -> bool| {
             let mut all = Vec::new();
-            for file in unit.configs.iter().filter(|file| wanted.contains(&file.on_change)) {
+            for file in unit.configs.iter().filter(|file| wanted(file)) {
                 all.extend_from_slice(&digest(file.target.as_bytes()));
                 all.extend_from_slice(file.contents.as_ref().map_or(&[], FileContents::digest));
             }
             if all.is_empty() { Fingerprint::default() } else { Fingerprint(digest(&all)) }
         };
-        SwapMark { all: of(&[OnChange::Reload, OnChange::None]), reload: of(&[OnChange::Reload]) }
+        Some(SwapMark {
+            all: of(&|file| file.on_change != OnChange::Restart),
+            reload: of(&|file| file.on_change == OnChange::Reload),
+            restart: of(&|file| file.on_change == OnChange::Restart && file.secret),
+        })
     }
 }
 
-/// All `[[config]]`, in the order of their targets; their places are noted.
+/// All `[[config]]` and `[[secret]]`, in the order of their targets; their places are noted.
 pub(crate) fn configs(walk: &mut Walk, top: &Table, mounts: &[Mount]) -> Vec<ConfigFile> {
     let mut found: BTreeMap<String, (ConfigFile, (u32, u32))> = BTreeMap::new();
-    let tables = walk.tables(top, "config");
-    if tables.len() > FILES_MAX
-        && let Some(field) = top.field("config")
-    {
-        let message = format!("`config` has {} tables, expected at most {FILES_MAX}", tables.len());
-        walk.error(&field.at(), message, None);
-    }
-    for table in tables {
+    for table in ["config", "secret"].into_iter().flat_map(|name| walk.tables(top, name)).collect::<Vec<_>>() {
         let Some((file, at)) = config(walk, &table) else { continue };
         let place = walk.lines.position(at.at().start);
         if let Some(field) = table.field("target") {
             let taken = match found.get(&file.target) {
-                Some((_, (line, _))) => Some(format!("the [[config]] of line {line}")),
+                Some((taken, (line, _))) => Some(format!("the [[{}]] of line {line}", taken.key())),
                 None => mounts.iter().find(|mount| mount.target == file.target).map(|_| "a [[mount]]".to_owned()),
             };
             if let Some(taken) = taken {
-                let message = format!("`config.target` \"{}\" is taken by {taken}", quote(&file.target));
+                let message = format!("`{}` \"{}\" is taken by {taken}", field.name, quote(&file.target));
                 walk.error(&field.at(), message, Some("one for each target".to_owned()));
             }
+        }
+        if found.len() == FILES_MAX {
+            let message = format!("more than {FILES_MAX} [[config]] and [[secret]]");
+            walk.error(&table.span, message, Some("mount a directory".to_owned()));
+            break;
         }
         found.insert(file.target.clone(), (file, place));
     }
@@ -153,7 +177,7 @@ fn config<'w>(walk: &mut Walk, table: &Table<'w>) -> Option<(ConfigFile, Field<'
     for (key, help) in [("source", "it is the file outside"), ("target", "it is the path inside the container")] {
         // An unknown key was probably meant as the missing one, and has its own message.
         if table.field(key).is_none() && table.is_regular() {
-            walk.absent(&table.span, &format!("[[config]] without `{key}`"), Some(help));
+            walk.absent(&table.span, &format!("{} without `{key}`", schema::header(table.name)), Some(help));
         }
     }
     let words = [("restart", OnChange::Restart), ("reload", OnChange::Reload), ("none", OnChange::None)];
@@ -161,8 +185,9 @@ fn config<'w>(walk: &mut Walk, table: &Table<'w>) -> Option<(ConfigFile, Field<'
     let target = table.field("target").and_then(|field| target(walk, &field));
     let at = table.field("source")?;
     let source = walk.host_path(Some(at.clone()))?;
-    let file =
-        ConfigFile { source, target: target?, on_change: on_change.unwrap_or(OnChange::Restart), contents: None };
+    let on_change = on_change.unwrap_or(OnChange::Restart);
+    let secret = table.name == "secret";
+    let file = ConfigFile { source, target: target?, on_change, secret, contents: None };
     Some((file, at))
 }
 

@@ -44,12 +44,12 @@ fn a_change_of_contents_asks_for_what_on_change_says() {
         assert_eq!(found, [(name, effect, true)]);
         let same = container_fingerprint(&base, &facts()) == container_fingerprint(&other, &facts());
         assert_eq!(same, effect != Effect::Replace);
-        let (old, new) = (SwapMark::of(&base), SwapMark::of(&other));
+        let (old, new) = (SwapMark::of(&base).unwrap(), SwapMark::of(&other).unwrap());
         assert_eq!(old.all == new.all, effect == Effect::Replace);
         assert_eq!(old.reload == new.reload, effect != Effect::Reload);
     }
     assert_eq!(SwapMark::of(&base), SwapMark::of(&unit(["1", "1", "1"])));
-    assert_eq!(SwapMark::of(&read("").unwrap()), SwapMark::default());
+    assert_eq!(SwapMark::of(&read("").unwrap()), None);
 }
 
 #[test]
@@ -80,4 +80,27 @@ fn mistakes_have_their_places() {
         "/units/web.toml:25:10 `config.target` is the string \"/dev/moored/x\", expected another target, the contents of [[config]] are there",
     ];
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_secret_is_compared_apart_from_the_fingerprint_and_with_a_salt() {
+    let secret = |contents: Option<&str>, salt: u8| {
+        let mut unit = read("[[secret]]\nsource = \"key\"\ntarget = \"/tls/key\"\n").unwrap();
+        unit.configs[0].contents = contents.map(|text| FileContents::secret(text.as_bytes().into(), [salt; 16]));
+        unit
+    };
+    let (old, new, unknown) = (secret(Some("hunter2"), 1), secret(Some("hunter3"), 1), secret(None, 1));
+    for other in [&new, &unknown] {
+        assert_eq!(container_fingerprint(&old, &facts()), container_fingerprint(other, &facts()));
+    }
+    let restart = |unit: &Unit| SwapMark::of(unit).map(|mark| mark.restart);
+    assert!(restart(&old) != restart(&new) && restart(&unknown).is_none());
+    assert_eq!(SwapMark::of(&old).unwrap().all, SwapMark::of(&new).unwrap().all);
+    assert_ne!(restart(&old), restart(&secret(Some("hunter2"), 2)), "another salt");
+    let found = changes((&old, &facts()), (&new, &facts()));
+    assert_eq!(
+        (found.len(), found[0].name.as_str(), found[0].effect),
+        (1, "secret./tls/key.contents", Effect::Replace)
+    );
+    assert!(!format!("{found:?} {old:?}").contains("hunter"));
 }

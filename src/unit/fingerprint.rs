@@ -44,7 +44,7 @@ pub fn fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
 
 /// Of what a running container was made from: if this is equal, no new one is needed.
 pub fn container_fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
-    hash(settings(unit, facts).iter().filter(|setting| setting.effect == Effect::Replace))
+    hash(settings(unit, facts).iter().filter(|setting| setting.effect == Effect::Replace && !setting.apart))
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,8 @@ pub(super) struct Setting {
     pub(super) effect: Effect,
     /// It may hold a secret: its value is not shown.
     pub(super) hidden: bool,
+    /// It is compared in a [`SwapMark`](super::SwapMark), not in the container's fingerprint.
+    pub(super) apart: bool,
 }
 
 /// Collects what is not at its default.
@@ -61,7 +63,7 @@ struct Settings(Vec<Setting>);
 
 impl Settings {
     fn put(&mut self, effect: Effect, name: impl Into<String>, value: impl AsRef<[u8]>) {
-        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect, hidden: false });
+        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect, hidden: false, apart: false });
     }
 
     fn unless<T: PartialEq>(&mut self, default: T, effect: Effect, name: &str, value: T, show: impl Fn(&T) -> String) {
@@ -197,7 +199,7 @@ fn environment(unit: &Unit, all: &mut Settings) {
     let defined = process.variables.map().iter().filter(|(name, _)| !process.env.contains_key(*name));
     for (name, value) in defined {
         let (name, value) = (format!("process.env.{name}"), value.clone().into_bytes());
-        all.0.push(Setting { name, value, effect: Effect::Replace, hidden: true });
+        all.0.push(Setting { name, value, effect: Effect::Replace, hidden: true, apart: false });
     }
 }
 
@@ -239,7 +241,7 @@ fn around(unit: &Unit, all: &mut Settings) {
 
 /// That it is there is part of the container, its contents only where they are never swapped.
 fn config(file: &ConfigFile, all: &mut Settings) {
-    let name = format!("config.{}", file.target);
+    let name = format!("{}.{}", file.key(), file.target);
     all.put(Effect::Replace, name.as_str(), "");
     all.put(Effect::Supervisor, format!("{name}.source"), file.source.as_os_str().as_encoded_bytes());
     let (effect, word) = match file.on_change {
@@ -252,7 +254,7 @@ fn config(file: &ConfigFile, all: &mut Settings) {
     }
     if let Some(contents) = file.contents.as_ref().map(FileContents::digest) {
         let (name, value) = (format!("{name}.contents"), contents.to_vec());
-        all.0.push(Setting { name, value, effect, hidden: true });
+        all.0.push(Setting { name, value, effect, hidden: true, apart: file.secret });
     }
 }
 

@@ -275,6 +275,16 @@ const KEYS: &[Key] = &[
         "\"reload\"",
         "What a change of the contents does.",
     ),
+    key("secret[].source", Kind::Path, "", Live, "\"/etc/web/b.pem\"", "As of a config, for the process's user alone."),
+    key("secret[].target", Kind::Path, "", Replace, "\"/tls/key.pem\"", "Where inside."),
+    key(
+        "secret[].on_change",
+        Kind::Word(&["restart", "reload", "none"]),
+        "restart",
+        Replace,
+        "\"reload\"",
+        "What a change of the contents does.",
+    ),
     key(
         "device[].path",
         Kind::Pattern("^/dev/."),
@@ -334,7 +344,12 @@ pub fn json_schema() -> Value {
     let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
     schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
-    for (table, keys) in [("mount", &["target"][..]), ("config", &["source", "target"]), ("device", &["path"])] {
+    for (table, keys) in [
+        ("mount", &["target"][..]),
+        ("config", &["source", "target"]),
+        ("secret", &["source", "target"]),
+        ("device", &["path"]),
+    ] {
         schema["properties"][table]["items"]["required"] = json!(keys);
     }
     schema

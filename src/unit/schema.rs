@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 15] = [
+const KEYS: [(&str, &[&str]); 16] = [
     (
         "",
         &[
@@ -23,6 +23,7 @@ const KEYS: [(&str, &[&str]); 15] = [
             "network",
             "mount",
             "config",
+            "secret",
             "device",
             "log",
             "security",
@@ -40,13 +41,14 @@ const KEYS: [(&str, &[&str]); 15] = [
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
     ("config", &["source", "target", "on_change"]),
+    ("secret", &["source", "target", "on_change"]),
     ("device", &["path"]),
     ("log", &["max_size", "max_files"]),
     ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "condition",
     "process",
     "restart",
@@ -56,6 +58,7 @@ const TABLES: [&str; 13] = [
     "network",
     "mount",
     "config",
+    "secret",
     "device",
     "log",
     "security",
@@ -63,14 +66,13 @@ const TABLES: [&str; 13] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 16] = [
+const LATER: [(&str, &str, Option<&str>); 15] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
     ("", "unset", None),
     ("", "health", None),
-    ("", "secret", Some("use [[config]], or a read-only [[mount]]")),
     ("", "socket", None),
     ("", "update", None),
     ("process", "notify", None),
@@ -222,7 +224,7 @@ pub(crate) fn later(table: &str, key: &str) -> Option<Option<&'static str>> {
 pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
-        "mount" | "config" | "device" => format!("[[{table}]]"),
+        "mount" | "config" | "secret" | "device" => format!("[[{table}]]"),
         _ => format!("[{table}]"),
     }
 }

@@ -23,6 +23,7 @@ mod oracle;
 mod samples;
 mod schema;
 mod seccomp;
+mod secrets;
 mod simulation;
 mod support;
 mod units;

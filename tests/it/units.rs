@@ -417,7 +417,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let table = [
         ("health", "[health.readiness]\nhttp = \"http://127.0.0.1/\"", "`health` is known but not built"),
         ("update", "[update]\norder = \"start-first\"", "`update` is known but not built"),
-        ("secret", "[[secret]]\nsource = \"/a\"\ntarget = \"/a\"", "`secret` is known but not built"),
         ("socket", "[[socket]]\nlisten = \"tcp://0.0.0.0:1\"", "`socket` is known but not built"),
         ("notify", "notify = \"systemd\"", "`notify` is known but not built"),
         ("watchdog", "watchdog = \"30s\"", "`watchdog` is known but not built"),

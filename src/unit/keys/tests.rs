@@ -73,13 +73,15 @@ fn texts(key: &Key) -> (String, String) {
             let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("mount[].")))
         }
-        "config[].source" | "config[].target" => {
-            let text = |source, target| format!("{base}[[config]]\nsource = {source}\ntarget = {target}\n");
+        "config[].source" | "config[].target" | "secret[].source" | "secret[].target" => {
+            let table = name.split('[').next().unwrap();
+            let text = |source, target| format!("{base}[[{table}]]\nsource = {source}\ntarget = {target}\n");
             let other = if name.ends_with("source") { text(example, "\"/y\"") } else { text("\"/x\"", example) };
             (text("\"/x\"", "\"/y\""), other)
         }
-        "config[].on_change" => {
-            let text = format!("{base}[[config]]\nsource = \"/x\"\ntarget = \"/y\"\n");
+        "config[].on_change" | "secret[].on_change" => {
+            let table = name.split('[').next().unwrap();
+            let text = format!("{base}[[{table}]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}on_change = {example}\n"))
         }
         "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),

@@ -85,7 +85,7 @@ impl Host {
     pub fn make_cgroup(&mut self, rng: &mut Rng, id: &ContainerId, want: Want, run: Run) {
         let temper = if self.calm { Temper::calm() } else { Temper::random(rng) };
         let (stage, drained_at) = (Stage::Made, BootTime(0));
-        let contents = SwapMark::of(&want.unit);
+        let contents = SwapMark::of(&want.unit).unwrap_or_default();
         let told = contents.reload;
         let container = Container { contents, told, want, run, stage, kept: false, empty_at: None, drained_at, temper };
         self.containers.insert(id.clone(), container);

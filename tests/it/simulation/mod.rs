@@ -88,16 +88,15 @@ impl History {
     fn new(seed: u64, bug: Bug, traced: bool) -> History {
         let mut rng = Rng::new(seed);
         let names: Vec<UnitName> = UNITS.iter().map(|name| UnitName::new(name).expect("a name")).collect();
+        // Of its own, so that what files a text has changes nothing else of a history.
+        let mut files_rng = Rng::new(seed ^ 0x5eed);
         let mut texts = BTreeMap::new();
         for (index, name) in names.iter().enumerate() {
             let number = |version| (index as u8) * 16 + version + 1;
             let mut pool: Vec<Want> = Vec::new();
             for version in 0..TEXTS {
-                let text = match pool.last().filter(|_| rng.chance(40)) {
-                    Some(last) => sample::other_contents(&mut rng, last),
-                    None => sample::random(&mut rng, name, number(version), &names),
-                };
-                pool.push(text);
+                let fresh = sample::random(&mut rng, name, number(version), &names);
+                pool.push(sample::with_files(&mut files_rng, fresh, pool.last()));
             }
             texts.insert(name.clone(), pool);
         }
@@ -345,7 +344,7 @@ impl History {
             let want = self.oracle.should_run(&id.unit, self.now);
             let same = |want: &Want| want.fingerprint == container.want.fingerprint;
             let Some(want) = want.ok().filter(same) else { continue };
-            let should = SwapMark::of(&want.unit);
+            let should = SwapMark::of(&want.unit).unwrap_or_default();
             if container.contents != should {
                 return Err(format!("contents: {id} has other contents than its text"));
             }
@@ -423,34 +422,38 @@ fn ten_thousand_histories_break_no_invariant() {
 /// A planted bug shows within so many histories.
 const BITES_WITHIN: u64 = 200;
 
-/// The planted bug is caught, by the invariant that it breaks.
-fn assert_caught(bug: Bug, invariant: &str) {
+/// The planted bug is caught, by one of the invariants that it breaks.
+fn assert_caught(bug: Bug, invariants: &[&str]) {
     let (seed, words) = first_failure(BITES_WITHIN, bug).expect("a planted bug is caught");
     println!("{bug:?} is caught at seed {seed}: {words}");
-    assert!(words.starts_with(invariant), "{bug:?} is caught by another check: {words}");
+    assert!(
+        invariants.iter().any(|invariant| words.starts_with(invariant)),
+        "{bug:?} is caught by another check: {words}"
+    );
 }
 
 #[test]
 fn a_start_beside_the_old_cgroup_is_caught() {
-    assert_caught(Bug::StartBesideOld, "1:");
+    assert_caught(Bug::StartBesideOld, &["1:"]);
 }
 
 #[test]
 fn a_backoff_forgotten_in_a_crash_is_caught() {
-    assert_caught(Bug::BackoffForgotten, "5:");
+    // A start too soon, or in the end one of a unit that had given up.
+    assert_caught(Bug::BackoffForgotten, &["5:", "12:"]);
 }
 
 #[test]
 fn a_last_good_text_lost_in_a_crash_is_caught() {
-    assert_caught(Bug::LastGoodLost, "4/12:");
+    assert_caught(Bug::LastGoodLost, &["4/12:"]);
 }
 
 #[test]
 fn contents_forgotten_in_a_crash_are_caught() {
-    assert_caught(Bug::ContentsForgotten, "contents:");
+    assert_caught(Bug::ContentsForgotten, &["contents:"]);
 }
 
 #[test]
 fn dependencies_that_are_not_read_are_caught() {
-    assert_caught(Bug::DependenciesForgotten, "order:");
+    assert_caught(Bug::DependenciesForgotten, &["order:"]);
 }

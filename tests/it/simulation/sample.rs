@@ -77,15 +77,17 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     if rng.chance(10) {
         unit.conditions.push(Condition::MountPoint(PathBuf::from(DISK)));
     }
-    if rng.chance(30) {
-        unit.configs = configs(rng);
-    }
     unit.network = rng.chance(25).then(|| Network::Unit(rng.pick(others).clone()));
     Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]) }
 }
 
-/// The same text, and perhaps other contents of its files.
-pub fn other_contents(rng: &mut Rng, want: &Want) -> Want {
+/// Perhaps with files; perhaps instead the text before it, with perhaps other contents of its files.
+pub fn with_files(rng: &mut Rng, fresh: Want, before: Option<&Want>) -> Want {
+    let swapped = before.filter(|before| !before.unit.configs.is_empty() && rng.chance(60));
+    let want = swapped.cloned().unwrap_or(fresh);
+    if swapped.is_none() && !rng.chance(40) {
+        return want;
+    }
     let unit = Unit { configs: configs(rng), ..want.unit.as_ref().clone() };
     Want { unit: Arc::new(unit), fingerprint: want.fingerprint }
 }
@@ -96,6 +98,7 @@ fn configs(rng: &mut Rng) -> Vec<ConfigFile> {
         source: PathBuf::from("/etc").join(target),
         target: format!("/{target}"),
         on_change,
+        secret: false,
         contents: Some(FileContents::new([rng.below(3) as u8][..].into())),
     };
     vec![file("a", OnChange::Reload), file("b", OnChange::None)]
