@@ -162,7 +162,7 @@ impl Supervisor {
 
     fn take(&mut self, mail: Mail) {
         match mail {
-            Mail::Fact(fact) => self.record(&self.without_secrets(fact)),
+            Mail::Fact(fact) => self.record(&self.catalogue.hide(fact)),
             Mail::Watch(event) => self.watched(event),
             Mail::Look(look) => self.looked(look),
             Mail::Log(event) => self.log_says(event),
@@ -190,19 +190,6 @@ impl Supervisor {
             let generation = fact.generation();
             let by = event.by.clone().or_else(|| by.map(str::to_owned));
             self.tell(Event { by, generation, ..event });
-        }
-    }
-
-    /// What the runtime says of a failure may repeat an argument into which a variable was put.
-    fn without_secrets(&self, fact: Fact) -> Fact {
-        let hide = |id: &ContainerId, text: String| match self.catalogue.in_force(&id.unit) {
-            Some(good) => good.unit.process.variables.hide(&text),
-            None => text,
-        };
-        match fact {
-            Fact::StartFailed { id, text } => Fact::StartFailed { text: hide(&id, text), id },
-            Fact::ActionFailed { id, deed, text } => Fact::ActionFailed { text: hide(&id, text), id, deed },
-            other => other,
         }
     }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::super::contents::{self, FileView};
 use super::{Catalogue, Entry, Validate};
-use crate::plan::WallTime;
-use crate::unit::{Source, UnitName};
+use crate::plan::{Fact, WallTime};
+use crate::unit::{ContainerId, Source, UnitName};
 
 impl Catalogue {
     /// What a read of a file came to, if texts name it.
@@ -55,6 +55,19 @@ impl Catalogue {
     /// Whether texts name it.
     pub fn names_file(&self, path: &Path) -> bool {
         self.files.contains_key(path)
+    }
+
+    /// What the runtime says of a failure may repeat an argument into which a variable was put.
+    pub fn hide(&self, fact: Fact) -> Fact {
+        let hidden = |id: &ContainerId, text: String| match self.in_force(&id.unit) {
+            Some(good) => good.unit.process.variables.hide(&text),
+            None => text,
+        };
+        match fact {
+            Fact::StartFailed { id, text } => Fact::StartFailed { text: hidden(&id, text), id },
+            Fact::ActionFailed { id, deed, text } => Fact::ActionFailed { text: hidden(&id, text), id, deed },
+            other => other,
+        }
     }
 
     /// Forgets what was read of files that no text names any more.
