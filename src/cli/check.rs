@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
-use crate::supervise::{offline, source, validate};
+use crate::supervise::{contents, offline, source, validate};
 use crate::unit::{self, Diagnostic, Place, SpecError, TEXT_MAX, Unit};
 use crate::watch::is_unit_file;
 use crate::watch::trusted::{ReadError, TrustedFile, read_any};
@@ -27,6 +27,15 @@ const ENTRIES_MAX: usize = 100_000;
 struct Finding {
     error: bool,
     diagnostic: Diagnostic,
+}
+
+/// What of a unit is looked at.
+#[derive(Debug, Clone, Copy)]
+enum Depth {
+    /// Its text.
+    Text,
+    /// And the files whose contents are part of it.
+    Files,
 }
 
 /// Everything found.
@@ -188,18 +197,24 @@ fn check_lonely_drop_ins(dir: &Path, dirs: &[PathBuf], report: &mut Report) {
 /// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
 fn check_template(path: &Path, dirs: &[PathBuf], report: &mut Report) -> bool {
     let Some(sample) = path.file_name().and_then(unit::template_sample) else { return false };
-    drop(check_text(path, &sample, dirs, report));
+    drop(check_text(path, &sample, dirs, Depth::Text, report));
     true
 }
 
 fn check_file(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut Report) {
-    if let Some(parsed) = check_text(path, name, dirs, report) {
+    if let Some(parsed) = check_text(path, name, dirs, Depth::Files, report) {
         check_source(parsed.source_at, &parsed.unit, report);
     }
 }
 
 /// The text with its drop-ins; what it says if it is valid.
-fn check_text(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut Report) -> Option<unit::Parsed> {
+fn check_text(
+    path: &Path,
+    name: &unit::UnitName,
+    dirs: &[PathBuf],
+    depth: Depth,
+    report: &mut Report,
+) -> Option<unit::Parsed> {
     // A link to /dev/null masks a unit of an earlier directory.
     if std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null")) {
         return None;
@@ -216,7 +231,17 @@ fn check_text(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut
     let defaults = report.defaults.clone();
     let below = defaults.iter().map(unit::LayerText::layer);
     let layers: Vec<unit::Layer> = below.chain([main]).chain(drop_ins.iter().map(unit::LayerText::layer)).collect();
-    match unit::parse_layers(name, &layers) {
+    let parsed = unit::parse_layers(name, &layers).and_then(|parsed| match depth {
+        Depth::Text => Ok(parsed),
+        Depth::Files => match contents::denied(&parsed) {
+            Some(why) => {
+                report.warning(Diagnostic::of_file(path, format!("its files are not checked: {why}"), None));
+                Ok(parsed)
+            }
+            None => contents::read(parsed, name, &layers, None),
+        },
+    });
+    match parsed {
         Ok(mut parsed) => {
             parsed.warnings.drain(..).for_each(|warning| report.warning(warning));
             Some(parsed)
@@ -245,12 +270,13 @@ fn check_source(Place { file, line, column }: Place, unit: &Unit, report: &mut R
         Err(error) if error.is_denied() => return report.warning(at(format!("not checked: {error}"))),
         Err(error) => return report.error(at(error.to_string())),
     };
+    let hidden = |text: String| unit.process.variables.hide(&text);
     // Down to the last step, as at a start: what the kernel or this version does not offer is named by its JSON path.
     match validate(unit, &facts) {
-        Ok(warnings) => warnings.into_iter().for_each(|warning| report.warning(at(warning))),
+        Ok(warnings) => warnings.into_iter().for_each(|warning| report.warning(at(hidden(warning)))),
         Err(errors) => errors.iter().for_each(|error| match &error.file {
             Some(config) => report.error(of_config(config, error)),
-            None => report.error(at(error.to_string())),
+            None => report.error(at(hidden(error.to_string()))),
         }),
     }
 }

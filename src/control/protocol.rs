@@ -360,7 +360,8 @@ pub struct MergedValue {
 pub struct Change {
     /// Which unit.
     pub unit: String,
-    /// add; of a unit in force: start, replace, reload, live (without a new container), stop, remove; invalid, wait.
+    /// add; of a unit in force: start, replace, reload (its container runs on, with other contents of its files or told so), live (without a
+    /// new container), stop, remove; invalid, wait.
     pub how: String,
     /// In words.
     pub why: String,
@@ -374,10 +375,13 @@ pub struct Change {
 pub struct ChangedSetting {
     /// `restart.policy`, `mount./data`, `config.json process.args[1]`.
     pub name: String,
-    /// replace, live.
+    /// replace, reload, live.
     pub how: String,
     /// As a unit file has it; null: absent, so the default.
     pub old: Option<String>,
     /// As `old`.
     pub new: Option<String>,
+    /// What env files define is in it: `old` and `new` say only that there is something.
+    #[serde(default)]
+    pub hidden: bool,
 }

@@ -29,6 +29,8 @@ enum Word {
     Below(Box<Word>),
     Propagation(PropagationKind, bool),
     Bind(bool),
+    /// A bind's source is a link itself, not what it leads to (crun).
+    SourceNoFollow,
     /// Given to the file system as a word.
     Flag,
     /// Accepted, and without an effect on Linux today.
@@ -64,6 +66,7 @@ fn word(option: &str) -> Option<Word> {
         "runbindable" => Word::Propagation(Unbindable, true),
         "bind" => Word::Bind(false),
         "rbind" => Word::Bind(true),
+        "src-nofollow" => Word::SourceNoFollow,
         "sync" | "dirsync" | "mand" | "lazytime" | "silent" => Word::Flag,
         "async" | "nomand" | "nolazytime" | "loud" | "iversion" | "noiversion" | "defaults" | "acl" | "noacl" => {
             Word::Nothing
@@ -98,7 +101,7 @@ pub(super) fn compile(mount: &SpecMount, path: &str, bundle: &Path, report: &mut
             if !parsed.options.is_empty() {
                 report.warn(format!("{path}.options"), "a bind mount has no options of a file system");
             }
-            MountSource::Bind { source, recursive }
+            MountSource::Bind { source, recursive, follow: !parsed.nofollow }
         }
         None if fstype == "cgroup" || fstype == "cgroup2" => MountSource::Cgroup,
         None => filesystem(mount, fstype, path, parsed.options, report)?,
@@ -121,7 +124,13 @@ fn take(attributes: &mut Attributes, word: &Word) {
             attributes.set = (attributes.set & !libc::MOUNT_ATTR__ATIME) | value;
             attributes.clear |= libc::MOUNT_ATTR__ATIME;
         }
-        Word::Below(_) | Word::Propagation(..) | Word::Bind(_) | Word::Flag | Word::Nothing | Word::NotYet(_) => {}
+        Word::Below(_)
+        | Word::Propagation(..)
+        | Word::Bind(_)
+        | Word::SourceNoFollow
+        | Word::Flag
+        | Word::Nothing
+        | Word::NotYet(_) => {}
     }
 }
 
@@ -131,6 +140,7 @@ struct Parsed {
     below: Attributes,
     propagation: Vec<Propagation>,
     bind: Option<bool>,
+    nofollow: bool,
     options: Vec<(String, Option<String>)>,
 }
 
@@ -141,6 +151,7 @@ impl Parsed {
             Word::Below(word) => take(&mut self.below, &word),
             Word::Propagation(kind, recursive) => self.propagation.push(Propagation { kind, recursive }),
             Word::Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
+            Word::SourceNoFollow => self.nofollow = true,
             Word::Flag => self.options.push((option.to_owned(), None)),
             Word::Nothing => {}
             Word::NotYet(what) => report.not_yet(path, true, what),

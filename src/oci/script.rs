@@ -263,6 +263,8 @@ pub enum MountSource {
         source: PathBuf,
         /// With the mounts below it.
         recursive: bool,
+        /// If it is a link: what that leads to, not the link itself.
+        follow: bool,
     },
     /// A new instance of a file system.
     Filesystem {
@@ -441,8 +443,9 @@ impl fmt::Display for Rlimit {
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            MountSource::Bind { source, recursive } => {
-                write!(f, "{} on {} ({}bind)", source.display(), self.target, if *recursive { "r" } else { "" })?;
+            MountSource::Bind { source, recursive, follow } => {
+                let (recursive, link) = (if *recursive { "r" } else { "" }, if *follow { "" } else { "link " });
+                write!(f, "{link}{} on {} ({recursive}bind)", source.display(), self.target)?;
             }
             MountSource::Filesystem { fstype, options, .. } => {
                 write!(f, "{fstype} on {}", self.target)?;

@@ -15,6 +15,8 @@
 //! | `Hear` | nothing | asked again |
 //! | `Probe` | nothing | asked again |
 //! | `Update` | the new terms | limits are asked for until `Limited` |
+//! | `Settle` | nothing | noted again |
+//! | `Swap` | that a swap was begun | asked again until `Swapped`, which notes the contents and the reload in one |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Forget` | the floor of generations | asked again |
 //! | `Prove` | that this text did well | asked again, or the mark stands |
@@ -29,7 +31,7 @@ use super::exit::ExitRecord;
 use super::health::Probing;
 use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
 use super::time::{BootTime, Now};
-use crate::unit::{ContainerId, Fingerprint, Reload, Signal, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Reload, Signal, SwapMark, Unit, UnitName};
 
 /// One thing for the supervisor to do. Each is harmless when done twice.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +113,22 @@ pub enum Action {
         /// For its cgroup.
         limits: Option<Limits>,
     },
+    /// Note which contents are to be swapped in when they have settled; `None`: those that it has.
+    Settle {
+        /// Which.
+        id: ContainerId,
+        /// Which contents.
+        contents: Option<SwapMark>,
+    },
+    /// Swap in the contents of its files, all as one. Answer: `Swapped`.
+    Swap {
+        /// Which.
+        id: ContainerId,
+        /// The text that has them.
+        unit: Arc<Unit>,
+        /// Which they are.
+        contents: SwapMark,
+    },
     /// Journal the exit, acknowledge it to the keeper, remove the cgroup and the pipes. Answer: `Cleared`.
     Clear {
         /// Which.
@@ -165,6 +183,8 @@ impl Action {
             | Action::Hear { id }
             | Action::Probe { id, .. }
             | Action::Update { id, .. }
+            | Action::Settle { id, .. }
+            | Action::Swap { id, .. }
             | Action::Clear { id } => Ok(id),
             Action::Raise { unit, .. }
             | Action::Prove { unit, .. }
@@ -192,7 +212,7 @@ impl Observed {
         match action {
             Action::Start { id, unit, fingerprint, join, relies } => {
                 let run = Run::new(unit, *fingerprint, join.clone(), now.boot);
-                self.seen_mut(&id.unit).begin_start(id, run, relies, unit.enabled)
+                self.seen_mut(&id.unit).begin_start(id, run, relies, unit)
             }
             Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
             Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
@@ -205,6 +225,10 @@ impl Observed {
             Action::Update { id, unit, limits } => {
                 self.live_mut(id).is_some_and(|live| live.begin_update(unit, *limits))
             }
+            Action::Settle { id, contents } => {
+                self.live_mut(id).is_some_and(|live| live.begin_settle(*contents, now.boot))
+            }
+            Action::Swap { id, contents, .. } => self.live_mut(id).is_some_and(|live| live.begin_swap(*contents)),
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Forget { unit } => self.begin_forget(unit),
             Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
@@ -234,7 +258,7 @@ impl Seen {
         self.proven.replace(fingerprint) != Some(fingerprint)
     }
 
-    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, enabled: bool) -> bool {
+    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, unit: &Unit) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
         }
@@ -242,9 +266,10 @@ impl Seen {
         self.high_water = id.generation;
         self.hold = None;
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
-        (self.start_now, self.manual, self.fresh) = (false, self.manual && !enabled, false);
+        (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
-        self.live = Some(Live { relies: relies.clone(), ..Live::new(id.clone(), run, used) });
+        let (relies, contents) = (relies.clone(), SwapMark::of(unit));
+        self.live = Some(Live { relies, contents, ..Live::new(id.clone(), run, used) });
         true
     }
 
@@ -333,6 +358,8 @@ impl fmt::Display for Action {
             Action::Hear { id } => write!(f, "hear {id}"),
             Action::Probe { id, .. } => write!(f, "probe {id}"),
             Action::Update { id, .. } => write!(f, "update {id}"),
+            Action::Settle { id, .. } => write!(f, "wait for the files of {id} to settle"),
+            Action::Swap { id, .. } => write!(f, "swap the files of {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),
             Action::Forget { unit } => write!(f, "forget {unit}"),
             Action::Prove { unit, .. } => write!(f, "the text of {unit} did well"),

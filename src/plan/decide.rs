@@ -156,7 +156,8 @@ impl<'a> World<'a> {
         if let Some(lost) = self.loss(want, live, losses) {
             return Some(lost);
         }
-        let replace = match (live.restart, live.run.fingerprint == want.fingerprint) {
+        let same = live.run.fingerprint == want.fingerprint && !live.has_another_secret(&want.unit);
+        let replace = match (live.restart, same) {
             (true, _) => Why::Restart,
             (false, false) => Why::Changed,
             (false, true) => Why::Unhealthy(self.unhealthy(want, live)?),

@@ -18,7 +18,7 @@ use super::observed::{
 };
 use super::time::{BootTime, Now};
 use super::told::Line;
-use crate::unit::{CheckKind, ContainerId, Signal, UnitName};
+use crate::unit::{CheckKind, ContainerId, Signal, SwapMark, UnitName};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +138,13 @@ pub enum Fact {
         /// What it has now.
         limits: Limits,
     },
+    /// It has these contents of files.
+    Swapped {
+        /// Which.
+        id: ContainerId,
+        /// Which they are.
+        contents: SwapMark,
+    },
     /// An action other than `Start` did not succeed.
     ActionFailed {
         /// Which.
@@ -210,6 +217,8 @@ pub enum Deed {
     Update,
     /// It could not be asked whether it is well, for a reason of ours.
     Probe,
+    /// The contents of its files could not be swapped. They are not asked for again before they or the supervisor are others.
+    Swap,
     /// Something of it could not be cleared away.
     Clear,
 }
@@ -239,6 +248,7 @@ impl fmt::Display for Fact {
             Fact::Awake => write!(f, "awake from now on"),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
+            Fact::Swapped { id, .. } => write!(f, "{id} got other contents of files"),
             Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
             Fact::ClientStart { unit } => write!(f, "start of {unit} asked for"),
             Fact::ClientStop { unit, hold } => write!(f, "stop of {unit} asked for by {}", hold.by),
@@ -289,6 +299,7 @@ impl Fact {
             | Fact::Heard { id }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
+            | Fact::Swapped { id, .. }
             | Fact::ActionFailed { id, .. } => Some(id),
             Fact::ClientStart { .. }
             | Fact::ClientStop { .. }
@@ -352,6 +363,7 @@ impl Observed {
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),
+            Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(*contents)),
             Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
             Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
             Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
@@ -498,7 +510,7 @@ impl Seen {
             Deed::Stop => drop(live.stop_answered(true)),
             Deed::Reload => drop(live.reloaded()),
             Deed::Clear => drop(live.clear_failed(now)),
-            Deed::Kill | Deed::Signal | Deed::Update | Deed::Probe => {}
+            Deed::Kill | Deed::Signal | Deed::Update | Deed::Probe | Deed::Swap => {}
         }
         self.trouble = Some(shortened(text));
         true

@@ -36,6 +36,7 @@
 
 mod action;
 mod backoff;
+mod contents;
 mod decide;
 mod desired;
 mod exit;
@@ -56,6 +57,7 @@ mod told_tests;
 mod trial;
 
 pub use action::Action;
+pub use contents::Settling;
 pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};

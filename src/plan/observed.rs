@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::doubled;
+use super::contents::Settling;
 use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
 use super::time::{BootTime, WallTime};
 use super::told::{Hearing, Told};
-use crate::unit::{ContainerId, Fingerprint, Signal, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Signal, SwapMark, Unit, UnitName};
 
 /// The world as the facts so far tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -117,13 +118,28 @@ pub struct Live {
     /// What it is asked in this life.
     #[serde(skip)]
     pub probing: Option<Probing>,
+    /// Which contents of files it has, if that is known.
+    #[serde(default)]
+    pub contents: Option<SwapMark>,
+    /// A swap was begun and there is no word of it: it may have others.
+    #[serde(default)]
+    pub swapping: bool,
+    /// And so was one before it: somebody may have told it of those in between.
+    #[serde(default)]
+    pub swapped_over: bool,
     /// A client wants it replaced.
     pub restart: bool,
-    /// A client wants it to reload.
+    /// A client wants it to reload, or contents were swapped.
     pub reload: Option<Asked>,
     /// Limits that its cgroup was to get in this life, while they are not those it has.
     #[serde(skip)]
     pub limits_asked: Option<Limits>,
+    /// Contents that it is to get when they have settled.
+    #[serde(skip)]
+    pub settling: Option<Settling>,
+    /// Contents that it was to get in this life, while they are not those it has.
+    #[serde(skip)]
+    pub contents_asked: Option<SwapMark>,
     /// Signals that clients want sent, oldest first; they die with the supervisor, as the client's connection does.
     #[serde(skip)]
     pub signals: Vec<Signal>,
@@ -378,9 +394,14 @@ impl Live {
             hearing: Hearing::default(),
             reload_sent: None,
             probing: None,
+            contents: None,
+            swapping: false,
+            swapped_over: false,
             restart: false,
             reload: None,
             limits_asked: None,
+            settling: None,
+            contents_asked: None,
             signals: Vec::new(),
         }
     }

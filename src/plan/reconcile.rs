@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, reload_of};
+use super::contents::plan_contents;
 use super::decide::{Rest, View, World};
 use super::desired::{Desired, Want};
 use super::health::Probing;
@@ -75,6 +76,7 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
         State::Starting | State::Running { .. } => match world.stop_reason(view, live) {
             None => {
                 plan_terms(view.want, live, plan);
+                plan_contents(view.want, live, world.now, plan);
                 plan_relies(world, view.want, live, plan);
                 plan_probes(live, world.probing(view.want, live), plan);
                 plan_wishes(view.want, live, plan);
@@ -206,7 +208,7 @@ fn reboot(world: &World, view: View) -> Option<Action> {
 
 impl Plan {
     /// Do it if it is due, else look again when it is.
-    fn at(&mut self, due: BootTime, now: BootTime, action: impl FnOnce() -> Action) {
+    pub(super) fn at(&mut self, due: BootTime, now: BootTime, action: impl FnOnce() -> Action) {
         if due <= now {
             self.actions.push(action());
         } else {

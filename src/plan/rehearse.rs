@@ -116,6 +116,8 @@ impl Stage {
             Action::Reload { .. } => Deed::Reload,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
             Action::Clear { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
+            // Contents settle, and no time goes by here: what is asked for tells of them.
+            Action::Settle { .. } | Action::Swap { .. } => return,
             Action::Probe { .. } | Action::Hear { .. } | Action::Prove { .. } | Action::RollBack { .. } => return,
         };
         if matches!(deed, Deed::Start) {

@@ -13,7 +13,7 @@ use rustix::mount::{
 
 use super::child::Run;
 use super::error::{StepError, about, call, errno_of};
-use super::root::{Root, open_path};
+use super::root::{Root, open_link, open_path};
 use super::slots::Slots;
 use crate::oci::{Mount, MountSource, Propagation, PropagationKind, RootPlan};
 
@@ -85,7 +85,7 @@ pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
 /// One mount of the configuration.
 pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     match &mount.source {
-        MountSource::Bind { source, recursive } => bind(run.root()?, mount, source, *recursive),
+        MountSource::Bind { source, recursive, follow } => bind(run.root()?, mount, source, *recursive, *follow),
         MountSource::Filesystem { fstype, source, options } if suits_fsconfig(fstype, options) => {
             let tree = filesystem(fstype, source, options, mount.own.set, &mount.target)?;
             let target = run.root()?.ensure_dir(&mount.target)?;
@@ -100,8 +100,9 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     }
 }
 
-fn bind(root: &Root, mount: &Mount, source: &Path, recursive: bool) -> Result<(), StepError> {
-    let from = open_path(source).map_err(about("open", source))?;
+fn bind(root: &Root, mount: &Mount, source: &Path, recursive: bool, follow: bool) -> Result<(), StepError> {
+    let from = if follow { open_path(source) } else { open_link(source) };
+    let from = from.map_err(about("open", source))?;
     let kind = FileType::from_raw_mode(fstat(&from).map_err(about("stat", source))?.st_mode);
     let tree = clone_tree(from.as_fd(), recursive).map_err(about("open_tree", source))?;
     let target = match kind {

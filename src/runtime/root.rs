@@ -132,6 +132,11 @@ pub fn open_path(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     openat(rustix::fs::CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// The same of a link itself.
+pub fn open_link(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    openat(rustix::fs::CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
 fn resolve() -> ResolveFlags {
     ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
 }

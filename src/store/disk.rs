@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! generation            the mark
-//! good/<hash>           texts and config.json copies, by content: a config.json or a drop-in shared by 40 units is one file
+//! good/<hash>           texts, config.json copies, variables and config files, by content: what 40 units share is one file
 //! defaults.json         the last good defaults
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
@@ -59,6 +59,10 @@ struct Dirs {
 struct Index {
     text: String,
     config: Option<String>,
+    #[serde(default)]
+    variables: Option<String>,
+    #[serde(default)]
+    configs: Vec<(String, String)>,
     path: PathText,
     resolved: PathText,
     source: PathText,
@@ -254,10 +258,12 @@ impl Disk {
         if set.is_empty() {
             return self.dirs()?.root.remove(SET, Durability::Sync);
         }
-        let index = |good: &Option<Good>| good.as_ref().map(Index::of);
-        let indices: IndexSet = set.iter().map(|(unit, good)| (unit.clone(), index(good))).collect();
+        let path = self.root.join(SET);
+        let index = |good: &Option<Good>| good.as_ref().map(|good| Index::of(good, &path)).transpose();
+        let indices = set.iter().map(|(unit, good)| Ok((unit.clone(), index(good)?)));
+        let indices: IndexSet = indices.collect::<Result<_, StoreError>>()?;
         // Before any of the contents: with some thousand units they are many, and it is no record any more.
-        let json = json_of(&self.root.join(SET), &indices)?;
+        let json = json_of(&path, &indices)?;
         self.dirs()?.root.accepts(SET, &json)?;
         let written = self.write_set(set, &indices);
         match &written {
@@ -302,7 +308,8 @@ impl Disk {
 
     /// What an index is to name, and the index.
     fn write_contents(&mut self, good: &Good) -> Result<Index, StoreError> {
-        let index = Index::of(good);
+        let variables = good.variables.as_ref().map(|variables| json_of(&self.root, variables)).transpose()?;
+        let index = Index::of(good, &self.root)?;
         if let Some(earlier) = &good.earlier {
             self.write_contents(earlier)?;
         }
@@ -312,6 +319,12 @@ impl Disk {
         }
         if let (Some(name), Some(config)) = (&index.config, &good.config) {
             self.write_content(name, config)?;
+        }
+        if let (Some(name), Some(variables)) = (&index.variables, &variables) {
+            self.write_content(name, variables)?;
+        }
+        for ((_, name), (_, bytes)) in index.configs.iter().zip(&good.configs) {
+            self.write_content(name, bytes)?;
         }
         Ok(index)
     }
@@ -373,19 +386,23 @@ impl Disk {
 }
 
 impl Index {
-    fn of(good: &Good) -> Index {
-        Index {
+    /// `path` is for an error alone.
+    fn of(good: &Good, path: &Path) -> Result<Index, StoreError> {
+        let variables = good.variables.as_ref().map(|variables| json_of(path, variables)).transpose()?;
+        Ok(Index {
             text: content_name(good.text.as_bytes()),
             config: good.config.as_deref().map(content_name),
+            variables: variables.as_deref().map(content_name),
+            configs: good.configs.iter().map(|(target, bytes)| (target.clone(), content_name(bytes))).collect(),
             path: PathText::of(&good.path),
             resolved: PathText::of(&good.resolved),
             source: PathText::of(&good.source),
             directory: good.directory,
             since_ms: good.since_ms,
-            earlier: good.earlier.as_deref().map(Index::of).map(Box::new),
+            earlier: good.earlier.as_deref().map(|earlier| Index::of(earlier, path)).transpose()?.map(Box::new),
             bad: good.bad.clone(),
             layers: good.layers.iter().map(IndexLayer::of).collect(),
-        }
+        })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -394,8 +411,11 @@ impl Index {
     }
 
     fn own_names(&self) -> impl Iterator<Item = &str> {
-        let layers = self.layers.iter().map(|layer| layer.text.as_str());
-        std::iter::once(self.text.as_str()).chain(self.config.as_deref()).chain(layers)
+        std::iter::once(self.text.as_str())
+            .chain(self.config.as_deref())
+            .chain(self.layers.iter().map(|layer| layer.text.as_str()))
+            .chain(self.variables.as_deref())
+            .chain(self.configs.iter().map(|(_, name)| name.as_str()))
     }
 }
 
@@ -429,12 +449,34 @@ impl Dirs {
             let (file, resolved) = (layer.file.clone().into_path(), layer.resolved.clone().into_path());
             layers.push(LayerText { kind: layer.kind, file, resolved, text: text.into() });
         }
-        let (path, resolved) = (index.path.clone().into_path(), index.resolved.clone().into_path());
-        let (source, directory) = (index.source.clone().into_path(), index.directory);
+        let variables = match &index.variables {
+            None => None,
+            Some(name) => match self.content(name, notes)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                None => return Ok(None),
+                variables => variables,
+            },
+        };
+        let mut configs = Vec::new();
+        for (target, name) in &index.configs {
+            let Some(bytes) = self.content(name, notes)? else { return Ok(None) };
+            configs.push((target.clone(), bytes));
+        }
         // Without the earlier one there is none to go back to.
         let earlier = index.earlier.as_deref().map(|earlier| self.good_of(earlier, notes)).transpose()?.flatten();
-        let (since_ms, earlier, bad) = (index.since_ms, earlier.map(Box::new), index.bad.clone());
-        Ok(Some(Good { text, layers, config, path, resolved, source, directory, since_ms, earlier, bad }))
+        Ok(Some(Good {
+            text,
+            layers,
+            config,
+            variables,
+            configs,
+            path: index.path.clone().into_path(),
+            resolved: index.resolved.clone().into_path(),
+            source: index.source.clone().into_path(),
+            directory: index.directory,
+            since_ms: index.since_ms,
+            earlier: earlier.map(Box::new),
+            bad: index.bad.clone(),
+        }))
     }
 
     fn content(&self, name: &str, notes: &mut Vec<Note>) -> Result<Option<Vec<u8>>, StoreError> {

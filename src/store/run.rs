@@ -1,6 +1,7 @@
 //! The run-dir: small records for each unit, of this boot, for the next supervisor.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -15,6 +16,9 @@ const BOOT: &str = "boot";
 
 /// The last generation that was given out.
 const GENERATION: &str = "generation";
+
+/// Of secrets.
+const SALT: &str = "salt";
 
 /// Ends the name of a unit's record; unit names hold no dot.
 const SUFFIX: &str = ".json";
@@ -88,6 +92,23 @@ impl RunStore {
     /// The last generation given out in this boot; a torn one is a note and none.
     pub(super) fn generation(&self) -> Result<(Option<u64>, Vec<Note>), StoreError> {
         read_number(&self.dir, GENERATION)
+    }
+
+    /// What is mixed into all that is stored of secrets, and whether it is a new one: 16 bytes of the kernel's, random(4).
+    pub fn salt(&self) -> Result<([u8; 16], bool), StoreError> {
+        if let Read::Found(bytes) = self.dir.read(SALT)?
+            && let Ok(salt) = <[u8; 16]>::try_from(bytes.as_slice())
+        {
+            return Ok((salt, false));
+        }
+        let mut salt = [0; 16];
+        let source = Path::new("/dev/urandom");
+        fs::File::open(source).and_then(|mut file| file.read_exact(&mut salt)).map_err(|error| StoreError::Read {
+            path: source.to_owned(),
+            errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+        })?;
+        self.dir.write(SALT, &salt, Durability::NoSync)?;
+        Ok((salt, true))
     }
 
     pub(super) fn set_generation(&self, generation: u64) -> Result<(), StoreError> {

@@ -74,6 +74,10 @@ pub struct Good {
     pub layers: Vec<LayerText>,
     /// config.json's bytes, for a bundle.
     pub config: Option<Vec<u8>>,
+    /// What its env files defined, for a unit that has some.
+    pub variables: Option<BTreeMap<String, String>>,
+    /// The contents of its config files, by target.
+    pub configs: Vec<(String, Vec<u8>)>,
     /// The unit file as it was found.
     pub path: PathBuf,
     /// Where the unit file was read, links resolved.

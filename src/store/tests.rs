@@ -1,5 +1,6 @@
 //! The stores against real file systems, and against damage.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,6 +52,8 @@ fn good(text: &str, config: Option<&str>) -> Good {
         layers: Vec::new(),
         text: text.to_owned(),
         config: config.map(|config| config.as_bytes().to_vec()),
+        variables: None,
+        configs: Vec::new(),
         path: "/etc/moored/units/web.toml".into(),
         resolved: "/srv/current/web.toml".into(),
         source: "/srv/web-2".into(),
@@ -252,6 +255,30 @@ fn state_survives_and_unused_contents_go() {
     drop(store);
     assert_eq!(contents(), 1);
     assert_eq!(read_history::<String>(&temp.0).unwrap(), (vec!["first".to_owned(), "second".to_owned()], vec![]));
+}
+
+#[test]
+fn variables_and_config_files_are_kept_and_an_older_record_has_none() {
+    let temp = Temp::new();
+    let variables: BTreeMap<String, String> = [("A".to_owned(), "ä\n1".to_owned())].into();
+    let with = Good {
+        variables: Some(variables),
+        configs: vec![("/app.conf".to_owned(), vec![0, 255])],
+        ..good("with", None)
+    };
+    let (store, _, _) = open(&temp.0);
+    store.keep_good(unit("with"), with.clone());
+    store.keep_good(unit("old"), good("old", None));
+    drop(store);
+    let dir = Dir::open(&temp.0.join("units")).unwrap();
+    let Ok(Read::Found(json)) = dir.read("old.json") else { panic!("no record") };
+    let mut record: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    for key in ["variables", "configs"] {
+        record.as_object_mut().unwrap().remove(key).expect("a key that older versions have not");
+    }
+    dir.write("old.json", record.to_string().as_bytes(), Durability::Sync).unwrap();
+    let (_store, loaded, _) = open(&temp.0);
+    assert_eq!(loaded.good, [(unit("old"), good("old", None)), (unit("with"), with)]);
 }
 
 #[test]

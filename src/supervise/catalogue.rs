@@ -3,8 +3,8 @@
 //! | what is on disk | how it is entered | what is in force |
 //! |---|---|---|
 //! | nothing read yet | remembered from an earlier run | the last good text |
-//! | a text whose source is being looked at | it parsed | what was before |
-//! | a good text | text, source and config.json are valid together | this text, once it is put in force |
+//! | a text whose source or files are being looked at | it parsed | what was before |
+//! | a good text | text, source, config.json and files are valid together | this text, once it is put in force |
 //! | a text that was rolled back | it is the one that `trial` marked | the earlier one |
 //! | a bad text | any of them is not valid, or may not be trusted | what was before, if anything |
 //! | a mask | a link to /dev/null: whatever earlier directories say, there is no such unit | nothing, once that is put in force |
@@ -22,6 +22,7 @@
 
 mod defaults;
 mod directories;
+mod files;
 #[cfg(test)]
 mod history_tests;
 mod layers;
@@ -51,6 +52,8 @@ pub use text::recall;
 use text::{NoText, OnDisk, Read, Text, Verdict, judge};
 pub use trial::{Bad, Trial};
 
+use super::contents::FileView;
+
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
 use crate::unit::{Condition, Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
 
@@ -60,6 +63,8 @@ pub struct Catalogue {
     entries: BTreeMap<UnitName, Entry>,
     /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
+    /// Env files, config files and secrets that texts name; `None`: not looked at yet.
+    files: BTreeMap<PathBuf, Option<FileView>>,
     strays: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, DirectoryView>,
     /// Remembered units that were not in their directory when it was first listed, and until when they may come back.
@@ -293,6 +298,7 @@ impl Catalogue {
     pub fn retain_sources(&mut self) {
         let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
         self.sources.retain(|source, _| named.contains(source.path()));
+        self.retain_files();
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -310,7 +316,11 @@ impl Catalogue {
             (Ok(_), Some(Ok(text))) => match self.sources.get(&text.unit.source) {
                 None => Verdict::Looking,
                 Some(Err(why)) => Verdict::Bad(vec![text.at_source(why)]),
-                Some(Ok(facts)) => judge(text, facts, validate),
+                Some(Ok(facts)) => match text.with_files(name, |path| self.files.get(path)?.as_ref()) {
+                    None => Verdict::Looking,
+                    Some(Err(errors)) => Verdict::Bad(errors),
+                    Some(Ok(text)) => judge(&text, facts, validate),
+                },
             },
         };
         let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);

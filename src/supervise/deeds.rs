@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::fifo;
-use super::hands::{Hands, LimitJob, ProbeJob, ReloadJob};
+use super::hands::{Hands, LimitJob, ProbeJob, ReloadJob, SwapJob};
 use super::probe;
 use super::program;
 use super::session::SessionJob;
+use super::swap::ConfigDir;
 use crate::plan::{Deed, Fact};
 use crate::unit::{ContainerId, Reload, Signal};
 
@@ -119,12 +120,30 @@ impl Hands {
     pub(super) fn limit(&mut self, job: LimitJob) {
         let LimitJob { id, limits, unit, facts } = job;
         let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
-        let written = program::compile(&unit, &facts, &id.to_string(), None)
+        let files = ConfigDir::of(&self.places.containers, &id);
+        let written = program::compile(&unit, &facts, &id.to_string(), &files, None)
             .map_err(|errors| errors.join("; "))
             .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
         match written {
             Ok(()) => self.fact(Fact::Limited { id, limits }),
             Err(text) => self.failed(id, Deed::Update, text),
+        }
+    }
+
+    pub(super) fn swap(&mut self, job: SwapJob) {
+        let SwapJob { id, contents, unit, facts } = job;
+        // One that has ended has no use for them, and its directory goes.
+        if self.handles.get(&id).is_none_or(|handle| handle.ended) {
+            return;
+        }
+        let files = ConfigDir::of(&self.places.containers, &id);
+        let owner = program::compile(&unit, &facts, &id.to_string(), &files, None).map(|program| program.owner);
+        let swapped = owner
+            .map_err(|errors| errors.join("; "))
+            .and_then(|owner| files.swap(&unit, owner).map_err(|error| error.to_string()));
+        match swapped {
+            Ok(()) => self.fact(Fact::Swapped { id, contents }),
+            Err(text) => self.failed(id, Deed::Swap, text),
         }
     }
 

@@ -9,6 +9,8 @@
 //! | killing | stopping |
 //! | an end | stopping, killing, a client's signal, else its start |
 //! | a rollback | the end before it, a check that failed, the text |
+//! | other limits, swapped contents | a text or contents that came into force |
+//! | a reload | a client's wish, swapped contents |
 //! | adopted | the supervisor's return |
 //!
 //! The state-dir has more of them (`store/history`). In both a unit that flaps pushes out its own past first.
@@ -100,7 +102,8 @@ fn causes(what: &str) -> &'static [&'static str] {
         "killing" => &["stopping"],
         "exited" | "lost" => &["stopping", "killing", "signalled", "started"],
         "adopted" => &["resumed"],
-        "limited" => &["changed"],
+        "limited" | "swapped" => &["changed"],
+        "reloaded" => &["reload-asked", "swapped"],
         _ => &[],
     }
 }

@@ -72,6 +72,8 @@ impl Files {
     ) -> Result<(Files, Left), FilesError> {
         let lock = RunLock::take(run_dir)?;
         let (run, mut notes) = RunStore::open(run_dir, &store::boot_id())?;
+        let (salt, is_new) = run.salt()?;
+        super::contents::set_salt(salt);
         let (records, more) = run.load_all::<Seen>()?;
         notes.extend(more);
         let (state, loaded) = StateStore::open(state_dir, post)?;
@@ -79,7 +81,7 @@ impl Files {
         let (generations, more) = Generations::open(&run, &state, loaded.mark, SystemTime::now());
         notes.extend(more);
         let observed = Observed {
-            units: records.into_iter().map(|(unit, seen)| (unit, Box::new(seen))).collect(),
+            units: records.into_iter().map(|(unit, seen)| (unit, Box::new(comparable(seen, is_new)))).collect(),
             floor: generations.last(),
             ..Observed::default()
         };
@@ -220,6 +222,10 @@ fn good_of(text: &InForce) -> Good {
         text: text.text.to_string(),
         layers: text.layers.clone(),
         config: text.facts.config_json.clone(),
+        variables: (!text.unit.process.env_files.is_empty()).then(|| text.unit.process.variables.map().clone()),
+        configs: (text.unit.configs.iter().filter(|config| !config.secret))
+            .filter_map(|config| Some((config.target.clone(), config.contents.as_ref()?.bytes().to_vec())))
+            .collect(),
         path: text.file.clone(),
         resolved: text.resolved.clone(),
         source: text.facts.resolved.clone(),
@@ -228,6 +234,14 @@ fn good_of(text: &InForce) -> Good {
         earlier: None,
         bad: None,
     }
+}
+
+/// What was made with another salt says nothing of the contents that a container has.
+fn comparable(mut seen: Seen, is_new_salt: bool) -> Seen {
+    if let Some(live) = seen.live.as_mut().filter(|_| is_new_salt) {
+        live.contents = None;
+    }
+    seen
 }
 
 /// The mark's end on the clock of this boot.

@@ -35,10 +35,11 @@ use super::probe;
 use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
+use super::swap::ConfigDir;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Limits, Line, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
-use crate::unit::{CheckKind, ContainerId, Health, Reload, Signal, SourceFacts, Unit};
+use crate::unit::{CheckKind, ContainerId, Health, Reload, Signal, SourceFacts, SwapMark, Unit};
 
 /// What the hands are to do.
 pub enum Job {
@@ -66,6 +67,8 @@ pub enum Job {
     EndProbe(u64),
     /// Write other limits into its cgroup.
     Limit(Box<LimitJob>),
+    /// Swap in the contents of its files.
+    Swap(Box<SwapJob>),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
@@ -138,6 +141,18 @@ pub struct LimitJob {
     /// What is changed.
     pub limits: Limits,
     /// The text that says so.
+    pub unit: Arc<Unit>,
+    /// Its source.
+    pub facts: Arc<SourceFacts>,
+}
+
+/// All that a swap needs.
+pub struct SwapJob {
+    /// Which generation.
+    pub id: ContainerId,
+    /// Which contents.
+    pub contents: SwapMark,
+    /// The text that has them.
     pub unit: Arc<Unit>,
     /// Its source.
     pub facts: Arc<SourceFacts>,
@@ -296,6 +311,7 @@ impl Hands {
             Job::ProbeNothing(id) => self.probe_nothing(id),
             Job::EndProbe(token) => self.sessions.end_probe(token),
             Job::Limit(job) => self.limit(*job),
+            Job::Swap(job) => self.swap(*job),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
@@ -334,11 +350,13 @@ impl Hands {
         let StartJob { id, unit, facts, run } = job;
         super::source::check_mount_points(&unit)?;
         let tells = unit.notify().map(|_| notify::dir(&self.places.containers, &id));
-        let program = program::compile(&unit, &facts, &id.to_string(), tells.as_deref());
+        let files = ConfigDir::of(&self.places.containers, &id);
+        let program = program::compile(&unit, &facts, &id.to_string(), &files, tells.as_deref());
         let program = program.map_err(|errors| errors.join("; "))?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
+        files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let notify = tells.map(|_| notify::make(&self.places.containers, &id));
         let notify = notify.transpose().map_err(|error| error.to_string())?;
         let (report_read, report_write) =

@@ -21,6 +21,7 @@ mod calls;
 mod cat;
 pub mod catalogue;
 mod clock;
+pub mod contents;
 mod deeds;
 mod events;
 mod executed;
@@ -42,6 +43,7 @@ mod round;
 mod session;
 mod signals;
 pub mod source;
+mod swap;
 mod usage;
 mod wait;
 mod waiters;
@@ -241,7 +243,7 @@ fn options(settings: &Settings) -> Options {
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
 pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
-    let program = program::check(unit, facts, "check")?;
+    let program = program::check(unit, facts, "check", &swap::ConfigDir::of_none())?;
     Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }
 

@@ -8,7 +8,7 @@ use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::{CheckKind, ContainerId, UnitName};
+use crate::unit::{CheckKind, ContainerId, SettingChange, UnitName};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -44,6 +44,9 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::Reloaded { id } => event(Some(&id.unit), "reloaded", format!("{id} was told to reload"), None),
         Fact::Limited { id, .. } => {
             event(Some(&id.unit), "limited", format!("{id} got its new limits without a restart"), None)
+        }
+        Fact::Swapped { id, .. } => {
+            event(Some(&id.unit), "swapped", format!("{id} got the new contents of its files without a restart"), None)
         }
         Fact::ActionFailed { id, text, .. } => event(Some(&id.unit), "trouble", format!("{id}: {text}"), None),
         Fact::ClientStart { unit } => event(Some(unit), "asked", "start asked for".to_owned(), None),
@@ -87,6 +90,8 @@ pub fn action(action: &Action) -> Option<Event> {
         | Action::Hear { .. }
         | Action::Probe { .. }
         | Action::Update { .. }
+        | Action::Settle { .. }
+        | Action::Swap { .. }
         | Action::Clear { .. }
         | Action::Forget { .. } => return None,
     })
@@ -126,13 +131,24 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
     event(Some(unit), "invalid", format!("{}; {outcome}", errors.join("; ")), Some("file"))
 }
 
-/// Another text came into force; `what` names the settings that differ, `edited` the files.
-pub fn changed(good: &InForce, what: &[String], edited: &BTreeSet<PathBuf>) -> Event {
-    let what = if what.is_empty() { "its source".to_owned() } else { what.join(", ") };
+/// Another text came into force, or what its files hold; `what` are the settings that differ, `edited` the texts.
+pub fn changed(good: &InForce, what: &[SettingChange], edited: &BTreeSet<PathBuf>) -> Event {
+    let is_file = |name: &str| name.starts_with("config.") || name.starts_with("secret.");
+    let is_contents = |change: &&SettingChange| is_file(&change.name) && change.hidden;
+    let (contents, hidden) =
+        (what.iter().filter(is_contents).count(), what.iter().filter(|change| change.hidden).count());
     let own = [good.file.clone()].into();
     let files = if edited.is_empty() { &own } else { edited };
-    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    event(Some(&good.unit.name), "changed", format!("changed: {what} in {}", files.join(", ")), Some("file"))
+    let texts = || files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    let place = match () {
+        () if what.is_empty() || hidden < what.len() => texts(),
+        () if contents == 0 => "its env files".to_owned(),
+        () if contents == what.len() => "its config files".to_owned(),
+        () => "its env and config files".to_owned(),
+    };
+    let names: Vec<&str> = what.iter().map(|change| change.name.as_str()).collect();
+    let what = if names.is_empty() { "its source".to_owned() } else { names.join(", ") };
+    event(Some(&good.unit.name), "changed", format!("changed: {what} in {place}"), Some("file"))
 }
 
 /// The supervisor begins.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::planned::{Item, What, World, changes};
-use super::{source, validate};
+use super::{contents, source, validate};
 use crate::control::Response;
 use crate::unit::{
     Diagnostic, Layer, LayerKind, LayerText, SourceFacts, SpecError, Unit, UnitName, file_stem_to_name,
@@ -111,10 +111,14 @@ pub fn check(path: &Path, trust: &Trust, defaults: Option<&LayerText>) -> Result
         .chain(drop_ins.iter().flatten().map(LayerText::layer))
         .collect();
     let parsed = parse_layers(&name, &layers).map_err(lines)?;
+    let parsed = contents::read(parsed, &name, &layers, Some(trust)).map_err(lines)?;
     let at_source = |error: &dyn std::fmt::Display| format!("{} {error}", parsed.source_at);
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
     let placed = |error: &SpecError| if error.file.is_some() { error.to_string() } else { at_source(error) };
-    let more = validate(&parsed.unit, &facts).map_err(|errors| errors.iter().map(placed).collect::<Vec<_>>())?;
+    let hidden = |line: String| parsed.unit.process.variables.hide(&line);
+    let more =
+        validate(&parsed.unit, &facts).map_err(|errors| errors.iter().map(placed).map(&hidden).collect::<Vec<_>>())?;
+    let more: Vec<String> = more.into_iter().map(hidden).collect();
     Ok(Checked {
         unit: parsed.unit,
         facts: Arc::new(facts),

@@ -111,6 +111,9 @@ fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> 
     let waits = waits.map(|end| end.reason.words(now, &wall));
     let (how, why) = match turn {
         None if settings.is_empty() => return None,
+        None | Some(Turn::Update) if settings.iter().any(|setting| setting.effect == Effect::Reload) => {
+            ("reload", joined("its container runs on, and is told to reload once", &end))
+        }
         None | Some(Turn::Update) if waits.is_some() => ("wait", waits.unwrap_or_default()),
         None | Some(Turn::Update) => ("live", live_words(rehearsal.ends.get(unit), &end)),
         Some(Turn::Replace(Why::Changed)) => ("replace", joined(&replacing(&settings), &end)),
@@ -185,12 +188,13 @@ fn replacing(settings: &[SettingChange]) -> String {
 }
 
 fn setting(change: SettingChange) -> ChangedSetting {
-    let SettingChange { name, old, new, effect } = change;
+    let SettingChange { name, old, new, effect, hidden } = change;
     let how = match effect {
         Effect::Replace => "replace",
+        Effect::Reload => "reload",
         Effect::Live | Effect::Supervisor => "live",
     };
-    ChangedSetting { name, how: how.to_owned(), old, new }
+    ChangedSetting { name, how: how.to_owned(), old, new, hidden }
 }
 
 impl Supervisor {

@@ -6,6 +6,7 @@ use oci_spec::runtime::Mount;
 use serde_json::Value;
 
 use super::session::ExecProcess;
+use super::swap::ConfigDir;
 use crate::oci::{self, CgroupSettings, Script};
 use crate::unit::{self, SourceFacts, SpecError, Unit};
 
@@ -15,21 +16,35 @@ pub struct Program {
     pub script: Script,
     /// For its cgroup.
     pub cgroup: CgroupSettings,
+    /// Whose secrets are, as the host numbers it.
+    pub owner: u32,
     /// What is odd but no error.
     pub warnings: Vec<String>,
 }
 
 /// Compiles. Errors are lines for people, each with the place it is about. `notify` is the directory of its socket, if it has one.
-pub fn compile(unit: &Unit, facts: &SourceFacts, id: &str, notify: Option<&Path>) -> Result<Program, Vec<String>> {
-    compiled(unit, facts, id, notify).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+pub fn compile(
+    unit: &Unit,
+    facts: &SourceFacts,
+    id: &str,
+    files: &ConfigDir,
+    notify: Option<&Path>,
+) -> Result<Program, Vec<String>> {
+    compiled(unit, facts, id, files, notify).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 /// The same, with errors that still know their places.
-pub fn check(unit: &Unit, facts: &SourceFacts, id: &str) -> Result<Program, Vec<SpecError>> {
-    compiled(unit, facts, id, None)
+pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> Result<Program, Vec<SpecError>> {
+    compiled(unit, facts, id, files, None)
 }
 
-fn compiled(unit: &Unit, facts: &SourceFacts, id: &str, notify: Option<&Path>) -> Result<Program, Vec<SpecError>> {
+fn compiled(
+    unit: &Unit,
+    facts: &SourceFacts,
+    id: &str,
+    files: &ConfigDir,
+    notify: Option<&Path>,
+) -> Result<Program, Vec<SpecError>> {
     let placed = |errors: Vec<oci::CompileError>, merged: Option<&Value>| {
         let errors = errors.into_iter().map(|error| (error.path, error.problem.to_string())).collect();
         SpecError::at_paths(errors, facts, merged)
@@ -40,6 +55,12 @@ fn compiled(unit: &Unit, facts: &SourceFacts, id: &str, notify: Option<&Path>) -
         return Err(placed(own, None));
     }
     let mut text = unit::compile(unit, facts)?;
+    text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
+    let owner = owner(&text).or((!unit.configs.iter().any(|file| file.secret)).then_some(0)).ok_or_else(|| {
+        let message = "a name, which is looked up when the secrets are there already: with a [[secret]] write numbers like \"1000:1000\"";
+        let (file, place, path) = (None, None, "process.user".to_owned());
+        vec![SpecError { file, place, path, message: message.to_owned() }]
+    })?;
     if let Some(dir) = notify {
         // After all others, so that none hides it.
         text.spec.mounts.get_or_insert_default().push(notify_mount(dir));
@@ -56,7 +77,17 @@ fn compiled(unit: &Unit, facts: &SourceFacts, id: &str, notify: Option<&Path>) -
     let compiled =
         oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, Some(&text.raw)))?;
     let warnings = text.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string)).collect();
-    Ok(Program { script: compiled.script, cgroup: compiled.cgroup, warnings })
+    Ok(Program { script: compiled.script, cgroup: compiled.cgroup, owner, warnings })
+}
+
+/// Who the process runs as, if that is known before its root is.
+fn owner(text: &unit::SpecText) -> Option<u32> {
+    let user = text.user_lookup.as_deref().map(|lookup| user_and_group(lookup).0);
+    match user.as_deref() {
+        None => Some(text.spec.process.as_ref()?.user.as_ref().and_then(|user| user.uid).unwrap_or(0)),
+        Some("root") => Some(0),
+        Some(user) => user.parse().ok(),
+    }
 }
 
 /// Compiles a process that joins the unit's container: as its own process, but for what `process` says.

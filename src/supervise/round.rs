@@ -15,7 +15,7 @@ use super::catalogue::{Catalogue, InForce, Trial};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob};
+use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::orders::{Order, Storing};
@@ -174,7 +174,7 @@ impl Supervisor {
 
     fn take(&mut self, mail: Mail) {
         match mail {
-            Mail::Fact(fact) => self.record(&fact),
+            Mail::Fact(fact) => self.record(&self.catalogue.hide(fact)),
             Mail::Watch(event) => self.watched(event),
             Mail::Together(mails) => {
                 self.catalogue.begin_batch();
@@ -415,9 +415,13 @@ impl Supervisor {
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
             }
+            Action::Swap { id, unit, contents } => {
+                let facts = Arc::clone(&self.catalogue.in_force(&id.unit)?.facts);
+                Some(Job::Swap(Box::new(SwapJob { id, contents, unit, facts })))
+            }
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
-            Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } => None,
+            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
             Action::Prove { unit, fingerprint } => {
                 self.catalogue.prove(&unit, fingerprint);
                 self.update_desired();
@@ -479,9 +483,13 @@ impl Supervisor {
             (Some(good), None) => Some(narrate::put_in_force(good, "added")),
             (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
                 let facts = good.facts.as_ref();
-                let what = changes((was, facts), (&good.unit, facts));
-                let names: Vec<String> = what.into_iter().map(|change| change.name).collect();
-                Some(narrate::changed(good, &names, &edited))
+                match changes((was, facts), (&good.unit, facts)) {
+                    // A variable that nobody uses, since `env` wins.
+                    what if what.is_empty() && !self.is_new_source(good) => {
+                        was_invalid.then(|| narrate::valid_again(name))
+                    }
+                    what => Some(narrate::changed(good, &what, &edited)),
+                }
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
             (None, _) => Some(match self.catalogue.mask_of(name) {

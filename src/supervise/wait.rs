@@ -63,6 +63,7 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
             Phase::Running | Phase::Ready if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
+            Phase::Running | Phase::Ready if live.is_some_and(|live| is_to_be_told(live, seen)) => Verdict::Pending,
             Phase::Running if status.health.is_some() => unwell(status, words),
             Phase::Running | Phase::Ready | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
             Phase::Backoff | Phase::Failed | Phase::Stuck => Verdict::Missed(words.to_owned()),
@@ -93,6 +94,12 @@ fn unwell(status: &Status, words: &str) -> Verdict {
 
 fn is_to_go(live: Option<&Live>) -> bool {
     live.is_some_and(|live| live.restart || !matches!(live.state, State::Running { .. }))
+}
+
+/// Contents are on their way into it, or a reload; not if that failed.
+fn is_to_be_told(live: &Live, seen: Option<&Seen>) -> bool {
+    let failed = seen.is_some_and(|seen| seen.trouble.is_some());
+    live.reload.is_some() || live.settling.is_some() || live.contents_asked.is_some() && !failed
 }
 
 /// Whether nothing at all is left to stop.

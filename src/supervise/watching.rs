@@ -4,12 +4,13 @@
 //! leads. The look at what is there (is it a directory, is it a static program) is done on the watch's own thread, which may wait for a disk.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::{DirectoryId, NoDefaults, SourceView};
 use super::clock;
+use super::contents::FileView;
 use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
@@ -17,6 +18,9 @@ use super::source::{self, SourceError};
 use crate::plan::{BootTime, Fact, Presence};
 use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
+
+/// In a bundle.
+const CONFIG: &str = "config.json";
 
 /// What a look at the place of a rootfs or an executable found.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ pub fn follow_defaults(config: &Path) -> Follow {
 /// What of a source is to be followed.
 fn follow(source: &Source) -> Follow {
     match source {
-        Source::Bundle(path) => Follow { path: path.join("config.json"), purpose: Purpose::Contents },
+        Source::Bundle(path) => Follow { path: path.join(CONFIG), purpose: Purpose::Contents },
         Source::Rootfs(path) | Source::Executable(path) => Follow { path: path.clone(), purpose: Purpose::Place },
     }
 }
@@ -106,9 +110,16 @@ impl Supervisor {
             Event::Directory { dir, state } => self.directory(&dir, state),
             Event::File { path, file } if path == self.settings.config => self.defaults(&path, file),
             Event::File { path, file } => {
-                let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
-                let view = config_view(&bundle, file);
-                self.catalogue.looked(&Source::Bundle(bundle), view, VALIDATE, now.wall);
+                if self.catalogue.names_file(&path) {
+                    let view = FileView::of(file.clone().map(|file| (file.bytes, file.readable_by_others)));
+                    self.catalogue.file_read(&path, view, VALIDATE, now.wall);
+                }
+                // It may be both.
+                if path.file_name() == Some(OsStr::new(CONFIG)) {
+                    let bundle = path.parent().unwrap_or(Path::new("/")).to_owned();
+                    let view = config_view(&bundle, file);
+                    self.catalogue.looked(&Source::Bundle(bundle), view, VALIDATE, now.wall);
+                }
             }
             Event::Place { .. } => {}
             Event::Presence { path, exists, is_mount_point } => {
@@ -163,7 +174,7 @@ impl Supervisor {
     fn defaults(&mut self, path: &Path, file: Result<watch::Contents, watch::ReadError>) {
         let (now, before) = (clock::now(), self.catalogue.defaults().cloned());
         match file {
-            Ok(watch::Contents { bytes, resolved }) => match text_of(path, &bytes) {
+            Ok(watch::Contents { bytes, resolved, .. }) => match text_of(path, &bytes) {
                 Ok(text) => self.catalogue.defaults_read(path, text, resolved, VALIDATE, now.wall),
                 Err(error) => {
                     self.catalogue.defaults_not_read(NoDefaults::Refused(error.to_string()), VALIDATE, now);
@@ -251,8 +262,11 @@ impl Supervisor {
         self.observed
             .host
             .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
-        let sources = self.catalogue.sources().into_iter().map(follow);
-        let wanted = sources.chain(places).chain([follow_defaults(&self.settings.config)]).collect();
+        let files = self.catalogue.files();
+        self.catalogue.expect_files(&files, VALIDATE, clock::now().wall);
+        let contents = |path: &PathBuf| Follow { path: path.clone(), purpose: Purpose::Contents };
+        let sources = self.catalogue.sources().into_iter().map(follow).chain(files.iter().map(contents));
+        let wanted: BTreeSet<Follow> = sources.chain(places).chain([follow_defaults(&self.settings.config)]).collect();
         if self.files.follow(wanted) {
             self.catalogue.retain_sources();
         }
@@ -279,7 +293,7 @@ fn no_defaults(path: &Path, why: &watch::ReadError) -> NoDefaults {
 fn config_view(bundle: &Path, file: Result<watch::Contents, watch::ReadError>) -> SourceView {
     match file {
         Err(why) => Err(SourceError::refused("bundle", bundle, why).to_string()),
-        Ok(watch::Contents { bytes, resolved }) => {
+        Ok(watch::Contents { bytes, resolved, .. }) => {
             let resolved = resolved.parent().unwrap_or(bundle).to_owned();
             Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes) }))
         }

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::layer::{Layer, Place, Places};
+use super::variable::Given;
 use super::walk::Walk;
 use super::{UnitName, overlay, parse, path, schema};
 
@@ -50,7 +51,7 @@ pub struct Merged {
 
 /// Merges texts without judging what they say; that they are TOML is asked for.
 pub fn cat(name: &UnitName, layers: &[Layer]) -> Result<Merged, Vec<Diagnostic>> {
-    parse::with_document(name, layers, |walk: &mut Walk, document, syntax| {
+    parse::with_document(name, layers, Given::Unread, |walk: &mut Walk, document, syntax| {
         if !syntax.is_empty() {
             return Err(syntax);
         }

@@ -27,13 +27,22 @@ pub struct SettingChange {
     pub new: Option<String>,
     /// What it asks for.
     pub effect: Effect,
+    /// What env files define is in it: `old` and `new` say only that there is something.
+    pub hidden: bool,
 }
+
+/// Stands for a value that is not shown.
+const HIDDEN: &str = "(not shown)";
+/// The same for another one.
+const HIDDEN_OTHER: &str = "(changed, not shown)";
 
 /// The settings that differ, by name. Empty: the two mean the same.
 pub fn changes(old: (&Unit, &SourceFacts), new: (&Unit, &SourceFacts)) -> Vec<SettingChange> {
     let (before, after) = (by_name(old), by_name(new));
     let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
-    let differing = names.filter(|name| before.get(*name) != after.get(*name));
+    // Not whether it is shown: the same value may come from a text and from an env file.
+    let meaning = |setting: &Setting| (setting.value.clone(), setting.effect);
+    let differing = names.filter(|name| before.get(*name).map(meaning) != after.get(*name).map(meaning));
     let mut changes: Vec<SettingChange> =
         differing.flat_map(|name| change(before.get(name), after.get(name))).collect();
     changes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -46,7 +55,12 @@ fn by_name((unit, facts): (&Unit, &SourceFacts)) -> BTreeMap<String, Setting> {
 
 fn change(old: Option<&Setting>, new: Option<&Setting>) -> Vec<SettingChange> {
     let Some(either) = old.or(new) else { return Vec::new() };
-    let (name, effect) = (either.name.clone(), either.effect);
+    let name = either.name.clone();
+    // One that moves from one effect to another asks for the stronger.
+    let effects = [old, new].into_iter().flatten().map(|setting| setting.effect);
+    let effect = effects.max().unwrap_or(either.effect);
+    let hidden = [old, new].into_iter().flatten().any(|setting| setting.hidden);
+    let shown = |setting: &Setting| if hidden { HIDDEN.to_owned() } else { shown(setting) };
     // An absent [oci] adds nothing, an absent config.json is something else than an empty one.
     let values = |setting: Option<&Setting>| match setting {
         None => (name == "oci").then(BTreeMap::new),
@@ -54,21 +68,36 @@ fn change(old: Option<&Setting>, new: Option<&Setting>) -> Vec<SettingChange> {
     };
     if let (Some(old), Some(new)) = (values(old), values(new)) {
         let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        let value = |all: &BTreeMap<String, String>, path: &String| all.get(path).map(|value| cut(value));
+        let value = |all: &BTreeMap<String, String>, path: &String| {
+            all.get(path).map(|value| if hidden { HIDDEN.to_owned() } else { cut(value) })
+        };
         let differing = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
         let named = |path| SettingChange {
             name: format!("{name} {path}"),
             old: value(&old, path),
             new: value(&new, path),
             effect,
+            hidden,
         };
-        let found: Vec<SettingChange> = differing.map(named).collect();
+        let found: Vec<SettingChange> = differing.map(named).map(SettingChange::with_other).collect();
         // A key with a dot in it and an object look the same.
         if !found.is_empty() {
             return found;
         }
     }
-    vec![SettingChange { name, old: old.map(shown), new: new.map(shown), effect }]
+    let change = SettingChange { name, old: old.map(shown), new: new.map(shown), effect, hidden };
+    let same = old.map(|setting| &setting.value) == new.map(|setting| &setting.value);
+    vec![if same { change } else { change.with_other() }]
+}
+
+impl SettingChange {
+    /// Says of two values that are not shown that they differ.
+    fn with_other(mut self) -> SettingChange {
+        if self.hidden && self.old.is_some() {
+            self.new = self.new.map(|_| HIDDEN_OTHER.to_owned());
+        }
+        self
+    }
 }
 
 /// The values of a setting that is JSON.
@@ -89,6 +118,9 @@ fn shown(setting: &Setting) -> String {
         ("process.args" | "reload.exec" | "security.capabilities", _, _) => list(text),
         (name, "exec", _) if name.starts_with("health.") => list(text),
         (name, _, _) if name.starts_with("process.env.") => quoted(text),
+        (name, _, _) if name.starts_with("process.env_file.") => {
+            if text.is_empty() { "required" } else { text }.to_owned()
+        }
         (
             _,
             "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age" | "min_healthy" | "deadline"
@@ -101,6 +133,9 @@ fn shown(setting: &Setting) -> String {
             Signal::from_number(number).map_or_else(|| text.to_owned(), |signal| quoted(&signal.to_string()))
         }
         ("restart.limit", _, _) => limit(text),
+        (name, _, _) if (name.starts_with("config.") || name.starts_with("secret.")) && text.is_empty() => {
+            "a file".to_owned()
+        }
         (_, _, Ok(_)) | ("enabled", _, _) => text.to_owned(),
         _ if matches!(text, "true" | "false") => text.to_owned(),
         _ => quoted(text),

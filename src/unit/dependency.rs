@@ -184,7 +184,7 @@ pub(crate) fn conditions(walk: &mut Walk, top: &Table, mut all: Vec<Condition>) 
 }
 
 /// One string, or several; each with its place.
-fn each_text<'w>(walk: &mut Walk, field: Option<Field<'w>>, expected: &str) -> Vec<(Field<'w>, String)> {
+pub(crate) fn each_text<'w>(walk: &mut Walk, field: Option<Field<'w>>, expected: &str) -> Vec<(Field<'w>, String)> {
     let Some(field) = field else { return Vec::new() };
     let items = match field.value.get_ref() {
         DeValue::String(_) => vec![field],

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::config_file::{ConfigFile, FileContents, OnChange};
 use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
 use super::update::{DEADLINE, MIN_HEALTHY};
 use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
@@ -30,8 +31,10 @@ impl fmt::Display for Fingerprint {
 pub enum Effect {
     /// The supervisor goes by the new value: restart policy, stop signal, log caps, description.
     Supervisor,
-    /// A limit that can be written into the running container's cgroup: memory, cpus, pids.
+    /// The running container takes it: limits of its cgroup, and contents of a file with `on_change = "none"`.
     Live,
+    /// The contents of a file that are swapped into the running container, which is then told to reload.
+    Reload,
     /// It takes a new container.
     Replace,
 }
@@ -43,7 +46,7 @@ pub fn fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
 
 /// Of what a running container was made from: if this is equal, no new one is needed.
 pub fn container_fingerprint(unit: &Unit, facts: &SourceFacts) -> Fingerprint {
-    hash(settings(unit, facts).iter().filter(|setting| setting.effect == Effect::Replace))
+    hash(settings(unit, facts).iter().filter(|setting| setting.effect == Effect::Replace && !setting.apart))
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +54,10 @@ pub(super) struct Setting {
     pub(super) name: String,
     pub(super) value: Vec<u8>,
     pub(super) effect: Effect,
+    /// It may hold a secret: its value is not shown.
+    pub(super) hidden: bool,
+    /// It is compared in a [`SwapMark`](super::SwapMark), not in the container's fingerprint.
+    pub(super) apart: bool,
 }
 
 /// Collects what is not at its default.
@@ -58,7 +65,7 @@ struct Settings(Vec<Setting>);
 
 impl Settings {
     fn put(&mut self, effect: Effect, name: impl Into<String>, value: impl AsRef<[u8]>) {
-        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect });
+        self.0.push(Setting { name: name.into(), value: value.as_ref().to_vec(), effect, hidden: false, apart: false });
     }
 
     fn unless<T: PartialEq>(&mut self, default: T, effect: Effect, name: &str, value: T, show: impl Fn(&T) -> String) {
@@ -81,7 +88,11 @@ pub(super) fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
     supervised(unit, &mut all);
     inside(unit, &mut all);
     around(unit, &mut all);
+    environment(unit, &mut all);
     all.0.sort();
+    for setting in &mut all.0 {
+        setting.hidden |= unit.hidden.contains(&setting.name);
+    }
     all.0
 }
 
@@ -211,6 +222,20 @@ fn inside(unit: &Unit, all: &mut Settings) {
     }
 }
 
+/// What env files define, under the names that it would have in `env`: a variable that is moved from the one to the other means the same.
+fn environment(unit: &Unit, all: &mut Settings) {
+    let process = &unit.process;
+    for file in &process.env_files {
+        let optional = if file.optional { "optional" } else { "" };
+        all.put(Effect::Supervisor, format!("process.env_file.{}", file.path.display()), optional);
+    }
+    let defined = process.variables.map().iter().filter(|(name, _)| !process.env.contains_key(*name));
+    for (name, value) in defined {
+        let (name, value) = (format!("process.env.{name}"), value.clone().into_bytes());
+        all.0.push(Setting { name, value, effect: Effect::Replace, hidden: true, apart: false });
+    }
+}
+
 fn around(unit: &Unit, all: &mut Settings) {
     let hardened = unit.source.is_hardened();
     let resources = &unit.resources;
@@ -239,8 +264,30 @@ fn around(unit: &Unit, all: &mut Settings) {
         }
         all.put(Effect::Replace, format!("mount.{}", mount.target), value);
     }
+    for file in &unit.configs {
+        config(file, all);
+    }
     for device in &unit.devices {
         all.put(Effect::Replace, format!("device.{}", device.path.display()), "");
+    }
+}
+
+/// That it is there is part of the container, its contents only where they are never swapped.
+fn config(file: &ConfigFile, all: &mut Settings) {
+    let name = format!("{}.{}", file.key(), file.target);
+    all.put(Effect::Replace, name.as_str(), "");
+    all.put(Effect::Supervisor, format!("{name}.source"), file.source.as_os_str().as_encoded_bytes());
+    let (effect, word) = match file.on_change {
+        OnChange::Restart => (Effect::Replace, None),
+        OnChange::Reload => (Effect::Reload, Some("reload")),
+        OnChange::None => (Effect::Live, Some("none")),
+    };
+    if let Some(word) = word {
+        all.put(Effect::Supervisor, format!("{name}.on_change"), word);
+    }
+    if let Some(contents) = file.contents.as_ref().map(FileContents::digest) {
+        let (name, value) = (format!("{name}.contents"), contents.to_vec());
+        all.0.push(Setting { name, value, effect, hidden: true, apart: file.secret });
     }
 }
 
@@ -267,6 +314,11 @@ fn hash<'s>(settings: impl Iterator<Item = &'s Setting>) -> Fingerprint {
 pub fn digest<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Fingerprint {
     let add = |state: u128, part: &[u8]| fnv1a(fnv1a(state, &(part.len() as u64).to_le_bytes()), part);
     Fingerprint(parts.into_iter().fold(OFFSET, add).to_be_bytes())
+}
+
+/// Of bytes alone.
+pub(super) fn digest_of(bytes: &[u8]) -> [u8; 16] {
+    fnv1a(OFFSET, bytes).to_be_bytes()
 }
 
 const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

@@ -18,6 +18,7 @@ use toml::de::DeValue;
 use super::diagnostic::quote;
 use super::process;
 use super::told::{self, Notify};
+use super::variable::Given;
 use super::walk::{Field, Table, Walk};
 
 /// How it is known whether the container is well: at least one check, or its own word.
@@ -241,7 +242,13 @@ fn probe<'w>(
         walk.error(&at.key_span, format!("`{}` is for `file` alone", at.name), None);
     }
     match key {
-        "exec" => process::args(walk, &first).map(Probe::Exec),
+        "exec" => {
+            // It has the variables in its environment; here they would be shown.
+            let variables = std::mem::replace(&mut walk.variables, Given::None);
+            let args = process::args(walk, &first);
+            walk.variables = variables;
+            args.map(|(args, _)| Probe::Exec(args))
+        }
         "http" => http(walk, &first),
         "tcp" => tcp(walk, &first),
         _ => {

@@ -172,6 +172,14 @@ const KEYS: &[Key] = &[
         "Environment; numbers and booleans become strings.",
     ),
     key(
+        "process.env_file",
+        Kind::Texts,
+        "[]",
+        Replace,
+        "[\"web.env\", \"-/etc/default/web\"]",
+        "Files of NAME=VALUE lines; a leading - makes one optional.",
+    ),
+    key(
         "process.user",
         Kind::Text,
         "root",
@@ -331,6 +339,26 @@ const KEYS: &[Key] = &[
         "Holds a start until something is mounted at the source.",
     ),
     key("mount[].size", Kind::Size { least: PAGE }, "half of the memory", Replace, "\"16M\"", "Of a tmpfs."),
+    key("config[].source", Kind::Path, "", Live, "\"/etc/web/b.conf\"", "A file of the host's, whose contents it has."),
+    key("config[].target", Kind::Path, "", Replace, "\"/app.conf\"", "Where inside."),
+    key(
+        "config[].on_change",
+        Kind::Word(&["restart", "reload", "none"]),
+        "restart",
+        Replace,
+        "\"reload\"",
+        "What a change of the contents does.",
+    ),
+    key("secret[].source", Kind::Path, "", Live, "\"/etc/web/b.pem\"", "As of a config, for the process's user alone."),
+    key("secret[].target", Kind::Path, "", Replace, "\"/tls/key.pem\"", "Where inside."),
+    key(
+        "secret[].on_change",
+        Kind::Word(&["restart", "reload", "none"]),
+        "restart",
+        Replace,
+        "\"reload\"",
+        "What a change of the contents does.",
+    ),
     key(
         "device[].path",
         Kind::Pattern("^/dev/."),
@@ -398,8 +426,13 @@ pub fn json_schema() -> Value {
     schema["properties"]["health"]["minProperties"] = json!(1);
     schema["properties"]["process"]["dependentRequired"] = json!({ "watchdog": ["notify"] });
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
-    for (table, key) in [("mount", "target"), ("device", "path")] {
-        schema["properties"][table]["items"]["required"] = json!([key]);
+    for (table, keys) in [
+        ("mount", &["target"][..]),
+        ("config", &["source", "target"]),
+        ("secret", &["source", "target"]),
+        ("device", &["path"]),
+    ] {
+        schema["properties"][table]["items"]["required"] = json!(keys);
     }
     schema
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 
+use super::filled::From;
 use super::walk::{Field, Table, Walk};
 use super::{Source, defaults, json};
 
@@ -28,7 +29,9 @@ pub(crate) fn overrides(walk: &mut Walk, top: &Table, source: Option<&Source>) -
     };
     let map = object(walk, "oci", table);
     refuse_what_is_ours(walk, table, &map, source);
-    check_types(walk, &field, table, map.clone());
+    if !walk.oci_unread {
+        check_types(walk, &field, table, map.clone());
+    }
     map
 }
 
@@ -43,7 +46,14 @@ fn object(walk: &mut Walk, name: &str, table: &DeTable) -> Map<String, Value> {
 
 fn convert(walk: &mut Walk, field: &Field) -> Option<Value> {
     match field.value.get_ref() {
-        DeValue::String(text) => Some(Value::String(text.to_string())),
+        DeValue::String(text) => walk.fill(field, text.to_string()).map(|filled| {
+            match filled.from {
+                From::Text => {}
+                From::Variables => drop(walk.hidden.insert("oci".to_owned())),
+                From::Unread => walk.oci_unread = true,
+            }
+            Value::String(filled.text)
+        }),
         DeValue::Boolean(value) => Some(Value::Bool(*value)),
         DeValue::Integer(number) => {
             let value = i128::from_str_radix(number.as_str(), number.radix()).ok().and_then(Number::from_i128);
@@ -98,7 +108,8 @@ fn check_types(walk: &mut Walk, field: &Field, table: &DeTable, mut map: Map<Str
         deep_merge(&mut merged, &map);
         let Err(error) = json::read_spec(Value::Object(merged).to_string().as_bytes()) else { return };
         let span = deepest(table, &error.path).unwrap_or_else(|| field.key_span.clone());
-        walk.error(&span, format!("`oci.{}`: {}", error.path, error.message), None);
+        let message = walk.hide(&error.message);
+        walk.error(&span, format!("`oci.{}`: {message}", error.path), None);
         if !remove(&mut map, &error.path) {
             return;
         }

@@ -9,12 +9,19 @@ mod any_text_tests;
 mod capability;
 pub mod cat;
 mod change;
+mod config_file;
+#[cfg(test)]
+mod config_file_tests;
 mod defaults;
 mod dependency;
 pub(crate) mod diagnostic;
 mod elf;
 mod entry;
+mod env_file;
+#[cfg(test)]
+mod env_file_tests;
 mod facts;
+mod filled;
 pub mod fingerprint;
 mod health;
 mod json;
@@ -46,6 +53,7 @@ mod spec_tests;
 mod specifier;
 mod told;
 mod update;
+mod variable;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,10 +64,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use change::{SettingChange, changes};
+pub use config_file::{ConfigFile, FileContents, MOUNT as CONFIG_MOUNT, OnChange, SwapMark};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
 pub use entry::{BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, template_sample};
+pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
@@ -67,7 +77,7 @@ pub use keys::{json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
 pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
-pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, text_of};
+pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use told::Notify;
@@ -112,6 +122,8 @@ pub struct Unit {
     pub network: Option<Network>,
     /// Mounts on top of those that every container has.
     pub mounts: Vec<Mount>,
+    /// Files of the host's whose contents it has.
+    pub configs: Vec<ConfigFile>,
     /// Device nodes of the host's that are made and allowed inside.
     pub devices: Vec<Device>,
     /// Log caps.
@@ -120,6 +132,8 @@ pub struct Unit {
     pub security: Security,
     /// `[oci]`: merged into config.json as it is.
     pub oci: serde_json::Map<String, serde_json::Value>,
+    /// Settings that hold what env files define, and may be secrets: `process.args`, `process.env.PW`, `oci`.
+    pub hidden: BTreeSet<String>,
 }
 
 impl Unit {
@@ -188,6 +202,10 @@ pub struct Process {
     pub args: Option<Vec<String>>,
     /// Added to (and overriding) the environment.
     pub env: BTreeMap<String, String>,
+    /// Where more of the environment comes from.
+    pub env_files: Vec<EnvFile>,
+    /// What these define; empty until they are read.
+    pub variables: Variables,
     /// `user`: numbers or names, `user[:group]`; names are looked up in the root's own files at start.
     pub user: Option<String>,
     /// Working directory inside.

@@ -13,8 +13,9 @@ use toml::de::DeTable;
 use super::diagnostic::{Diagnostic, Lines, one_line, quote};
 use super::layer::{Layer, LayerKind, Place, Placed, Places};
 use super::overlay::{self, Document};
+use super::variable::Given;
 use super::walk::{Table, Walk};
-use super::{Unit, UnitName, sections};
+use super::{Unit, UnitName, Variables, sections};
 
 /// Largest unit file, in bytes; all texts of a unit together have no more either.
 pub const TEXT_MAX: usize = 1024 * 1024;
@@ -40,6 +41,10 @@ pub struct Parsed {
     pub warnings: Vec<Diagnostic>,
     /// The key that names the source: where to say what is wrong with it.
     pub source_at: Place,
+    /// The same of each env file, in their order.
+    pub env_files_at: Vec<Place>,
+    /// The same of the source of each config file.
+    pub configs_at: Vec<Place>,
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -49,13 +54,29 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 }
 
 /// The same where relative paths start elsewhere: `base` is the directory of the file that a link at `file` leads to.
+///
+/// If the unit has env files, which are not read yet, values that name variables are not judged, nor are they what will run.
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
     parse_layers(name, &[Layer { kind: LayerKind::Main, file, base, text }])
 }
 
 /// The unit that several texts make together, later ones winning. Mistakes are in the order of the unit's own text and then of the others.
+/// Its env files are not read, as in [`parse_from`].
 pub fn parse_layers(name: &UnitName, layers: &[Layer]) -> Result<Parsed, Vec<Diagnostic>> {
-    with_document(name, layers, |walk, document, syntax| {
+    parse_given(name, layers, Given::Unread)
+}
+
+/// The same with what its env files define.
+pub fn parse_with(name: &UnitName, layers: &[Layer], variables: &Variables) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut parsed = parse_given(name, layers, Given::Known(variables))?;
+    if !parsed.unit.process.env_files.is_empty() {
+        parsed.unit.process.variables = variables.clone();
+    }
+    Ok(parsed)
+}
+
+fn parse_given(name: &UnitName, layers: &[Layer], given: Given) -> Result<Parsed, Vec<Diagnostic>> {
+    with_document(name, layers, given, |walk, document, syntax| {
         let top = walk.checked(Table { name: "", span: 0..0, map: document });
         let unit = sections::unit(walk, name, &top);
         finish(walk, unit, syntax)
@@ -64,7 +85,7 @@ pub fn parse_layers(name: &UnitName, layers: &[Layer]) -> Result<Parsed, Vec<Dia
 
 /// What is wrong with texts that are only a part of a unit; what they lack is not missed.
 pub fn mistakes_of_part(name: &UnitName, layers: &[Layer]) -> Vec<Diagnostic> {
-    let found = with_document(name, layers, |walk, document, syntax| {
+    let found = with_document(name, layers, Given::Unread, |walk, document, syntax| {
         let top = walk.checked(Table { name: "", span: 0..0, map: document });
         sections::unit(walk, name, &top);
         walk.absent.clear();
@@ -78,10 +99,11 @@ pub fn mistakes_of_part(name: &UnitName, layers: &[Layer]) -> Vec<Diagnostic> {
 pub(crate) fn with_document<T>(
     name: &UnitName,
     layers: &[Layer],
+    given: Given,
     then: impl FnOnce(&mut Walk, &DeTable, Vec<Diagnostic>) -> Result<T, Vec<Diagnostic>>,
 ) -> Result<T, Vec<Diagnostic>> {
     check_size(layers)?;
-    let mut walk = Walk::new(name, Places::new(layers));
+    let mut walk = Walk::new(name, Places::new(layers), given);
     let mut syntax = Vec::new();
     let mut documents = Vec::with_capacity(layers.len());
     for layer in layers {
@@ -194,7 +216,14 @@ fn finish(walk: &mut Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Resul
         Some(unit) if errors.is_empty() => {
             let mut warnings = std::mem::take(&mut walk.warnings);
             sort(walk, &mut warnings);
-            Ok(Parsed { unit, warnings, source_at: walk.places.position(walk.source_at) })
+            let positions = |offsets: &[usize]| offsets.iter().map(|at| walk.places.position(*at)).collect();
+            Ok(Parsed {
+                unit,
+                warnings,
+                source_at: walk.places.position(walk.source_at),
+                env_files_at: positions(&walk.env_files_at),
+                configs_at: positions(&walk.configs_at),
+            })
         }
         _ => Err(errors),
     }

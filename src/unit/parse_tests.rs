@@ -44,6 +44,11 @@ fn every_key_arrives() {
             user: Some("root:adm".to_owned()),
             cwd: Some("/srv".to_owned()),
             init: true,
+            env_files: vec![
+                EnvFile { path: "/etc/moored/units/web.env".into(), optional: false },
+                EnvFile { path: "/etc/default/web".into(), optional: true },
+            ],
+            variables: Variables::default(),
         },
         restart: Restart {
             policy: RestartPolicy::OnFailure,
@@ -116,6 +121,29 @@ fn every_key_arrives() {
                 read_only: true,
             },
         ],
+        configs: vec![
+            ConfigFile {
+                source: "/etc/moored/units/app.conf".into(),
+                target: "/etc/app.conf".to_owned(),
+                on_change: OnChange::Reload,
+                secret: false,
+                contents: None,
+            },
+            ConfigFile {
+                source: "/etc/web/motd".into(),
+                target: "/motd".to_owned(),
+                on_change: OnChange::Restart,
+                secret: false,
+                contents: None,
+            },
+            ConfigFile {
+                source: "/etc/moored/units/key.pem".into(),
+                target: "/tls/key.pem".to_owned(),
+                on_change: OnChange::None,
+                secret: true,
+                contents: None,
+            },
+        ],
         devices: vec![Device { path: "/dev/ttyUSB0".into() }],
         log: Log { max_size_bytes: 64 << 10, max_files: 2 },
         security: Security {
@@ -125,6 +153,7 @@ fn every_key_arrives() {
             read_only: Some(false),
         },
         oci: serde_json::json!({"linux": {"sysctl": {"net.core.somaxconn": "1024"}}}).as_object().unwrap().clone(),
+        hidden: BTreeSet::new(),
     };
     assert_eq!(unit, expected);
 }

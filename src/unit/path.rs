@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::config_file::MOUNT as CONFIG_MOUNT;
+
 /// Longest path, in bytes: PATH_MAX without its NUL.
 pub(crate) const PATH_MAX: usize = 4095;
 
@@ -55,6 +57,9 @@ pub(crate) fn reserved_target(target: &str) -> Option<&'static str> {
     if under(super::NOTIFY_DIR) {
         return Some("there is the socket of `notify`");
     }
+    if under(CONFIG_MOUNT) {
+        return Some("the contents of [[config]] are there");
+    }
     if target == "/dev" || under("/dev/pts") {
         return Some("the container has its own; a single node comes with [[device]]");
     }
@@ -100,6 +105,7 @@ mod tests {
             "/dev",
             "/dev/moored",
             "/dev/moored/notify",
+            "/dev/moored/x",
             "/dev/pts",
         ] {
             assert!(reserved_target(target).is_some(), "{target}");

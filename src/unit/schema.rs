@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 17] = [
+const KEYS: [(&str, &[&str]); 19] = [
     (
         "",
         &[
@@ -24,6 +24,8 @@ const KEYS: [(&str, &[&str]); 17] = [
             "resources",
             "network",
             "mount",
+            "config",
+            "secret",
             "device",
             "log",
             "security",
@@ -32,7 +34,7 @@ const KEYS: [(&str, &[&str]); 17] = [
     ),
     ("depends_on.*", &["state", "optional", "on_loss"]),
     ("condition", &["path_exists", "kernel_cmdline"]),
-    ("process", &["args", "env", "user", "cwd", "init", "notify", "watchdog"]),
+    ("process", &["args", "env", "env_file", "user", "cwd", "init", "notify", "watchdog"]),
     ("restart", &["policy", "delay", "max_delay", "reset_after", "limit", "on_limit"]),
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
@@ -43,13 +45,15 @@ const KEYS: [(&str, &[&str]); 17] = [
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
     ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
+    ("config", &["source", "target", "on_change"]),
+    ("secret", &["source", "target", "on_change"]),
     ("device", &["path"]),
     ("log", &["max_size", "max_files"]),
     ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 16] = [
     "condition",
     "process",
     "restart",
@@ -60,6 +64,8 @@ const TABLES: [&str; 14] = [
     "resources",
     "network",
     "mount",
+    "config",
+    "secret",
     "device",
     "log",
     "security",
@@ -67,16 +73,12 @@ const TABLES: [&str; 14] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 14] = [
+const LATER: [(&str, &str, Option<&str>); 10] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "config", Some("use a read-only [[mount]]")),
-    ("", "secret", Some("use a read-only [[mount]]")),
     ("", "socket", None),
-    ("process", "env_file", Some("use `env`")),
-    ("reload", "on_change", None),
     ("network", "bridge", None),
     ("network", "ports", None),
     ("security", "profile", None),
@@ -108,8 +110,8 @@ const SYNONYMS: [(&str, Cure); 127] = [
     ("environment", Key("process", "env")),
     ("envs", Key("process", "env")),
     ("vars", Key("process", "env")),
-    ("envfile", Say("`env_file` is known but not built in this version")),
-    ("environmentfile", Say("`env_file` is known but not built in this version")),
+    ("envfile", Key("process", "env_file")),
+    ("environmentfile", Key("process", "env_file")),
     ("uid", Key("process", "user")),
     ("gid", Say("did you mean `user = \"UID:GID\"` in [process]?")),
     ("group", Say("did you mean `user = \"USER:GROUP\"` in [process]?")),
@@ -280,7 +282,7 @@ pub(crate) fn later(table: &str, key: &str) -> Option<Option<&'static str>> {
 pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
-        "mount" | "device" => format!("[[{table}]]"),
+        "mount" | "config" | "secret" | "device" => format!("[[{table}]]"),
         "health.*" => "[health.readiness]".to_owned(),
         _ => format!("[{table}]"),
     }
@@ -341,6 +343,8 @@ fn synonym(squeezed: &str) -> Option<&'static Cure> {
 
 fn say(table: &str, cure: &Cure) -> String {
     match cure {
+        // Several tables may have it.
+        Key(_, key) if is_key(table, key) => did_you_mean(table, table, key),
         Key(at, key) => did_you_mean(table, at, key),
         Say(text) => (*text).to_owned(),
     }
@@ -395,6 +399,7 @@ mod tests {
             ("process", "signal", "it belongs to [stop] or [reload]"),
             ("process", "stop", "[stop] is a table of its own: write [stop]"),
             ("mount", "destination", "did you mean `target`?"),
+            ("config", "destination", "did you mean `target`?"),
             ("", "Restart", "did you mean `restart`?"),
             ("", "volumes", "did you mean [[mount]] with `source` and `target`?"),
             ("", "memory_limit", "did you mean `memory` in [resources]?"),

@@ -1,5 +1,6 @@
 //! The tables of a unit file, one function each: from keys to the types of [`super`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -10,7 +11,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, dependency, health, merge, mounts, process, update};
+use super::{capability, config_file, dependency, health, merge, mounts, process, update};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ const BURST_MAX: u64 = 1000;
 
 /// The whole unit. `None` only after a mistake has been noted that leaves no source.
 pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit> {
+    let env_files = process::env_files(walk, top);
     let (source, source_at) = source(walk, top).unzip();
     let description = top.field("description").and_then(|field| walk.text(&field, "a string"));
     let kind = walk.choice(
@@ -42,7 +44,8 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     );
     let kind = kind.unwrap_or(Kind::Service);
     let (mounts, mount_points) = mounts::mounts(walk, top);
-    let unit = Unit {
+    let configs = config_file::configs(walk, top, &mounts);
+    let mut unit = Unit {
         name: name.clone(),
         description,
         hostname: hostname(walk, top, name, source.as_ref()),
@@ -51,7 +54,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         depends_on: dependency::depends_on(walk, top, name),
         on_failure: dependency::on_failure(walk, top, name),
         conditions: dependency::conditions(walk, top, mount_points),
-        process: process::process(walk, top, source.as_ref(), source_at.as_ref()),
+        process: process::process(walk, top, source.as_ref(), source_at.as_ref(), env_files),
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
@@ -60,12 +63,15 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         resources: resources(walk, top, source.as_ref()),
         network: network(walk, top, name, source.as_ref()),
         mounts,
+        configs,
         devices: mounts::devices(walk, top),
         log: log(walk, top),
         security: security(walk, top),
         oci: merge::overrides(walk, top, source.as_ref()),
         source: source?,
+        hidden: BTreeSet::new(),
     };
+    unit.hidden = std::mem::take(&mut walk.hidden);
     warnings(walk, top, &unit);
     Some(unit)
 }
@@ -230,7 +236,7 @@ fn reload(walk: &mut Walk, top: &Table) -> Option<Reload> {
             }
             Some(Reload::Signal(signal))
         }
-        (None, Some(field)) => process::args(walk, &field).map(Reload::Exec),
+        (None, Some(field)) => process::args(walk, &field).map(|(args, _)| Reload::Exec(args)),
         (None, None) => None,
     }
 }

@@ -248,14 +248,16 @@ fn process(unit: &Unit, user: Option<&User>, value: &mut Value) {
         // Groups and umask of config.json's user are not this one's.
         *slot(value, &["process", "user"]) = json!({ "uid": user.uid, "gid": user.gid });
     }
-    if !process.env.is_empty() {
+    let mut own = process.variables.map().clone();
+    own.extend(process.env.clone());
+    if !own.is_empty() {
         let env = list(value, &["process", "env"]);
         let overridden = |entry: &Value| {
             let name = entry.as_str().and_then(|text| text.split('=').next());
-            name.is_some_and(|name| process.env.contains_key(name))
+            name.is_some_and(|name| own.contains_key(name))
         };
         env.retain(|entry| !overridden(entry));
-        env.extend(process.env.iter().map(|(name, text)| json!(format!("{name}={text}"))));
+        env.extend(own.iter().map(|(name, text)| json!(format!("{name}={text}"))));
     }
 }
 

@@ -3,6 +3,7 @@
 //! A getter returns `None` both for an absent key and for a bad value; the bad one has left a [`Diagnostic`], so the
 //! default that takes its place is never seen.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, quote};
 use super::layer::{Place, Places};
 use super::quantity::{self, Bad};
+use super::variable::Given;
 use super::{UnitName, path, schema, specifier};
 use crate::words::nearest;
 
@@ -20,7 +22,7 @@ use crate::words::nearest;
 const ERRORS_MAX: usize = 100;
 
 /// Longest string: the kernel's MAX_ARG_STRLEN, less its NUL.
-const STRING_MAX: usize = 131_071;
+pub(super) const STRING_MAX: usize = 131_071;
 
 /// Longest list of strings or tables.
 const LIST_MAX: usize = 1024;
@@ -79,11 +81,21 @@ pub(crate) struct Walk<'t> {
     pub(crate) source_misplaced: bool,
     /// The offset of the source's key.
     pub(crate) source_at: usize,
+    /// The same of each env file.
+    pub(crate) env_files_at: Vec<usize>,
+    /// The same of the source of each config file.
+    pub(crate) configs_at: Vec<usize>,
+    /// What `${…}` stands for.
+    pub(crate) variables: Given<'t>,
+    /// `[oci]` names variables that are not known yet.
+    pub(crate) oci_unread: bool,
+    /// Settings into which variables were put.
+    pub(crate) hidden: BTreeSet<String>,
     left_out: usize,
 }
 
 impl<'t> Walk<'t> {
-    pub(crate) fn new(name: &'t UnitName, places: Places<'t>) -> Self {
+    pub(crate) fn new(name: &'t UnitName, places: Places<'t>, variables: Given<'t>) -> Self {
         Walk {
             name,
             places,
@@ -92,6 +104,11 @@ impl<'t> Walk<'t> {
             warnings: Vec::new(),
             source_misplaced: false,
             source_at: 0,
+            env_files_at: Vec::new(),
+            configs_at: Vec::new(),
+            variables,
+            oci_unread: false,
+            hidden: BTreeSet::new(),
             left_out: 0,
         }
     }
@@ -254,20 +271,6 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// A list of strings, each as [`Walk::text`].
-    pub(crate) fn texts(&mut self, field: &Field) -> Option<Vec<String>> {
-        let items = self.items(field)?;
-        let before = self.errors.len() + self.left_out;
-        let each = |(n, value): (usize, _)| Field {
-            name: format!("{}[{n}]", field.name),
-            key_span: field.key_span.clone(),
-            value,
-        };
-        let fields: Vec<Field> = items.into_iter().enumerate().map(each).collect();
-        let texts = fields.iter().filter_map(|item| self.text(item, "a string")).collect();
-        (self.errors.len() + self.left_out == before).then_some(texts)
-    }
-
     pub(crate) fn items<'w>(&mut self, field: &Field<'w>) -> Option<Vec<&'w Value<'w>>> {
         let Some(items) = field.value.get_ref().as_array() else {
             let help = field.value.get_ref().as_str().map(|text| {
@@ -379,29 +382,40 @@ impl<'t> Walk<'t> {
     pub(crate) fn host_path(&mut self, field: Option<Field>) -> Option<PathBuf> {
         let field = field?;
         let text = self.text(&field, "a path")?;
+        self.host_path_of(&field, &text)
+    }
+
+    /// `text`, which stands at `field`, as such a path.
+    pub(crate) fn host_path_of(&mut self, field: &Field, text: &str) -> Option<PathBuf> {
         if text.is_empty() || text.len() > path::PATH_MAX {
-            self.mismatch(&field, &format!("a path of 1 to {} bytes", path::PATH_MAX), None);
+            self.mismatch(field, &format!("a path of 1 to {} bytes", path::PATH_MAX), None);
             return None;
         }
         if text.starts_with('~') || text.starts_with('$') {
             let help = "write the path out: `~` and variables are not expanded, `./` in front takes them literally";
-            self.mismatch(&field, "a path", Some(help.to_owned()));
+            self.mismatch(field, "a path", Some(help.to_owned()));
             return None;
         }
-        Some(path::absolute(self.places.base(field.at().start), &text))
+        Some(path::absolute(self.places.base(field.at().start), text))
     }
 
     /// A path inside the container.
     pub(crate) fn inside_path(&mut self, field: &Field) -> Option<String> {
         let text = self.text(field, "an absolute path")?;
+        self.inside(field, &text)
+    }
+
+    /// `text`, which stands at `field`, as such a path.
+    pub(crate) fn inside(&mut self, field: &Field, text: &str) -> Option<String> {
         if text.len() > path::PATH_MAX {
             self.mismatch(field, &format!("a path of at most {} bytes", path::PATH_MAX), None);
             return None;
         }
-        match path::inside(&text) {
+        match path::inside(text) {
             Ok(tidy) => return Some(tidy),
             Err(path::BadInside::Relative) => {
-                let help = (!text.is_empty()).then(|| format!("write \"/{}\"", quote(text.trim_start_matches("./"))));
+                let shown = self.hide(text.trim_start_matches("./"));
+                let help = (!text.is_empty()).then(|| format!("write \"/{}\"", quote(&shown)));
                 self.mismatch(field, "an absolute path inside the container", help);
             }
             Err(path::BadInside::Dots) => self.mismatch(field, "a path without `..`", None),

@@ -191,6 +191,8 @@ pub struct Contents {
     pub bytes: Vec<u8>,
     /// Without links.
     pub resolved: PathBuf,
+    /// Others than its owner and root's group may read it.
+    pub readable_by_others: bool,
 }
 
 /// Where a followed path leads.

@@ -48,6 +48,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether more than its owner and root's group may read it.
+    pub fn is_readable_by_others(&self) -> bool {
+        self.mode & libc::S_IROTH != 0 || self.mode & libc::S_IRGRP != 0 && self.gid != 0
+    }
+
     /// Of an open descriptor.
     pub fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         Node::at(fd, OsStr::new(""), AtFlags::EMPTY_PATH)

@@ -18,6 +18,8 @@ const TEXTS: &[(&str, &[u8])] = &[
     ("bundle-missing", b"# one\n\nbundle = \"../nowhere\"\n"),
     ("bundle-file", b"bundle = \"../file\"\n"),
     ("bundle-empty", b"bundle = \"../dir\"\n"),
+    ("config-files", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[[config]]\nsource = \"../nowhere.conf\"\ntarget = \"/a\"\n[[config]]\nsource = \"../dir\"\ntarget = \"/b\"\non_change = \"restart\"\n"),
+    ("config-keys", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[[config]]\nsource = \"../file\"\ndestination = \"/a\"\non_change = \"hup\"\n[[secret]]\nsource = \"../file\"\ntarget = \"/b\"\n"),
     ("config-capability", b"bundle = \"../capability\"\n"),
     ("config-syntax", b"bundle = \"../syntax\"\n"),
     ("config-type", b"bundle = \"../type\"\n"),
@@ -32,6 +34,8 @@ const TEXTS: &[(&str, &[u8])] = &[
     ),
     ("duration", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[stop]\ntimeout = \"abc\"\nsignal = \"SIGFOO\"\n"),
     ("env", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\nenv = { A = [1], B = 1979-05-27, C = {} }\n"),
+    ("env-file", b"rootfs = \"../dir\"\n[process]\nenv_file = [\"../bad.env\", \"-../nowhere.env\", \"../nowhere.env\"]\nargs = [\"/x\", \"${NO}\"]\n"),
+    ("env-variable", b"rootfs = \"../dir\"\n[process]\nenv_file = \"../good.env\"\nargs = [\"/x\", \"${NO}\", \"${A:?set A}\", \"${A\"]\n"),
     ("executable-directory", b"executable = \"../dir\"\n"),
     ("executable-dynamic", b"executable = \"../dynamic\"\n"),
     ("executable-mode", b"executable = \"../mode\"\n"),
@@ -87,6 +91,8 @@ const CONFIGS: &[(&str, &str)] = &[
 fn sources(dir: &Path) {
     fs::create_dir(dir.join("dir")).unwrap();
     fs::write(dir.join("file"), "").unwrap();
+    fs::write(dir.join("bad.env"), "A=1\nB 2\nC='3\n").unwrap();
+    fs::write(dir.join("good.env"), "A=\n").unwrap();
     for (name, text, mode) in [("script", "#!/bin/sh\n", 0o755), ("mode", "", 0o644)] {
         fs::write(dir.join(name), text).unwrap();
         fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();

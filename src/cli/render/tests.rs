@@ -176,6 +176,7 @@ fn a_plan_is_a_list_of_signs() {
         how: how.into(),
         old: old.map(Into::into),
         new: Some("\"b\"".into()),
+        hidden: false,
     };
     let settings = vec![setting("process.args", "replace", None), setting("description", "live", Some("\"a\""))];
     let changes = [

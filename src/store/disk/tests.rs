@@ -29,6 +29,8 @@ fn good(text: &str) -> Good {
     Good {
         text: text.to_owned(),
         layers: Vec::new(),
+        variables: None,
+        configs: Vec::new(),
         config: None,
         path,
         resolved,

@@ -105,6 +105,8 @@ fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
         Good {
             text: good.text.to_string(),
             layers: good.layers.clone(),
+            variables: None,
+            configs: Vec::new(),
             config: None,
             path: good.file.clone(),
             resolved: good.resolved.clone(),

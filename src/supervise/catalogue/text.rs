@@ -3,15 +3,19 @@
 //! They are good when they, the source and its config.json are valid together, whether they were just read or are recalled from an earlier
 //! run. Which of several files counts, and what is in force meanwhile, is the catalogue's.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::contents::{self, FileView, Found, Places};
 use super::sets::Part;
 use super::{Bad, DirectoryId, InForce, Trial, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
-use crate::unit::{Fingerprint, Layer, LayerKind, LayerText, Place, SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{
+    Diagnostic, Fingerprint, Layer, LayerKind, LayerText, Parsed, Place, SourceFacts, SpecError, Unit, UnitName,
+};
 
 /// One file as it was last read.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ pub(super) enum NoText {
 }
 
 /// A unit's texts that parsed together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Text {
     pub(super) unit: Arc<Unit>,
     pub(super) file: PathBuf,
@@ -50,6 +54,8 @@ pub(super) struct Text {
     pub(super) warnings: Vec<String>,
     /// The key that names the source.
     pub(super) source_at: Place,
+    /// Where its files are named. The unit has neither variables nor contents until these are read.
+    pub(super) places: Places,
 }
 
 /// What a text is worth together with its source.
@@ -60,13 +66,42 @@ pub(super) enum Verdict {
     Good(InForce),
 }
 
+fn lines(found: Vec<Diagnostic>) -> Vec<String> {
+    found.iter().map(ToString::to_string).collect()
+}
+
 /// `layers` as in [`Text`].
 pub(super) fn parse(name: &UnitName, file: &Path, read: Read, layers: Vec<LayerText>) -> Result<Text, Vec<String>> {
-    let lines = |found: Vec<crate::unit::Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let all = all_layers(file, &read.resolved, &read.text, &layers);
     let parsed = crate::unit::parse_layers(name, &all).map_err(lines)?;
-    let (unit, source_at) = (Arc::new(parsed.unit), parsed.source_at);
-    Ok(Text { unit, file: file.to_owned(), read, layers, warnings: lines(parsed.warnings), source_at })
+    Ok(Text::of(parsed, file.to_owned(), read, layers))
+}
+
+impl Text {
+    fn of(parsed: Parsed, file: PathBuf, read: Read, layers: Vec<LayerText>) -> Text {
+        let places = Places::of(&parsed);
+        let Parsed { unit, warnings, source_at, .. } = parsed;
+        Text { unit: Arc::new(unit), file, read, layers, warnings: lines(warnings), source_at, places }
+    }
+
+    /// With what its files hold, from what `look` finds at their paths; `None`: one is not looked at yet.
+    pub(super) fn with_files<'v>(
+        &self,
+        name: &UnitName,
+        look: impl Fn(&Path) -> Option<&'v FileView>,
+    ) -> Option<Result<Cow<'_, Text>, Vec<String>>> {
+        if contents::paths(&self.unit).next().is_none() {
+            return Some(Ok(Cow::Borrowed(self)));
+        }
+        let found = contents::find(&self.unit, &self.places, look)?.map_err(lines);
+        Some(found.and_then(|found| self.with_found(name, &found)).map(Cow::Owned))
+    }
+
+    fn with_found(&self, name: &UnitName, found: &Found) -> Result<Text, Vec<String>> {
+        let all = all_layers(&self.file, &self.read.resolved, &self.read.text, &self.layers);
+        let parsed = contents::parse_found(name, &self.file, &all, found).map_err(lines)?;
+        Ok(Text::of(parsed, self.file.clone(), self.read.clone(), self.layers.clone()))
+    }
 }
 
 /// The defaults, the unit's own text, its drop-ins.
@@ -98,10 +133,11 @@ pub fn recall(name: &UnitName, mut good: Good, validate: Validate) -> Result<(In
     Ok((recall_text(name, good, validate)?, Trial::remembered(earlier, bad)))
 }
 
-/// Texts that an earlier run found good, with the source as it was then.
+/// Texts that an earlier run found good, with the source and the files as they were then.
 fn recall_text(name: &UnitName, good: Good, validate: Validate) -> Result<InForce, Vec<String>> {
     let read = Read { text: good.text.into(), resolved: good.resolved };
     let text = parse(name, &good.path, read, good.layers)?;
+    let text = text.with_found(name, &Found::from_stored(good.variables, good.configs))?;
     let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
     match judge(&text, &facts, validate) {
@@ -119,7 +155,9 @@ pub(super) fn judge(text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -
                 Some(_) => error.to_string(),
                 None => text.at_source(error),
             };
-            Verdict::Bad(errors.iter().map(line).collect())
+            // These know of no secrets.
+            let variables = &text.unit.process.variables;
+            Verdict::Bad(errors.iter().map(line).map(|line| variables.hide(&line)).collect())
         }
         Ok(more) => Verdict::Good(InForce {
             file: text.file.clone(),
@@ -131,7 +169,12 @@ pub(super) fn judge(text: &Text, facts: &Arc<SourceFacts>, validate: Validate) -
             facts: Arc::clone(facts),
             fingerprint: crate::unit::container_fingerprint(&text.unit, facts),
             since: WallTime(0),
-            warnings: text.warnings.iter().cloned().chain(more).collect(),
+            warnings: text
+                .warnings
+                .iter()
+                .cloned()
+                .chain(more.iter().map(|more| text.unit.process.variables.hide(more)))
+                .collect(),
         }),
     }
 }

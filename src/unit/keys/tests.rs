@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
-use crate::unit::{Effect, SourceFacts, Unit, UnitName, changes, parse, schema};
+use crate::unit::{Effect, FileContents, SourceFacts, Unit, UnitName, Variables, changes, parse, schema};
 
 fn unit(text: &str) -> Unit {
     let name = UnitName::new("web").unwrap();
@@ -87,6 +87,17 @@ fn texts(key: &Key) -> (String, String) {
             let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("mount[].")))
         }
+        "config[].source" | "config[].target" | "secret[].source" | "secret[].target" => {
+            let table = name.split('[').next().unwrap();
+            let text = |source, target| format!("{base}[[{table}]]\nsource = {source}\ntarget = {target}\n");
+            let other = if name.ends_with("source") { text(example, "\"/y\"") } else { text("\"/x\"", example) };
+            (text("\"/x\"", "\"/y\""), other)
+        }
+        "config[].on_change" | "secret[].on_change" => {
+            let table = name.split('[').next().unwrap();
+            let text = format!("{base}[[{table}]]\nsource = \"/x\"\ntarget = \"/y\"\n");
+            (text.clone(), format!("{text}on_change = {example}\n"))
+        }
         "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
         _ => match name.split_once('.') {
             None => (base.to_owned(), format!("{base}{name} = {example}\n")),
@@ -101,7 +112,13 @@ fn each_key_has_the_class_that_the_table_says() {
     // Of `update.order` there is only one value yet.
     for key in KEYS.iter().filter(|key| key.name != "update.order") {
         let (old, new) = texts(key);
-        let (old, new) = (unit(&old), unit(&new));
+        let (mut old, mut new) = (unit(&old), unit(&new));
+        if !new.process.env_files.is_empty() {
+            new.process.variables = Variables::of_files([(Path::new("web.env"), &b"A=1"[..])]).unwrap();
+        }
+        for unit in [&mut old, &mut new] {
+            unit.configs.iter_mut().for_each(|file| file.contents = Some(FileContents::new(b"x"[..].into())));
+        }
         let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
         let found = changes((&old, &facts(&old)), (&new, &facts(&new)));
         assert!(!found.is_empty(), "{}: {} changes nothing", key.name, key.example);

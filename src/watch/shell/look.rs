@@ -309,11 +309,10 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let node = node_of(&result);
         let outcome = match &result {
             Ok(Settled::Held { .. }) => Outcome::Held,
-            Ok(Settled::Read(file)) => Outcome::Found(digest(&(&file.bytes, &file.resolved))),
-            Ok(Settled::Unleased(file)) => Outcome::Unleased {
-                text: digest(&(&file.bytes, &file.resolved)),
-                look: digest(&(&file.bytes, &file.resolved, file.node)),
-            },
+            Ok(Settled::Read(file)) => Outcome::Found(of_file(file)),
+            Ok(Settled::Unleased(file)) => {
+                Outcome::Unleased { text: of_file(file), look: digest(&(&file.bytes, &file.resolved, file.node)) }
+            }
             Err(why) => Self::outcome_of(why, !self.settle.is_posted(key)),
         };
         let outcome = self.unless_young(outcome, node);
@@ -323,7 +322,10 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             (Verdict::Busy, Ok(Settled::Held { resolved })) => return self.busy(path, &resolved),
             (Verdict::Post, Ok(Settled::Read(file) | Settled::Unleased(file))) => {
                 self.batch_bytes += file.bytes.len();
-                Ok(Contents { bytes: file.bytes, resolved: file.resolved })
+                {
+                    let readable_by_others = file.node.is_readable_by_others();
+                    Ok(Contents { bytes: file.bytes, resolved: file.resolved, readable_by_others })
+                }
             }
             (Verdict::Post, Err(why)) => Err(why),
             (Verdict::Post | Verdict::Busy, _) | (Verdict::Same | Verdict::Wait, _) => return,
@@ -483,6 +485,11 @@ fn age(node: &Node) -> Option<Duration> {
 
 fn is_racy(node: &Node) -> bool {
     age(node).is_none_or(|age| age < RACY)
+}
+
+/// What is told of a followed file.
+fn of_file(file: &TrustedFile) -> Digest {
+    digest(&(&file.bytes, &file.resolved, file.node.is_readable_by_others()))
 }
 
 fn digest(what: &impl Hash) -> Digest {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moored::plan::{BootTime, Exit, Fact, HostPid, Line, Outcome, Run, Want};
-use moored::unit::{ContainerId, UnitName};
+use moored::unit::{ContainerId, Fingerprint, SwapMark, UnitName};
 
 use super::rng::Rng;
 
@@ -36,6 +36,10 @@ pub struct Container {
     next_word: Option<(BootTime, &'static str)>,
     /// It has said that it is ready, whoever remembers.
     is_ready: bool,
+    /// The contents of its files.
+    pub contents: SwapMark,
+    /// Those of them that it started with or was told of last.
+    pub told: Fingerprint,
     temper: Temper,
 }
 
@@ -91,8 +95,22 @@ impl Host {
         let temper = if self.calm { Temper::calm() } else { Temper::random(rng) };
         let (stage, drained_at) = (Stage::Made, BootTime(0));
         let (said, next_word, is_ready) = (Vec::new(), None, false);
-        let container =
-            Container { want, run, stage, kept: false, empty_at: None, drained_at, said, next_word, is_ready, temper };
+        let contents = SwapMark::of(&want.unit).unwrap_or_default();
+        let told = contents.reload;
+        let container = Container {
+            contents,
+            told,
+            want,
+            run,
+            stage,
+            kept: false,
+            empty_at: None,
+            drained_at,
+            said,
+            next_word,
+            is_ready,
+            temper,
+        };
         self.containers.insert(id.clone(), container);
     }
 
@@ -190,6 +208,13 @@ impl Host {
                 let earlier = container.empty_at.unwrap_or(NEVER);
                 container.empty_at = Some(earlier.min(dead_at));
             }
+        }
+    }
+
+    /// It reloads.
+    pub fn tell(&mut self, id: &ContainerId) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.told = container.contents.reload;
         }
     }
 

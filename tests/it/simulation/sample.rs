@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use moored::plan::Want;
 use moored::unit::{
-    Check, Condition, Dependency, Fingerprint, From, Health, Kind, Log, Need, Network, Notify, OnBad, OnLimit, OnLoss,
-    Probe, Process, Resources, Restart, RestartLimit, RestartPolicy, Security, Signal, Source, Stop, Unit, UnitName,
-    Update,
+    Check, Condition, ConfigFile, Dependency, FileContents, Fingerprint, From, Health, Kind, Log, Need, Network,
+    Notify, OnBad, OnChange, OnLimit, OnLoss, Probe, Process, Resources, Restart, RestartLimit, RestartPolicy,
+    Security, Signal, Source, Stop, Unit, UnitName, Update,
 };
 
 use super::rng::Rng;
@@ -45,10 +45,12 @@ pub fn service(name: &UnitName) -> Unit {
         resources: Resources::default(),
         network: None,
         mounts: Vec::new(),
+        configs: Vec::new(),
         devices: Vec::new(),
         log: Log { max_size_bytes: 10 << 20, max_files: 5 },
         security: Security::default(),
         oci: serde_json::Map::new(),
+        hidden: BTreeSet::new(),
     }
 }
 
@@ -102,4 +104,27 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     unit.update.deadline = Duration::from_secs(10);
     unit.update.on_bad = *rng.pick(&[None, None, Some(OnBad::StayFailed), Some(OnBad::Retry)]);
     Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]), trial: None }
+}
+
+/// Perhaps with files; perhaps instead the text before it, with perhaps other contents of its files.
+pub fn with_files(rng: &mut Rng, fresh: Want, before: Option<&Want>) -> Want {
+    let swapped = before.filter(|before| !before.unit.configs.is_empty() && rng.chance(60));
+    let want = swapped.cloned().unwrap_or(fresh);
+    if swapped.is_none() && !rng.chance(40) {
+        return want;
+    }
+    let unit = Unit { configs: configs(rng), ..want.unit.as_ref().clone() };
+    Want { unit: Arc::new(unit), fingerprint: want.fingerprint, trial: want.trial }
+}
+
+/// Two files that are swapped, each with one of few contents.
+fn configs(rng: &mut Rng) -> Vec<ConfigFile> {
+    let mut file = |target: &str, on_change| ConfigFile {
+        source: PathBuf::from("/etc").join(target),
+        target: format!("/{target}"),
+        on_change,
+        secret: false,
+        contents: Some(FileContents::new([rng.below(3) as u8][..].into())),
+    };
+    vec![file("a", OnChange::Reload), file("b", OnChange::None)]
 }

@@ -9,7 +9,7 @@ use moored::plan::{
     Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Probed, Probing, Run, Seen, State, WallTime,
     Want, reconcile,
 };
-use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, UnitName};
+use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, SwapMark, UnitName};
 
 use super::Bug;
 use super::host::{Host, Stage, millis};
@@ -95,6 +95,12 @@ impl Supervisor {
             let mut seen: Seen = postcard::from_bytes(bytes).expect("what was written reads back");
             if out.bug == Bug::BackoffForgotten {
                 seen.backoff = Default::default();
+            }
+            if let Some(live) = seen.live.as_mut().filter(|_| out.bug == Bug::ContentsForgotten) {
+                // As if they were those of the text that is on disk now.
+                let want = out.disk.good.get(unit);
+                (live.contents, live.swapping) = (want.and_then(|want| SwapMark::of(&want.unit)), false);
+                live.reload = None;
             }
             this.observed.units.insert(unit.clone(), Box::new(seen));
         }
@@ -276,6 +282,7 @@ impl Supervisor {
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
             }
+            Action::Settle { .. } | Action::Swap { .. } => {}
             Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
@@ -292,6 +299,10 @@ impl Supervisor {
 
     fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
         if let Some(fact) = failure_of(out, action) {
+            if let Action::Reload { id, .. } = action {
+                // That it failed is said to people, and not tried again.
+                out.host.tell(id);
+            }
             self.post(out, fact);
             return Ok(());
         }
@@ -311,7 +322,18 @@ impl Supervisor {
                 out.host.kill(id, out.now);
             }
             Action::Signal { .. } => {}
-            Action::Reload { id, .. } => self.post(out, Fact::Reloaded { id: id.clone() }),
+            Action::Reload { id, .. } => {
+                out.host.tell(id);
+                self.burn()?;
+                self.post(out, Fact::Reloaded { id: id.clone() });
+            }
+            Action::Swap { id, contents, .. } => {
+                if let Some(container) = out.host.containers.get_mut(id) {
+                    container.contents = *contents;
+                }
+                self.burn()?;
+                self.post(out, Fact::Swapped { id: id.clone(), contents: *contents });
+            }
             Action::Update { id, limits: Some(limits), .. } => {
                 self.post(out, Fact::Limited { id: id.clone(), limits: *limits });
             }
@@ -339,7 +361,8 @@ impl Supervisor {
                 self.desired.units.insert(unit.clone(), earlier);
             }
             Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
-            Action::Rely { .. } | Action::Raise { .. } | Action::Forget { .. } | Action::Reboot { .. } => {}
+            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } => {}
+            Action::Forget { .. } | Action::Reboot { .. } => {}
         }
         Ok(())
     }
@@ -441,6 +464,7 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Signal { id, .. } => (id, Deed::Signal),
         Action::Reload { id, .. } => (id, Deed::Reload),
         Action::Update { id, limits: Some(_), .. } => (id, Deed::Update),
+        Action::Swap { id, .. } => (id, Deed::Swap),
         Action::Clear { id } => (id, Deed::Clear),
         // There is nothing to be done for it that could fail.
         Action::Update { limits: None, .. } => return None,
@@ -450,7 +474,7 @@ fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Probe { .. } | Action::Hear { .. } => return None,
         Action::Prove { .. } | Action::RollBack { .. } => return None,
         // Marks, which are made.
-        Action::Rely { .. } | Action::Raise { .. } => return None,
+        Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } => return None,
     };
     let fails = !out.host.calm && out.rng.chance(5);
     fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })

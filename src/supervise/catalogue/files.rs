@@ -1,0 +1,84 @@
+//! Files besides the sources whose contents texts name: what was read of them, and whom that concerns.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::super::contents::{self, FileView};
+use super::{Catalogue, Entry, Validate};
+use crate::plan::{Fact, WallTime};
+use crate::unit::{ContainerId, Source, UnitName};
+
+impl Catalogue {
+    /// What a read of a file came to, if texts name it.
+    pub fn file_read(&mut self, path: &Path, view: FileView, validate: Validate, now: WallTime) {
+        let Some(known) = self.files.get_mut(path) else { return };
+        if known.as_ref() == Some(&view) {
+            return;
+        }
+        *known = Some(view);
+        let names_it = |entry: &Entry| entry.files().any(|named| named == path);
+        let concerned: Vec<UnitName> =
+            self.entries.iter().filter(|(_, entry)| names_it(entry)).map(|(name, _)| name.clone()).collect();
+        concerned.iter().for_each(|name| self.evaluate(name, validate, now));
+    }
+
+    /// Every file besides the sources whose contents a text on disk names.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        self.entries.values().flat_map(Entry::files).map(Path::to_owned).collect()
+    }
+
+    /// What is read of these counts from here on. A file that is followed already, as a bundle's config.json, is not told of again: it is
+    /// taken from there.
+    pub fn expect_files(&mut self, named: &BTreeSet<PathBuf>, validate: Validate, now: WallTime) {
+        let new: Vec<&PathBuf> = named.iter().filter(|path| !self.files.contains_key(*path)).collect();
+        for path in new {
+            self.files.insert(path.clone(), None);
+            if let Some(view) = self.of_bundle(path) {
+                self.file_read(path, view, validate, now);
+            }
+        }
+    }
+
+    fn of_bundle(&self, path: &Path) -> Option<FileView> {
+        let bundle = path.parent().filter(|_| path.file_name() == Some(OsStr::new("config.json")))?;
+        Some(match self.sources.get(&Source::Bundle(bundle.to_owned()))? {
+            // Nobody has looked at who may read it: no secret is there.
+            Ok(facts) => FileView::Found {
+                bytes: facts.config_json.as_deref().unwrap_or_default().into(),
+                readable_by_others: true,
+            },
+            Err(why) => FileView::Refused(why.clone()),
+        })
+    }
+
+    /// Whether texts name it.
+    pub fn names_file(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// What the runtime says of a failure may repeat an argument into which a variable was put.
+    pub fn hide(&self, fact: Fact) -> Fact {
+        let hidden = |id: &ContainerId, text: String| match self.in_force(&id.unit) {
+            Some(good) => good.unit.process.variables.hide(&text),
+            None => text,
+        };
+        match fact {
+            Fact::StartFailed { id, text } => Fact::StartFailed { text: hidden(&id, text), id },
+            Fact::ActionFailed { id, deed, text } => Fact::ActionFailed { text: hidden(&id, text), id, deed },
+            other => other,
+        }
+    }
+
+    /// Forgets what was read of files that no text names any more.
+    pub(super) fn retain_files(&mut self) {
+        let named = self.files();
+        self.files.retain(|path, _| named.contains(path));
+    }
+}
+
+impl Entry {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.text().into_iter().flat_map(|text| contents::paths(&text.unit))
+    }
+}
