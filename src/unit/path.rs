@@ -104,7 +104,7 @@ mod tests {
             "/sys/fs/cgroup/x",
             "/dev",
             "/dev/moored",
-            "/dev/moored/notify",
+            "/dev/moored-notify",
             "/dev/moored/x",
             "/dev/pts",
         ] {

@@ -24,10 +24,10 @@ const CPU_PERIOD_US: u64 = 100_000;
 
 /// Where a container that tells by itself finds the directory of its socket. Below `/dev`, which nearly every container has in memory: there
 /// a place can be made whatever the root is and however it is mounted, and a `/run` of the unit's own hides nothing.
-pub const NOTIFY_DIR: &str = "/dev/moored";
+pub const NOTIFY_DIR: &str = "/dev/moored-notify";
 
 /// The socket's name in it.
-pub const NOTIFY_NAME: &str = "notify";
+pub const NOTIFY_NAME: &str = "socket";
 
 /// A unit's spec, and what a spec cannot say.
 #[derive(Debug, Clone, PartialEq)]

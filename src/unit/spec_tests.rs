@@ -205,9 +205,9 @@ fn who_tells_by_itself_is_told_where_and_how_often() {
         env.iter().filter_map(ours).collect::<Vec<_>>()
     };
     assert_eq!(found(&rootfs("")), [""; 0]);
-    assert_eq!(found(&rootfs("process.notify = \"systemd\"")), ["NOTIFY_SOCKET=/dev/moored/notify"]);
+    assert_eq!(found(&rootfs("process.notify = \"systemd\"")), ["NOTIFY_SOCKET=/dev/moored-notify/socket"]);
     let watched = "process.notify = \"systemd\"\nprocess.watchdog = \"1s\"\n";
-    let all = ["NOTIFY_SOCKET=/dev/moored/notify", "WATCHDOG_USEC=1000000", "WATCHDOG_PID=1"];
+    let all = ["NOTIFY_SOCKET=/dev/moored-notify/socket", "WATCHDOG_USEC=1000000", "WATCHDOG_PID=1"];
     assert_eq!(found(&rootfs(watched)), all);
     assert_eq!(found(&bundle(watched)), all);
     // Behind the tiny init it is the second process; where pids are the host's, nobody knows.

@@ -123,7 +123,7 @@ fn a_watchdog_that_hears_nothing_restarts_it_and_says_why() {
     let script = "tell --env READY=1; while [ ! -e /shared/hang ]; do tell WATCHDOG=1; sleep 0.1; done; sleep 1000";
     world.teller("web", script, "watchdog = \"2s\"\ninit = true");
     let web = world.is_healthy("web");
-    assert_eq!(world.log("web"), "NOTIFY_SOCKET=/dev/moored/notify\nWATCHDOG_USEC=2000000\nWATCHDOG_PID=2\n");
+    assert_eq!(world.log("web"), "NOTIFY_SOCKET=/dev/moored-notify/socket\nWATCHDOG_USEC=2000000\nWATCHDOG_PID=2\n");
     thread::sleep(Duration::from_millis(2500));
     assert_eq!(world.is_healthy("web"), web, "it says that it is alive");
     world.touch("hang");
@@ -259,16 +259,22 @@ fn the_socket_is_there_whatever_the_root_is_and_nothing_else_is_behind_it() {
         .status();
     assert!(made.unwrap().success());
     world.unit("bundle", &format!("bundle = \"{}\"\n[process]\n{stays}\n", bundle.display()));
-    let look = "ls -A /dev/moored; echo x 2>/dev/null > /dev/moored/x || echo closed";
-    let look = format!("{look}; rm /dev/moored/notify 2>/dev/null || echo stays; tell READY=1; {FOREVER}");
+    let look = "ls -A /dev/moored-notify; echo x 2>/dev/null > /dev/moored-notify/x || echo closed";
+    let look = format!("{look}; rm /dev/moored-notify/socket 2>/dev/null || echo stays; tell READY=1; {FOREVER}");
     world.teller("run", &look, "user = \"1000\"\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/run\"\nread_only = true");
     for unit in ["alone", "bundle", "run"] {
         world.is_healthy(unit);
     }
-    assert_eq!(world.log("run"), "notify\nclosed\nstays\n");
+    assert_eq!(world.log("run"), "socket\nclosed\nstays\n");
     // No other container's words are taken for its own.
-    let (code, _, err) =
-        world.says(&["exec", "run", "--", "sh", "-c", "NOTIFY_SOCKET=/dev/moored/../moored/notify tell STATUS=mine"]);
+    let (code, _, err) = world.says(&[
+        "exec",
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "NOTIFY_SOCKET=/dev/moored-notify/../moored-notify/socket tell STATUS=mine",
+    ]);
     assert_eq!((code, err.as_str()), (0, ""));
     world.wait_unit("run", "saying so", |row| row["reason"] == "mine");
     assert_eq!(world.reason("alone"), "");
