@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::support::{Supervisor, is_root, skip};
 
-fn root() -> Option<PathBuf> {
+pub fn root() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-roots/debian");
     if !root.join("usr/bin/perl").exists() {
         skip("there is no Debian root in target/test-roots: tests/run makes it");

@@ -26,6 +26,7 @@ mod seccomp;
 mod secrets;
 mod simulation;
 mod support;
+mod tls;
 mod units;
 #[cfg(target_arch = "x86_64")]
 mod vm;
