@@ -29,8 +29,9 @@ impl World<'_> {
     /// How the text of this unit does.
     pub(super) fn trial(&self, view: View) -> Trial {
         let Some(want) = view.want.filter(|want| want.unit.kind == Kind::Service) else { return Trial::Open(None) };
-        let own = view.seen.live.as_ref().filter(|live| live.run.fingerprint == want.fingerprint);
-        match own {
+        match &view.seen.live {
+            // An earlier end of this text, if there is one, was on no trial: it is to be tried yet.
+            Some(live) if live.run.fingerprint != want.fingerprint => Trial::Open(None),
             Some(live) if !matches!(live.state, State::Ended(_)) => self.trial_of(view, live),
             Some(_) | None => {
                 let last = view.seen.last.as_ref();

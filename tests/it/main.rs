@@ -34,6 +34,7 @@ mod seccomp;
 mod secrets;
 mod simulation;
 mod support;
+mod tls;
 mod told;
 mod units;
 mod updates;
