@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use super::{Catalogue, Entry, InForce};
 use crate::plan::WallTime;
-use crate::unit::{Fingerprint, OnBad, UnitName, on_bad};
+use crate::unit::{Fingerprint, OnBad, UnitName, fingerprint, on_bad};
 
 /// A text that was rolled back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bad {
     /// Of the file, and of all that was merged with it.
     pub texts: Arc<str>,
-    /// With its source.
+    /// With its source and the contents of its files.
     pub fingerprint: Fingerprint,
     /// What was bad.
     pub why: String,
@@ -52,8 +52,13 @@ impl Trial {
 
     /// Whether `new` is the text that was rolled back.
     pub(super) fn is_bad(&self, new: &InForce) -> bool {
-        self.bad.as_ref().is_some_and(|bad| *bad.texts == *texts_of(new) && bad.fingerprint == new.fingerprint)
+        self.bad.as_ref().is_some_and(|bad| *bad.texts == *texts_of(new) && bad.fingerprint == fingerprint_of(new))
     }
+}
+
+/// Of all that it means, contents of files included: another one of these is another try.
+fn fingerprint_of(good: &InForce) -> Fingerprint {
+    fingerprint(&good.unit, &good.facts)
 }
 
 fn texts_of(good: &InForce) -> String {
@@ -94,7 +99,7 @@ impl Catalogue {
     pub fn roll_back(&mut self, name: &UnitName, fingerprint: Fingerprint, why: &str, now: WallTime) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
-        let bad = Bad { texts: texts_of(good).into(), fingerprint, why: why.to_owned(), at: now };
+        let bad = Bad { texts: texts_of(good).into(), fingerprint: fingerprint_of(good), why: why.to_owned(), at: now };
         let Some(earlier) = entry.trial.earlier.take() else { return };
         (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
         self.changes.insert(name.clone());
