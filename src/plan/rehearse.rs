@@ -1,7 +1,7 @@
 //! A rehearsal: what [`reconcile`] does when other texts come into force, on a host where everything works.
 //!
-//! It is the real `reconcile` on a copy of what is known. The host beside it does at once what it is asked to: what is started runs,
-//! what is told to stop ends, each check passes, a oneshot that was started here completes. Before the other texts come, what is under way under the present
+//! It is the real `reconcile` on a copy of what is known. The host beside it does at once what it is asked to: what is started runs and is well,
+//! what is told to stop ends, a oneshot that was started here completes. How what ran before is by its checks stays as it is. Before the other texts come, what is under way under the present
 //! ones is played to its end, so that it is not taken for their consequence. The clock stands still: what waits for a time, a backoff
 //! or the end of a hold, waits.
 //!
@@ -126,10 +126,11 @@ impl Stage {
         self.deeds.push((unit, deed));
     }
 
-    /// Each check that is asked passes, once.
+    /// Each check that is asked of what was started here passes, once.
     fn passes(&mut self) -> Vec<Fact> {
         let mut facts = Vec::new();
-        for live in self.observed.units.values().filter_map(|seen| seen.live.as_ref()) {
+        let lives = self.observed.units.iter().filter_map(|(unit, seen)| Some((unit, seen.live.as_ref()?)));
+        for (_, live) in lives.filter(|(unit, _)| self.started.contains_key(*unit)) {
             for check in live.probing.iter().flat_map(Probing::kinds) {
                 let passed = self.passed.entry(live.id.clone()).or_default();
                 if !passed.contains(&check) {
