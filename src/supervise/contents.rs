@@ -55,6 +55,18 @@ impl FileView {
     }
 }
 
+impl FileView {
+    /// What a secret from there is, if it may be one.
+    pub fn as_secret(&self) -> Option<FileContents> {
+        match self {
+            FileView::Found { bytes, readable_by_others: false } => {
+                Some(FileContents::secret(Arc::clone(bytes), salt()))
+            }
+            FileView::Found { .. } | FileView::Missing(_) | FileView::Directory(_) | FileView::Refused(_) => None,
+        }
+    }
+}
+
 /// Where texts name their files, in the unit's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Places {

@@ -147,6 +147,21 @@ fn another_secret_takes_a_new_container_and_one_that_is_not_known_takes_none() {
     world.wait_log("web", "seen 0 HUNTER4");
     kept_secret(&world);
 
+    // The last good text has it from where it lies, whatever is on disk now.
+    let third = world.running("web");
+    world.unit("web", "broken");
+    world.wait_reason("web", "web.toml:1:");
+    world.kill9(world.pids().supervisor);
+    answers(&world);
+    world.kept("web", &third, "the supervisor died");
+    world.ok(&["restart", "web"]);
+    let row = world.wait_unit("web", "started anew", |row| row["phase"] == "running" && row["id"] != third.id.as_str());
+    assert!(row["reason"].as_str().unwrap().contains("the last good text"), "{row}");
+    assert_eq!(world.log("web").matches("seen 0 HUNTER4").count(), 2);
+    world.unit("web", &text);
+    world.ok(&["sync", "web"]);
+    kept_secret(&world);
+
     // After a boot there is no copy of it.
     assert!(world.world.supervisor.stop().success());
     fs::remove_dir_all(world.dir.join("run")).unwrap();

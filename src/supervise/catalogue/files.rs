@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::contents::{self, FileView};
-use super::{Catalogue, Entry, Validate};
+use super::{Catalogue, Entry, InForce, Validate};
 use crate::plan::{Fact, WallTime};
-use crate::unit::{ContainerId, Source, UnitName};
+use crate::unit::{ConfigFile, ContainerId, Source, Unit, UnitName};
 
 impl Catalogue {
     /// What a read of a file came to, if texts name it.
@@ -20,10 +21,30 @@ impl Catalogue {
         let names_it = |entry: &Entry| entry.files().any(|named| named == path);
         let concerned: Vec<UnitName> =
             self.entries.iter().filter(|(_, entry)| names_it(entry)).map(|(name, _)| name.clone()).collect();
-        concerned.iter().for_each(|name| self.evaluate(name, validate, now));
+        for name in &concerned {
+            self.evaluate(name, validate, now);
+            self.fill_secrets(name);
+        }
     }
 
-    /// Every file besides the sources whose contents a text on disk names.
+    /// Secrets are in no last good text: one that is recalled, and stays in force because the text on disk does not do, has them from where
+    /// they lie now.
+    pub(super) fn fill_secrets(&mut self, name: &UnitName) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some(good) = entry.in_force.as_ref().filter(|good| unknown_secrets(&good.unit).next().is_some()) else {
+            return;
+        };
+        let mut unit = Unit::clone(&good.unit);
+        for config in unit.configs.iter_mut().filter(|config| is_unknown_secret(config)) {
+            config.contents = self.files.get(&config.source).and_then(|view| view.as_ref()?.as_secret());
+        }
+        if unit != *good.unit {
+            entry.in_force = Some(Arc::new(InForce { unit: Arc::new(unit), ..InForce::clone(good) }));
+            self.changes.insert(name.clone());
+        }
+    }
+
+    /// Every file besides the sources whose contents a text on disk names, or one in force lacks.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         self.entries.values().flat_map(Entry::files).map(Path::to_owned).collect()
     }
@@ -79,6 +100,15 @@ impl Catalogue {
 
 impl Entry {
     fn files(&self) -> impl Iterator<Item = &Path> {
-        self.text().into_iter().flat_map(|text| contents::paths(&text.unit))
+        let of_text = self.text().into_iter().flat_map(|text| contents::paths(&text.unit));
+        of_text.chain(self.in_force.iter().flat_map(|good| unknown_secrets(&good.unit)))
     }
+}
+
+fn unknown_secrets(unit: &Unit) -> impl Iterator<Item = &Path> {
+    unit.configs.iter().filter(|config| is_unknown_secret(config)).map(|config| config.source.as_path())
+}
+
+fn is_unknown_secret(config: &ConfigFile) -> bool {
+    config.secret && config.contents.is_none()
 }
