@@ -79,6 +79,14 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
+/// What a check that does not pass says of itself, with what it found last.
+pub(super) fn unwell_words(check: CheckKind, said: Option<&str>) -> String {
+    match said {
+        None => format!("{} has not passed yet", check.word()),
+        Some(said) => format!("{} does not pass: {said}", check.word()),
+    }
+}
+
 /// What is asked of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probing {

@@ -48,6 +48,7 @@ mod order;
 #[cfg(test)]
 mod order_tests;
 mod reconcile;
+mod record;
 mod rehearse;
 mod status;
 mod time;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Rest, View, World};
 use super::desired::Desired;
 use super::exit::{ExitRecord, Outcome};
-use super::health::HealthStatus;
+use super::health::{HealthStatus, unwell_words};
 use super::observed::{Ended, Hold, Live, Observed, State, Stopping, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::time::{BootTime, WallTime};
@@ -404,8 +404,7 @@ impl Reason {
             Reason::ChangeWaits(what) => format!("runs with its old text; the new one {}", what.words(now, clock)),
             Reason::Starting => "starting".to_owned(),
             Reason::Running => String::new(),
-            Reason::Unwell { check, said: None } => format!("{} has not passed yet", check.word()),
-            Reason::Unwell { check, said: Some(said) } => format!("{} does not pass: {said}", check.word()),
+            Reason::Unwell { check, said } => unwell_words(*check, said.as_deref()),
             Reason::Tells(text) => text.clone(),
             Reason::StopsAfter { why, unit, tie: Tie::Network } => {
                 format!("{why}; stops after {unit}, which shares its network")

@@ -10,6 +10,7 @@
 
 use super::decide::{View, World};
 use super::exit::{Exit, ExitRecord, Outcome};
+use super::health::unwell_words;
 use super::observed::{Live, State};
 use super::time::BootTime;
 use crate::unit::{Kind, OnBad, quantity::show_duration};
@@ -54,17 +55,14 @@ impl World<'_> {
             (State::Starting | State::Running { .. } | State::Ended(_), _) => {
                 // Time in which nobody looked, or the host slept, is not its own.
                 let until = live.run.begun.max(self.observed.awake_since).after(update.deadline);
-                let complaint = || {
-                    let (check, said) = live.complaint(health?)?;
-                    Some(said.map_or(format!("{} has not passed", check.word()), |said| {
-                        format!("{} does not pass: {said}", check.word())
-                    }))
-                };
                 if until > self.now {
                     return Trial::Open(Some(until).filter(|_| want.trial.is_some()));
                 }
-                let own_word = || live.told_words(want.unit.notify());
-                let why = complaint().or_else(own_word).unwrap_or_else(|| "it does not run".to_owned());
+                let complaint = health.and_then(|health| live.complaint(health));
+                let why = complaint
+                    .map(|(check, said)| unwell_words(check, said.as_deref()))
+                    .or_else(|| live.told_words(want.unit.notify()))
+                    .unwrap_or_else(|| "it does not run".to_owned());
                 Trial::Failed(format!("not well within {}: {why}", show_duration(update.deadline)))
             }
         }

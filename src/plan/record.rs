@@ -1,0 +1,309 @@
+//! How a fact changes what is known: [`Observed::record`].
+//!
+//! It is total: a fact may come late, twice, out of order, or about a generation that nobody remembers. One that no longer fits changes nothing.
+
+use std::time::Duration;
+
+use super::backoff::doubled;
+use super::exit::{Exit, ExitRecord, Outcome, shortened};
+use super::fact::{Deed, Fact};
+use super::observed::{
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Why, Wishes,
+};
+use super::time::{BootTime, Now};
+use crate::unit::{ContainerId, Signal, UnitName};
+
+/// How many signals of clients wait for one container; more are refused by being forgotten.
+const SIGNALS_MAX: usize = 16;
+
+/// The pause before clearing is tried again, doubled up to [`CLEAR_RETRY_MAX`].
+const CLEAR_RETRY: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+const CLEAR_RETRY_MAX: Duration = Duration::from_secs(600);
+
+impl Observed {
+    /// Takes `fact` in; says whether it changed anything (then the unit's [`Seen`] is to be written before the next effect).
+    pub fn record(&mut self, fact: &Fact, now: Now) -> bool {
+        match fact {
+            Fact::Started { id, pid } => self.on_live(id, |live| live.started(*pid, now.boot)),
+            Fact::StartFailed { id, text } => {
+                let text = shortened(text);
+                self.on_seen(id, |seen| seen.end(Outcome::StartFailed { text }, now.boot, now))
+            }
+            Fact::NeverStarted { id } => self.on_seen(id, |seen| seen.never_started(now)),
+            Fact::Adopted { id, pid, run } => self.adopted(id, *pid, run, now.boot),
+            Fact::Exited { id, exit, oom, at } => {
+                self.on_seen(id, |seen| seen.end(Outcome::Exited { exit: *exit, oom: *oom }, *at, now))
+            }
+            Fact::Lost { id } => self.on_seen(id, |seen| seen.end(LOST, now.boot, now)),
+            Fact::CgroupEmpty { id } => self.on_ended(id, |ended| !std::mem::replace(&mut ended.empty, true)),
+            Fact::Lingering { id, processes } => self.on_live(id, |live| live.lingering(*processes)),
+            Fact::Drained { id } => self.on_ended(id, |ended| !std::mem::replace(&mut ended.drained, true)),
+            Fact::Cleared { id } => self.on_seen(id, Seen::cleared),
+            Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
+            Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
+            Fact::Probed { id, check, probed, failures, successes } => {
+                self.on_live(id, |live| live.probed(*check, probed, (*failures, *successes), now.boot))
+            }
+            Fact::Notified { id, lines } => self.on_live(id, |live| live.notified(lines)),
+            Fact::Heard { id } => self.on_live(id, Live::heard),
+            Fact::Awake => {
+                self.awake_since = now.boot;
+                true
+            }
+            Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
+            Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),
+            Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(*contents)),
+            Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
+            Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
+            Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
+            Fact::ClientRestart { unit } => self.seen_mut(unit).client_restart(),
+            Fact::ClientReload { unit } => self.seen_mut(unit).client_reload(),
+            Fact::ClientKill { unit, signal } => self.seen_mut(unit).client_kill(*signal),
+            Fact::Found { path, presence } => self.host.found(path, *presence),
+            Fact::Booted { cmdline } => self.host.booted_with(cmdline),
+            Fact::Shutdown { by } => self.begin_shutdown(by, now.boot),
+        }
+    }
+
+    /// What is known of `unit`, made if nothing is.
+    pub(super) fn seen_mut(&mut self, unit: &UnitName) -> &mut Seen {
+        let floor = self.floor;
+        self.units.entry(unit.clone()).or_insert_with(|| Box::new(Seen { high_water: floor, ..Seen::default() }))
+    }
+
+    /// The generation `id`, if it is live.
+    pub(super) fn live_mut(&mut self, id: &ContainerId) -> Option<&mut Live> {
+        self.units.get_mut(&id.unit)?.live.as_mut().filter(|live| live.id == *id)
+    }
+
+    fn on_live(&mut self, id: &ContainerId, change: impl FnOnce(&mut Live) -> bool) -> bool {
+        self.live_mut(id).is_some_and(change)
+    }
+
+    fn on_ended(&mut self, id: &ContainerId, change: impl FnOnce(&mut Ended) -> bool) -> bool {
+        self.on_live(id, |live| match &mut live.state {
+            State::Starting | State::Running { .. } | State::Stopping(_) => false,
+            State::Ended(ended) => change(ended),
+        })
+    }
+
+    fn on_seen(&mut self, id: &ContainerId, change: impl FnOnce(&mut Seen) -> bool) -> bool {
+        match self.units.get_mut(&id.unit) {
+            Some(seen) if seen.live.as_ref().is_some_and(|live| live.id == *id) => change(seen),
+            Some(_) | None => false,
+        }
+    }
+
+    /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end.
+    fn adopted(&mut self, id: &ContainerId, pid: HostPid, run: &Run, now: BootTime) -> bool {
+        let seen = self.seen_mut(&id.unit);
+        match &mut seen.live {
+            Some(live) if live.id == *id => live.started(pid, now),
+            Some(_) => false,
+            None if id.generation <= seen.high_water => false,
+            None => {
+                seen.high_water = id.generation;
+                let live = seen.live.insert(Live::new(id.clone(), run.clone(), Wishes::default()));
+                live.started(pid, run.begun)
+            }
+        }
+    }
+
+    fn begin_shutdown(&mut self, by: &str, since: BootTime) -> bool {
+        let first = self.shutdown.is_none();
+        self.shutdown.get_or_insert_with(|| Shutdown { since, by: by.to_owned() });
+        first
+    }
+}
+
+const LOST: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
+
+impl Seen {
+    /// The one place where an exit record is made: at the first word of the end of the live generation, never again.
+    fn end(&mut self, outcome: Outcome, at: BootTime, now: Now) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let (stopped, killing) = match &live.state {
+            State::Starting | State::Running { .. } => (None, Killing::default()),
+            State::Stopping(stopping) => (Some(stopping.why.clone()), stopping.killing.clone()),
+            State::Ended(_) => return false,
+        };
+        let (outcome, stopped) = match (outcome, stopped) {
+            // Its own fault, as an exit is.
+            (Outcome::Exited { exit, .. }, Some(Why::Unhealthy(text))) => (Outcome::Unhealthy { text, exit }, None),
+            other => other,
+        };
+        let at = at.min(now.boot).max(live.run.begun);
+        let ran_for = match outcome {
+            Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(live.run.begun),
+            Outcome::StartFailed { .. } => Duration::ZERO,
+        };
+        self.backoff.count(&live.run, ran_for, stopped.is_some());
+        let (id, fingerprint) = (live.id.clone(), live.run.fingerprint);
+        live.state = State::Ended(Ended::new(now.boot, killing));
+        let record = ExitRecord { id, fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
+        self.previous = self.last.replace(record);
+        self.wishes_after_end();
+        true
+    }
+
+    /// There was no start, hence no end and no record: all is as before it was begun.
+    fn never_started(&mut self, now: Now) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let killing = match &live.state {
+            State::Starting => Killing::default(),
+            State::Stopping(stopping) if live.pid.is_none() => stopping.killing.clone(),
+            State::Running { .. } | State::Stopping(_) => return self.end(LOST, now.boot, now),
+            State::Ended(_) => return false,
+        };
+        live.state = State::Ended(Ended::new(now.boot, killing));
+        let (used, fingerprint) = (live.used, live.run.fingerprint);
+        self.start_now |= used.start_now;
+        self.manual |= used.manual;
+        self.fresh |= used.fresh;
+        let counted = self.is_automatic_restart(fingerprint);
+        self.restarts = self.restarts.saturating_sub(u64::from(counted));
+        self.wishes_after_end();
+        true
+    }
+
+    /// A wish to restart outlives the generation; signals and reloads do not.
+    fn wishes_after_end(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        let restart = std::mem::take(&mut live.restart);
+        self.start_now |= restart;
+        self.manual |= restart;
+        live.reload = None;
+        live.signals.clear();
+    }
+
+    fn cleared(&mut self) -> bool {
+        let ended = self.live.as_ref().is_some_and(|live| matches!(live.state, State::Ended(_)));
+        if ended {
+            self.live = None;
+            self.trouble = None;
+        }
+        ended
+    }
+
+    fn limited(&mut self, limits: Limits) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        live.run.limits = limits;
+        live.limits_asked.take_if(|asked| *asked == limits);
+        self.trouble = None;
+        true
+    }
+
+    fn action_failed(&mut self, deed: Deed, text: &str, now: BootTime) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        match deed {
+            Deed::Stop => drop(live.stop_answered(true)),
+            Deed::Reload => drop(live.reloaded()),
+            Deed::Clear => drop(live.clear_failed(now)),
+            Deed::Kill | Deed::Signal | Deed::Update | Deed::Probe | Deed::Swap => {}
+        }
+        self.trouble = Some(shortened(text));
+        true
+    }
+
+    fn client_start(&mut self) -> bool {
+        self.hold = None;
+        self.backoff = Backoff::default();
+        let idle = !self.is_up();
+        self.start_now |= idle;
+        self.manual |= idle;
+        true
+    }
+
+    fn client_stop(&mut self, hold: &Hold) -> bool {
+        self.hold = Some(hold.clone());
+        self.backoff = Backoff::default();
+        self.manual = false;
+        self.start_now = false;
+        if let Some(live) = &mut self.live {
+            live.restart = false;
+            live.used = Wishes { fresh: live.used.fresh, ..Wishes::default() };
+        }
+        true
+    }
+
+    fn client_restart(&mut self) -> bool {
+        self.client_start();
+        if let Some(live) = self.up_mut() {
+            live.restart = true;
+        }
+        true
+    }
+
+    fn client_reload(&mut self) -> bool {
+        self.up_mut().map(|live| live.reload = Some(Asked::No)).is_some()
+    }
+
+    fn client_kill(&mut self, signal: Signal) -> bool {
+        let Some(live) = self.live.as_mut().filter(|live| live.signals.len() < SIGNALS_MAX) else { return false };
+        let has_end = matches!(live.state, State::Ended(_));
+        if !has_end {
+            live.signals.push(signal);
+        }
+        !has_end
+    }
+
+    /// Starting or running, with no stop begun.
+    fn is_up(&self) -> bool {
+        self.live.as_ref().is_some_and(Live::is_up)
+    }
+
+    fn up_mut(&mut self) -> Option<&mut Live> {
+        self.live.as_mut().filter(|live| live.is_up())
+    }
+}
+
+impl Live {
+    fn started(&mut self, pid: HostPid, now: BootTime) -> bool {
+        match &mut self.state {
+            State::Starting => self.state = State::Running { since: now },
+            State::Stopping(stopping) if self.pid.is_none() => stopping.started(&self.run, now),
+            State::Running { .. } | State::Stopping(_) | State::Ended(_) => return false,
+        }
+        self.pid = Some(pid);
+        true
+    }
+
+    fn stop_answered(&mut self, unhandled: bool) -> bool {
+        match &mut self.state {
+            State::Stopping(stopping) => {
+                stopping.signal = Asked::Done;
+                stopping.unhandled |= unhandled;
+                true
+            }
+            State::Starting | State::Running { .. } | State::Ended(_) => false,
+        }
+    }
+
+    fn lingering(&mut self, processes: u32) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } => return false,
+            State::Stopping(stopping) => stopping.killing.left = Some(processes),
+            State::Ended(ended) => ended.killing.left = Some(processes),
+        }
+        true
+    }
+
+    fn reloaded(&mut self) -> bool {
+        self.reload.take_if(|reload| *reload == Asked::InFlight).is_some()
+    }
+
+    fn clear_failed(&mut self, now: BootTime) -> bool {
+        match &mut self.state {
+            State::Starting | State::Running { .. } | State::Stopping(_) => false,
+            State::Ended(ended) => {
+                let wait = doubled(CLEAR_RETRY, ended.clear_failures, CLEAR_RETRY_MAX);
+                ended.clear_failures = ended.clear_failures.saturating_add(1);
+                ended.clear_at = Some(now.after(wait));
+                ended.clearing = false;
+                true
+            }
+        }
+    }
+}
