@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::clock;
 use super::events::{concerns, merge};
-use super::hands::Job;
+use super::job::Job;
 use super::narrate;
 use super::orders::Terms;
 use super::round::Supervisor;

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::fifo;
-use super::hands::{Hands, LimitJob, ProbeJob, ReloadJob, SwapJob};
+use super::hands::Hands;
+use super::job::{LimitJob, ProbeJob, ReloadJob, SwapJob};
 use super::probe;
 use super::program;
 use super::session::SessionJob;

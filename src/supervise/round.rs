@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::catalogue::{Catalogue, InForce, Trial};
+use super::catalogue::Catalogue;
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
-use super::hands::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
+use super::job::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::{Inventory, Mail};
 use super::orders::{Order, Storing};
@@ -27,7 +27,7 @@ use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, reconcile};
 use crate::sys::heap;
-use crate::unit::{ContainerId, UnitName, changes};
+use crate::unit::{ContainerId, UnitName};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -54,7 +54,7 @@ pub struct Supervisor {
     /// Units whose record is to be written before anything else has an effect.
     dirty: BTreeSet<UnitName>,
     /// Units whose text was said to be invalid.
-    invalid: BTreeSet<UnitName>,
+    pub(super) invalid: BTreeSet<UnitName>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) orders: Vec<Order>,
     /// A set of texts on its way to the disk.
@@ -67,7 +67,7 @@ pub struct Supervisor {
     /// Texts were read since the sources they name were last followed.
     pub(super) sources_changed: bool,
     /// Something was recorded or put in force since [`reconcile`] last found nothing to do.
-    changed: bool,
+    pub(super) changed: bool,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
     /// The directories were read once.
@@ -446,79 +446,6 @@ impl Supervisor {
                 self.tell(event);
             }
         }
-    }
-
-    /// Puts in force what the catalogue found valid since the last round.
-    fn update_desired(&mut self) {
-        let changes = self.catalogue.take_changes();
-        if changes.is_empty() {
-            return;
-        }
-        self.changed = true;
-        for name in &changes {
-            self.note_change(name);
-        }
-        self.catalogue.update(&mut self.desired, &changes);
-    }
-
-    fn note_change(&mut self, name: &UnitName) {
-        let errors = self.catalogue.errors(name).to_vec();
-        let proven = self.observed.unit(name).and_then(|seen| seen.proven);
-        self.catalogue.keep_earlier(name, proven);
-        let good = self.catalogue.in_force(name).map(Arc::clone);
-        let was = self.desired.units.get(name).map(|want| &want.unit);
-        let was_invalid = self.invalid.remove(name);
-        let edited = self.catalogue.take_edited(name);
-        let event = match (&good, was) {
-            _ if !errors.is_empty() => {
-                self.invalid.insert(name.clone());
-                Some(narrate::invalid(name, &errors, good.is_some()))
-            }
-            _ if self.catalogue.next(name).is_some() => {
-                let why = self.catalogue.drift(name).filter(|_| !self.is_beginning());
-                why.map(|why| narrate::waits(name, why))
-            }
-            // Why it is another one was told.
-            (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
-            (Some(good), None) => Some(narrate::put_in_force(good, "added")),
-            (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
-                let facts = good.facts.as_ref();
-                match changes((was, facts), (&good.unit, facts)) {
-                    // A variable that nobody uses, since `env` wins.
-                    what if what.is_empty() && !self.is_new_source(good) => {
-                        was_invalid.then(|| narrate::valid_again(name))
-                    }
-                    what => Some(narrate::changed(good, &what, &edited)),
-                }
-            }
-            (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
-            (None, _) => Some(match self.catalogue.mask_of(name) {
-                Some(mask) => narrate::masked(name, mask),
-                None => narrate::removed(name),
-            }),
-        };
-        match &good {
-            Some(good) => self.keep(good, errors.is_empty()),
-            None => self.files.drop_good(name),
-        }
-        let by = self.ordered_by.remove(name);
-        if let Some(event) = event.filter(|_| self.scanned) {
-            self.tell(Event { by: by.or(event.by), ..event });
-        }
-    }
-
-    /// The same words, and another container all the same: what they name is another one.
-    fn is_new_source(&self, good: &InForce) -> bool {
-        self.desired.units.get(&good.unit.name).is_some_and(|want| want.fingerprint != good.fingerprint)
-    }
-
-    /// A text that was read on disk is stored; the limits of the log are those in force in any case.
-    fn keep(&mut self, good: &InForce, read: bool) {
-        if read {
-            let none = Trial::default();
-            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
-        }
-        self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
     }
 
     /// The end: nothing is kept that only a crash should bring back, and whoever waits for the end is told.

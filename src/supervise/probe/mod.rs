@@ -30,7 +30,7 @@ use rustix::event::{Timespec, epoll};
 use ask::{Asking, Home};
 
 use super::bell::Inbox;
-use super::hands::Job;
+use super::job::Job;
 use super::mail::Mail;
 use super::session::{ExecProcess, Purpose, SessionJob};
 use crate::plan::{Deed, Fact, Probed};

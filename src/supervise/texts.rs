@@ -1,0 +1,85 @@
+//! What came into force since the last round: taken over into the desired state, told, and stored as the last good text.
+
+use std::sync::Arc;
+
+use super::catalogue::{InForce, Trial};
+use super::job::Job;
+use super::narrate;
+use super::round::Supervisor;
+use crate::control::protocol::Event;
+use crate::unit::{UnitName, changes};
+
+impl Supervisor {
+    /// Puts in force what the catalogue found valid since the last round.
+    pub(super) fn update_desired(&mut self) {
+        let changes = self.catalogue.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        self.changed = true;
+        for name in &changes {
+            self.note_change(name);
+        }
+        self.catalogue.update(&mut self.desired, &changes);
+    }
+
+    fn note_change(&mut self, name: &UnitName) {
+        let errors = self.catalogue.errors(name).to_vec();
+        let proven = self.observed.unit(name).and_then(|seen| seen.proven);
+        self.catalogue.keep_earlier(name, proven);
+        let good = self.catalogue.in_force(name).map(Arc::clone);
+        let was = self.desired.units.get(name).map(|want| &want.unit);
+        let was_invalid = self.invalid.remove(name);
+        let edited = self.catalogue.take_edited(name);
+        let event = match (&good, was) {
+            _ if !errors.is_empty() => {
+                self.invalid.insert(name.clone());
+                Some(narrate::invalid(name, &errors, good.is_some()))
+            }
+            _ if self.catalogue.next(name).is_some() => {
+                let why = self.catalogue.drift(name).filter(|_| !self.is_beginning());
+                why.map(|why| narrate::waits(name, why))
+            }
+            // Why it is another one was told.
+            (Some(_), Some(_)) if self.catalogue.bad(name).is_some() => None,
+            (Some(good), None) => Some(narrate::put_in_force(good, "added")),
+            (Some(good), Some(was)) if **was != *good.unit || self.is_new_source(good) => {
+                let facts = good.facts.as_ref();
+                match changes((was, facts), (&good.unit, facts)) {
+                    // A variable that nobody uses, since `env` wins.
+                    what if what.is_empty() && !self.is_new_source(good) => {
+                        was_invalid.then(|| narrate::valid_again(name))
+                    }
+                    what => Some(narrate::changed(good, &what, &edited)),
+                }
+            }
+            (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
+            (None, _) => Some(match self.catalogue.mask_of(name) {
+                Some(mask) => narrate::masked(name, mask),
+                None => narrate::removed(name),
+            }),
+        };
+        match &good {
+            Some(good) => self.keep(good, errors.is_empty()),
+            None => self.files.drop_good(name),
+        }
+        let by = self.ordered_by.remove(name);
+        if let Some(event) = event.filter(|_| self.scanned) {
+            self.tell(Event { by: by.or(event.by), ..event });
+        }
+    }
+
+    /// The same words, and another container all the same: what they name is another one.
+    fn is_new_source(&self, good: &InForce) -> bool {
+        self.desired.units.get(&good.unit.name).is_some_and(|want| want.fingerprint != good.fingerprint)
+    }
+
+    /// A text that was read on disk is stored; the limits of the log are those in force in any case.
+    fn keep(&mut self, good: &InForce, read: bool) {
+        if read {
+            let none = Trial::default();
+            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
+        }
+        self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
+    }
+}
