@@ -17,18 +17,17 @@
 //! process before any other of them is written, or by the next open after a crash. Then it is removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
+use super::index::{Index, StoredDefaults, content_name, json_of};
 use super::run::{file_name, load_records, read_number};
-use super::state::{BadText, Good, GoodSet, Loaded, StopMark, Work};
-use super::{Note, StoreError, fnv128, history};
-use crate::unit::{LayerKind, LayerText, UnitName};
+use super::state::{Good, GoodSet, Loaded, StopMark, Work};
+use super::{Note, StoreError, history};
+use crate::unit::{LayerText, UnitName};
 
 const GENERATION: &str = "generation";
 const SET: &str = "set";
@@ -52,82 +51,6 @@ struct Dirs {
     good: Dir,
     units: Dir,
     stops: Dir,
-}
-
-/// `units/<unit>.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Index {
-    text: String,
-    config: Option<String>,
-    #[serde(default)]
-    variables: Option<String>,
-    #[serde(default)]
-    configs: Vec<(String, String)>,
-    path: PathText,
-    resolved: PathText,
-    source: PathText,
-    directory: (u64, u64),
-    since_ms: u64,
-    #[serde(default)]
-    earlier: Option<Box<Index>>,
-    #[serde(default)]
-    bad: Option<BadText>,
-    /// Older versions know none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    layers: Vec<IndexLayer>,
-}
-
-/// What is merged with the unit's own text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct IndexLayer {
-    kind: LayerKind,
-    file: PathText,
-    resolved: PathText,
-    text: String,
-}
-
-/// A path in JSON: text where it is text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum PathText {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl PathText {
-    fn of(path: &Path) -> Self {
-        match path.to_str() {
-            Some(text) => PathText::Text(text.to_owned()),
-            None => PathText::Bytes(path.as_os_str().as_bytes().to_vec()),
-        }
-    }
-
-    fn into_path(self) -> PathBuf {
-        match self {
-            PathText::Text(text) => text.into(),
-            PathText::Bytes(bytes) => OsString::from_vec(bytes).into(),
-        }
-    }
-}
-
-/// `defaults.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredDefaults {
-    file: PathText,
-    resolved: PathText,
-    text: String,
-}
-
-impl StoredDefaults {
-    fn of(layer: &LayerText) -> Self {
-        let (file, resolved) = (PathText::of(&layer.file), PathText::of(&layer.resolved));
-        StoredDefaults { file, resolved, text: layer.text.to_string() }
-    }
-
-    fn into_layer(self) -> LayerText {
-        let (file, resolved) = (self.file.into_path(), self.resolved.into_path());
-        LayerText { kind: LayerKind::Defaults, file, resolved, text: self.text.into() }
-    }
 }
 
 impl Disk {
@@ -385,51 +308,6 @@ impl Disk {
     }
 }
 
-impl Index {
-    /// `path` is for an error alone.
-    fn of(good: &Good, path: &Path) -> Result<Index, StoreError> {
-        let variables = good.variables.as_ref().map(|variables| json_of(path, variables)).transpose()?;
-        Ok(Index {
-            text: content_name(good.text.as_bytes()),
-            config: good.config.as_deref().map(content_name),
-            variables: variables.as_deref().map(content_name),
-            configs: good.configs.iter().map(|(target, bytes)| (target.clone(), content_name(bytes))).collect(),
-            path: PathText::of(&good.path),
-            resolved: PathText::of(&good.resolved),
-            source: PathText::of(&good.source),
-            directory: good.directory,
-            since_ms: good.since_ms,
-            earlier: good.earlier.as_deref().map(|earlier| Index::of(earlier, path)).transpose()?.map(Box::new),
-            bad: good.bad.clone(),
-            layers: good.layers.iter().map(IndexLayer::of).collect(),
-        })
-    }
-
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let all = [Some(self), self.earlier.as_deref()];
-        all.into_iter().flatten().flat_map(Index::own_names)
-    }
-
-    fn own_names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str())
-            .chain(self.config.as_deref())
-            .chain(self.layers.iter().map(|layer| layer.text.as_str()))
-            .chain(self.variables.as_deref())
-            .chain(self.configs.iter().map(|(_, name)| name.as_str()))
-    }
-}
-
-impl IndexLayer {
-    fn of(layer: &LayerText) -> Self {
-        IndexLayer {
-            kind: layer.kind,
-            file: PathText::of(&layer.file),
-            resolved: PathText::of(&layer.resolved),
-            text: content_name(layer.text.as_bytes()),
-        }
-    }
-}
-
 impl Dirs {
     /// `None`: a part is missing, torn, or not what its name says.
     fn good_of(&self, index: &Index, notes: &mut Vec<Note>) -> Result<Option<Good>, StoreError> {
@@ -499,16 +377,8 @@ impl Dirs {
     }
 }
 
-fn content_name(bytes: &[u8]) -> String {
-    format!("{:032x}", fnv128(bytes))
-}
-
 fn write_json(dir: &Dir, name: &str, record: &impl Serialize) -> Result<(), StoreError> {
     dir.write(name, &json_of(&dir.path().join(name), record)?, Durability::Sync)
-}
-
-fn json_of(path: &Path, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(record).map_err(|error| StoreError::Encode { path: path.to_owned(), text: error.to_string() })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod atomic;
 mod disk;
 mod generation;
 mod history;
+mod index;
 mod lock;
 mod run;
 mod state;

@@ -25,17 +25,13 @@ use rustix::event::epoll;
 
 use super::bell::Inbox;
 use super::executed::has_executed;
-use super::fifo::{self, Fifos};
-use super::job::{Job, StartJob};
+use super::job::Job;
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
 use super::narrate;
-use super::notify;
 use super::probe;
-use super::program;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
-use super::swap::ConfigDir;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
@@ -216,75 +212,6 @@ impl Hands {
     pub(super) fn ask(&self, sent: Result<(), keeper::ClientError>) {
         if let Err(error) = sent {
             tracing::warn!("keeper: {error}");
-        }
-    }
-
-    // ---- start ----
-
-    fn start(&mut self, job: StartJob) {
-        let id = job.id.clone();
-        if let Err(text) = self.try_start(job) {
-            self.fact(Fact::StartFailed { id: id.clone(), text });
-            self.look(id);
-        }
-    }
-
-    fn try_start(&mut self, job: StartJob) -> Result<(), String> {
-        let StartJob { id, unit, facts, run } = job;
-        super::source::check_mount_points(&unit)?;
-        let tells = unit.notify().map(|_| notify::dir(&self.places.containers, &id));
-        let files = ConfigDir::of(&self.places.containers, &id);
-        let program = program::compile(&unit, &facts, &id.to_string(), &files, tells.as_deref());
-        let program = program.map_err(|errors| errors.join("; "))?;
-        let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
-        let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
-        let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
-        files.make(&unit, program.owner).map_err(|error| error.to_string())?;
-        let notify = tells.map(|_| notify::make(&self.places.containers, &id));
-        let notify = notify.transpose().map_err(|error| error.to_string())?;
-        let (report_read, report_write) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
-                .map_err(|errno| format!("making a pipe: {errno}"))?;
-        let tag = postcard::to_stdvec(&run).map_err(|error| format!("encoding the tag: {error}"))?;
-        let mut slots = crate::runtime::Slots::new(report_write);
-        slots.stdin = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
-        slots.stdout = Some(fifos.out_write);
-        slots.stderr = Some(fifos.err_write);
-        cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
-        slots.network = network;
-        let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
-        let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
-        held.extend(notify.as_ref().map(AsFd::as_fd));
-        let name = id.to_string();
-        let spawn = keeper::Spawn {
-            id: &name,
-            kind: Kind::Container,
-            tag: &tag,
-            payload: payload.memfd(),
-            slots: &payload.slots(),
-            held: &held,
-        };
-        self.keeper.spawn(&spawn).map_err(|error| error.to_string())?;
-        self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
-        let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
-        let (cgroup, report) = (Some(cgroup), Some(report));
-        self.handles.insert(id, Handle { cgroup, report, notify, tag, ..Handle::default() });
-        Ok(())
-    }
-
-    fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {
-        let handle =
-            self.handles.get(owner).ok_or_else(|| format!("{owner}, whose network is to be shared, is gone"))?;
-        let pidfd =
-            handle.pidfd.as_ref().ok_or_else(|| format!("{owner}, whose network is to be shared, is not running"))?;
-        let path = format!("/proc/{}/ns/net", handle.pid);
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(|errno| format!("{path}: {errno}"))?;
-        // The number is the container's as long as its pidfd can be signalled: checked after the open, so it was then.
-        match is_alive(pidfd.as_fd()) {
-            true => Ok(fd),
-            false => Err(format!("{owner}, whose network is to be shared, ended")),
         }
     }
 

@@ -44,6 +44,7 @@ mod round;
 mod session;
 mod signals;
 pub mod source;
+mod start;
 mod swap;
 mod texts;
 mod usage;

@@ -1,0 +1,140 @@
+//! What the state-dir knows of a unit, by the names of the contents: `units/<unit>.json`, and `defaults.json`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{BadText, Good};
+use super::{StoreError, fnv128};
+use crate::unit::{LayerKind, LayerText};
+
+/// `units/<unit>.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Index {
+    pub(super) text: String,
+    pub(super) config: Option<String>,
+    #[serde(default)]
+    pub(super) variables: Option<String>,
+    #[serde(default)]
+    pub(super) configs: Vec<(String, String)>,
+    pub(super) path: PathText,
+    pub(super) resolved: PathText,
+    pub(super) source: PathText,
+    pub(super) directory: (u64, u64),
+    pub(super) since_ms: u64,
+    #[serde(default)]
+    pub(super) earlier: Option<Box<Index>>,
+    #[serde(default)]
+    pub(super) bad: Option<BadText>,
+    /// Older versions know none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) layers: Vec<IndexLayer>,
+}
+
+/// What is merged with the unit's own text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IndexLayer {
+    pub(super) kind: LayerKind,
+    pub(super) file: PathText,
+    pub(super) resolved: PathText,
+    pub(super) text: String,
+}
+
+/// A path in JSON: text where it is text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum PathText {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl PathText {
+    pub(super) fn of(path: &Path) -> Self {
+        match path.to_str() {
+            Some(text) => PathText::Text(text.to_owned()),
+            None => PathText::Bytes(path.as_os_str().as_bytes().to_vec()),
+        }
+    }
+
+    pub(super) fn into_path(self) -> PathBuf {
+        match self {
+            PathText::Text(text) => text.into(),
+            PathText::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
+}
+
+/// `defaults.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredDefaults {
+    pub(super) file: PathText,
+    pub(super) resolved: PathText,
+    pub(super) text: String,
+}
+
+impl StoredDefaults {
+    pub(super) fn of(layer: &LayerText) -> Self {
+        let (file, resolved) = (PathText::of(&layer.file), PathText::of(&layer.resolved));
+        StoredDefaults { file, resolved, text: layer.text.to_string() }
+    }
+
+    pub(super) fn into_layer(self) -> LayerText {
+        let (file, resolved) = (self.file.into_path(), self.resolved.into_path());
+        LayerText { kind: LayerKind::Defaults, file, resolved, text: self.text.into() }
+    }
+}
+
+impl Index {
+    /// `path` is for an error alone.
+    pub(super) fn of(good: &Good, path: &Path) -> Result<Index, StoreError> {
+        let variables = good.variables.as_ref().map(|variables| json_of(path, variables)).transpose()?;
+        Ok(Index {
+            text: content_name(good.text.as_bytes()),
+            config: good.config.as_deref().map(content_name),
+            variables: variables.as_deref().map(content_name),
+            configs: good.configs.iter().map(|(target, bytes)| (target.clone(), content_name(bytes))).collect(),
+            path: PathText::of(&good.path),
+            resolved: PathText::of(&good.resolved),
+            source: PathText::of(&good.source),
+            directory: good.directory,
+            since_ms: good.since_ms,
+            earlier: good.earlier.as_deref().map(|earlier| Index::of(earlier, path)).transpose()?.map(Box::new),
+            bad: good.bad.clone(),
+            layers: good.layers.iter().map(IndexLayer::of).collect(),
+        })
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let all = [Some(self), self.earlier.as_deref()];
+        all.into_iter().flatten().flat_map(Index::own_names)
+    }
+
+    pub(super) fn own_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.text.as_str())
+            .chain(self.config.as_deref())
+            .chain(self.layers.iter().map(|layer| layer.text.as_str()))
+            .chain(self.variables.as_deref())
+            .chain(self.configs.iter().map(|(_, name)| name.as_str()))
+    }
+}
+
+impl IndexLayer {
+    pub(super) fn of(layer: &LayerText) -> Self {
+        IndexLayer {
+            kind: layer.kind,
+            file: PathText::of(&layer.file),
+            resolved: PathText::of(&layer.resolved),
+            text: content_name(layer.text.as_bytes()),
+        }
+    }
+}
+
+pub(super) fn content_name(bytes: &[u8]) -> String {
+    format!("{:032x}", fnv128(bytes))
+}
+
+pub(super) fn json_of(path: &Path, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Encode { path: path.to_owned(), text: error.to_string() })
+}

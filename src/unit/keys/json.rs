@@ -1,0 +1,132 @@
+//! The keys as a JSON Schema (draft 2020-12), for editors and other tools.
+
+use serde_json::{Map, Value, json};
+
+use super::{KEYS, Key, Kind, OF_CHECK, OF_DEPENDENCY, STATES, class};
+use crate::unit::{CheckKind, Signal};
+use crate::words::CAPABILITIES;
+
+/// A JSON Schema (draft 2020-12) of a unit file, as TOML maps to JSON.
+pub fn json_schema() -> Value {
+    let mut top = Map::new();
+    for key in KEYS.iter().filter(|key| !key.name.starts_with(OF_DEPENDENCY)) {
+        for name in spelled_out(key.name) {
+            insert(&mut top, &name.split('.').collect::<Vec<_>>(), described(key));
+        }
+    }
+    let requires = |name: &str| json!({ "required": [name] });
+    let mut schema = object(top);
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("moored unit file");
+    schema["oneOf"] = ["bundle", "rootfs", "executable"].map(requires).into();
+    let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
+    schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
+    let one_of = ["exec", "http", "tcp", "file"].map(requires);
+    for kind in CheckKind::ALL {
+        schema["properties"]["health"]["properties"][kind.word()]["oneOf"] = json!(one_of);
+    }
+    schema["properties"]["health"]["minProperties"] = json!(1);
+    schema["properties"]["process"]["dependentRequired"] = json!({ "watchdog": ["notify"] });
+    schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
+    for (table, keys) in [
+        ("mount", &["target"][..]),
+        ("config", &["source", "target"]),
+        ("secret", &["source", "target"]),
+        ("device", &["path"]),
+    ] {
+        schema["properties"][table]["items"]["required"] = json!(keys);
+    }
+    schema
+}
+
+/// What the star of a check stands for, written out.
+fn spelled_out(name: &str) -> Vec<String> {
+    match name.strip_prefix(OF_CHECK) {
+        Some(key) => CheckKind::ALL.iter().map(|kind| format!("health.{}.{key}", kind.word())).collect(),
+        None => vec![name.to_owned()],
+    }
+}
+
+/// A table of these keys, and of those that are other people's.
+fn object(keys: Map<String, Value>) -> Value {
+    json!({ "type": "object", "properties": keys, "patternProperties": { "^x-": {} }, "additionalProperties": false })
+}
+
+fn insert(keys: &mut Map<String, Value>, path: &[&str], value: Value) {
+    let [first, rest @ ..] = path else { return };
+    if rest.is_empty() {
+        keys.insert((*first).to_owned(), value);
+        return;
+    }
+    let (name, several) = first.strip_suffix("[]").map_or((*first, false), |name| (name, true));
+    let empty = || object(Map::new());
+    let table = keys
+        .entry(name)
+        .or_insert_with(|| if several { json!({ "type": "array", "items": empty() }) } else { empty() });
+    let table = if several { &mut table["items"] } else { table };
+    if let Some(keys) = table["properties"].as_object_mut() {
+        insert(keys, rest, value);
+    }
+}
+
+fn described(key: &Key) -> Value {
+    let mut schema = kind(&key.kind);
+    schema["description"] = json!(key.about);
+    schema["x-default"] = json!(key.default);
+    schema["x-class"] = json!(class(key.class));
+    schema
+}
+
+fn kind(kind: &Kind) -> Value {
+    let text = json!({ "type": "string" });
+    let pattern = |pattern: &str| json!({ "type": "string", "pattern": pattern });
+    match kind {
+        Kind::Text => text,
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Path => json!({ "type": "string", "minLength": 1, "maxLength": 4095 }),
+        Kind::Duration => pattern("^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$"),
+        Kind::Size { least } => json!({ "anyOf": [
+            { "type": "string", "pattern": "^[0-9]+[KMGT]?$" },
+            { "type": "integer", "minimum": least },
+        ] }),
+        Kind::Whole { most } => json!({ "type": "integer", "minimum": 1, "maximum": most }),
+        Kind::Number { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
+        Kind::Word(words) => json!({ "enum": words }),
+        Kind::Pattern(text) => pattern(text),
+        Kind::Signal => json!({ "anyOf": [
+            { "type": "string", "pattern": signal_pattern() },
+            { "type": "integer", "minimum": 1, "maximum": 64 },
+        ] }),
+        Kind::Args => json!({ "type": "array", "items": text, "minItems": 1 }),
+        Kind::Env => json!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } }),
+        Kind::Capabilities => json!({ "anyOf": [
+            { "const": "docker" },
+            { "type": "array", "items": { "type": "string", "pattern": capability_pattern() } },
+        ] }),
+        Kind::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
+        Kind::Dependencies => {
+            let mut keys = Map::new();
+            for key in KEYS {
+                if let Some(name) = key.name.strip_prefix(OF_DEPENDENCY) {
+                    keys.insert(name.to_owned(), described(key));
+                }
+            }
+            json!({ "type": "object", "additionalProperties": { "anyOf": [{ "enum": STATES }, object(keys)] } })
+        }
+        Kind::Object => json!({ "type": "object" }),
+    }
+}
+
+/// In capitals or in small letters.
+fn either_case<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.flat_map(|word| [word.to_ascii_uppercase(), word.to_ascii_lowercase()]).collect::<Vec<_>>().join("|")
+}
+
+fn signal_pattern() -> String {
+    let names = either_case(Signal::names().iter().copied());
+    format!("^((SIG|sig)?({names}|RTMIN([+][0-9]+)?|RTMAX(-[0-9]+)?)|[1-9]|[1-5][0-9]|6[0-4])$")
+}
+
+fn capability_pattern() -> String {
+    format!("^((CAP_|cap_)?({})|docker)$", either_case(CAPABILITIES.iter().copied()))
+}
