@@ -9,7 +9,7 @@ use super::desired::{Desired, Want};
 use super::exit::ExitRecord;
 use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
-use super::status::Tie;
+use super::reason::Tie;
 use super::time::BootTime;
 use crate::unit::{Condition, ContainerId, Fingerprint, Network, OnBad, UnitName};
 

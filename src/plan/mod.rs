@@ -47,6 +47,7 @@ mod observed;
 mod order;
 #[cfg(test)]
 mod order_tests;
+mod reason;
 mod reconcile;
 mod record;
 mod rehearse;
@@ -68,8 +69,9 @@ pub use observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
     Why, Wishes,
 };
+pub use reason::{Lacking, Reason, Remains, Tie};
 pub use reconcile::{Plan, reconcile};
 pub use rehearse::{Rehearsal, Turn, rehearse};
-pub use status::{Lacking, Phase, Reason, Remains, Status, Statuses, Tie, status, statuses};
+pub use status::{Phase, Status, Statuses, status, statuses};
 pub use time::{BootTime, Now, WallTime};
 pub use told::{Hearing, Line, Reloading, Told};
