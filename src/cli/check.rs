@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
-use crate::supervise::{contents, offline, source, validate};
+use crate::supervise::{contents, host, offline, source, validate};
 use crate::unit::{self, Diagnostic, Place, SpecError, TEXT_MAX, Unit};
 use crate::watch::is_unit_file;
 use crate::watch::trusted::{ReadError, TrustedFile, read_any};
@@ -191,7 +191,7 @@ fn check_lonely_drop_ins(dir: &Path, dirs: &[PathBuf], report: &mut Report) {
     let above = [dir.parent().unwrap_or(Path::new("")).to_owned()];
     let layers = drop_ins(&name, &above, report);
     let layers: Vec<unit::Layer> = layers.iter().map(unit::LayerText::layer).collect();
-    unit::mistakes_of_part(&name, &layers).into_iter().for_each(|error| report.error(error));
+    unit::mistakes_of_part(host::names(&name), &layers).into_iter().for_each(|error| report.error(error));
 }
 
 /// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
@@ -231,7 +231,7 @@ fn check_text(
     let defaults = report.defaults.clone();
     let below = defaults.iter().map(unit::LayerText::layer);
     let layers: Vec<unit::Layer> = below.chain([main]).chain(drop_ins.iter().map(unit::LayerText::layer)).collect();
-    let parsed = unit::parse_layers(name, &layers).and_then(|parsed| match depth {
+    let parsed = unit::parse_layers(host::names(name), &layers).and_then(|parsed| match depth {
         Depth::Text => Ok(parsed),
         Depth::Files => match contents::denied(&parsed) {
             Some(why) => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::planned::{Item, What, World, changes};
-use super::{contents, source, validate};
+use super::{contents, host, source, validate};
 use crate::control::Response;
 use crate::unit::{
     Diagnostic, Layer, LayerKind, LayerText, SourceFacts, SpecError, Unit, UnitName, file_stem_to_name,
@@ -110,7 +110,7 @@ pub fn check(path: &Path, trust: &Trust, defaults: Option<&LayerText>) -> Result
         .chain([main])
         .chain(drop_ins.iter().flatten().map(LayerText::layer))
         .collect();
-    let parsed = parse_layers(&name, &layers).map_err(lines)?;
+    let parsed = parse_layers(host::names(&name), &layers).map_err(lines)?;
     let parsed = contents::read(parsed, &name, &layers, Some(trust)).map_err(lines)?;
     let at_source = |error: &dyn std::fmt::Display| format!("{} {error}", parsed.source_at);
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;

@@ -80,6 +80,7 @@ pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
+pub use specifier::Names;
 pub use told::Notify;
 pub use update::{OnBad, Update, on_bad};
 

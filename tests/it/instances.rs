@@ -10,7 +10,7 @@ fn a_link_to_a_template_is_a_unit_and_the_template_is_none() {
     let Some(world) = World::start("instances") else { return };
     let units = world.units();
     let text = |tag: &str| {
-        world.text("", &format!(": {tag}; echo \"%n %p %i $HOSTNAME\"; {FOREVER}"), "env.HOSTNAME = \"%i\"")
+        world.text("", &format!(": {tag}; echo \"%n %p %i %h $HOSTNAME\"; {FOREVER}"), "env.HOSTNAME = \"%i\"")
     };
     world.unit("worker@", &text("one"));
     world.ok(&["sync"]);
@@ -22,7 +22,9 @@ fn a_link_to_a_template_is_a_unit_and_the_template_is_none() {
     world.unit("worker@own", &world.service_text("own"));
     let (a, b, own) = (world.running("worker@a"), world.running("worker@b"), world.running("worker@own"));
     assert_eq!(a.id, "worker@a.1");
-    super::support::wait_for("what b prints", || world.log("worker@b").contains("worker@b worker b b").then_some(()));
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let printed = format!("worker@b worker b {} b", host.trim());
+    super::support::wait_for("what b prints", || world.log("worker@b").contains(&printed).then_some(()));
 
     // An edit of the template reaches its links and nothing else; a comment reaches nobody.
     world.unit("worker@", &format!("# a comment\n{}", text("one")));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::contents::{self, FileView, Found, Places};
+use super::super::host;
 use super::sets::Part;
 use super::{Bad, DirectoryId, InForce, Trial, Validate};
 use crate::plan::WallTime;
@@ -73,7 +74,7 @@ fn lines(found: Vec<Diagnostic>) -> Vec<String> {
 /// `layers` as in [`Text`].
 pub(super) fn parse(name: &UnitName, file: &Path, read: Read, layers: Vec<LayerText>) -> Result<Text, Vec<String>> {
     let all = all_layers(file, &read.resolved, &read.text, &layers);
-    let parsed = crate::unit::parse_layers(name, &all).map_err(lines)?;
+    let parsed = crate::unit::parse_layers(host::names(name), &all).map_err(lines)?;
     Ok(Text::of(parsed, file.to_owned(), read, layers))
 }
 
