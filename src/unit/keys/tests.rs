@@ -2,7 +2,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
-use crate::unit::{Effect, FileContents, SourceFacts, Unit, UnitName, Variables, changes, parse, schema};
+use crate::unit::{
+    Effect, FileContents, Layer, LayerKind, Names, SourceFacts, Unit, UnitName, Variables, changes, check_moored_toml,
+    mistakes_of_part, parse, schema,
+};
 
 fn unit(text: &str) -> Unit {
     let name = UnitName::new("web").unwrap();
@@ -131,4 +134,32 @@ fn each_key_has_the_class_that_the_table_says() {
 fn the_readme_has_the_table() {
     let readme = include_str!("../../../README.md");
     assert!(readme.contains(&markdown_table()), "README.md lacks this table:\n\n{}", markdown_table());
+}
+
+/// What a reader copies from the README is taken.
+#[test]
+fn every_sample_of_the_readme_is_right() {
+    let readme = include_str!("../../../README.md");
+    let blocks =
+        readme.split("\n```toml\n").skip(1).filter_map(|block| block.split_once("\n```")).map(|(toml, _)| toml);
+    let (name, mut samples) = (UnitName::new("worker@a").unwrap(), 0);
+    for text in blocks {
+        let errors = if text.contains("[defaults]") {
+            check_moored_toml(Path::new("moored.toml"), text).err().unwrap_or_default()
+        } else {
+            let file = Path::new("/etc/moored/units/web.toml.d/sample.toml");
+            let below = "resources.memory = \"1G\"\nmount = [{ source = \"/c\", target = \"/cache\" }]\n";
+            let main = Layer {
+                kind: LayerKind::Main,
+                file: Path::new("/etc/moored/units/web.toml"),
+                base: Path::new("/"),
+                text: below,
+            };
+            let sample = Layer { kind: LayerKind::DropIn, file, base: Path::new("/"), text };
+            mistakes_of_part(Names::of(&name), &[main, sample])
+        };
+        assert!(errors.is_empty(), "{text}\n{errors:?}");
+        samples += 1;
+    }
+    assert!(samples > 10, "{samples}");
 }
