@@ -43,6 +43,8 @@ pub(super) enum Waiting {
     },
     /// Everything to be stopped.
     Down,
+    /// A keeper to be met: until then there is nothing to say of it, and `down` would not wait for its end.
+    Report,
 }
 
 impl Supervisor {
@@ -71,7 +73,8 @@ impl Supervisor {
         let answer = match &waiter.what {
             Waiting::Goals(goals) => self.goals_answer(goals, &mut waiter.pending, now),
             Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
-            Waiting::Read { .. } | Waiting::Down => Vec::new(),
+            Waiting::Report if self.has_met_keeper() => vec![self.supervisor_report()],
+            Waiting::Read { .. } | Waiting::Down | Waiting::Report => Vec::new(),
         };
         let answer = match answer.is_empty() && expired {
             true => vec![timeout(self.pending(waiter, now))],
