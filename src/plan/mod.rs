@@ -43,10 +43,12 @@ mod exit;
 mod fact;
 mod health;
 mod host;
+mod links;
 mod observed;
 mod order;
 #[cfg(test)]
 mod order_tests;
+mod planner;
 mod reason;
 mod reconcile;
 mod record;
@@ -57,6 +59,7 @@ mod told;
 #[cfg(test)]
 mod told_tests;
 mod trial;
+mod world;
 
 pub use action::Action;
 pub use contents::Settling;
@@ -69,6 +72,7 @@ pub use observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
     Why, Wishes,
 };
+pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie};
 pub use reconcile::{Plan, reconcile};
 pub use rehearse::{Rehearsal, Turn, rehearse};

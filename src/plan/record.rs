@@ -59,8 +59,8 @@ impl Observed {
             Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
             Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
             Fact::ClientRestart { unit } => self.seen_mut(unit).client_restart(),
-            Fact::ClientReload { unit } => self.seen_mut(unit).client_reload(),
-            Fact::ClientKill { unit, signal } => self.seen_mut(unit).client_kill(*signal),
+            Fact::ClientReload { unit } => self.units.get_mut(unit).is_some_and(|seen| seen.client_reload()),
+            Fact::ClientKill { unit, signal } => self.units.get_mut(unit).is_some_and(|seen| seen.client_kill(*signal)),
             Fact::Found { path, presence } => self.host.found(path, *presence),
             Fact::Booted { cmdline } => self.host.booted_with(cmdline),
             Fact::Shutdown { by } => self.begin_shutdown(by, now.boot),
@@ -98,6 +98,9 @@ impl Observed {
 
     /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end.
     fn adopted(&mut self, id: &ContainerId, pid: HostPid, run: &Run, now: BootTime) -> bool {
+        if id.generation <= self.floor && !self.units.contains_key(&id.unit) {
+            return false;
+        }
         let seen = self.seen_mut(&id.unit);
         match &mut seen.live {
             Some(live) if live.id == *id => live.started(pid, now),

@@ -8,11 +8,11 @@
 //!   again, is not decided here.
 //! - Only services are put to it: running a oneshot once more is no way back.
 
-use super::decide::{View, World};
 use super::exit::{Exit, ExitRecord, Outcome};
 use super::health::unwell_words;
 use super::observed::{Live, State};
 use super::time::BootTime;
+use super::world::{View, World};
 use crate::unit::{Kind, OnBad, quantity::show_duration};
 
 /// How a text does.
@@ -54,7 +54,7 @@ impl World<'_> {
             }
             (State::Starting | State::Running { .. } | State::Ended(_), _) => {
                 // Time in which nobody looked, or the host slept, is not its own.
-                let until = live.run.begun.max(self.observed.awake_since).after(update.deadline);
+                let until = live.run.begun.max(self.awake_since()).after(update.deadline);
                 if until > self.now {
                     return Trial::Open(Some(until).filter(|_| want.trial.is_some()));
                 }
@@ -71,7 +71,7 @@ impl World<'_> {
     /// The reason to go back to the earlier text.
     pub(super) fn rollback(&self, view: View) -> Option<String> {
         let on_trial = view.want.is_some_and(|want| want.trial == Some(OnBad::Rollback));
-        let down = self.observed.shutdown.is_some() || view.seen.hold_at(self.now).is_some();
+        let down = self.shutdown().is_some() || view.seen.hold_at(self.now).is_some();
         match on_trial && !down {
             true => match self.trial(view) {
                 Trial::Failed(why) => Some(why),

@@ -16,9 +16,9 @@ impl Supervisor {
         if changes.is_empty() {
             return;
         }
-        self.changed = true;
         for name in &changes {
             self.note_change(name);
+            self.planner.changed(name);
         }
         self.catalogue.update(&mut self.desired, &changes);
     }

@@ -59,6 +59,7 @@ impl Supervisor {
             return None;
         }
         let now = clock::now();
+        self.planner.refresh(&self.desired, &self.observed);
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.retain_mut(|waiter| !self.is_answered(waiter, now.boot));
         self.waiters = waiters;
@@ -92,7 +93,7 @@ impl Supervisor {
 
     /// Empty: not yet.
     fn goals_answer(&self, goals: &[(UnitName, Goal)], pending: &mut usize, now: BootTime) -> Vec<Response> {
-        let statuses = Statuses::new(&self.desired, &self.observed, now);
+        let statuses = self.planner.statuses(&self.desired, &self.observed, now);
         let is_pending = |(unit, goal): &(UnitName, Goal)| self.verdict(unit, goal, &statuses, now) == Verdict::Pending;
         if goals.get(*pending).is_some_and(is_pending) {
             return Vec::new();
@@ -165,7 +166,7 @@ impl Supervisor {
 
     fn pending(&self, waiter: &Waiter, now: BootTime) -> Vec<String> {
         let Waiting::Goals(goals) = &waiter.what else { return Vec::new() };
-        let statuses = Statuses::new(&self.desired, &self.observed, now);
+        let statuses = self.planner.statuses(&self.desired, &self.observed, now);
         let is_pending =
             |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, &statuses, now) == Verdict::Pending;
         let words =

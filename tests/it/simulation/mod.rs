@@ -9,6 +9,7 @@
 //!
 //! `MOORED_HISTORIES=1000000` runs more, `MOORED_SEED=n` shows one. A failure prints its seed and its history.
 
+mod answers;
 mod host;
 mod oracle;
 mod order;
@@ -42,6 +43,8 @@ pub enum Bug {
     LastGoodLost,
     /// `depends_on` is not read.
     DependenciesForgotten,
+    /// The planner is not told which texts are others.
+    EditsUntold,
     /// The contents of files that a container has, and the wish to reload it, are not read back after a crash.
     ContentsForgotten,
 }
@@ -467,6 +470,11 @@ fn a_backoff_forgotten_in_a_crash_is_caught() {
 #[test]
 fn a_last_good_text_lost_in_a_crash_is_caught() {
     assert_caught(Bug::LastGoodLost, &["4/12:"]);
+}
+
+#[test]
+fn a_text_that_the_planner_is_not_told_of_is_caught() {
+    assert_caught(Bug::EditsUntold, &["planner:"]);
 }
 
 #[test]
