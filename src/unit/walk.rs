@@ -91,6 +91,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) oci_unread: bool,
     /// Settings into which variables were put.
     pub(crate) hidden: BTreeSet<String>,
+    /// Units that a template lists.
+    pub(crate) instances: BTreeSet<UnitName>,
     left_out: usize,
 }
 
@@ -109,6 +111,7 @@ impl<'t> Walk<'t> {
             variables,
             oci_unread: false,
             hidden: BTreeSet::new(),
+            instances: BTreeSet::new(),
             left_out: 0,
         }
     }
