@@ -154,17 +154,17 @@ fn every_sample_of_the_readme_is_right() {
         let errors = if text.contains("[defaults]") {
             check_moored_toml(Path::new("moored.toml"), text).err().unwrap_or_default()
         } else {
-            let file = Path::new("/etc/moored/units/web.toml.d/sample.toml");
-            let below = "resources.memory = \"1G\"\nmount = [{ source = \"/c\", target = \"/cache\" }]\n";
-            let main = Layer {
-                kind: LayerKind::Main,
-                file: Path::new("/etc/moored/units/web.toml"),
-                base: Path::new("/"),
-                text: below,
-                is_template: false,
+            let layer = |kind, text| {
+                let (file, base) = (Path::new("/etc/moored/units/x.toml"), Path::new("/"));
+                Layer { kind, file, base, text, is_template: text.contains("instances") }
             };
-            let sample = Layer { kind: LayerKind::DropIn, file, base: Path::new("/"), text, is_template: false };
-            mistakes_of_part(Names::of(&name), &[main, sample])
+            let below = "resources.memory = \"1G\"\nmount = [{ source = \"/c\", target = \"/cache\" }]\n";
+            // What takes something away is a drop-in.
+            let layers = match text.contains("unset") {
+                true => vec![layer(LayerKind::Main, below), layer(LayerKind::DropIn, text)],
+                false => vec![layer(LayerKind::Main, text)],
+            };
+            mistakes_of_part(Names::of(&name), &layers)
         };
         assert!(errors.is_empty(), "{text}\n{errors:?}");
         samples += 1;
