@@ -10,6 +10,7 @@ use super::action::{Action, reload_of};
 use super::contents::plan_contents;
 use super::decide::{Rest, View, World};
 use super::desired::{Desired, Want};
+use super::handover::plan_handover;
 use super::health::Probing;
 use super::observed::{Asked, Backoff, Ended, Live, Observed, Seen, State, Stopping};
 use super::time::BootTime;
@@ -36,7 +37,11 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan 
     for view in world.views() {
         plan_trial(&world, view, &mut plan);
         match &view.seen.live {
-            Some(live) => plan_live(&world, view, live, &mut plan),
+            Some(live) => {
+                plan_live(&world, view, live, &mut plan);
+                view.seen.beside.iter().for_each(|beside| plan_live(&world, view, beside, &mut plan));
+                plan_handover(&world, view, live, &mut plan);
+            }
             None => plan_rest(&world, view, &mut plan),
         }
         if view.want.is_none() && view.seen.has_marks() {
@@ -78,9 +83,10 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan_terms(view.want, live, plan);
                 plan_contents(view.want, live, world.now, plan);
                 plan_relies(world, view.want, live, plan);
-                plan_probes(live, world.probing(view.want, live), plan);
-                plan_wishes(view.want, live, plan);
-                plan_silence(world, view.want, live, plan);
+                let text = world.own_text(view, live);
+                plan_probes(live, world.probing(text, live), plan);
+                plan_wishes(text.or(view.want), live, plan);
+                plan_silence(world, text, live, plan);
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {
@@ -100,8 +106,8 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
 }
 
 /// A silence that is over its time is made sure of before it counts: what was said may be on its way.
-fn plan_silence(world: &World, want: Option<&Want>, live: &Live, plan: &mut Plan) {
-    let Some(want) = want.filter(|want| want.fingerprint == live.run.fingerprint) else { return };
+fn plan_silence(world: &World, own_text: Option<&Want>, live: &Live, plan: &mut Plan) {
+    let Some(want) = own_text else { return };
     world.reload_due(want, live).into_iter().for_each(|due| plan.wake(due));
     let Some((due, _)) = world.silence(&want.unit, live) else { return };
     if due > world.now {
@@ -178,7 +184,7 @@ fn plan_ended(live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
 
 fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     match world.rest(view) {
-        Rest::Due(join) => plan.actions.extend(start(world, view, join)),
+        Rest::Due(join) => plan.actions.extend(start(world, view, join, false)),
         Rest::Backoff(_, next_at) => plan.wake(next_at),
         Rest::Held(hold) => hold.until.iter().for_each(|until| plan.wake(until.boot)),
         Rest::Failed(last) => plan.actions.extend(world.raises(view, last)),
@@ -191,12 +197,13 @@ fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     }
 }
 
-fn start(world: &World, view: View, join: Option<&ContainerId>) -> Option<Action> {
+/// The next generation; `beside`: while the unit's runs on.
+pub(super) fn start(world: &World, view: View, join: Option<&ContainerId>, beside: bool) -> Option<Action> {
     let want = view.want?;
     let used = world.observed.unit(view.name).map_or(world.observed.floor, |seen| seen.high_water);
     let id = ContainerId { unit: view.name.clone(), generation: used.checked_add(1)? };
     let (unit, fingerprint, join) = (want.unit.clone(), want.fingerprint, join.cloned());
-    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()) })
+    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()), beside })
 }
 
 fn reboot(world: &World, view: View) -> Option<Action> {
@@ -216,7 +223,7 @@ impl Plan {
         }
     }
 
-    fn wake(&mut self, at: BootTime) {
+    pub(super) fn wake(&mut self, at: BootTime) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }

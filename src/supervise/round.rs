@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::adopt::Unlisted;
 use super::bell::Inbox;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, InForce};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
@@ -212,7 +212,7 @@ impl Supervisor {
         }
         let after = self.opinion(fact).filter(|after| before.is_some_and(|before| before != *after));
         if let (Some(opinion), Fact::Probed { id, check, .. }) = (after, fact) {
-            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()?.said(*check));
+            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id)?.said(*check));
             let event = narrate::checked(id, *check, said.filter(|_| opinion == Opinion::Failing));
             self.tell(Event { generation: fact.generation(), ..event });
         }
@@ -226,13 +226,13 @@ impl Supervisor {
     /// What the results of the check amount to that this fact is about.
     fn opinion(&self, fact: &Fact) -> Option<Opinion> {
         let Fact::Probed { id, check, .. } = fact else { return None };
-        self.observed.unit(&id.unit)?.live.as_ref().filter(|live| live.id == *id).map(|live| live.opinion(*check))
+        self.observed.unit(&id.unit)?.live_of(id).map(|live| live.opinion(*check))
     }
 
     /// Whether the container that this fact is about has said that it is ready.
     fn is_ready(&self, fact: &Fact) -> bool {
         let Fact::Notified { id, .. } = fact else { return false };
-        self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()).is_some_and(Live::is_ready)
+        self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id)).is_some_and(Live::is_ready)
     }
 
     /// `false`: it says nothing new.
@@ -287,16 +287,18 @@ impl Supervisor {
 
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { running, known, said, orphans, cgroups, stats } = inventory;
+        let Inventory { mut running, known, said, orphans, cgroups, stats } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
+        // Of two that no record knows the older one is the unit's.
+        running.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }
         for (id, lines) in said {
             self.record(&Fact::Notified { id, lines });
         }
-        let live: Vec<&Live> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).collect();
+        let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
         for live in live.iter().filter(|live| !known.contains(&live.id)) {
             self.hands.push(Job::Settle(Box::new(Unlisted {
                 id: live.id.clone(),
@@ -382,7 +384,7 @@ impl Supervisor {
     fn job_of(&mut self, action: Action) -> Option<Job> {
         match action {
             Action::Start { id, unit, .. } => {
-                let run = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
+                let run = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(&id)).map(|live| live.run.clone());
                 match (self.catalogue.in_force(&id.unit), run) {
                     (Some(good), Some(run)) => {
                         let facts = Arc::clone(&good.facts);
@@ -396,16 +398,16 @@ impl Supervisor {
             Action::Kill { id } => Some(Job::Kill(id)),
             Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
             Action::Reload { id, how } => {
-                let good = self.catalogue.in_force(&id.unit)?;
+                let good = self.text_of(&id)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
             Action::Hear { id } => Some(Job::Hear(id)),
             Action::Probe { id, probing } => {
                 let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
-                let good = self.catalogue.in_force(&id.unit)?;
+                let good = self.text_of(&id)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
-                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref());
+                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(&id));
                 let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
                 let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
                 Some(Job::Probe(Box::new(ProbeJob { id, health: probing.health, asked, unit, facts })))
@@ -421,6 +423,7 @@ impl Supervisor {
             }
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
+            Action::TakeOver { .. } => None,
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
             Action::Prove { unit, fingerprint } => {
                 self.catalogue.prove(&unit, fingerprint);
@@ -438,6 +441,13 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// The text that a container was started with; the one in force, if that is not known any more.
+    pub(super) fn text_of(&self, id: &ContainerId) -> Option<&Arc<InForce>> {
+        let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id));
+        let own = live.and_then(|live| self.catalogue.text_of(&id.unit, live.run.fingerprint));
+        own.or_else(|| self.catalogue.in_force(&id.unit))
     }
 
     fn write_down(&mut self) {

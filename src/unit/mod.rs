@@ -81,7 +81,7 @@ pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_lay
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use told::Notify;
-pub use update::{OnBad, Update, on_bad};
+pub use update::{OnBad, Order, Update, on_bad};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq)]
