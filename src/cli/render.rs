@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::text::{Colour, Style, bytes, cut, phase_colour};
-use crate::control::protocol::{Account, Change, Event, MergedText, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Account, Change, Event, MergedText, Other, SupervisorReport, UnitReport, UnitStatus};
 use crate::supervise::log::{escape_controls, rfc3339_ms};
 use crate::unit::diagnostic::one_line;
 
@@ -104,6 +104,7 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         ("Health", report.health.clone()),
         ("Container", report.id.clone()),
         ("Pid", report.pid.map(|pid| pid.to_string())),
+        ("Beside", report.beside.as_ref().map(beside)),
         ("Restarts", Some(report.restarts.to_string())),
         ("Last exit", report.exit.clone()),
         ("Before", status.previous_exit.clone()),
@@ -125,6 +126,11 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
     }
     lines_below(&mut out, &status.log);
     out
+}
+
+fn beside(other: &Other) -> String {
+    let pid = other.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+    format!("{}{pid}", other.id)
 }
 
 fn memory(status: &UnitStatus) -> Option<String> {

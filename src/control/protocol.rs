@@ -218,6 +218,18 @@ pub struct UnitReport {
     pub drift: Option<String>,
     /// The live container.
     pub id: Option<String>,
+    /// In a start-first update: the container that is to take over from it, or from which it took over.
+    #[serde(default)]
+    pub beside: Option<Other>,
+}
+
+/// The other container of a unit.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Other {
+    /// Which.
+    pub id: String,
+    /// Of its first process, as the host sees it.
+    pub pid: Option<i32>,
 }
 
 /// `status UNIT`.

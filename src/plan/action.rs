@@ -6,6 +6,7 @@
 //! | action | written before its effect | after a crash in between |
 //! |---|---|---|
 //! | `Start` | the generation, before its cgroup is made | keeper does not know it: `NeverStarted`, started again |
+//! | `TakeOver` | which one is the unit's | done, or asked again |
 //! | `Stop` | that it is stopping, why, and its deadline | the signal is sent (again) |
 //! | `Kill` | the count of kills | the kill is sent (again) |
 //! | `Signal` | nothing: a client waits for it | lost; the client sees its connection break |
@@ -48,6 +49,13 @@ pub enum Action {
         join: Option<ContainerId>,
         /// Dependencies with `on_loss` that are there, with their generations.
         relies: BTreeMap<UnitName, u64>,
+        /// Beside the unit's generation, which runs on.
+        beside: bool,
+    },
+    /// Make the generation that comes the unit's: the one that was leaves.
+    TakeOver {
+        /// Which comes.
+        id: ContainerId,
     },
     /// Send the stop signal, if pid 1 of the container handles or blocks it. Answer: `StopSent` or `StopUnhandled`.
     Stop {
@@ -175,6 +183,7 @@ impl Action {
     fn target(&self) -> Result<&ContainerId, &UnitName> {
         match self {
             Action::Start { id, .. }
+            | Action::TakeOver { id }
             | Action::Stop { id, .. }
             | Action::Kill { id }
             | Action::Rely { id, .. }
@@ -210,10 +219,15 @@ impl Observed {
     #[must_use]
     pub fn begin(&mut self, action: &Action, now: Now) -> bool {
         match action {
-            Action::Start { id, unit, fingerprint, join, relies } => {
+            Action::Start { id, unit, fingerprint, join, relies, beside } => {
                 let run = Run::new(unit, *fingerprint, join.clone(), now.boot);
-                self.seen_mut(&id.unit).begin_start(id, run, relies, unit)
+                let seen = self.seen_mut(&id.unit);
+                match beside {
+                    false => seen.begin_start(id, run, relies, unit),
+                    true => seen.begin_start_beside(id, run, relies, unit),
+                }
             }
+            Action::TakeOver { id } => self.seen_mut(&id.unit).begin_take_over(id),
             Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
             Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
             Action::Rely { id, relies } => self.live_mut(id).is_some_and(|live| live.begin_rely(relies)),
@@ -232,7 +246,7 @@ impl Observed {
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Forget { unit } => self.begin_forget(unit),
             Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
-            Action::RollBack { .. } => true,
+            Action::RollBack { unit, fingerprint, .. } => self.seen_mut(unit).begin_roll_back(*fingerprint),
             Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
         }
     }
@@ -240,10 +254,12 @@ impl Observed {
     fn begin_forget(&mut self, unit: &UnitName) -> bool {
         let Some(seen) = self.units.get_mut(unit) else { return false };
         self.floor = self.floor.max(seen.high_water);
-        if let Some(live) = &mut seen.live {
+        if seen.live.is_some() {
             // Its exit record is still to be journalled, so it stays until nothing is live; but a file that comes back
             // before that starts anew, whatever the end was.
-            (live.restart, live.used) = (false, Wishes::default());
+            for live in seen.live.iter_mut().chain(seen.beside.as_deref_mut()) {
+                (live.restart, live.used) = (false, Wishes::default());
+            }
             (seen.hold, seen.manual, seen.start_now, seen.backoff) = (None, false, false, Backoff::default());
             seen.fresh = true;
         } else {
@@ -258,11 +274,19 @@ impl Seen {
         self.proven.replace(fingerprint) != Some(fingerprint)
     }
 
+    /// What the bad text counted is not held against the earlier one, which may run all the while.
+    fn begin_roll_back(&mut self, fingerprint: Fingerprint) -> bool {
+        if self.backoff.fingerprint == fingerprint {
+            self.backoff = Backoff::default();
+        }
+        true
+    }
+
     fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, unit: &Unit) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
         }
-        self.restarts += u64::from(self.is_automatic_restart(run.fingerprint));
+        self.restarts += u64::from(self.is_automatic_restart(run.fingerprint, None));
         self.high_water = id.generation;
         self.hold = None;
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
@@ -270,6 +294,28 @@ impl Seen {
         self.trouble = None;
         let (relies, contents) = (relies.clone(), SwapMark::of(unit));
         self.live = Some(Live { relies, contents, ..Live::new(id.clone(), run, used) });
+        true
+    }
+
+    /// The unit's generation runs on; a wish to restart it is used up.
+    fn begin_start_beside(
+        &mut self,
+        id: &ContainerId,
+        run: Run,
+        relies: &BTreeMap<UnitName, u64>,
+        unit: &Unit,
+    ) -> bool {
+        if self.beside.is_some() || id.generation <= self.high_water {
+            return false;
+        }
+        let Some(own) = self.live.as_mut().filter(|own| own.is_up()) else { return false };
+        let restart = std::mem::take(&mut own.restart);
+        self.restarts += u64::from(!restart && self.is_automatic_restart(run.fingerprint, Some(id)));
+        self.high_water = id.generation;
+        self.trouble = None;
+        let (relies, contents) = (relies.clone(), SwapMark::of(unit));
+        let used = Wishes { start_now: restart, ..Wishes::default() };
+        self.beside = Some(Box::new(Live { relies, contents, ..Live::new(id.clone(), run, used) }));
         true
     }
 
@@ -281,9 +327,12 @@ impl Seen {
         self.raised.insert(failed.unit.clone(), failed.generation) != Some(failed.generation)
     }
 
-    /// Whether a start that is begun now with this text is one that the policy makes.
-    pub(super) fn is_automatic_restart(&self, fingerprint: Fingerprint) -> bool {
-        let by_policy = |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none();
+    /// Whether a start that is begun now with this text is one that the policy makes. Beside the unit's generation ends before that count for nothing.
+    pub(super) fn is_automatic_restart(&self, fingerprint: Fingerprint, beside: Option<&ContainerId>) -> bool {
+        let own = self.live.as_ref().filter(|own| beside.is_some_and(|id| own.id.generation < id.generation));
+        let since = own.map_or(0, |own| own.id.generation);
+        let by_policy =
+            |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none() && last.id.generation > since;
         !self.start_now && !self.fresh && self.last.as_ref().is_some_and(by_policy)
     }
 }
@@ -348,7 +397,9 @@ impl Live {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Start { id, .. } => write!(f, "start {id}"),
+            Action::Start { id, beside: false, .. } => write!(f, "start {id}"),
+            Action::Start { id, beside: true, .. } => write!(f, "start {id} beside the one that runs"),
+            Action::TakeOver { id } => write!(f, "{id} takes over"),
             Action::Stop { id, why, .. } => write!(f, "stop {id}: {why}"),
             Action::Kill { id } => write!(f, "kill {id}"),
             Action::Rely { id, .. } => write!(f, "note the dependencies of {id}"),

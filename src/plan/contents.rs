@@ -20,7 +20,7 @@ use super::desired::Want;
 use super::observed::{Asked, Live, Seen};
 use super::reconcile::Plan;
 use super::time::BootTime;
-use crate::unit::{Fingerprint, SwapMark, Unit};
+use crate::unit::{ContainerId, Fingerprint, SwapMark, Unit};
 
 /// Contents of files that are not swapped yet: those that change together arrive one by one, and are to be followed by one reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,11 @@ pub(super) fn plan_contents(want: Option<&Want>, live: &Live, now: BootTime, pla
 }
 
 impl Live {
+    /// Whether it is what would be started now: of this text, with these secrets.
+    pub(super) fn is_of(&self, want: &Want) -> bool {
+        self.run.fingerprint == want.fingerprint && !self.has_another_secret(&want.unit)
+    }
+
     /// Whether it has another secret than `unit` says, and is to be replaced for it. What is not known is no other one.
     pub(super) fn has_another_secret(&self, unit: &Unit) -> bool {
         SwapMark::of(unit).zip(self.contents).is_some_and(|(wanted, has)| wanted.restart != has.restart)
@@ -88,10 +93,10 @@ impl Live {
 
 impl Seen {
     /// The wish to reload is made in the same record: neither is lost without the other.
-    pub(super) fn swapped(&mut self, contents: SwapMark) -> bool {
+    pub(super) fn swapped(&mut self, id: &ContainerId, contents: SwapMark) -> bool {
         // Word of one that another followed already says nothing of what is there now.
         let asked = |live: &&mut Live| live.contents_asked == Some(contents);
-        let Some(live) = self.live.as_mut().filter(asked) else { return false };
+        let Some(live) = self.live_of_mut(id).filter(asked) else { return false };
         (live.contents_asked, live.swapping) = (None, false);
         let before = live.contents.replace(contents).unwrap_or_default();
         let doubtful = std::mem::take(&mut live.swapped_over) && contents.reload != Fingerprint::default();

@@ -3,6 +3,7 @@
 
 use super::desired::Want;
 use super::exit::ExitRecord;
+use super::handover::Role;
 use super::links::network_owner;
 use super::observed::{Hold, Killing, Live, Seen, State, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
@@ -66,13 +67,23 @@ impl<'a> World<'a> {
         if !want.unit.enabled && !view.seen.manual {
             return Some(Why::Disabled);
         }
+        let role = view.seen.role(live);
+        if role == Role::Leaves {
+            return Some(Why::Changed);
+        }
         if let Some(owner) = live.run.joined.as_ref().filter(|owner| !self.stands(owner, chain, losses)) {
             return Some(Why::Network(owner.unit.clone()));
         }
         if let Some(lost) = self.loss(want, live, losses) {
             return Some(lost);
         }
-        let same = live.run.fingerprint == want.fingerprint && !live.has_another_secret(&want.unit);
+        let same = live.is_of(want);
+        if role == Role::Comes {
+            return if same { self.successor_fails(want, live).map(Why::Unhealthy) } else { Some(Why::Changed) };
+        }
+        if (live.restart || !same) && self.is_start_first(view, want, live) {
+            return self.unhealthy(self.own_text(view, live)?, live).map(Why::Unhealthy);
+        }
         let replace = match (live.restart, same) {
             (true, _) => Why::Restart,
             (false, false) => Why::Changed,
@@ -99,7 +110,7 @@ impl<'a> World<'a> {
         let in_its_network = |other: &&Live| other.run.joined.as_ref() == Some(&live.id);
         let is_left = |other: &&Live| other.is_alive() && other.stuck_since(self.now).is_none();
         let joiners = self.links().joiners(&live.id.unit).filter_map(|name| self.find(name));
-        let mut joiners = joiners.filter_map(|view| view.seen.live.as_ref().filter(in_its_network).filter(is_left));
+        let mut joiners = joiners.flat_map(|view| view.seen.lives()).filter(in_its_network).filter(is_left);
         let joiner = joiners.next().map(|live| (&live.id.unit, Tie::Network));
         joiner.or_else(|| self.dependent_in_the_way(live, why).map(|unit| (unit, Tie::Dependency)))
     }
@@ -123,14 +134,14 @@ impl<'a> World<'a> {
             return Some(Rest::Disabled);
         }
         let wished = seen.start_now || seen.fresh;
-        match &seen.last {
+        match seen.last_try(want) {
             Some(last) if !wished && last.stopped.is_none() => self.after_end(want, seen, last),
             Some(_) | None => None,
         }
     }
 
     /// After a run that ended by itself: another text starts anew, the same one as its policy says.
-    fn after_end(&self, want: &'a Want, seen: &Seen, last: &'a ExitRecord) -> Option<Rest<'a>> {
+    pub(super) fn after_end(&self, want: &'a Want, seen: &Seen, last: &'a ExitRecord) -> Option<Rest<'a>> {
         let restart = &want.unit.restart;
         let next_at = seen.backoff.next_at(restart, last);
         if last.fingerprint != want.fingerprint {
@@ -140,7 +151,7 @@ impl<'a> World<'a> {
             Some(Rest::Failed(last))
         } else if !last.outcome.is_restarted_by(restart.policy) {
             Some(if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) })
-        } else if seen.backoff.is_spent(restart, next_at) {
+        } else if seen.backoff.fingerprint == want.fingerprint && seen.backoff.is_spent(restart, next_at) {
             Some(Rest::GaveUp(last))
         } else if next_at > self.now {
             Some(Rest::Backoff(last, next_at))
@@ -159,7 +170,7 @@ impl<'a> World<'a> {
     }
 
     /// What others and the host have to say to a start.
-    fn due(&self, view: View<'a>, want: &'a Want) -> Rest<'a> {
+    pub(super) fn due(&self, view: View<'a>, want: &'a Want) -> Rest<'a> {
         if self.is_tied(view) {
             if let Some(ring) = self.ring(view.name) {
                 return Rest::Cycle(ring);
@@ -190,6 +201,14 @@ impl Seen {
     /// The hold, unless its time is over.
     pub fn hold_at(&self, now: BootTime) -> Option<&Hold> {
         self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
+    }
+
+    /// The end that counts for a start of this text: when an old generation outlived a failed try of it, that try.
+    fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
+        let is_of = |record: &&ExitRecord| record.fingerprint == want.fingerprint;
+        let last = self.last.as_ref()?;
+        let tried = self.previous.as_ref().filter(is_of).filter(|tried| tried.id.generation > last.id.generation);
+        Some(tried.filter(|_| !is_of(&last)).unwrap_or(last))
     }
 
     fn running(&self) -> Option<&Live> {

@@ -21,4 +21,6 @@ pub struct Want {
     pub fingerprint: Fingerprint,
     /// An earlier text did well and is kept until this one has: what is done if it does not.
     pub trial: Option<OnBad>,
+    /// That earlier text: a container of it may run.
+    pub earlier: Option<Arc<Want>>,
 }

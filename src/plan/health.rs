@@ -262,9 +262,9 @@ impl World<'_> {
     }
 
     /// What is to be asked of a generation that is to go on.
-    pub(super) fn probing(&self, want: Option<&Want>, live: &Live) -> Option<Probing> {
-        match want.filter(|want| want.fingerprint == live.run.fingerprint) {
-            // It goes on only because its successor could not start: the checks of that one are not its own.
+    pub(super) fn probing(&self, own_text: Option<&Want>, live: &Live) -> Option<Probing> {
+        match own_text {
+            // It goes on only because its successor could not start or has not done well: the checks of that one are not its own.
             None => live.probing.clone(),
             Some(want) => {
                 let health = want.unit.health.clone().filter(|health| health.has_checks())?;

@@ -35,8 +35,8 @@ pub(super) struct Links {
 struct Named {
     /// By its text; `None` if it is not declared.
     unit: Option<Arc<Unit>>,
-    /// In whose network its container is.
-    joined: Option<UnitName>,
+    /// In whose networks its containers are.
+    joined: BTreeSet<UnitName>,
 }
 
 /// What a change of links is to others.
@@ -50,8 +50,8 @@ pub(super) struct Rewired {
 
 impl Named {
     fn now(name: &UnitName, desired: &Desired, observed: &Observed) -> Named {
-        let live = observed.unit(name).and_then(|seen| seen.live.as_ref());
-        let joined = live.and_then(|live| live.run.joined.as_ref()).map(|owner| owner.unit.clone());
+        let lives = observed.unit(name).into_iter().flat_map(|seen| seen.lives());
+        let joined = lives.filter_map(|live| live.run.joined.as_ref()).map(|owner| owner.unit.clone()).collect();
         Named { unit: desired.units.get(name).map(|want| Arc::clone(&want.unit)), joined }
     }
 
@@ -66,7 +66,7 @@ impl Named {
 
     /// All that it may wait for.
     fn waits_for(&self) -> impl Iterator<Item = &UnitName> {
-        self.named().chain(self.unit.as_ref().and(self.joined.as_ref()))
+        self.named().chain(self.joined.iter().filter(|_| self.unit.is_some()))
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
         let network = network.map(|owner| format!("network.mode = \"unit:{owner}\"\n")).unwrap_or_default();
         let text = format!("bundle = \"/x\"\ndepends_on = {{ {} }}\n{network}", depends_on.join(", "));
         let parsed = parse(unit, std::path::Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
-        Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None }
+        Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None }
     }
 
     fn one_in(state: &mut u64, n: usize) -> bool {

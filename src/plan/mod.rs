@@ -17,6 +17,7 @@
 //! - It is written down before its cgroup is made, and gone only when cgroup, log and exit record are dealt with: so there is
 //!   at most one, whatever is killed when.
 //! - Its exit record is made at the first word of its end. Later words change nothing.
+//! - In a start-first update there are two ([`handover`]), each of which goes this way.
 //!
 //! # Who wins
 //!
@@ -41,6 +42,7 @@ mod decide;
 mod desired;
 mod exit;
 mod fact;
+mod handover;
 mod health;
 mod host;
 mod links;

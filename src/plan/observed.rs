@@ -59,6 +59,9 @@ pub struct Shutdown {
 pub struct Seen {
     /// The generation that has a cgroup, or may have one. A start waits until this is `None`.
     pub live: Option<Live>,
+    /// The other one of a start-first update (`handover`): it comes if it has a higher number, else it leaves. `None` if `live` is.
+    #[serde(default)]
+    pub beside: Option<Box<Live>>,
     /// The highest generation that was ever begun.
     pub high_water: u64,
     /// The last end.
@@ -127,6 +130,9 @@ pub struct Live {
     /// And so was one before it: somebody may have told it of those in between.
     #[serde(default)]
     pub swapped_over: bool,
+    /// So many generations before it the first one was that it goes on for: each was up until the next one took over.
+    #[serde(default)]
+    pub handed_over: u32,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload, or contents were swapped.
@@ -397,6 +403,7 @@ impl Live {
             contents: None,
             swapping: false,
             swapped_over: false,
+            handed_over: 0,
             restart: false,
             reload: None,
             limits_asked: None,

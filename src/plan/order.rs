@@ -66,7 +66,9 @@ impl<'a> World<'a> {
     fn there(&self, name: &UnitName, need: Need, chain: usize) -> Option<u64> {
         let view = self.find(name)?;
         let want = view.want?;
-        let running = view.seen.live.as_ref().filter(|live| matches!(live.state, State::Running { .. }));
+        // In a start-first update either will do.
+        let mut running = [view.seen.live.as_ref(), view.seen.successor()].into_iter().flatten();
+        let mut running = running.by_ref().filter(|live| matches!(live.state, State::Running { .. }));
         let last = view.seen.last.as_ref().filter(|last| {
             // A run that somebody asked for since, or that a returned file is owed, is the one that counts; and so is the one that follows
             // a run of another text.
@@ -78,27 +80,33 @@ impl<'a> World<'a> {
         });
         match (need, want.unit.kind) {
             (Need::Started, Kind::Service) => {
-                running.filter(|live| self.stays(view, live, chain)).map(|live| live.id.generation)
+                running.find(|live| self.stays(view, live, chain)).map(|live| live.id.generation)
             }
             // A run that follows another is as good as that one from its beginning.
             (Need::Started, Kind::Oneshot) => {
                 let up = view.seen.live.as_ref().filter(|live| live.is_up() && self.stays(view, live, chain));
                 let ran = last.filter(|last| last.outcome.has_run()).map(|last| last.id.generation);
-                let up = up.filter(|_| running.is_some() || ran.is_some()).map(|live| live.id.generation);
+                let up = up.filter(|_| running.next().is_some() || ran.is_some()).map(|live| live.id.generation);
                 up.or(ran)
             }
             (Need::Healthy, _) => running
-                .filter(|live| live.health(want.unit.health.as_deref()) == Some(HealthStatus::Healthy))
-                .filter(|live| self.stays(view, live, chain))
+                .filter(|live| self.health_of(view, live) == Some(HealthStatus::Healthy))
+                .find(|live| self.stays(view, live, chain))
                 .map(|live| live.id.generation),
             (Need::Completed, _) => last.filter(|last| last.outcome.is_success()).map(|last| last.id.generation),
         }
     }
 
+    /// How it is by the checks of its own text, as far as that is known.
+    pub(super) fn health_of(&self, view: View<'a>, live: &Live) -> Option<HealthStatus> {
+        let text = self.own_text(view, live).or(view.want)?;
+        live.health(text.unit.health.as_deref())
+    }
+
     /// Whether a generation that is up has no reason to stop.
     fn stays(&self, view: View<'a>, live: &'a Live, chain: usize) -> bool {
         let Some(chain) = chain.checked_sub(1) else { return true };
-        self.stays_or_ask(view, || self.stop_reason_after(view, live, chain).is_none())
+        self.stays_or_ask(&live.id, || self.stop_reason_after(view, live, chain).is_none())
     }
 
     /// Whether it will come to run without anybody doing something, as far as it alone is concerned.
@@ -139,8 +147,8 @@ impl<'a> World<'a> {
     /// Whether it runs, and is not healthy, and nothing says that it will be.
     pub fn is_unwell(&self, lack: &Lack<'a>) -> bool {
         let Some(want) = self.view(lack.unit).want.filter(|_| lack.need == Need::Healthy) else { return false };
-        let live = self.view(lack.unit).seen.live.as_ref();
-        let health = live.and_then(|live| live.health(want.unit.health.as_deref()));
+        let view = self.view(lack.unit);
+        let health = view.seen.live.as_ref().and_then(|live| self.health_of(view, live));
         want.unit.health.is_none() || health == Some(HealthStatus::Unready)
     }
 
@@ -164,14 +172,19 @@ impl<'a> World<'a> {
     /// Whether this generation of a dependency is there no more. (After a crash the word that it runs may be missing: up is enough.)
     fn is_lost(&self, unit: &UnitName, need: Need, relied: u64, chain: usize) -> bool {
         let Some(view) = self.find(unit) else { return true };
-        let up = view.seen.live.as_ref().filter(|live| live.is_up() && live.id.generation == relied);
+        let mut lives = [view.seen.live.as_ref(), view.seen.successor()].into_iter().flatten();
+        let up = lives.find(|live| live.is_up() && live.id.generation == relied);
         let is_service = view.want.is_some_and(|want| want.unit.kind == Kind::Service);
         match up {
             Some(live) if need == Need::Healthy || need == Need::Started && is_service => {
                 !self.stays(view, live, chain)
             }
             Some(_) => view.want.is_none(),
-            None => self.there(unit, need, chain) != Some(relied),
+            None => {
+                let own = view.seen.live.as_ref();
+                let follows = |there: u64| own.is_some_and(|own| own.id.generation == there && own.follows(relied));
+                self.there(unit, need, chain).is_none_or(|there| there != relied && !follows(there))
+            }
         }
     }
 
@@ -222,8 +235,8 @@ impl<'a> World<'a> {
     pub fn dependent_in_the_way(&self, live: &Live, why: &Why) -> Option<&'a UnitName> {
         let (unit, links) = (&live.id.unit, self.links());
         let in_the_way = |view: &View<'a>| {
-            let live = view.seen.live.as_ref().filter(|live| live.is_alive() && live.stuck_since(self.now).is_none());
-            live.is_some_and(|live| !live.is_up() || self.stop_reason(*view, live).is_some())
+            let mut lives = view.seen.lives().filter(|live| live.is_alive() && live.stuck_since(self.now).is_none());
+            lives.any(|live| !live.is_up() || self.stop_reason(*view, live).is_some())
                 && !(links.is_tangled(view.name) && links.is_tangled(unit))
         };
         let mut dependents = links.dependents(unit).filter(|_| *why != Why::Removed);

@@ -16,7 +16,7 @@ fn desired(units: &[(String, String)]) -> Desired {
         let text = format!("bundle = \"/srv/x\"\n{top}\n");
         let unit = name(unit);
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
-        (unit, Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None })
+        (unit, Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None })
     };
     Desired { units: units.iter().map(want).collect() }
 }

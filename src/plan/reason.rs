@@ -7,7 +7,7 @@ use super::exit::Outcome;
 use super::health::unwell_words;
 use super::observed::{Hold, Why};
 use super::time::{BootTime, WallTime};
-use crate::unit::{CheckKind, Condition, Need, UnitName};
+use crate::unit::{CheckKind, Condition, ContainerId, Need, UnitName};
 
 /// A dependency that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,24 @@ pub enum Reason {
     },
     /// It runs with its old text, as the new one could not start.
     ChangeWaits(Box<Reason>),
+    /// It runs on, and the container that is to take its place is still to be started.
+    NextWaits(Box<Reason>),
+    /// Another container beside it is to take its place.
+    Next {
+        /// Which.
+        id: ContainerId,
+        /// How far that one is.
+        how: Box<Reason>,
+        /// When it takes over, if it stays well.
+        at: Option<BootTime>,
+    },
+    /// It took over from this one, something of which is left.
+    Previous {
+        /// Which.
+        id: ContainerId,
+        /// How far that one is.
+        how: Box<Reason>,
+    },
     /// Its container is being made.
     Starting,
     /// Its program runs.
@@ -157,6 +175,12 @@ impl Reason {
             Reason::Needs { stalled, .. } => *stalled,
             Reason::Unmet { known, .. } => *known,
             Reason::ChangeWaits(what) => matches!(**what, Reason::Cycle(_)) || what.is_stalled(),
+            // The last one failed; nobody is to wait for a try that comes some time, or for one that does not come.
+            Reason::NextWaits(what) => match **what {
+                Reason::Failed { .. } | Reason::GaveUp { .. } | Reason::Completed | Reason::Backoff { .. } => true,
+                _ => matches!(**what, Reason::Cycle(_)) || what.is_stalled(),
+            },
+            Reason::Previous { how, .. } => matches!(**how, Reason::Stuck { .. }),
             _ => false,
         }
     }
@@ -183,6 +207,16 @@ impl Reason {
                 format!("gave up: {starts} starts in {}, last exit: {last}", Spell(*interval))
             }
             Reason::ChangeWaits(what) => format!("runs with its old text; the new one {}", what.words(now, clock)),
+            Reason::NextWaits(what) => {
+                format!("runs on with its old container; the new one: {}", what.words(now, clock))
+            }
+            Reason::Next { id, how, at } => {
+                let how = Some(how.words(now, clock)).filter(|how| !how.is_empty());
+                let at = at.map(|at| format!("takes over in {}", Spell(at.since(now))));
+                let words = [how, at].into_iter().flatten().collect::<Vec<_>>().join(", ");
+                format!("{id} beside it is to take over: {words}")
+            }
+            Reason::Previous { id, how } => format!("took over from {id}: {}", how.words(now, clock)),
             Reason::Starting => "starting".to_owned(),
             Reason::Running => String::new(),
             Reason::Unwell { check, said } => unwell_words(*check, said.as_deref()),

@@ -12,6 +12,7 @@ use super::action::{Action, reload_of};
 use super::contents::plan_contents;
 use super::decide::Rest;
 use super::desired::{Desired, Want};
+use super::handover::plan_handover;
 use super::health::Probing;
 use super::observed::{Asked, Backoff, Ended, Killing, Live, Observed, Seen, State, Stopping};
 use super::time::BootTime;
@@ -53,7 +54,11 @@ pub(super) fn plan_unit<'a>(world: &World<'a>, view: View<'a>) -> Draft {
     let (mut plan, mut forgets) = (Plan::default(), Vec::new());
     plan_trial(world, view, &mut plan);
     match &view.seen.live {
-        Some(live) => plan_live(world, view, live, &mut plan),
+        Some(live) => {
+            plan_live(world, view, live, &mut plan);
+            view.seen.beside.iter().for_each(|beside| plan_live(world, view, beside, &mut plan));
+            plan_handover(world, view, live, &mut plan);
+        }
         None => plan_rest(world, view, &mut plan),
     }
     plan_turns(world, view, &mut plan);
@@ -106,9 +111,9 @@ fn is_rollback(action: &Action) -> bool {
 /// Times at which others see it otherwise, whether or not it has something to do then.
 fn plan_turns<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     let live = view.seen.live.as_ref();
-    let killing = live.and_then(Live::killing).and_then(Killing::stuck_at);
+    let killing = view.seen.lives().filter_map(Live::killing).filter_map(Killing::stuck_at);
     let hold = view.seen.hold.as_ref().and_then(|hold| hold.until).map(|until| until.boot);
-    [killing, hold].into_iter().flatten().filter(|at| *at > world.now).for_each(|at| plan.wake(at));
+    killing.chain(hold).filter(|at| *at > world.now).for_each(|at| plan.wake(at));
     if !live.is_some_and(Live::is_up)
         && let Some(Rest::Backoff(_, next_at)) = world.rest_itself(view)
     {
@@ -137,9 +142,10 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan_terms(view.want, live, plan);
                 plan_contents(view.want, live, world.now, plan);
                 plan_relies(world, view.want, live, plan);
-                plan_probes(live, world.probing(view.want, live), plan);
-                plan_wishes(view.want, live, plan);
-                plan_silence(world, view.want, live, plan);
+                let text = world.own_text(view, live);
+                plan_probes(live, world.probing(text, live), plan);
+                plan_wishes(text.or(view.want), live, plan);
+                plan_silence(world, text, live, plan);
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {
@@ -159,8 +165,8 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
 }
 
 /// A silence that is over its time is made sure of before it counts: what was said may be on its way.
-fn plan_silence(world: &World, want: Option<&Want>, live: &Live, plan: &mut Plan) {
-    let Some(want) = want.filter(|want| want.fingerprint == live.run.fingerprint) else { return };
+fn plan_silence(world: &World, own_text: Option<&Want>, live: &Live, plan: &mut Plan) {
+    let Some(want) = own_text else { return };
     world.reload_due(want, live).into_iter().for_each(|due| plan.wake(due));
     let Some((due, _)) = world.silence(&want.unit, live) else { return };
     if due > world.now {
@@ -237,7 +243,7 @@ fn plan_ended(live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
 
 fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     match world.rest(view) {
-        Rest::Due(join) => plan.actions.extend(start(world, view, join)),
+        Rest::Due(join) => plan.actions.extend(start(world, view, join, false)),
         Rest::Failed(last) => plan.actions.extend(world.raises(view, last)),
         Rest::GaveUp(last) => {
             plan.actions.extend(world.raises(view, last));
@@ -250,11 +256,12 @@ fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     }
 }
 
-fn start(world: &World, view: View, join: Option<&ContainerId>) -> Option<Action> {
+/// The next generation; `beside`: while the unit's runs on.
+pub(super) fn start(world: &World, view: View, join: Option<&ContainerId>, beside: bool) -> Option<Action> {
     let want = view.want?;
     let id = ContainerId { unit: view.name.clone(), generation: world.used(view).checked_add(1)? };
     let (unit, fingerprint, join) = (want.unit.clone(), want.fingerprint, join.cloned());
-    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()) })
+    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()), beside })
 }
 
 fn reboot(world: &World, view: View) -> Option<Action> {
@@ -274,7 +281,7 @@ impl Plan {
         }
     }
 
-    fn wake(&mut self, at: BootTime) {
+    pub(super) fn wake(&mut self, at: BootTime) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }

@@ -29,18 +29,18 @@ impl Observed {
             Fact::Started { id, pid } => self.on_live(id, |live| live.started(*pid, now.boot)),
             Fact::StartFailed { id, text } => {
                 let text = shortened(text);
-                self.on_seen(id, |seen| seen.end(Outcome::StartFailed { text }, now.boot, now))
+                self.on_seen(id, |seen| seen.end(id, Outcome::StartFailed { text }, now.boot, now))
             }
-            Fact::NeverStarted { id } => self.on_seen(id, |seen| seen.never_started(now)),
+            Fact::NeverStarted { id } => self.on_seen(id, |seen| seen.never_started(id, now)),
             Fact::Adopted { id, pid, run } => self.adopted(id, *pid, run, now.boot),
             Fact::Exited { id, exit, oom, at } => {
-                self.on_seen(id, |seen| seen.end(Outcome::Exited { exit: *exit, oom: *oom }, *at, now))
+                self.on_seen(id, |seen| seen.end(id, Outcome::Exited { exit: *exit, oom: *oom }, *at, now))
             }
-            Fact::Lost { id } => self.on_seen(id, |seen| seen.end(LOST, now.boot, now)),
+            Fact::Lost { id } => self.on_seen(id, |seen| seen.end(id, LOST, now.boot, now)),
             Fact::CgroupEmpty { id } => self.on_ended(id, |ended| !std::mem::replace(&mut ended.empty, true)),
             Fact::Lingering { id, processes } => self.on_live(id, |live| live.lingering(*processes)),
             Fact::Drained { id } => self.on_ended(id, |ended| !std::mem::replace(&mut ended.drained, true)),
-            Fact::Cleared { id } => self.on_seen(id, Seen::cleared),
+            Fact::Cleared { id } => self.on_seen(id, |seen| seen.cleared(id)),
             Fact::StopSent { id } => self.on_live(id, |live| live.stop_answered(false)),
             Fact::StopUnhandled { id } => self.on_live(id, |live| live.stop_answered(true)),
             Fact::Probed { id, check, probed, failures, successes } => {
@@ -53,9 +53,11 @@ impl Observed {
                 true
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
-            Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(*limits)),
-            Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(*contents)),
-            Fact::ActionFailed { id, deed, text } => self.on_seen(id, |seen| seen.action_failed(*deed, text, now.boot)),
+            Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(id, *limits)),
+            Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(id, *contents)),
+            Fact::ActionFailed { id, deed, text } => {
+                self.on_seen(id, |seen| seen.action_failed(id, *deed, text, now.boot))
+            }
             Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
             Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
             Fact::ClientRestart { unit } => self.seen_mut(unit).client_restart(),
@@ -75,7 +77,7 @@ impl Observed {
 
     /// The generation `id`, if it is live.
     pub(super) fn live_mut(&mut self, id: &ContainerId) -> Option<&mut Live> {
-        self.units.get_mut(&id.unit)?.live.as_mut().filter(|live| live.id == *id)
+        self.units.get_mut(&id.unit)?.live_of_mut(id)
     }
 
     fn on_live(&mut self, id: &ContainerId, change: impl FnOnce(&mut Live) -> bool) -> bool {
@@ -91,27 +93,32 @@ impl Observed {
 
     fn on_seen(&mut self, id: &ContainerId, change: impl FnOnce(&mut Seen) -> bool) -> bool {
         match self.units.get_mut(&id.unit) {
-            Some(seen) if seen.live.as_ref().is_some_and(|live| live.id == *id) => change(seen),
+            Some(seen) if seen.live_of(id).is_some() => change(seen),
             Some(_) | None => false,
         }
     }
 
-    /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end.
+    /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end. The second one of a unit is one that
+    /// comes, and takes over or goes as any other.
     fn adopted(&mut self, id: &ContainerId, pid: HostPid, run: &Run, now: BootTime) -> bool {
         if id.generation <= self.floor && !self.units.contains_key(&id.unit) {
             return false;
         }
         let seen = self.seen_mut(&id.unit);
-        match &mut seen.live {
-            Some(live) if live.id == *id => live.started(pid, now),
-            Some(_) => false,
-            None if id.generation <= seen.high_water => false,
-            None => {
-                seen.high_water = id.generation;
-                let live = seen.live.insert(Live::new(id.clone(), run.clone(), Wishes::default()));
-                live.started(pid, run.begun)
-            }
+        if let Some(live) = seen.live_of_mut(id) {
+            return live.started(pid, now);
         }
+        if id.generation <= seen.high_water || seen.beside.is_some() {
+            return false;
+        }
+        seen.high_water = id.generation;
+        let mut live = Live::new(id.clone(), run.clone(), Wishes::default());
+        live.started(pid, run.begun);
+        match seen.live {
+            None => seen.live = Some(live),
+            Some(_) => seen.beside = Some(Box::new(live)),
+        }
+        true
     }
 
     fn begin_shutdown(&mut self, by: &str, since: BootTime) -> bool {
@@ -124,9 +131,13 @@ impl Observed {
 const LOST: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
 
 impl Seen {
-    /// The one place where an exit record is made: at the first word of the end of the live generation, never again.
-    fn end(&mut self, outcome: Outcome, at: BootTime, now: Now) -> bool {
-        let Some(live) = &mut self.live else { return false };
+    pub(super) fn live_of_mut(&mut self, id: &ContainerId) -> Option<&mut Live> {
+        of_mut(&mut self.live, &mut self.beside, id)
+    }
+
+    /// The one place where an exit record is made: at the first word of the end of a live generation, never again.
+    fn end(&mut self, id: &ContainerId, outcome: Outcome, at: BootTime, now: Now) -> bool {
+        let Some(live) = of_mut(&mut self.live, &mut self.beside, id) else { return false };
         let (stopped, killing) = match &live.state {
             State::Starting | State::Running { .. } => (None, Killing::default()),
             State::Stopping(stopping) => (Some(stopping.why.clone()), stopping.killing.clone()),
@@ -142,38 +153,47 @@ impl Seen {
             Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        self.backoff.count(&live.run, ran_for, stopped.is_some());
-        let (id, fingerprint) = (live.id.clone(), live.run.fingerprint);
+        // What a failing new text counts is not wiped out by the end of an old one that ran beside it.
+        let tried = self.last.as_ref().filter(|last| last.id.generation > id.generation);
+        let is_old = tried.is_some_and(|last| last.fingerprint != live.run.fingerprint);
+        if !is_old || tried.is_none_or(|last| last.fingerprint != self.backoff.fingerprint) {
+            self.backoff.count(&live.run, ran_for, stopped.is_some());
+        }
+        let fingerprint = live.run.fingerprint;
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let record = ExitRecord { id, fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
+        let record = ExitRecord { id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
         self.previous = self.last.replace(record);
-        self.wishes_after_end();
+        self.wishes_after_end(id);
         true
     }
 
     /// There was no start, hence no end and no record: all is as before it was begun.
-    fn never_started(&mut self, now: Now) -> bool {
-        let Some(live) = &mut self.live else { return false };
+    fn never_started(&mut self, id: &ContainerId, now: Now) -> bool {
+        let Some(live) = of_mut(&mut self.live, &mut self.beside, id) else { return false };
         let killing = match &live.state {
             State::Starting => Killing::default(),
             State::Stopping(stopping) if live.pid.is_none() => stopping.killing.clone(),
-            State::Running { .. } | State::Stopping(_) => return self.end(LOST, now.boot, now),
+            State::Running { .. } | State::Stopping(_) => return self.end(id, LOST, now.boot, now),
             State::Ended(_) => return false,
         };
         live.state = State::Ended(Ended::new(now.boot, killing));
         let (used, fingerprint) = (live.used, live.run.fingerprint);
-        self.start_now |= used.start_now;
+        match self.live.as_mut().filter(|own| own.id != *id && own.is_up()) {
+            // It was to take over for a wish to restart.
+            Some(own) => own.restart |= used.start_now,
+            None => self.start_now |= used.start_now,
+        }
         self.manual |= used.manual;
         self.fresh |= used.fresh;
-        let counted = self.is_automatic_restart(fingerprint);
+        let counted = !used.start_now && self.is_automatic_restart(fingerprint, Some(id));
         self.restarts = self.restarts.saturating_sub(u64::from(counted));
-        self.wishes_after_end();
+        self.wishes_after_end(id);
         true
     }
 
     /// A wish to restart outlives the generation; signals and reloads do not.
-    fn wishes_after_end(&mut self) {
-        let Some(live) = &mut self.live else { return };
+    fn wishes_after_end(&mut self, id: &ContainerId) {
+        let Some(live) = of_mut(&mut self.live, &mut self.beside, id) else { return };
         let restart = std::mem::take(&mut live.restart);
         self.start_now |= restart;
         self.manual |= restart;
@@ -181,25 +201,29 @@ impl Seen {
         live.signals.clear();
     }
 
-    fn cleared(&mut self) -> bool {
-        let ended = self.live.as_ref().is_some_and(|live| matches!(live.state, State::Ended(_)));
+    fn cleared(&mut self, id: &ContainerId) -> bool {
+        let ended = self.live_of(id).is_some_and(|live| matches!(live.state, State::Ended(_)));
         if ended {
-            self.live = None;
+            // The one that is left is the unit's, whatever it was.
+            let beside = self.beside.take();
+            if self.live.as_ref().is_some_and(|own| own.id == *id) {
+                self.live = beside.map(|beside| *beside);
+            }
             self.trouble = None;
         }
         ended
     }
 
-    fn limited(&mut self, limits: Limits) -> bool {
-        let Some(live) = &mut self.live else { return false };
+    fn limited(&mut self, id: &ContainerId, limits: Limits) -> bool {
+        let Some(live) = self.live_of_mut(id) else { return false };
         live.run.limits = limits;
         live.limits_asked.take_if(|asked| *asked == limits);
         self.trouble = None;
         true
     }
 
-    fn action_failed(&mut self, deed: Deed, text: &str, now: BootTime) -> bool {
-        let Some(live) = &mut self.live else { return false };
+    fn action_failed(&mut self, id: &ContainerId, deed: Deed, text: &str, now: BootTime) -> bool {
+        let Some(live) = self.live_of_mut(id) else { return false };
         match deed {
             Deed::Stop => drop(live.stop_answered(true)),
             Deed::Reload => drop(live.reloaded()),
@@ -224,7 +248,7 @@ impl Seen {
         self.backoff = Backoff::default();
         self.manual = false;
         self.start_now = false;
-        if let Some(live) = &mut self.live {
+        for live in self.live.iter_mut().chain(self.beside.as_deref_mut()) {
             live.restart = false;
             live.used = Wishes { fresh: live.used.fresh, ..Wishes::default() };
         }
@@ -260,6 +284,11 @@ impl Seen {
     fn up_mut(&mut self) -> Option<&mut Live> {
         self.live.as_mut().filter(|live| live.is_up())
     }
+}
+
+/// Of two slots the generation with this id: free of the rest of a [`Seen`].
+fn of_mut<'s>(live: &'s mut Option<Live>, beside: &'s mut Option<Box<Live>>, id: &ContainerId) -> Option<&'s mut Live> {
+    live.iter_mut().chain(beside.as_deref_mut()).find(|live| live.id == *id)
 }
 
 impl Live {

@@ -3,7 +3,7 @@
 //! It is the real `reconcile` on a copy of what is known. The host beside it does at once what it is asked to: what is started runs and is well,
 //! what is told to stop ends, a oneshot that was started here completes. How what ran before is by its checks stays as it is. Before the other texts come, what is under way under the present
 //! ones is played to its end, so that it is not taken for their consequence. The clock stands still: what waits for a time, a backoff
-//! or the end of a hold, waits.
+//! or the end of a hold, waits. But what comes in a start-first update has its time: it takes over when nothing else is to be done.
 //!
 //! So a rehearsal says what follows from the texts alone: whatever fails later is the failure's consequence.
 
@@ -19,6 +19,7 @@ use super::reconcile::reconcile;
 use super::status::{Status, statuses};
 use super::time::{BootTime, Now, WallTime};
 use super::told::Line;
+use super::world::World;
 use crate::unit::{CheckKind, ContainerId, Kind, UnitName};
 
 /// Longer chains of units that wait for each other are not played to their end.
@@ -31,6 +32,8 @@ pub enum Turn {
     Start,
     /// Its container is stopped, and another one started.
     Replace(Why),
+    /// Another container is started beside its own, and takes over; then its own is stopped.
+    StartFirst,
     /// Its container is stopped.
     Stop(Why),
     /// Its container goes on by other terms: limits, stop signal, what restarts count by.
@@ -52,9 +55,14 @@ pub struct Rehearsal {
 pub fn rehearse(before: &Desired, after: &Desired, observed: &Observed, now: BootTime) -> Rehearsal {
     let mut stage =
         Stage { observed: observed.clone(), now, started: BTreeMap::new(), passed: BTreeMap::new(), deeds: Vec::new() };
-    stage.play(before);
+    // What is on its way under a text that is left does not take over.
+    let stays = |unit: &UnitName| {
+        let of = |desired: &Desired| desired.units.get(unit).map(|want| want.fingerprint);
+        of(before) == of(after)
+    };
+    stage.play(before, stays);
     (stage.started, stage.deeds) = (BTreeMap::new(), Vec::new());
-    stage.play(after);
+    stage.play(after, |_| true);
     Rehearsal { turns: turns(&stage.deeds), ends: statuses(after, &stage.observed, now).into_iter().collect() }
 }
 
@@ -71,6 +79,7 @@ struct Stage {
 
 enum Deed {
     Start,
+    StartBeside,
     Stop(Why),
     Update,
     Reload,
@@ -79,7 +88,7 @@ enum Deed {
 impl Stage {
     /// Until neither side has anything left to do. The host answers when nothing more is asked of it, so that what is under way is seen, and
     /// a oneshot takes longer than all else.
-    fn play(&mut self, desired: &Desired) {
+    fn play(&mut self, desired: &Desired, has_its_time: impl Fn(&UnitName) -> bool) {
         let now = Now { boot: self.now, wall: WallTime(0) };
         for _ in 0..ROUNDS_MAX {
             let mut is_quiet = true;
@@ -93,10 +102,13 @@ impl Stage {
             if !is_quiet {
                 continue;
             }
-            let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+            let lives = self.observed.units.values().flat_map(|seen| seen.lives());
             let mut facts: Vec<Fact> = lives.flat_map(|live| answers_of(live, self.now)).collect();
             facts.extend(self.passes());
             facts.extend(self.words(desired));
+            if facts.is_empty() && self.take_overs(desired, &has_its_time, now) {
+                continue;
+            }
             if facts.is_empty() {
                 facts = self.completions(desired);
             }
@@ -107,20 +119,40 @@ impl Stage {
         }
     }
 
+    /// Those that are well take over; says whether one did.
+    fn take_overs(&mut self, desired: &Desired, has_its_time: impl Fn(&UnitName) -> bool, now: Now) -> bool {
+        let world = World::new(desired, &self.observed, self.now);
+        let ready = world.views().filter(|view| has_its_time(view.name)).filter_map(|view| {
+            let next = view.seen.successor().filter(|next| world.stop_reason(view, next).is_none())?;
+            world.takes_over_at(view.want?, next).map(|_| next.id.clone())
+        });
+        let ready: Vec<ContainerId> = ready.collect();
+        let begun = ready.into_iter().filter(|id| self.observed.begin(&Action::TakeOver { id: id.clone() }, now));
+        begun.count() > 0
+    }
+
     fn note(&mut self, action: Action) {
         let unit = action.unit().clone();
+        let is_own = |id: &ContainerId| {
+            let own = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref());
+            own.is_some_and(|own| own.id == *id)
+        };
         let deed = match action {
-            Action::Start { .. } => Deed::Start,
+            Action::Start { beside: false, .. } => Deed::Start,
+            Action::Start { beside: true, .. } => Deed::StartBeside,
+            // That of one beside it says nothing of the unit's own, which runs on.
+            Action::Stop { id, .. } if !is_own(&id) => return,
             Action::Stop { why, .. } => Deed::Stop(why),
             Action::Update { .. } => Deed::Update,
             Action::Reload { .. } => Deed::Reload,
+            Action::TakeOver { .. } => return,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
             Action::Clear { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
             // Contents settle, and no time goes by here: what is asked for tells of them.
             Action::Settle { .. } | Action::Swap { .. } => return,
             Action::Probe { .. } | Action::Hear { .. } | Action::Prove { .. } | Action::RollBack { .. } => return,
         };
-        if matches!(deed, Deed::Start) {
+        if matches!(deed, Deed::Start | Deed::StartBeside) {
             self.started.entry(unit.clone()).or_insert(true);
         }
         self.deeds.push((unit, deed));
@@ -129,7 +161,7 @@ impl Stage {
     /// Each check that is asked of what was started here passes, once.
     fn passes(&mut self) -> Vec<Fact> {
         let mut facts = Vec::new();
-        let lives = self.observed.units.iter().filter_map(|(unit, seen)| Some((unit, seen.live.as_ref()?)));
+        let lives = self.observed.units.iter().flat_map(|(unit, seen)| seen.lives().map(move |live| (unit, live)));
         for (_, live) in lives.filter(|(unit, _)| self.started.contains_key(*unit)) {
             for check in live.probing.iter().flat_map(Probing::kinds) {
                 let passed = self.passed.entry(live.id.clone()).or_default();
@@ -145,7 +177,7 @@ impl Stage {
 
     /// Who was started here and is to say that it is ready says so; of who ran before nobody knows whether it will.
     fn words(&self, desired: &Desired) -> Vec<Fact> {
-        let lives = self.observed.units.iter().filter_map(|(unit, seen)| Some((unit, seen.live.as_ref()?)));
+        let lives = self.observed.units.iter().flat_map(|(unit, seen)| seen.lives().map(move |live| (unit, live)));
         let is_asked = |unit: &UnitName| desired.units.get(unit).is_some_and(|want| want.unit.notify().is_some());
         let silent = lives.filter(|(unit, live)| {
             is_asked(unit)
@@ -209,11 +241,13 @@ fn turns(deeds: &[(UnitName, Deed)]) -> Vec<(UnitName, Turn)> {
 
 /// By what comes first, and whether another start follows a stop; what becomes of that container later is a consequence of its own.
 fn turn(deeds: &[&Deed]) -> Option<Turn> {
-    let first = deeds.iter().position(|deed| matches!(deed, Deed::Start | Deed::Stop(_)));
+    let is_turn = |deed: &&Deed| matches!(deed, Deed::Start | Deed::StartBeside | Deed::Stop(_));
+    let first = deeds.iter().position(is_turn);
     let starts = |deeds: &[&Deed]| deeds.iter().any(|deed| matches!(deed, Deed::Start));
     match first.map(|at| deeds.split_at(at).1) {
         Some([Deed::Stop(why), later @ ..]) if starts(later) => Some(Turn::Replace(why.clone())),
         Some([Deed::Stop(why), ..]) => Some(Turn::Stop(why.clone())),
+        Some([Deed::StartBeside, ..]) => Some(Turn::StartFirst),
         Some(_) => Some(Turn::Start),
         None if deeds.iter().any(|deed| matches!(deed, Deed::Reload)) => Some(Turn::Reload),
         None => (!deeds.is_empty()).then_some(Turn::Update),
@@ -240,7 +274,10 @@ mod tests {
             let parsed = parse(&name(unit), Path::new("/units/x.toml"), &text).unwrap_or_else(|e| panic!("{e:?}"));
             let unit = Arc::new(parsed.unit);
             let facts = SourceFacts { resolved: unit.source.path().to_owned(), ..SourceFacts::default() };
-            (unit.name.clone(), Want { fingerprint: container_fingerprint(&unit, &facts), unit, trial: None })
+            (
+                unit.name.clone(),
+                Want { fingerprint: container_fingerprint(&unit, &facts), unit, trial: None, earlier: None },
+            )
         };
         Desired { units: texts.iter().map(want).collect() }
     }
@@ -257,7 +294,7 @@ mod tests {
             passed: BTreeMap::new(),
             deeds: Vec::new(),
         };
-        stage.play(&desired);
+        stage.play(&desired, |_| true);
         (desired, stage.observed)
     }
 
@@ -267,6 +304,7 @@ mod tests {
         let word = |(unit, turn): &(UnitName, Turn)| match turn {
             Turn::Start => format!("start {unit}"),
             Turn::Replace(why) => format!("replace {unit}: {why}"),
+            Turn::StartFirst => format!("start {unit} first"),
             Turn::Stop(why) => format!("stop {unit}: {why}"),
             Turn::Update => format!("update {unit}"),
             Turn::Reload => format!("reload {unit}"),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::Rest;
 use super::desired::Desired;
 use super::exit::ExitRecord;
+use super::handover::Role;
 use super::health::HealthStatus;
 use super::links::Links;
 use super::observed::{Ended, Live, Observed, State, Stopping, Why};
@@ -109,18 +110,63 @@ fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
         let reason = Reason::Stuck { processes: live.left() };
         return Status { phase: Phase::Stuck, reason, since: Some(since), health: None, reloading: Reloading::Done };
     }
-    let health = live.health(view.want.and_then(|want| want.unit.health.as_deref()));
+    let health = world.health_of(view, live);
     let (phase, reason, since) = match &live.state {
         State::Starting => (Phase::Starting, Reason::Starting, live.run.begun),
         State::Running { since } => {
             let phase = if health == Some(HealthStatus::Healthy) { Phase::Ready } else { Phase::Running };
-            (phase, running_reason(world, view, live), *since)
+            let other = beside_reason(world, view).or_else(|| next_reason(world, view, live));
+            (phase, other.unwrap_or_else(|| running_reason(world, view, live)), *since)
         }
         State::Stopping(stopping) => (Phase::Stopping, stopping_reason(stopping), stopping.since),
         State::Ended(ended) => (Phase::Stopping, ended_reason(view, live, ended), ended.since),
     };
-    let reloading = live.reloading(view.want.and_then(|want| want.unit.notify()), world.now);
+    let text = world.own_text(view, live).or(view.want);
+    let reloading = live.reloading(text.and_then(|want| want.unit.notify()), world.now);
     Status { phase, reason, since: Some(since), health, reloading }
+}
+
+/// What the other one of a start-first update is doing.
+fn beside_reason<'a>(world: &World<'a>, view: View<'a>) -> Option<Reason> {
+    let other = view.seen.beside.as_deref()?;
+    let id = other.id.clone();
+    let how = Box::new(live_reason(world, view, other));
+    match view.seen.role(other) {
+        Role::Leaves => Some(Reason::Previous { id, how }),
+        Role::Comes | Role::Own => {
+            let stays = other.is_up() && world.stop_reason(view, other).is_none();
+            let at = view.want.filter(|_| stays).and_then(|want| world.takes_over_at(want, other));
+            Some(Reason::Next { id, how, at })
+        }
+    }
+}
+
+/// Why there is none, if one is wanted.
+fn next_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Option<Reason> {
+    if world.stop_reason(view, live).is_some() {
+        return None;
+    }
+    let rest = world.successor_rest(view, live)?;
+    let has_failed = matches!(rest, Rest::Failed(_) | Rest::GaveUp(_) | Rest::Completed | Rest::Backoff(..));
+    let is_other_text = view.want.is_some_and(|want| want.fingerprint != live.run.fingerprint);
+    let reason = Box::new(rest_status(world, view, rest).reason);
+    // In the same words as where the old one is to stop first.
+    let is_as_ever = is_other_text && !has_failed;
+    Some(if is_as_ever { Reason::ChangeWaits(reason) } else { Reason::NextWaits(reason) })
+}
+
+fn live_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason {
+    if live.stuck_since(world.now).is_some() {
+        return Reason::Stuck { processes: live.left() };
+    }
+    match &live.state {
+        State::Starting => Reason::Starting,
+        State::Running { .. } => {
+            unwell(world, view, live).or_else(|| tells(world, view, live)).unwrap_or(Reason::Running)
+        }
+        State::Stopping(stopping) => stopping_reason(stopping),
+        State::Ended(ended) => ended_reason(view, live, ended),
+    }
 }
 
 fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason {
@@ -130,18 +176,20 @@ fn running_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason 
         Some((why, unit, tie)) => Reason::StopsAfter { why, unit, tie },
         None => match world.change_waits(view, live) {
             Some(rest) => Reason::ChangeWaits(Box::new(rest_status(world, view, rest).reason)),
-            None => unwell(view, live).or_else(|| tells(view, live)).unwrap_or(Reason::Running),
+            None => live_reason(world, view, live),
         },
     }
 }
 
-fn unwell(view: View, live: &Live) -> Option<Reason> {
-    let (check, said) = live.complaint(view.want?.unit.health.as_deref()?)?;
+fn unwell<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Option<Reason> {
+    let text = world.own_text(view, live).or(view.want)?;
+    let (check, said) = live.complaint(text.unit.health.as_deref()?)?;
     Some(Reason::Unwell { check, said })
 }
 
-fn tells(view: View, live: &Live) -> Option<Reason> {
-    live.told_words(view.want?.unit.notify()).map(Reason::Tells)
+fn tells<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Option<Reason> {
+    let text = world.own_text(view, live).or(view.want)?;
+    live.told_words(text.unit.notify()).map(Reason::Tells)
 }
 
 fn stopping_reason(stopping: &Stopping) -> Reason {
@@ -153,7 +201,7 @@ fn stopping_reason(stopping: &Stopping) -> Reason {
 }
 
 fn ended_reason(view: View, live: &Live, ended: &Ended) -> Reason {
-    let last = view.seen.last.as_ref().filter(|last| last.id == live.id).map(|last| last.outcome.clone());
+    let last = view.seen.end_of(&live.id).map(|last| last.outcome.clone());
     let left = match (ended.empty, ended.drained) {
         (false, _) => Remains::Processes,
         (true, false) => Remains::Log,
@@ -196,7 +244,7 @@ fn lacking<'a>(world: &World<'a>, lack: Lack<'a>) -> Lacking {
     let rest = view.seen.live.is_none().then(|| world.rest(view));
     let health = view.want.and_then(|want| want.unit.health.as_deref());
     let live = view.seen.live.as_ref().filter(|_| lack.need == Need::Healthy);
-    let unwell = match (health, live.and_then(|live| live.health(health))) {
+    let unwell = match (health, live.and_then(|live| world.health_of(view, live))) {
         (None, _) if lack.need == Need::Healthy && view.want.is_some() => Some("it has no health check"),
         (_, Some(HealthStatus::Unready)) => Some("it is not ready"),
         _ => None,

@@ -22,7 +22,7 @@ impl World {
             "bundle = \"/srv/x\"\n[process]\nnotify = \"systemd\"\n{text}\n[update]\nmin_healthy = \"0s\"\ndeadline = \"3650d\"\n"
         );
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
-        let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None };
+        let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None };
         let desired = Desired { units: [(unit, want)].into() };
         let mut world = World { desired, observed: Observed::default(), now: 0 };
         assert_eq!(world.plans(), ["start web.1"]);

@@ -7,13 +7,14 @@
 //! - A bad text is rolled back at most once: what comes back is on no trial. Who holds the earlier text, and keeps the bad one from being taken
 //!   again, is not decided here.
 //! - Only services are put to it: running a oneshot once more is no way back.
+//! - Beside a container that runs on (`handover`) any end is bad: a text that was to take over is not there to do it.
 
+use super::desired::Want;
 use super::exit::{Exit, ExitRecord, Outcome};
-use super::health::unwell_words;
 use super::observed::{Live, State};
 use super::time::BootTime;
 use super::world::{View, World};
-use crate::unit::{Kind, OnBad, quantity::show_duration};
+use crate::unit::{Kind, OnBad};
 
 /// How a text does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +32,32 @@ impl World<'_> {
     pub(super) fn trial(&self, view: View) -> Trial {
         let Some(want) = view.want.filter(|want| want.unit.kind == Kind::Service) else { return Trial::Open(None) };
         match &view.seen.live {
-            // An earlier end of this text, if there is one, was on no trial: it is to be tried yet.
-            Some(live) if live.run.fingerprint != want.fingerprint => Trial::Open(None),
+            Some(live) if live.run.fingerprint != want.fingerprint => self.trial_beside(view, want, live),
             Some(live) if !matches!(live.state, State::Ended(_)) => self.trial_of(view, live),
             Some(_) | None => {
                 let last = view.seen.last.as_ref();
                 let own = last.filter(|last| last.fingerprint == want.fingerprint && last.stopped.is_none());
                 own.map_or(Trial::Open(None), |last| ended(last, view))
             }
+        }
+    }
+
+    /// An end of this text before the unit's generation, if there is one, was on no trial.
+    fn trial_beside(&self, view: View, want: &Want, own: &Live) -> Trial {
+        let next = view.seen.successor().filter(|next| next.run.fingerprint == want.fingerprint);
+        if let Some(next) = next.filter(|next| !matches!(next.state, State::Ended(_))) {
+            return match self.trial_of(view, next) {
+                // First it takes over.
+                Trial::Passed => Trial::Open(None),
+                open_or_failed => open_or_failed,
+            };
+        }
+        let last = view.seen.last.as_ref().filter(|last| {
+            last.id.generation > own.id.generation && last.fingerprint == want.fingerprint && last.stopped.is_none()
+        });
+        match last.map(|last| &last.outcome) {
+            None | Some(Outcome::Exited { exit: Exit::Unknown, .. }) => Trial::Open(None),
+            Some(outcome) => Trial::Failed(outcome.to_string()),
         }
     }
 
@@ -53,17 +72,11 @@ impl World<'_> {
                 if until <= self.now { Trial::Passed } else { Trial::Open(Some(until)) }
             }
             (State::Starting | State::Running { .. } | State::Ended(_), _) => {
-                // Time in which nobody looked, or the host slept, is not its own.
-                let until = live.run.begun.max(self.awake_since()).after(update.deadline);
+                let until = self.well_until(live, want);
                 if until > self.now {
                     return Trial::Open(Some(until).filter(|_| want.trial.is_some()));
                 }
-                let complaint = health.and_then(|health| live.complaint(health));
-                let why = complaint
-                    .map(|(check, said)| unwell_words(check, said.as_deref()))
-                    .or_else(|| live.told_words(want.unit.notify()))
-                    .unwrap_or_else(|| "it does not run".to_owned());
-                Trial::Failed(format!("not well within {}: {why}", show_duration(update.deadline)))
+                Trial::Failed(self.late_words(live, want))
             }
         }
     }

@@ -16,7 +16,7 @@ use super::desired::{Desired, Want};
 use super::links::{Links, named_in};
 use super::observed::{Backoff, Observed, Seen, Shutdown};
 use super::time::BootTime;
-use crate::unit::{Condition, Fingerprint, UnitName};
+use crate::unit::{Condition, ContainerId, Fingerprint, UnitName};
 
 /// Desired and observed at one moment.
 pub(super) struct World<'a> {
@@ -29,7 +29,7 @@ pub(super) struct World<'a> {
     made: OnceCell<Links>,
     /// Whether the generation of a unit that is up has no reason to stop, as far as it was asked for the sake of the unit that is being
     /// decided on. Kept no longer: on a ring the answer depends on where it was asked first.
-    stays: RefCell<BTreeMap<UnitName, bool>>,
+    stays: RefCell<BTreeMap<ContainerId, bool>>,
     notes: Option<RefCell<Notes<'a>>>,
 }
 
@@ -53,6 +53,7 @@ pub(super) struct View<'a> {
 /// What is known of a unit that nothing is known of.
 static UNSEEN: Seen = Seen {
     live: None,
+    beside: None,
     high_water: 0,
     last: None,
     previous: None,
@@ -194,15 +195,15 @@ impl<'a> World<'a> {
 
     // ---- what was asked already ----
 
-    /// Whether `view` stays, if that was asked already; if not, it does as far as the question that is being asked now is concerned.
-    pub fn stays_or_ask(&self, view: View, ask: impl FnOnce() -> bool) -> bool {
-        if let Some(known) = self.stays.borrow().get(view.name) {
+    /// Whether this generation stays, if that was asked already; if not, it does as far as the question that is being asked now is concerned.
+    pub fn stays_or_ask(&self, id: &ContainerId, ask: impl FnOnce() -> bool) -> bool {
+        if let Some(known) = self.stays.borrow().get(id) {
             return *known;
         }
         // Asked again on the way (a ring) it stays, as far as that is concerned.
-        self.stays.borrow_mut().insert(view.name.clone(), true);
+        self.stays.borrow_mut().insert(id.clone(), true);
         let stays = ask();
-        self.stays.borrow_mut().insert(view.name.clone(), stays);
+        self.stays.borrow_mut().insert(id.clone(), stays);
         stays
     }
 }

@@ -51,16 +51,18 @@ pub struct Unlisted {
 impl Supervisor {
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { running, known, said, orphans, cgroups, stats } = inventory;
+        let Inventory { mut running, known, said, orphans, cgroups, stats } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
+        // Of two that no record knows the older one is the unit's.
+        running.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }
         for (id, lines) in said {
             self.record(&Fact::Notified { id, lines });
         }
-        let live: Vec<&Live> = self.observed.units.values().filter_map(|seen| seen.live.as_ref()).collect();
+        let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
         for live in live.iter().filter(|live| !known.contains(&live.id)) {
             self.hands.push(Job::Settle(Box::new(Unlisted {
                 id: live.id.clone(),

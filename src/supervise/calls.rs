@@ -19,7 +19,7 @@ use super::waiters::{Known, Waiter, Waiting};
 use super::why::account;
 use crate::control::protocol::Event;
 use crate::control::{Call, Peer, Post, Reply, Request, Response};
-use crate::plan::{Fact, Hold, Until, WallTime};
+use crate::plan::{Fact, Hold, Seen, Until, WallTime};
 use crate::unit::{Signal, UnitName};
 
 /// How many close names an error offers.
@@ -111,7 +111,7 @@ impl Supervisor {
                     .map(|live| live.id.clone())
                     .ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
                 let process = ExecProcess { args, env, cwd, user, terminal: tty, size };
-                let good = self.catalogue.in_force(&unit).ok_or_else(|| format!("{unit} is being removed"))?;
+                let good = self.text_of(&container).ok_or_else(|| format!("{unit} is being removed"))?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 let purpose = Purpose::Client(reply);
                 self.hands.push(Job::Session(Box::new(SessionJob { container, unit, facts, process, fds, purpose })));
@@ -144,7 +144,9 @@ impl Supervisor {
 
     fn restart(&mut self, units: &[String], reply: Reply, by: &str) -> Result<(), String> {
         let units = self.resolve_named(units)?;
-        let generation = |unit: &UnitName| self.observed.unit(unit).map_or(0, |seen| seen.high_water);
+        // One that comes beside it already may be the newer one.
+        let of = |seen: &Seen| seen.live.as_ref().map_or(seen.high_water, |live| live.id.generation);
+        let generation = |unit: &UnitName| self.observed.unit(unit).map_or(0, of);
         let goals = units.iter().map(|unit| (unit.clone(), Goal::Newer(generation(unit)))).collect();
         for unit in units {
             self.files.drop_mark(&unit);

@@ -357,7 +357,7 @@ impl Catalogue {
             let entry = self.entries.get(name);
             match entry.and_then(|entry| Some((entry.in_force.as_ref()?, entry.on_trial()))) {
                 Some((good, trial)) => {
-                    let want = Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint, trial };
+                    let want = Want { trial, earlier: entry.and_then(Entry::earlier), ..trial::want_of(good) };
                     desired.units.insert(name.clone(), want);
                 }
                 None => drop(desired.units.remove(name)),

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | a start, or a failed one | the end before it, a client's wish, a text that came into force, a rollback, a begin with nothing running |
 //! | stopping | a client's wish, a text that came into force or went, the end of everything, a check that failed |
+//! | a start beside a container that runs | a client's wish, a text that came into force, the end of the try before it |
+//! | taking over | the new container's start, a check that passed, its word, the end of the old one |
 //! | killing | stopping |
 //! | an end | stopping, killing, a client's signal, else its start |
 //! | a rollback | the end before it, a check that failed, the text |
@@ -94,10 +96,31 @@ impl Events {
 /// What may lead to an event of this kind.
 fn causes(what: &str) -> &'static [&'static str] {
     match what {
-        "started" | "start-failed" | "never-started" => {
-            &["exited", "lost", "start-failed", "never-started", "asked", "added", "changed", "begun", "rolled-back"]
-        }
-        "stopping" => &["held", "asked", "changed", "removed", "confirmed", "shutdown", "check-failed", "rolled-back"],
+        "started" | "start-failed" | "never-started" => &[
+            "exited",
+            "lost",
+            "start-failed",
+            "never-started",
+            "asked",
+            "added",
+            "changed",
+            "begun",
+            "rolled-back",
+            "beside",
+        ],
+        "beside" => &["exited", "lost", "start-failed", "never-started", "asked", "changed", "rolled-back"],
+        "took-over" => &["started", "check-passed", "ready", "exited", "lost"],
+        "stopping" => &[
+            "held",
+            "asked",
+            "changed",
+            "removed",
+            "confirmed",
+            "shutdown",
+            "check-failed",
+            "rolled-back",
+            "took-over",
+        ],
         "rolled-back" => &["exited", "lost", "start-failed", "check-failed", "changed"],
         "killing" => &["stopping"],
         "exited" | "lost" => &["stopping", "killing", "signalled", "started"],

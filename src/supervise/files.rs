@@ -238,8 +238,8 @@ fn good_of(text: &InForce) -> Good {
 
 /// What was made with another salt says nothing of the contents that a container has.
 fn comparable(mut seen: Seen, is_new_salt: bool) -> Seen {
-    if let Some(live) = seen.live.as_mut().filter(|_| is_new_salt) {
-        live.contents = None;
+    if is_new_salt {
+        seen.live.iter_mut().chain(seen.beside.as_deref_mut()).for_each(|live| live.contents = None);
     }
     seen
 }

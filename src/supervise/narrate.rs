@@ -79,6 +79,10 @@ pub fn action(action: &Action) -> Option<Event> {
         Action::RollBack { unit, why, .. } => {
             event(Some(unit), "rolled-back", format!("rolled back to the earlier text: {why}"), Some("policy"))
         }
+        Action::TakeOver { id } => event(Some(&id.unit), "took-over", format!("{id} takes over"), None),
+        Action::Start { id, beside: true, .. } => {
+            event(Some(&id.unit), "beside", format!("starting {id} beside the container that runs"), None)
+        }
         Action::Prove { .. } => return None,
         Action::Reboot { unit } => {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))

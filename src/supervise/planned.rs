@@ -16,6 +16,9 @@ use crate::unit::{
     Effect, SettingChange, SourceFacts, Unit, UnitName, changes as setting_changes, container_fingerprint,
 };
 
+/// How a unit is replaced that says so.
+const START_FIRST: &str = "start-first: the new one runs beside the old one until it has done well";
+
 /// Settings that take a new container are named up to here; all are listed.
 const NAMES_MAX: usize = 5;
 
@@ -59,7 +62,12 @@ pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
     for item in &items {
         match &item.what {
             What::Text(unit, facts) => {
-                let want = Want { unit: unit.clone(), fingerprint: container_fingerprint(unit, facts), trial: None };
+                let want = Want {
+                    unit: unit.clone(),
+                    fingerprint: container_fingerprint(unit, facts),
+                    trial: None,
+                    earlier: None,
+                };
                 after.units.insert(item.unit.clone(), want);
             }
             What::Gone(_) => drop(after.units.remove(&item.unit)),
@@ -121,6 +129,7 @@ fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> 
         None | Some(Turn::Update) if waits.is_some() => ("wait", waits.unwrap_or_default()),
         None | Some(Turn::Update) => ("live", live_words(rehearsal.ends.get(unit), &end)),
         Some(Turn::Replace(Why::Changed)) => ("replace", joined(&replacing(&settings), &end)),
+        Some(Turn::StartFirst) => ("replace", joined(&format!("{}; {START_FIRST}", replacing(&settings)), &end)),
         Some(Turn::Stop(Why::Changed)) => ("stop", joined(&replacing(&settings), &end)),
         Some(Turn::Start) => ("start", joined("nothing of it runs", &end)),
         Some(other) => words(other, &end),
@@ -144,6 +153,7 @@ fn words(turn: &Turn, end: &str) -> (&'static str, String) {
     match turn {
         Turn::Start => ("start", end.to_owned()),
         Turn::Replace(why) => ("replace", joined(&why.to_string(), end)),
+        Turn::StartFirst => ("replace", joined(START_FIRST, end)),
         Turn::Stop(why) if why.to_string() == end => ("stop", end.to_owned()),
         Turn::Stop(why) => ("stop", joined(&why.to_string(), end)),
         Turn::Update => ("live", end.to_owned()),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::clock::{self, wall, wall_of};
 use super::round::Supervisor;
 use crate::control::Response;
-use crate::control::protocol::{SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Other, SupervisorReport, UnitReport, UnitStatus};
 use crate::keeper;
 use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
@@ -51,6 +51,10 @@ impl Supervisor {
             health: status.health.map(|health| health.word().to_owned()),
             drift: self.catalogue.drift(name),
             id: live.map(|live| live.id.to_string()),
+            beside: seen.and_then(|seen| seen.beside.as_deref()).map(|other| Other {
+                id: other.id.to_string(),
+                pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
+            }),
         }
     }
 
@@ -159,7 +163,7 @@ impl Supervisor {
             notes,
             units_dirs: self.settings.units_dirs.clone(),
             units: self.desired.units.len(),
-            containers: self.observed.units.values().filter(|seen| seen.live.is_some()).count(),
+            containers: self.observed.units.values().map(|seen| seen.lives().count()).sum(),
             log_bytes: self.log.bytes(),
             unknown_cgroups: self.unknown_cgroups.iter().map(ToString::to_string).collect(),
         }))

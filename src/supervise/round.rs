@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use super::bell::Inbox;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, InForce};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
@@ -211,7 +211,7 @@ impl Supervisor {
         }
         let after = self.opinion(fact).filter(|after| before.is_some_and(|before| before != *after));
         if let (Some(opinion), Fact::Probed { id, check, .. }) = (after, fact) {
-            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()?.said(*check));
+            let said = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id)?.said(*check));
             let event = narrate::checked(id, *check, said.filter(|_| opinion == Opinion::Failing));
             self.tell(Event { generation: fact.generation(), ..event });
         }
@@ -225,13 +225,13 @@ impl Supervisor {
     /// What the results of the check amount to that this fact is about.
     fn opinion(&self, fact: &Fact) -> Option<Opinion> {
         let Fact::Probed { id, check, .. } = fact else { return None };
-        self.observed.unit(&id.unit)?.live.as_ref().filter(|live| live.id == *id).map(|live| live.opinion(*check))
+        self.observed.unit(&id.unit)?.live_of(id).map(|live| live.opinion(*check))
     }
 
     /// Whether the container that this fact is about has said that it is ready.
     fn is_ready(&self, fact: &Fact) -> bool {
         let Fact::Notified { id, .. } = fact else { return false };
-        self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()).is_some_and(Live::is_ready)
+        self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id)).is_some_and(Live::is_ready)
     }
 
     /// `false`: it says nothing new.
@@ -354,7 +354,7 @@ impl Supervisor {
     fn job_of(&mut self, action: Action) -> Option<Job> {
         match action {
             Action::Start { id, unit, .. } => {
-                let run = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref()).map(|live| live.run.clone());
+                let run = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(&id)).map(|live| live.run.clone());
                 match (self.catalogue.in_force(&id.unit), run) {
                     (Some(good), Some(run)) => {
                         let facts = Arc::clone(&good.facts);
@@ -368,16 +368,16 @@ impl Supervisor {
             Action::Kill { id } => Some(Job::Kill(id)),
             Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
             Action::Reload { id, how } => {
-                let good = self.catalogue.in_force(&id.unit)?;
+                let good = self.text_of(&id)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
             Action::Hear { id } => Some(Job::Hear(id)),
             Action::Probe { id, probing } => {
                 let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
-                let good = self.catalogue.in_force(&id.unit)?;
+                let good = self.text_of(&id)?;
                 let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
-                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live.as_ref());
+                let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(&id));
                 let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
                 let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
                 Some(Job::Probe(Box::new(ProbeJob { id, health: probing.health, asked, unit, facts })))
@@ -393,6 +393,7 @@ impl Supervisor {
             }
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
+            Action::TakeOver { .. } => None,
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
             Action::Prove { unit, fingerprint } => {
                 self.catalogue.prove(&unit, fingerprint);
@@ -410,6 +411,13 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// The text that a container was started with; the one in force, if that is not known any more.
+    pub(super) fn text_of(&self, id: &ContainerId) -> Option<&Arc<InForce>> {
+        let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id));
+        let own = live.and_then(|live| self.catalogue.text_of(&id.unit, live.run.fingerprint));
+        own.or_else(|| self.catalogue.in_force(&id.unit))
     }
 
     fn write_down(&mut self) {

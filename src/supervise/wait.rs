@@ -2,7 +2,7 @@
 //!
 //! Pure: what is known in, an answer or nothing out.
 
-use crate::plan::{HealthStatus, Live, Observed, Phase, Reloading, Seen, State, Status};
+use crate::plan::{HealthStatus, Live, Observed, Phase, Reason, Reloading, Seen, State, Status};
 use crate::unit::Kind;
 
 /// What a client waits for, of one unit.
@@ -42,7 +42,7 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
         },
         Goal::Up => up(kind, live, status, words),
         Goal::Newer(old) => match live {
-            Some(live) if live.id.generation <= *old => Verdict::Pending,
+            Some(live) if live.id.generation <= *old => still_old(live, seen, status, words),
             Some(_) | None => up(kind, live, status, words),
         },
         Goal::Reloaded => match live {
@@ -63,12 +63,31 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
             Phase::Running | Phase::Ready if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
+            Phase::Running | Phase::Ready if seen.is_some_and(|seen| seen.beside.is_some()) => Verdict::Pending,
+            Phase::Running | Phase::Ready if is_next_awaited(status) => Verdict::Pending,
             Phase::Running | Phase::Ready if live.is_some_and(|live| is_to_be_told(live, seen)) => Verdict::Pending,
             Phase::Running if status.health.is_some() => unwell(status, words),
             Phase::Running | Phase::Ready | Phase::Completed | Phase::Stopped => Verdict::Reached(words.to_owned()),
             Phase::Backoff | Phase::Failed | Phase::Stuck => Verdict::Missed(words.to_owned()),
         },
     }
+}
+
+/// One that is to be another one, and in a start-first update runs on until that has done well.
+fn still_old(live: &Live, seen: Option<&Seen>, status: &Status, words: &str) -> Verdict {
+    let is_under_way = live.restart || !live.is_up() || seen.is_some_and(|seen| seen.beside.is_some());
+    let last = seen.and_then(|seen| seen.last.as_ref()).filter(|last| last.id.generation > live.id.generation);
+    match last {
+        _ if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
+        Some(last) if !is_under_way => {
+            Verdict::Missed(format!("the new container did not do well: {}; the old one runs on", last.outcome))
+        }
+        Some(_) | None => Verdict::Pending,
+    }
+}
+
+fn is_next_awaited(status: &Status) -> bool {
+    matches!(status.reason, Reason::ChangeWaits(_) | Reason::NextWaits(_))
 }
 
 fn up(kind: Kind, live: Option<&Live>, status: &Status, words: &str) -> Verdict {

@@ -71,7 +71,11 @@ fn root<'e>(now: &UnitReport, events: &'e [Event]) -> Option<&'e Event> {
     let newest =
         |kinds: &[&str]| events.iter().rev().filter(of_unit).find(|event| kinds.contains(&event.what.as_str()));
     if is_running(now) {
-        return newest(&["started"]).or_else(|| newest(&["adopted"]));
+        // Of a unit's two containers the one that is the unit's.
+        let generation = now.id.as_deref().and_then(|id| id.rsplit_once('.')?.1.parse().ok());
+        let is_own = |event: &&Event| event.what == "started" && event.generation == generation;
+        let own = events.iter().rev().filter(of_unit).find(is_own).filter(|_| generation.is_some());
+        return own.or_else(|| newest(&["started"])).or_else(|| newest(&["adopted"]));
     }
     newest(&DECIDING)
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::config_file::{ConfigFile, FileContents, OnChange};
 use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
-use super::update::{DEADLINE, MIN_HEALTHY};
+use super::update::{DEADLINE, MIN_HEALTHY, Order};
 use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
@@ -161,6 +161,9 @@ fn supervised(unit: &Unit, all: &mut Settings) {
     }
     if let Some(health) = &unit.health {
         health.checks().for_each(|(kind, check)| checked(kind, check, all));
+    }
+    if unit.update.order != Order::StopFirst {
+        all.put(Supervisor, "update.order", unit.update.order.word());
     }
     all.unless(MIN_HEALTHY, Supervisor, "update.min_healthy", unit.update.min_healthy, shown);
     all.unless(DEADLINE, Supervisor, "update.deadline", unit.update.deadline, shown);

@@ -282,11 +282,11 @@ const KEYS: &[Key] = &[
     key("health.*.successes", Kind::Whole { most: 1_000_000 }, "1", Live, "2", "So many passes in a row take it back."),
     key(
         "update.order",
-        Kind::Word(&["stop-first"]),
+        Kind::Word(&["stop-first", "start-first"]),
         "stop-first",
         Live,
-        "\"stop-first\"",
-        "When a change needs a new container: the old one stops first.",
+        "\"start-first\"",
+        "When a change needs a new container: the old one stops first, or runs on until the new one has done well.",
     ),
     key(
         "update.min_healthy",

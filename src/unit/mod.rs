@@ -86,7 +86,7 @@ pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
 pub use told::Notify;
-pub use update::{OnBad, Update, on_bad};
+pub use update::{OnBad, Order, Update, on_bad};
 
 /// One unit, merged, validated, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq)]

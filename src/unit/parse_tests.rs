@@ -93,6 +93,7 @@ fn every_key_arrives() {
             notify: Some(Notify { watchdog: Some(Duration::from_secs(30)) }),
         })),
         update: Update {
+            order: Order::StopFirst,
             min_healthy: Duration::from_secs(5),
             deadline: Duration::from_secs(60),
             on_bad: Some(OnBad::StayFailed),

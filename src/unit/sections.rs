@@ -395,6 +395,9 @@ fn warnings(walk: &mut Walk, top: &Table, unit: &Unit) {
     if let Some(health) = &unit.health {
         health::warnings(walk, top, health);
     }
+    if let Some(at) = place("update", "order") {
+        update::warnings(walk, &at, unit);
+    }
     let root = unit.process.user.as_deref().is_none_or(|user| matches!(user.split(':').next(), Some("0" | "root")));
     let asked = unit.security.capabilities.as_ref().is_some_and(|list| !list.is_empty());
     if let Some(at) = place("security", "capabilities").filter(|_| asked && !root && unit.source.is_hardened()) {

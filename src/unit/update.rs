@@ -1,26 +1,41 @@
 //! `[update]`: what happens when a change needs a new container.
 //!
+//! The old container stops first, or (`order = "start-first"`) goes on until the new one beside it has done well. Two of one unit at a time is asked
+//! for in words only: by default both would write to the same places. A oneshot has nothing that could go on.
+//!
 //! The new text is on trial until it has done well for `min_healthy`. One that ends, fails its checks, or is not well by `deadline` is bad: the
 //! earlier text comes back (`rollback`), nothing more is tried (`stay-failed`), or the restart policy goes on with the new one (`retry`).
 //! Where a container can write to something that outlives it, `retry` is the default: data may have been migrated, and the earlier program
 //! may not understand it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::walk::{Table, Walk};
-use super::{MountKind, Source, SourceFacts, Unit};
+use super::{Kind, MountKind, Source, SourceFacts, Unit};
 
 /// `[update]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
+    /// Which goes first.
+    pub order: Order,
     /// A new text has done well when it was well for so long.
     pub min_healthy: Duration,
     /// It is bad when it is not well so long after its start.
     pub deadline: Duration,
     /// What happens then; `None`: [`on_bad`] says.
     pub on_bad: Option<OnBad>,
+}
+
+/// `update.order`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The old container stops, then the new one starts.
+    StopFirst,
+    /// The new one starts, and when it has done well the old one stops.
+    StartFirst,
 }
 
 /// `update.on_bad`.
@@ -39,12 +54,21 @@ pub(super) const MIN_HEALTHY: Duration = Duration::from_secs(10);
 /// `update.deadline`, where the unit does not say.
 pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
+const ORDERS: [(&str, Order); 2] = [("stop-first", Order::StopFirst), ("start-first", Order::StartFirst)];
+
 const ON_BAD: [(&str, OnBad); 3] =
     [("rollback", OnBad::Rollback), ("stay-failed", OnBad::StayFailed), ("retry", OnBad::Retry)];
 
 impl Default for Update {
     fn default() -> Update {
-        Update { min_healthy: MIN_HEALTHY, deadline: DEADLINE, on_bad: None }
+        Update { order: Order::StopFirst, min_healthy: MIN_HEALTHY, deadline: DEADLINE, on_bad: None }
+    }
+}
+
+impl Order {
+    /// The word in the unit file.
+    pub fn word(self) -> &'static str {
+        ORDERS.iter().find(|(_, order)| *order == self).map_or("", |(word, _)| word)
     }
 }
 
@@ -85,18 +109,30 @@ fn is_writable_bind(mount: &Value) -> bool {
     binds && !options().any(|option| matches!(option, "ro" | "rro"))
 }
 
+/// What goes wrong in silence: two containers that write to one place. Of a bundle only what the unit itself says is known here. `at`: the order.
+pub(crate) fn warnings(walk: &mut Walk, at: &Range<usize>, unit: &Unit) {
+    if unit.update.order != Order::StartFirst {
+        return;
+    }
+    if unit.kind == Kind::Oneshot {
+        return walk.warn(at, "`order` means nothing for a oneshot: it has nothing that goes on", None);
+    }
+    let place = unit.mounts.iter().find(|mount| matches!(mount.kind, MountKind::Bind { .. }) && !mount.read_only);
+    let what = match place {
+        Some(mount) => format!("`{}`, which is mounted writable", mount.target),
+        None if unit.security.read_only == Some(false) => "its root, which is writable".to_owned(),
+        None => return,
+    };
+    let message = format!("`order` is \"start-first\": for a while the old and the new container both write to {what}");
+    walk.warn(at, &message, Some("a program that is not made for that needs \"stop-first\""));
+}
+
 /// `[update]`.
 pub(crate) fn update(walk: &mut Walk, top: &Table) -> Update {
     let table = walk.table(top, "update", "update");
     let field = |key: &str| table.as_ref().and_then(|table| table.field(key));
-    if let Some(order) = field("order") {
-        if order.value.get_ref().as_str() == Some("start-first") {
-            let message = "`update.order` \"start-first\" is known but not built in this version";
-            walk.error(&order.at(), message, Some("use \"stop-first\"".to_owned()));
-        } else {
-            walk.choice(Some(order), &[("stop-first", ())], &[("recreate", "stop-first")]);
-        }
-    }
+    let order_hints = [("recreate", "stop-first"), ("rolling", "start-first"), ("rolling-update", "start-first")];
+    let order = walk.choice(field("order"), &ORDERS, &order_hints).unwrap_or(Order::StopFirst);
     let hints = [("revert", "rollback"), ("auto-revert", "rollback"), ("pause", "stay-failed"), ("continue", "retry")];
     let min_healthy = walk.duration(field("min_healthy"), Duration::ZERO).unwrap_or(MIN_HEALTHY);
     let deadline = walk.duration(field("deadline"), Duration::from_millis(1));
@@ -110,6 +146,7 @@ pub(crate) fn update(walk: &mut Walk, top: &Table) -> Update {
         walk.error(&at.at(), message, Some("no text could do well in time".to_owned()));
     }
     Update {
+        order,
         min_healthy,
         deadline: deadline.unwrap_or(DEADLINE.max(min_healthy)),
         on_bad: walk.choice(field("on_bad"), &ON_BAD, &hints),

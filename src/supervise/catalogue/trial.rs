@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use super::{Catalogue, Entry, InForce};
-use crate::plan::WallTime;
-use crate::unit::{Fingerprint, OnBad, UnitName, fingerprint, on_bad};
+use crate::plan::{WallTime, Want};
+use crate::unit::{Fingerprint, OnBad, Order, UnitName, fingerprint, on_bad};
 
 /// A text that was rolled back.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,12 +73,29 @@ impl Entry {
     }
 }
 
+/// A text as it would run, on no trial.
+pub(super) fn want_of(good: &InForce) -> Want {
+    Want { unit: Arc::clone(&good.unit), fingerprint: good.fingerprint, trial: None, earlier: None }
+}
+
+impl Entry {
+    /// The text to go back to, as it would run.
+    pub(super) fn earlier(&self) -> Option<Arc<Want>> {
+        self.trial.earlier.as_deref().map(want_of).map(Arc::new)
+    }
+}
+
 impl Catalogue {
-    /// After a change of what is in force: what was before is kept if it is `proven`.
-    pub fn keep_earlier(&mut self, name: &UnitName, proven: Option<Fingerprint>) {
+    /// After a change of what is in force: what was before is kept if it is `proven`; or if a container of it is `running` and goes on while the
+    /// new one is tried, as nothing has to be started for it to come back.
+    pub fn keep_earlier(&mut self, name: &UnitName, proven: Option<Fingerprint>, running: Option<Fingerprint>) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        let before = entry.trial.before.take().filter(|before| proven == Some(before.fingerprint));
-        let earlier = entry.trial.earlier.take().or(before);
+        let is_start_first = entry.in_force.as_ref().is_some_and(|good| good.unit.update.order == Order::StartFirst);
+        let goes_on = |text: &Arc<InForce>| is_start_first && running == Some(text.fingerprint);
+        let earlier = match entry.trial.before.take() {
+            Some(before) if goes_on(&before) => Some(before),
+            before => entry.trial.earlier.take().or(before.filter(|before| proven == Some(before.fingerprint))),
+        };
         let other = |earlier: &Arc<InForce>| {
             entry.in_force.as_ref().is_some_and(|good| good.fingerprint != earlier.fingerprint)
         };
@@ -104,6 +121,12 @@ impl Catalogue {
         (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
         self.changes.insert(name.clone());
         self.fill_secrets(name);
+    }
+
+    /// The text of this container fingerprint, if it is the one in force or the one to go back to.
+    pub fn text_of(&self, name: &UnitName, fingerprint: Fingerprint) -> Option<&Arc<InForce>> {
+        let entry = self.entries.get(name)?;
+        entry.in_force.iter().chain(&entry.trial.earlier).find(|good| good.fingerprint == fingerprint)
     }
 
     /// What is remembered of it besides the text in force.

@@ -24,7 +24,7 @@ pub fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Probe { .. } | Action::Hear { .. } => return None,
         Action::Prove { .. } | Action::RollBack { .. } => return None,
         // Marks, which are made.
-        Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } => return None,
+        Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => return None,
     };
     let fails = !out.host.calm && out.rng.chance(5);
     fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })

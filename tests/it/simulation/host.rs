@@ -268,7 +268,10 @@ impl Host {
 
     /// The program of `unit` ends now, in some way.
     pub fn crash(&mut self, rng: &mut Rng, unit: &UnitName, now: BootTime) {
-        let alive = self.containers.iter_mut().filter(|(id, _)| id.unit == *unit);
+        let of_unit: Vec<ContainerId> = self.of(unit).map(|(id, _)| id.clone()).collect();
+        // Of two in a start-first update one, or the other, or both.
+        let spared = if of_unit.len() > 1 && rng.chance(70) { Some(rng.pick(&of_unit).clone()) } else { None };
+        let alive = self.containers.iter_mut().filter(|(id, _)| id.unit == *unit && Some(*id) != spared.as_ref());
         for (_, container) in alive {
             if let Stage::Alive { exit } = &mut container.stage {
                 *exit = Some((now, random_exit(rng), rng.chance(5)));

@@ -10,6 +10,7 @@
 //! `MOORED_HISTORIES=1000000` runs more, `MOORED_SEED=n` shows one. A failure prints its seed and its history.
 
 mod answers;
+mod handover;
 mod host;
 mod oracle;
 mod order;
@@ -47,6 +48,8 @@ pub enum Bug {
     EditsUntold,
     /// The contents of files that a container has, and the wish to reload it, are not read back after a crash.
     ContentsForgotten,
+    /// Of two containers of a unit the one that comes is taken for the one that runs, after a crash.
+    RolesSwapped,
 }
 
 const EVENTS: usize = 200;
@@ -95,13 +98,15 @@ impl History {
         let names: Vec<UnitName> = UNITS.iter().map(|name| UnitName::new(name).expect("a name")).collect();
         // Of its own, so that what files a text has changes nothing else of a history.
         let mut files_rng = Rng::new(seed ^ 0x5eed);
+        let mut order_rng = Rng::new(seed ^ 0x0bde);
         let mut texts = BTreeMap::new();
         for (index, name) in names.iter().enumerate() {
             let number = |version| (index as u8) * 16 + version + 1;
             let mut pool: Vec<Want> = Vec::new();
             for version in 0..TEXTS {
                 let fresh = sample::random(&mut rng, name, number(version), &names);
-                pool.push(sample::with_files(&mut files_rng, fresh, pool.last()));
+                let text = sample::with_files(&mut files_rng, fresh, pool.last());
+                pool.push(sample::with_order(&mut order_rng, text));
             }
             texts.insert(name.clone(), pool);
         }
@@ -333,6 +338,7 @@ impl History {
     fn check_converged(&self) -> Result<(), String> {
         let Some(supervisor) = &self.supervisor else { return Ok(()) };
         for unit in &self.names {
+            self.check_alone(unit)?;
             let should = self.oracle.should_run(unit, self.now);
             let words = status(supervisor.desired(), &supervisor.observed, unit, self.now);
             let alive = self.host.of(unit).find(|(id, _)| self.host.is_alive(id));
@@ -344,6 +350,7 @@ impl History {
                     if want.unit.network.is_some() => {}
                 (Ok(want), None, Phase::Waiting) if self.waits_rightly(&want, &words.reason) => {}
                 (Ok(want), Some(_), Phase::Running | Phase::Ready) if self.keeps_rightly(&want, &words.reason) => {}
+                (_, Some((id, _)), Phase::Running | Phase::Ready) if self.outlives_rightly(id, &words.reason) => {}
                 (Ok(want), _, Phase::Failed | Phase::Running | Phase::Ready) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
@@ -475,6 +482,11 @@ fn a_last_good_text_lost_in_a_crash_is_caught() {
 #[test]
 fn a_text_that_the_planner_is_not_told_of_is_caught() {
     assert_caught(Bug::EditsUntold, &["planner:"]);
+}
+
+#[test]
+fn roles_swapped_in_a_crash_are_caught() {
+    assert_caught(Bug::RolesSwapped, &["start-first:"]);
 }
 
 #[test]

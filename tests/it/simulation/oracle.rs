@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
-use moored::unit::{ContainerId, Fingerprint, OnBad, RestartPolicy, UnitName};
+use moored::unit::{ContainerId, Fingerprint, Kind, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
 use super::host::{Host, Stage};
@@ -15,7 +15,9 @@ use super::host::{Host, Stage};
 #[derive(Default)]
 pub struct Oracle {
     pub(super) units: BTreeMap<UnitName, Truth>,
-    excused: BTreeSet<ContainerId>,
+    pub(super) excused: BTreeSet<ContainerId>,
+    /// Those that go on until another one, which is on its way or wanted, has done well.
+    pub(super) superseded: BTreeSet<ContainerId>,
     pub(super) journal: BTreeMap<ContainerId, Outcome>,
     /// Journalled as not stopped by us.
     by_itself: BTreeSet<ContainerId>,
@@ -38,13 +40,16 @@ pub struct Oracle {
 pub struct Begun {
     pub fingerprint: Fingerprint,
     pub enabled: bool,
+    pub kind: Kind,
+    /// It was to take over from one that runs.
+    pub beside: bool,
     /// Whose network it was to share.
     pub joined: Option<ContainerId>,
 }
 
 /// How a generation really ended.
 pub(super) struct End {
-    at: BootTime,
+    pub(super) at: BootTime,
     ran_for: Duration,
     pub(super) outcome: Outcome,
     fingerprint: Fingerprint,
@@ -69,6 +74,8 @@ pub(super) struct Truth {
     /// Somebody started it by hand since the last stop.
     pub(super) by_hand: bool,
     last: Option<ContainerId>,
+    /// The one that ran when `last` was started beside it.
+    other: Option<ContainerId>,
     /// `last` counts in `short_runs` already, or a client wiped the slate since.
     counted: bool,
     short_runs: u32,
@@ -106,14 +113,19 @@ impl Oracle {
 
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
         self.truth(unit).good = good.cloned();
-        self.excuse(unit, |begun| good.is_none_or(|good| good.fingerprint != begun.fingerprint));
+        self.supersede(unit, |begun| good.is_none_or(|good| good.fingerprint != begun.fingerprint));
+    }
+
+    /// What is known of a generation, if it is begun and its end is not written down.
+    pub(super) fn open(&self, unit: &UnitName, which: impl Fn(&Begun) -> bool) -> Vec<ContainerId> {
+        let of_unit = self.begun.iter().filter(|(id, begun)| id.unit == *unit && which(begun));
+        of_unit.map(|(id, _)| id.clone()).filter(|id| !self.journal.contains_key(id)).collect()
     }
 
     /// There is a reason to stop those generations of `unit` whose end is not written down.
-    fn excuse(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
-        let of_unit = self.begun.iter().filter(|(id, begun)| id.unit == *unit && which(begun));
-        let open = of_unit.filter(|(id, _)| !self.journal.contains_key(*id));
-        self.excused.extend(open.map(|(id, _)| id.clone()));
+    pub(super) fn excuse(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
+        let open = self.open(unit, which);
+        self.excused.extend(open);
     }
 
     pub fn client_stop(&mut self, unit: &UnitName, until: BootTime) {
@@ -140,7 +152,7 @@ impl Oracle {
     }
 
     pub fn client_restart(&mut self, unit: &UnitName) {
-        self.excuse(unit, |_| true);
+        self.supersede(unit, |_| true);
         self.client_start(unit, false);
     }
 
@@ -180,7 +192,8 @@ impl Oracle {
     }
 
     /// A stop is written down: that it had a reason stays true when the reason is gone.
-    pub fn on_stop_written(&mut self, host: &Host, id: &ContainerId) {
+    pub fn on_stop_written(&mut self, host: &Host, id: &ContainerId, was_running: bool) {
+        self.stopped_unstarted(id, was_running);
         if self.is_excused(host, id) {
             self.excused.insert(id.clone());
         }
@@ -192,14 +205,16 @@ impl Oracle {
         if excused {
             self.excused.insert(id.clone());
         }
-        must(excused || !host.is_alive(id), "4/12", || format!("{id} is stopped for no reason"))
+        let invariant = if self.superseded.contains(id) { "start-first" } else { "4/12" };
+        must(excused || !host.is_alive(id), invariant, || format!("{id} is stopped for no reason"))
     }
 
     /// Invariants 1, 4 and 5 at the moment of a spawn.
     pub fn on_start(&mut self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
         self.starts += 1;
         self.ended(host);
-        let is_old = |other: &&ContainerId| other.unit == id.unit && *other != id;
+        let runs_on = self.beside(id, want);
+        let is_old = |other: &&ContainerId| other.unit == id.unit && *other != id && Some(*other) != runs_on.as_ref();
         let old = host.containers.keys().find(is_old);
         must(old.is_none_or(|old| host.is_empty(old, now)), "1", || format!("{id} starts before {old:?} is empty"))?;
         must(old.is_none_or(|old| !host.containers[old].kept), "1", || format!("{id} starts beside {old:?}"))?;
@@ -214,7 +229,7 @@ impl Oracle {
         self.check_pause(host, id, want, now)?;
         let truth = self.truth(&id.unit);
         (truth.held, truth.wished, truth.counted) = (None, None, false);
-        (truth.last, truth.highest) = (Some(id.clone()), id.generation);
+        (truth.last, truth.highest, truth.other) = (Some(id.clone()), id.generation, runs_on);
         truth.by_hand &= !want.unit.enabled;
         Ok(())
     }
@@ -245,7 +260,7 @@ impl Oracle {
     /// Invariant 5, and the restart policy, for a start that nobody asked for.
     fn check_pause(&self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
         let Some(truth) = self.units.get(&id.unit) else { return Ok(()) };
-        let Some(last) = truth.last.as_ref().filter(|_| truth.wished.is_none()) else { return Ok(()) };
+        let Some(last) = self.last_for(truth, want).filter(|_| truth.wished.is_none()) else { return Ok(()) };
         let Some(end) = self.ended.get(last) else { return Ok(()) };
         if end.fingerprint != want.fingerprint || self.is_excused(host, last) {
             return Ok(());
@@ -259,6 +274,16 @@ impl Oracle {
         };
         let gap = now.since(end.at);
         must(gap >= pause, "5", || format!("{id} starts {gap:?} after {last} ended, which is less than {pause:?}"))
+    }
+
+    /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the one that ended last.
+    fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
+        let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
+        let end = |id: &ContainerId| self.ended.get(id).map(|end| (end.is_of(want.fingerprint), end.at));
+        match other.map(|other| (other, end(other))) {
+            Some((other, other_end)) if other_end > end(last) => Some(other),
+            Some(_) | None => Some(last),
+        }
     }
 
     /// How a run ended, as far as it could be known.
@@ -326,10 +351,11 @@ impl Oracle {
         if !want.unit.enabled && !truth.by_hand {
             return Err("not enabled".into());
         }
-        let end = truth.last.as_ref().filter(|_| truth.wished.is_none()).and_then(|last| self.ended.get(last));
-        if let Some(end) = end.filter(|_| truth.last.as_ref().is_some_and(|last| self.by_itself.contains(last))) {
+        let last = self.last_for(truth, want);
+        let end = last.filter(|_| truth.wished.is_none()).and_then(|last| self.ended.get(last));
+        if let Some(end) = end.filter(|_| last.is_some_and(|last| self.by_itself.contains(last))) {
             let same = end.fingerprint == want.fingerprint;
-            let outcome = self.known_outcome(truth.last.as_ref(), end);
+            let outcome = self.known_outcome(last, end);
             let good = matches!(outcome, Outcome::Exited { exit: Exit::Code(0), oom: false });
             if same && want.trial == Some(OnBad::StayFailed) && !good {
                 return Err("ended while it was on trial, and is to stay so".into());

@@ -125,7 +125,7 @@ impl History {
             let right = match turn {
                 None | Some(Turn::Update | Turn::Reload) => is == was && (!began || was.is_none() && is.is_none()),
                 Some(Turn::Start) => was.is_none() && began,
-                Some(Turn::Replace(_)) => was.is_some() && began && is != was,
+                Some(Turn::Replace(_) | Turn::StartFirst) => was.is_some() && began && is != was,
                 Some(Turn::Stop(_)) => was.is_some() && is.is_none(),
             };
             if !right {

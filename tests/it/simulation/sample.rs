@@ -8,7 +8,7 @@ use std::time::Duration;
 use moored::plan::Want;
 use moored::unit::{
     Check, Condition, ConfigFile, Dependency, FileContents, Fingerprint, From, Health, Kind, Log, Need, Network,
-    Notify, OnBad, OnChange, OnLimit, OnLoss, Probe, Process, Resources, Restart, RestartLimit, RestartPolicy,
+    Notify, OnBad, OnChange, OnLimit, OnLoss, Order, Probe, Process, Resources, Restart, RestartLimit, RestartPolicy,
     Security, Signal, Source, Stop, Unit, UnitName, Update,
 };
 
@@ -103,7 +103,14 @@ pub fn random(rng: &mut Rng, name: &UnitName, number: u8, others: &[UnitName]) -
     unit.update.min_healthy = Duration::from_millis(*rng.pick(&[0, 1000, 5000]));
     unit.update.deadline = Duration::from_secs(10);
     unit.update.on_bad = *rng.pick(&[None, None, Some(OnBad::StayFailed), Some(OnBad::Retry)]);
-    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]), trial: None }
+    Want { unit: Arc::new(unit), fingerprint: Fingerprint([number; 16]), trial: None, earlier: None }
+}
+
+/// Perhaps one whose old container runs on until the new one has done well.
+pub fn with_order(rng: &mut Rng, want: Want) -> Want {
+    let mut unit = want.unit.as_ref().clone();
+    unit.update.order = if rng.chance(50) { Order::StartFirst } else { Order::StopFirst };
+    Want { unit: Arc::new(unit), ..want }
 }
 
 /// Perhaps with files; perhaps instead the text before it, with perhaps other contents of its files.
@@ -114,7 +121,7 @@ pub fn with_files(rng: &mut Rng, fresh: Want, before: Option<&Want>) -> Want {
         return want;
     }
     let unit = Unit { configs: configs(rng), ..want.unit.as_ref().clone() };
-    Want { unit: Arc::new(unit), fingerprint: want.fingerprint, trial: want.trial }
+    Want { unit: Arc::new(unit), fingerprint: want.fingerprint, trial: want.trial, earlier: want.earlier.clone() }
 }
 
 /// Two files that are swapped, each with one of few contents.

@@ -9,7 +9,7 @@ use moored::plan::{
     Action, BootTime, Desired, Fact, Now, Observed, Plan, Planner, Presence, Probed, Probing, Run, Seen, State,
     WallTime, Want, reconcile,
 };
-use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, SwapMark, UnitName};
+use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, Order, SwapMark, UnitName};
 
 use super::Bug;
 use super::answers::{failure_of, look};
@@ -98,6 +98,9 @@ impl Supervisor {
             if out.bug == Bug::BackoffForgotten {
                 seen.backoff = Default::default();
             }
+            if let (Bug::RolesSwapped, Some(live), Some(beside)) = (out.bug, &mut seen.live, &mut seen.beside) {
+                std::mem::swap(live, beside);
+            }
             if let Some(live) = seen.live.as_mut().filter(|_| out.bug == Bug::ContentsForgotten) {
                 // As if they were those of the text that is on disk now.
                 let want = out.disk.good.get(unit);
@@ -120,7 +123,7 @@ impl Supervisor {
 
     /// For each live generation: the keeper's word, or that there is none.
     fn look_after_crash(&mut self, out: &mut Outside) {
-        let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+        let lives = self.observed.units.values().flat_map(|seen| seen.lives());
         let news: Vec<Fact> = lives.filter_map(|live| look(out.host, &live.id, &live.run)).collect();
         news.into_iter().for_each(|fact| self.post(out, fact));
         self.record(out, &Fact::Awake);
@@ -142,16 +145,21 @@ impl Supervisor {
             let Some(text) = text else { continue };
             bad.remove(unit);
             let proven = self.observed.unit(unit).and_then(|seen| seen.proven);
-            let before = good.get(unit).filter(|before| proven == Some(before.fingerprint));
-            if let Some(before) = before.filter(|_| !earlier.contains_key(unit)) {
-                earlier.insert(unit.clone(), before.clone());
+            let is_start_first = text.unit.update.order == Order::StartFirst;
+            let running = self.observed.unit(unit).and_then(|seen| seen.live.as_ref());
+            let running = running.filter(|live| is_start_first && matches!(live.state, State::Running { .. }));
+            let goes_on = |before: &Want| running.is_some_and(|live| live.run.fingerprint == before.fingerprint);
+            let before = good.get(unit).filter(|before| proven == Some(before.fingerprint) || goes_on(before));
+            if let Some(before) = before.filter(|before| !earlier.contains_key(unit) || goes_on(before)) {
+                earlier.insert(unit.clone(), Want { trial: None, earlier: None, ..before.clone() });
             }
             if earlier.get(unit).is_some_and(|earlier| earlier.fingerprint == text.fingerprint) {
                 earlier.remove(unit);
             }
             let on_bad = text.unit.update.on_bad.unwrap_or(OnBad::Rollback);
             let trial = Some(on_bad).filter(|on_bad| earlier.contains_key(unit) && *on_bad != OnBad::Retry);
-            good.insert(unit.clone(), Want { trial, ..text.clone() });
+            let earlier = earlier.get(unit).cloned().map(Arc::new);
+            good.insert(unit.clone(), Want { trial, earlier, ..text.clone() });
         }
         let read = |unit: &UnitName, text: &Option<Want>| text.as_ref().and_then(|_| good.get(unit).cloned());
         let taken = taken.iter().map(|(unit, text)| (unit.clone(), read(unit, text))).collect();
@@ -237,7 +245,7 @@ impl Supervisor {
     /// The threads that wait for cgroups and logs: they look only at what has ended.
     fn look_at_ended(&mut self, out: &mut Outside) {
         let mut news = Vec::new();
-        for live in self.observed.units.values().filter_map(|seen| seen.live.as_ref()) {
+        for live in self.observed.units.values().flat_map(|seen| seen.lives()) {
             let State::Ended(ended) = &live.state else { continue };
             let id = live.id.clone();
             let empty = out.host.is_empty(&id, out.now) || out.bug == Bug::StartBesideOld;
@@ -288,6 +296,13 @@ impl Supervisor {
     fn apply(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
         self.burn()?;
         let takes = self.takes_raise(action.unit(), out.now);
+        let seen = self.observed.unit(action.unit());
+        let own_is_up = seen.and_then(|seen| seen.live.as_ref()).is_some_and(|live| live.is_up());
+        let runs = |id: &ContainerId| {
+            let live = seen.and_then(|seen| seen.live_of(id));
+            live.is_some_and(|live| matches!(live.state, State::Running { .. }))
+        };
+        let was_running = matches!(action, Action::Stop { id, .. } if runs(id));
         let fits = self.observed.begin(action, out.both());
         if !fits {
             return Err(Stop::Wrong(format!("planned what does not fit: {action}")));
@@ -299,11 +314,13 @@ impl Supervisor {
             Action::Forget { unit } => out.oracle.forget(unit),
             Action::Raise { unit, failed } => out.oracle.on_raise(unit, failed, takes)?,
             Action::Kill { id } => out.oracle.on_kill(id, out.now),
-            Action::Start { id, unit, fingerprint, join, .. } => {
-                let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, joined: join.clone() };
+            Action::Start { id, unit, fingerprint, join, beside, .. } => {
+                let (joined, beside) = (join.clone(), *beside);
+                let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, kind: unit.kind, joined, beside };
                 out.oracle.on_begin(id, begun);
             }
-            Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id),
+            Action::TakeOver { id } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
+            Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id, was_running),
             Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
             Action::RollBack { unit, fingerprint, .. } => {
@@ -335,7 +352,7 @@ impl Supervisor {
         }
         match action {
             Action::Start { id, unit, fingerprint, join, .. } => {
-                let want = Want { unit: unit.clone(), fingerprint: *fingerprint, trial: None };
+                let want = Want { unit: unit.clone(), fingerprint: *fingerprint, trial: None, earlier: None };
                 self.start_container(out, id, want, join.clone())?;
             }
             Action::Stop { id, signal, why } => {
@@ -375,7 +392,7 @@ impl Supervisor {
             Action::Prove { unit, .. } => {
                 out.disk.earlier.remove(unit);
                 let wants = [out.disk.good.get_mut(unit), self.desired.units.get_mut(unit)];
-                wants.into_iter().flatten().for_each(|want| want.trial = None);
+                wants.into_iter().flatten().for_each(|want| (want.trial, want.earlier) = (None, None));
                 self.planner.changed(unit);
             }
             Action::RollBack { unit, fingerprint, .. } => {
@@ -390,7 +407,7 @@ impl Supervisor {
                 self.planner.changed(unit);
             }
             Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
-            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } => {}
+            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => {}
             Action::Forget { .. } | Action::Reboot { .. } => {}
         }
         Ok(())
@@ -398,7 +415,7 @@ impl Supervisor {
 
     /// More results of what is asked now.
     pub fn probe_all(&mut self, out: &mut Outside) {
-        let lives = self.observed.units.values().filter_map(|seen| seen.live.as_ref());
+        let lives = self.observed.units.values().flat_map(|seen| seen.lives());
         let asked: Vec<_> = lives.filter_map(|live| Some((live.id.clone(), live.probing.clone()?))).collect();
         asked.iter().for_each(|(id, probing)| self.probe(out, id, probing));
     }
@@ -444,8 +461,7 @@ impl Supervisor {
 
     /// Journal, acknowledge, remove.
     fn clear(&mut self, out: &mut Outside, id: &ContainerId) -> Result<(), Stop> {
-        let last = self.observed.unit(&id.unit).and_then(|seen| seen.last.as_ref());
-        let record = last.filter(|last| last.id == *id);
+        let record = self.observed.unit(&id.unit).and_then(|seen| seen.end_of(id));
         if record.is_some() || out.host.containers.contains_key(id) {
             out.oracle.on_journal(out.host, id, record)?;
         }

@@ -1,0 +1,185 @@
+//! Start-first updates: the new generation of a unit runs beside the old one, and takes over when it has done well.
+//!
+//! ```text
+//!        changed, or a restart         has done well, or the old one is up no more          cleared
+//! live: old ────────────▶ live: old    ───────────────────────────────────▶ live: new      ─────────▶ live: new
+//!                         beside: new                                       beside: old
+//!                            │ ends, unwell, late, not wanted any more: stopped, cleared
+//!                            └──────────────────────────────────────────▶ live: old, never touched
+//! ```
+//!
+//! - There are two slots, hence never more than two. `live` is the unit's generation: the one that clients, dependents and sharers of its network
+//!   mean. The one `beside` it *comes* if its number is higher, and *leaves* if it is lower. A third start waits until the slot is free.
+//! - `beside` is never taken while `live` is empty: when the unit's generation is cleared, the other one is the unit's.
+//! - It is for services that run: a changed text, another secret, a restart. Who is not up has nothing that could go on. A restart is tried once;
+//!   a text that fails is rolled back, stays failed or is tried again as its policy says, and the old container goes on meanwhile.
+//! - What comes has done well when it was well for `update.min_healthy` (`trial`). An end before that, a failing check, or not being well by
+//!   `update.deadline` counts against its text, whatever its exit code: it is not there to take over.
+//! - Whatever stops the unit stops both. What leaves stops after those that share its network, as ever.
+//! - A unit that is handed over is not lost: who relies on the old generation relies on the new one ([`Live::follows`]). Only
+//!   `on_loss = "restart"`, which asks for it, restarts. An end of the old one by itself is a loss.
+
+use super::action::Action;
+use super::decide::Rest;
+use super::desired::Want;
+use super::exit::ExitRecord;
+use super::observed::{Live, Seen, State};
+use super::reconcile::{Plan, start};
+use super::time::BootTime;
+use super::world::{View, World};
+use crate::unit::{ContainerId, Kind, Order, quantity::show_duration};
+
+/// What a generation is to its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The unit's own.
+    Own,
+    /// To take over from it.
+    Comes,
+    /// It took over from this one.
+    Leaves,
+}
+
+impl Seen {
+    /// The unit's generation, and the one beside it.
+    pub fn lives(&self) -> impl Iterator<Item = &Live> {
+        self.live.iter().chain(self.beside.as_deref())
+    }
+
+    /// The live generation with this id.
+    pub fn live_of(&self, id: &ContainerId) -> Option<&Live> {
+        self.lives().find(|live| live.id == *id)
+    }
+
+    /// The generation that is to take over from the unit's.
+    pub fn successor(&self) -> Option<&Live> {
+        self.beside.as_deref().filter(|beside| self.role(beside) == Role::Comes)
+    }
+
+    /// The generation from which the unit's took over, while something of it is left.
+    pub fn predecessor(&self) -> Option<&Live> {
+        self.beside.as_deref().filter(|beside| self.role(beside) == Role::Leaves)
+    }
+
+    /// The exit record of a live generation that has ended: only such, as two ends later it may be gone.
+    pub fn end_of(&self, id: &ContainerId) -> Option<&ExitRecord> {
+        self.last.iter().chain(&self.previous).find(|record| record.id == *id)
+    }
+
+    pub(super) fn role(&self, live: &Live) -> Role {
+        match self.live.as_ref().map(|own| own.id.generation.cmp(&live.id.generation)) {
+            None | Some(std::cmp::Ordering::Equal) => Role::Own,
+            Some(std::cmp::Ordering::Less) => Role::Comes,
+            Some(std::cmp::Ordering::Greater) => Role::Leaves,
+        }
+    }
+
+    /// The successor is the unit's generation from here on.
+    pub(super) fn begin_take_over(&mut self, id: &ContainerId) -> bool {
+        let comes = self.successor().is_some_and(|next| next.id == *id);
+        let (Some(live), Some(beside)) = (self.live.as_mut(), self.beside.as_deref_mut().filter(|_| comes)) else {
+            return false;
+        };
+        std::mem::swap(live, beside);
+        let back =
+            live.id.generation.saturating_sub(beside.id.generation).saturating_add(u64::from(beside.handed_over));
+        live.handed_over = if beside.is_up() { u32::try_from(back).unwrap_or(u32::MAX) } else { 0 };
+        // What was wished of the old one, and would have come of its end, is there.
+        (beside.restart, beside.reload, self.start_now) = (false, None, false);
+        beside.signals.clear();
+        true
+    }
+}
+
+impl Live {
+    /// Whether it is the last of a line, each handed over from the one before while that was up, to which this earlier generation belongs.
+    pub(super) fn follows(&self, generation: u64) -> bool {
+        let first = self.id.generation.saturating_sub(u64::from(self.handed_over));
+        (first..self.id.generation).contains(&generation)
+    }
+}
+
+impl<'a> World<'a> {
+    /// The text that a generation was started with, if it is still known.
+    pub(super) fn own_text(&self, view: View<'a>, live: &Live) -> Option<&'a Want> {
+        let want = view.want?;
+        let texts = [Some(want), want.earlier.as_deref()];
+        texts.into_iter().flatten().find(|text| text.fingerprint == live.run.fingerprint)
+    }
+
+    /// Whether it goes on while another one takes its place.
+    pub(super) fn is_start_first(&self, view: View<'a>, want: &Want, live: &Live) -> bool {
+        let is_service = |want: &Want| want.unit.kind == Kind::Service;
+        want.unit.update.order == Order::StartFirst
+            && is_service(want)
+            && self.own_text(view, live).is_none_or(is_service)
+            && matches!(live.state, State::Running { .. })
+    }
+
+    /// What keeps the next generation from being started beside the unit's, which has no reason to stop; `None`: none is wanted.
+    pub(super) fn successor_rest(&self, view: View<'a>, live: &Live) -> Option<Rest<'a>> {
+        let want = view.want.filter(|want| self.is_start_first(view, want, live))?;
+        if live.is_of(want) && !live.restart {
+            return None;
+        }
+        let failed = view.seen.last.as_ref().filter(|last| {
+            last.id.generation > live.id.generation && last.fingerprint == want.fingerprint && last.stopped.is_none()
+        });
+        let policy = failed.filter(|_| !live.restart).and_then(|last| self.after_end(want, view.seen, last));
+        Some(policy.unwrap_or_else(|| self.due(view, want)))
+    }
+
+    /// Why one that comes must stop, by what it is itself.
+    pub(super) fn successor_fails(&self, want: &Want, live: &Live) -> Option<String> {
+        self.unhealthy(want, live).or_else(|| match live.well_since(want.unit.health.as_deref()) {
+            Some(_) => None,
+            None => self.is_late(live, want).then(|| self.late_words(live, want)),
+        })
+    }
+
+    /// When one that is not well by then is bad. Time in which nobody looked, or the host slept, is not its own.
+    pub(super) fn well_until(&self, live: &Live, want: &Want) -> BootTime {
+        live.run.begun.max(self.awake_since()).after(want.unit.update.deadline)
+    }
+
+    fn is_late(&self, live: &Live, want: &Want) -> bool {
+        self.well_until(live, want) <= self.now
+    }
+
+    /// That it is not well, and why.
+    pub(super) fn late_words(&self, live: &Live, want: &Want) -> String {
+        let complaint = want.unit.health.as_deref().and_then(|health| live.complaint(health));
+        let why = complaint
+            .map(|(check, said)| super::health::unwell_words(check, said.as_deref()))
+            .or_else(|| live.told_words(want.unit.notify()))
+            .unwrap_or_else(|| "it does not run".to_owned());
+        format!("not well within {}: {why}", show_duration(want.unit.update.deadline))
+    }
+
+    /// When one that comes takes over, if it stays as it is.
+    pub(super) fn takes_over_at(&self, want: &Want, live: &Live) -> Option<BootTime> {
+        Some(live.well_since(want.unit.health.as_deref())?.after(want.unit.update.min_healthy))
+    }
+}
+
+/// Starts the next generation beside the unit's, and lets it take over.
+pub(super) fn plan_handover<'a>(world: &World<'a>, view: View<'a>, own: &Live, plan: &mut Plan) {
+    let stays = |live: &Live| live.is_up() && world.stop_reason(view, live).is_none();
+    let Some(want) = view.want else { return };
+    match (&view.seen.beside, view.seen.successor().filter(|next| stays(next))) {
+        (_, Some(next)) => {
+            let take_over = || Action::TakeOver { id: next.id.clone() };
+            match world.takes_over_at(want, next) {
+                _ if !own.is_up() => plan.actions.push(take_over()),
+                Some(at) => plan.at(at, world.now, take_over),
+                None => plan.wake(world.well_until(next, want)),
+            }
+        }
+        (None, None) if stays(own) => match world.successor_rest(view, own) {
+            Some(Rest::Due(join)) => plan.actions.extend(start(world, view, join, true)),
+            Some(Rest::Backoff(_, next_at)) => plan.wake(next_at),
+            Some(_) | None => {}
+        },
+        (_, None) => {}
+    }
+}

@@ -1,0 +1,79 @@
+//! What the oracle says of start-first updates: never more than two, two only then, and the old one runs until the new one has done well, unless
+//! it is to stop anyway.
+
+use moored::plan::{BootTime, Reason, Want};
+use moored::unit::{ContainerId, Kind, Order, UnitName};
+
+use super::History;
+use super::host::Host;
+use super::oracle::{Begun, Oracle, Verdict, must};
+
+fn is_start_first(want: &Want) -> bool {
+    want.unit.update.order == Order::StartFirst && want.unit.kind == Kind::Service
+}
+
+impl Oracle {
+    /// Other containers are wanted than those. One that runs goes on until then, if the text says so; what was to take over does not.
+    pub(super) fn supersede(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
+        let good = self.truth(unit).good.clone();
+        if !good.as_ref().is_some_and(is_start_first) {
+            return self.excuse(unit, which);
+        }
+        let goes_on = |begun: &Begun| begun.kind == Kind::Service && !begun.beside;
+        self.excuse(unit, |begun| which(begun) && !goes_on(begun));
+        let superseded = self.open(unit, |begun| which(begun) && goes_on(begun));
+        self.superseded.extend(superseded);
+    }
+
+    /// A start that is not known to have come to anything is not one that goes on.
+    pub(super) fn stopped_unstarted(&mut self, id: &ContainerId, was_running: bool) {
+        if !was_running && self.superseded.contains(id) {
+            self.excused.insert(id.clone());
+        }
+    }
+
+    /// The one beside which this one may be started.
+    pub(super) fn beside(&self, id: &ContainerId, want: &Want) -> Option<ContainerId> {
+        let begun = self.begun.get(id).filter(|begun| begun.beside && is_start_first(want));
+        begun.and_then(|_| self.open(&id.unit, |begun| !begun.beside).pop())
+    }
+
+    /// It is the unit's from here on: it has done well, or the old one is up no more.
+    pub(super) fn on_take_over(&mut self, host: &Host, id: &ContainerId, own_is_up: bool, now: BootTime) -> Verdict {
+        self.ended(host);
+        let want = self.truth(&id.unit).good.clone();
+        let (Some(want), Some(found)) = (want, host.containers.get(id)) else {
+            return Err(format!("start-first: {id} takes over, and is not there"));
+        };
+        let has_run = now.since(found.run.begun) >= want.unit.update.min_healthy;
+        let is_well = want.unit.health.is_none() || self.well.contains(&id.unit);
+        must(!own_is_up || has_run && is_well, "start-first", || format!("{id} takes over and has not done well"))?;
+        must(want.fingerprint == found.want.fingerprint, "start-first", || {
+            format!("{id} takes over with another text")
+        })?;
+        self.excuse(&id.unit, |begun| !begun.beside);
+        if let Some(begun) = self.begun.get_mut(id) {
+            begun.beside = false;
+        }
+        // It is there: nobody has to start it any more.
+        let truth = self.truth(&id.unit);
+        truth.wished = None;
+        truth.by_hand &= !want.unit.enabled;
+        Ok(())
+    }
+}
+
+impl History {
+    /// In the end there is one.
+    pub(super) fn check_alone(&self, unit: &UnitName) -> Verdict {
+        let alive = self.host.of(unit).filter(|(id, _)| self.host.is_alive(id));
+        must(alive.count() < 2, "start-first", || format!("two of {unit} run in the end"))
+    }
+
+    /// Whether it runs although another text is in force: the one that was to take over ended, and no other is to be tried.
+    pub(super) fn outlives_rightly(&self, id: &ContainerId, reason: &Reason) -> bool {
+        let Reason::NextWaits(what) = reason else { return false };
+        let over = matches!(**what, Reason::Failed { .. } | Reason::GaveUp { .. } | Reason::Completed);
+        over && self.oracle.ended.keys().any(|other| other.unit == id.unit && other.generation > id.generation)
+    }
+}
