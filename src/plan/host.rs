@@ -49,9 +49,9 @@ impl Host {
         std::mem::replace(&mut self.cmdline, cmdline) != self.cmdline
     }
 
-    /// Forgets paths that nobody asks about any more.
-    pub fn retain(&mut self, is_named: impl Fn(&Path) -> bool) {
-        self.places.retain(|path, _| is_named(path));
+    /// Forgets a path that nobody asks about any more.
+    pub fn forget(&mut self, path: &Path) {
+        self.places.remove(path);
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
         assert!(host.meets(&exists) && !host.meets(&mounted) && host.knows(&mounted));
         assert!(host.found(&path, Presence { is_mount_point: true, ..bare }));
         assert!(host.meets(&mounted));
-        host.retain(|_| false);
+        host.forget(&path);
         assert!(!host.meets(&exists));
     }
 }

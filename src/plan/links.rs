@@ -87,7 +87,8 @@ impl Links {
     /// Of all that there are.
     pub fn new(desired: &Desired, observed: &Observed) -> Links {
         let (mut links, mut rewired) = (Links::default(), Rewired::default());
-        for name in desired.units.keys().chain(observed.units.keys()) {
+        let undeclared = observed.units.keys().filter(|name| !desired.units.contains_key(*name));
+        for name in desired.units.keys().chain(undeclared) {
             links.refresh(name, desired, observed, &mut rewired);
         }
         links.tangled = links.find_tangled();

@@ -1,7 +1,8 @@
 //! What is to be done: desired state, observed state, and the pure function between them.
 //!
-//! The supervisor's round: record facts into [`Observed`], ask [`reconcile`], and for each action of the plan call
-//! [`Observed::begin`], write the unit's [`Seen`], and let the action have its effect. What comes of it is a fact.
+//! The supervisor's round: record facts into [`Observed`], ask the [`Planner`], which says what [`reconcile`] would and looks only at what
+//! changed, and for each action of the plan call [`Observed::begin`], write the unit's [`Seen`], and let the action have its effect. What comes of it
+//! is a fact.
 //!
 //! # One generation
 //!

@@ -24,6 +24,9 @@
 //! this plan equals that of a whole pass, always. Debug builds compare the two in every round of the supervisor, and so do the simulation and the tests
 //! here.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +46,8 @@ use crate::unit::UnitName;
 pub struct Planner {
     /// Everything changed, and nobody knows how.
     all: bool,
+    /// Everything is to look at.
+    everything: bool,
     changed: BTreeSet<UnitName>,
     to_look: BTreeSet<UnitName>,
     links: Links,
@@ -68,6 +73,7 @@ impl Default for Planner {
     fn default() -> Planner {
         Planner {
             all: true,
+            everything: false,
             changed: BTreeSet::new(),
             to_look: BTreeSet::new(),
             links: Links::default(),
@@ -116,14 +122,19 @@ impl Planner {
 
     /// Whether there may be something to do now.
     pub fn is_due(&self, now: BootTime) -> bool {
-        self.all || !self.changed.is_empty() || !self.to_look.is_empty() || self.wake_at().is_some_and(|at| at <= now)
+        let is_told = self.all || self.everything || !self.changed.is_empty() || !self.to_look.is_empty();
+        is_told || self.wake_at().is_some_and(|at| at <= now)
     }
 
     /// What [`reconcile`](super::reconcile()) says. Each action is to be begun, and told here.
     pub fn plan(&mut self, desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
         self.come_due(now);
-        let all = self.all;
         self.refresh(desired, observed);
+        let everything = std::mem::take(&mut self.everything);
+        if everything {
+            // Also those of which there is nothing any more.
+            self.to_look.extend(self.looks.keys().cloned());
+        }
         let links = std::mem::take(&mut self.links);
         let world = World::linked(desired, observed, now, &links).noting();
         let to_look = std::mem::take(&mut self.to_look);
@@ -131,7 +142,7 @@ impl Planner {
             let draft = plan_unit(&world, view);
             (view.name.clone(), draft, world.turn())
         };
-        let looked: Vec<(UnitName, Draft, Notes)> = match all {
+        let looked: Vec<(UnitName, Draft, Notes)> = match everything {
             true => world.views().map(look).collect(),
             false => to_look.iter().filter_map(|name| world.find(name)).map(look).collect(),
         };
@@ -166,8 +177,7 @@ impl Planner {
         if std::mem::take(&mut self.all) {
             self.changed.clear();
             self.links = Links::new(desired, observed);
-            self.to_look.extend(self.looks.keys().cloned());
-            self.to_look.extend(desired.units.keys().chain(observed.units.keys()).cloned());
+            self.everything = true;
             return;
         }
         let changed = std::mem::take(&mut self.changed);

@@ -27,6 +27,7 @@ mod files;
 mod history_tests;
 mod layers;
 mod merge;
+mod named;
 mod next;
 #[cfg(test)]
 mod next_tests;
@@ -49,6 +50,8 @@ pub use defaults::NoDefaults;
 pub use directories::DirectoryId;
 use directories::DirectoryView;
 use layers::DropIns;
+use named::Names;
+pub use named::{Named, NamedChanges};
 pub use next::{Next, Scope};
 use sets::Part;
 use templates::Templates;
@@ -59,7 +62,7 @@ pub use trial::{Bad, Trial};
 use super::contents::FileView;
 
 use crate::plan::{BootTime, Desired, Now, WallTime, Want};
-use crate::unit::{Condition, Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
+use crate::unit::{Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
 #[derive(Debug, Default)]
@@ -87,8 +90,7 @@ pub struct Catalogue {
     /// Units that are to be judged at the end of the batch, and whether one is being entered.
     pending: BTreeSet<UnitName>,
     in_batch: bool,
-    /// Something was merged anew since [`Catalogue::take_merged`].
-    merged: bool,
+    names: Names,
 }
 
 /// One unit.
@@ -163,6 +165,7 @@ impl Catalogue {
         self.remember_drop_ins(&good);
         let entry = self.entries.entry(name.clone()).or_default();
         (entry.in_force, entry.trial) = (Some(Arc::new(good)), trial);
+        self.update_named(&name);
         self.changes.insert(name);
     }
 
@@ -262,6 +265,7 @@ impl Catalogue {
             Some(_) | None => {
                 self.entries.remove(name);
                 self.waiting.remove(name);
+                self.update_named(name);
             }
         }
     }
@@ -281,30 +285,8 @@ impl Catalogue {
             return;
         }
         self.sources.insert(source.clone(), view);
-        let concerned: Vec<UnitName> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.source().is_some_and(|other| other.is_same(source)))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let concerned = self.names.by(&Named::Source(source.clone()));
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
-    }
-
-    /// Every source that a text names, on disk or in force.
-    pub fn sources(&self) -> Vec<&Source> {
-        self.entries.values().filter_map(Entry::source).collect()
-    }
-
-    /// What the host must be like for the units on disk and those in force.
-    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.entries.values().flat_map(Entry::units).flat_map(|unit| &unit.conditions)
-    }
-
-    /// Forgets what was seen at paths that no text names any more.
-    pub fn retain_sources(&mut self) {
-        let named: BTreeSet<PathBuf> = self.sources().into_iter().map(|source| source.path().to_owned()).collect();
-        self.sources.retain(|source, _| named.contains(source.path()));
-        self.retain_files();
     }
 
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
@@ -338,6 +320,7 @@ impl Catalogue {
             Some(_) => self.waiting.insert(name.clone()),
             None => self.waiting.remove(name),
         };
+        self.update_named(name);
         self.release_one(name, validate, now);
     }
 
@@ -481,10 +464,6 @@ impl Entry {
     /// The newest text, if it is one, and the one in force.
     fn units(&self) -> impl Iterator<Item = &Arc<Unit>> {
         self.text().map(|text| &text.unit).into_iter().chain(self.in_force.as_ref().map(|good| &good.unit))
-    }
-
-    fn source(&self) -> Option<&Source> {
-        Some(&self.text()?.unit.source)
     }
 
     /// The newest text with all that is merged with it, if they are valid together.

@@ -3,7 +3,7 @@
 //! Records under `/run` are written by the loop itself, before an action's effect; they are memory. What must survive the host goes to the
 //! writer thread of the state store, which answers with a fact; a disk that refuses is told once and costs nothing that runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -24,7 +24,8 @@ pub struct Files {
     state: StateStore,
     generations: Generations,
     watch: Option<Watch>,
-    followed: BTreeSet<Follow>,
+    /// For how many things each is followed.
+    followed: BTreeMap<Follow, usize>,
     /// Units whose last good text is stored, or about to be.
     stored: BTreeSet<UnitName>,
     /// The defaults that are stored, or about to be.
@@ -100,7 +101,7 @@ impl Files {
             state,
             generations,
             watch: None,
-            followed: BTreeSet::new(),
+            followed: BTreeMap::new(),
             stored,
             defaults: loaded.defaults.clone(),
             failing: false,
@@ -113,16 +114,30 @@ impl Files {
         self.watch = Some(watch);
     }
 
-    /// Follows these; says whether they are others than before.
-    pub fn follow(&mut self, wanted: BTreeSet<Follow>) -> bool {
-        if wanted == self.followed {
-            return false;
+    /// Follows these too, each for one thing more, and for one thing less those that it followed before.
+    pub fn follow(&mut self, more: impl Iterator<Item = Follow>, less: impl Iterator<Item = Follow>) {
+        let (mut begun, mut ended) = (BTreeSet::new(), Vec::new());
+        for follow in more {
+            let count = self.followed.entry(follow.clone()).or_default();
+            if *count == 0 {
+                begun.insert(follow);
+            }
+            *count += 1;
         }
-        if let Some(watch) = &self.watch {
-            watch.follow(wanted.iter().cloned().collect());
+        for follow in less {
+            let Some(count) = self.followed.get_mut(&follow) else { continue };
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.followed.remove(&follow);
+                // One that was only begun in this call was never told of.
+                if !begun.remove(&follow) {
+                    ended.push(follow);
+                }
+            }
         }
-        self.followed = wanted;
-        true
+        if let Some(watch) = self.watch.as_ref().filter(|_| !begun.is_empty() || !ended.is_empty()) {
+            watch.follow(begun.into_iter().collect(), ended);
+        }
     }
 
     /// Asks for what is on disk of these units, or without any of all, to be read now. `false`: too many ask already.

@@ -157,7 +157,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let _control = serve(&settings, post.clone())?;
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
     files.watch_with(watch);
-    files.follow([watching::follow_defaults(&settings.config)].into());
+    files.follow([watching::follow_defaults(&settings.config)].into_iter(), std::iter::empty());
     // It is the first to ask, so it is not too many.
     let _ = files.sync(FIRST_READ, []);
     let mut catalogue = Catalogue::new(&settings.units_dirs);

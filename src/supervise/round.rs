@@ -65,8 +65,6 @@ pub struct Supervisor {
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
     pub(super) unknown_cgroups: Vec<ContainerId>,
-    /// Texts were read since the sources they name were last followed.
-    pub(super) sources_changed: bool,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
     /// The directories were read once.
@@ -125,7 +123,6 @@ impl Supervisor {
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
-            sources_changed: false,
             wake_at: None,
             first_read: false,
             scanned: false,

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::catalogue::{DirectoryId, NoDefaults, SourceView};
+use super::catalogue::{DirectoryId, Named, NamedChanges, NoDefaults, SourceView};
 use super::clock;
 use super::contents::FileView;
 use super::mail::Mail;
@@ -16,7 +16,7 @@ use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
 use crate::plan::{BootTime, Fact, Presence};
-use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, template_sample, text_of};
+use crate::unit::{Source, SourceFacts, UnitName, file_stem_to_name, template_sample, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
 /// In a bundle.
@@ -67,12 +67,15 @@ pub fn follow_defaults(config: &Path) -> Follow {
     Follow { path: config.to_owned(), purpose: Purpose::Contents }
 }
 
-/// What of a source is to be followed.
-fn follow(source: &Source) -> Follow {
-    match source {
-        Source::Bundle(path) => Follow { path: path.join(CONFIG), purpose: Purpose::Contents },
-        Source::Rootfs(path) | Source::Executable(path) => Follow { path: path.clone(), purpose: Purpose::Place },
-    }
+/// What of a thing is to be followed.
+fn follow(named: &Named) -> Follow {
+    let (path, purpose) = match named {
+        Named::Source(Source::Bundle(path)) => (path.join(CONFIG), Purpose::Contents),
+        Named::Source(Source::Rootfs(path) | Source::Executable(path)) => (path.clone(), Purpose::Place),
+        Named::File(path) => (path.clone(), Purpose::Contents),
+        Named::Place(path) => (path.clone(), Purpose::Presence),
+    };
+    Follow { path, purpose }
 }
 
 impl Supervisor {
@@ -100,18 +103,21 @@ impl Supervisor {
             Event::Gone { path, name } if template_sample(&name).is_some() => {
                 self.catalogue.template_gone(&path, VALIDATE, now);
             }
-            Event::Text { path, name, text, resolved } => match self.unit_of(&path, &name) {
-                Some(unit) => self.catalogue.read(&path, unit, text, resolved, VALIDATE, now.wall),
-                None => return,
-            },
-            Event::Refused { path, name, why: watch::ReadError::Mask { .. } } => match self.unit_of(&path, &name) {
-                Some(unit) => self.catalogue.mask(&path, unit, VALIDATE, now.wall),
-                None => return,
-            },
-            Event::Refused { path, name, why } => match self.unit_of(&path, &name) {
-                Some(unit) => self.catalogue.refuse(&path, unit, why.to_string(), VALIDATE, now.wall),
-                None => return,
-            },
+            Event::Text { path, name, text, resolved } => {
+                if let Some(unit) = self.unit_of(&path, &name) {
+                    self.catalogue.read(&path, unit, text, resolved, VALIDATE, now.wall);
+                }
+            }
+            Event::Refused { path, name, why: watch::ReadError::Mask { .. } } => {
+                if let Some(unit) = self.unit_of(&path, &name) {
+                    self.catalogue.mask(&path, unit, VALIDATE, now.wall);
+                }
+            }
+            Event::Refused { path, name, why } => {
+                if let Some(unit) = self.unit_of(&path, &name) {
+                    self.catalogue.refuse(&path, unit, why.to_string(), VALIDATE, now.wall);
+                }
+            }
             Event::Gone { path, name } => match self.unit_of(&path, &name) {
                 Some(unit) => self.catalogue.gone(&path, &unit, VALIDATE, now.wall),
                 None => self.catalogue.stray(&path, None),
@@ -134,19 +140,17 @@ impl Supervisor {
             Event::Place { .. } => {}
             Event::Presence { path, exists, is_mount_point } => {
                 let presence = Presence { exists, is_mount_point };
-                return self.record(&Fact::Found { path, presence });
+                self.record(&Fact::Found { path, presence });
             }
             Event::Blind(blind) => self.blind(&blind),
-            Event::Synced { token, .. } => return self.read_to_the_end(token),
+            Event::Synced { token, .. } => self.read_to_the_end(token),
         }
-        self.sources_changed = true;
     }
 
     pub(super) fn looked(&mut self, look: Look) {
         let now = clock::now().wall;
         // What waits to be judged may name it.
-        let is_named = || self.catalogue.sources().into_iter().any(|source| source.path() == look.path);
-        if !self.catalogue.is_pending() && !is_named() {
+        if !self.catalogue.is_pending() && !self.catalogue.names_source_at(&look.path) {
             return;
         }
         // As both: a path is followed once, whatever the texts that name it take it for.
@@ -263,24 +267,20 @@ impl Supervisor {
         self.catalogue.is_pending().then(|| clock::now().boot)
     }
 
-    /// Follows what the texts, and those in force, name now. Once a round: it looks at all of them.
+    /// Follows what the texts, and those in force, name now. Once a round, and only what became otherwise.
     pub(super) fn follow_sources(&mut self) {
-        if !std::mem::take(&mut self.sources_changed) & !self.catalogue.take_merged() {
-            return;
+        let NamedChanges { more, no_more } = self.catalogue.take_named();
+        for named in &no_more {
+            if let Named::Place(path) = named {
+                self.observed.host.forget(path);
+            }
         }
-        let places = self.catalogue.conditions().filter_map(Condition::path).cloned();
-        let places: BTreeSet<Follow> = places.map(|path| Follow { path, purpose: Purpose::Presence }).collect();
-        self.observed
-            .host
-            .retain(|path| places.contains(&Follow { path: path.to_owned(), purpose: Purpose::Presence }));
-        let files = self.catalogue.files();
-        self.catalogue.expect_files(&files, VALIDATE, clock::now().wall);
-        let contents = |path: &PathBuf| Follow { path: path.clone(), purpose: Purpose::Contents };
-        let sources = self.catalogue.sources().into_iter().map(follow).chain(files.iter().map(contents));
-        let wanted: BTreeSet<Follow> = sources.chain(places).chain([follow_defaults(&self.settings.config)]).collect();
-        if self.files.follow(wanted) {
-            self.catalogue.retain_sources();
+        for named in &more {
+            if let Named::File(path) = named {
+                self.catalogue.expect_file(path, VALIDATE, clock::now().wall);
+            }
         }
+        self.files.follow(more.iter().map(follow), no_more.iter().map(follow));
     }
 
     /// Everything on disk at the time of a `sync` was posted. Sources that these texts name come behind them; their units are unsettled

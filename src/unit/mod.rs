@@ -179,11 +179,6 @@ impl Source {
         }
     }
 
-    /// Whether both are written alike. Comparing paths part by part takes a hundred times as long.
-    pub fn is_same(&self, other: &Source) -> bool {
-        self.path().as_os_str() == other.path().as_os_str() && self.key() == other.key()
-    }
-
     /// Whether the hardened defaults hold, rather than a config.json.
     pub fn is_hardened(&self) -> bool {
         match self {

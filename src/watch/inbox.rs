@@ -37,11 +37,20 @@ pub struct Hint {
     pub kind: HintKind,
 }
 
+/// One change of what is followed.
+#[derive(Debug)]
+pub enum Following {
+    /// From now on.
+    Begin(Follow),
+    /// No more.
+    End(Follow),
+}
+
 /// What the supervisor wants.
 #[derive(Debug)]
 pub enum Command {
-    /// The whole set, anew.
-    Follow(Vec<Follow>),
+    /// In this order.
+    Follow(Vec<Following>),
     /// Read these files of the directories, or without any everything, and say so.
     Sync { token: u64, files: Vec<OsString> },
 }
@@ -121,13 +130,17 @@ impl Inbox {
         self.wake();
     }
 
-    /// `false` when there are too many. A newer set takes an older one's place: then a sync between them waits for more.
+    /// `false` when there are too many. Newer changes of what is followed join older ones: then a sync between them waits for more.
     pub fn command(&self, command: Command) -> bool {
         let mut letters = self.lock();
-        if let Command::Follow(set) = command {
-            match letters.commands.iter_mut().find(|other| matches!(other, Command::Follow(_))) {
-                Some(other) => *other = Command::Follow(set),
-                None => letters.commands.push(Command::Follow(set)),
+        if let Command::Follow(changes) = command {
+            let earlier = letters.commands.iter_mut().find_map(|other| match other {
+                Command::Follow(earlier) => Some(earlier),
+                Command::Sync { .. } => None,
+            });
+            match earlier {
+                Some(earlier) => earlier.extend(changes),
+                None => letters.commands.push(Command::Follow(changes)),
             }
         } else if letters.commands.len() >= COMMANDS_MAX {
             return false;

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::unit::UnitName;
-use inbox::{Command, Inbox};
+use inbox::{Command, Following, Inbox};
 pub use places::Blind;
 pub use trusted::{Identity, ReadError, Trust};
 
@@ -223,10 +223,11 @@ impl Watch {
         Ok(Watch { inbox, thread: Some(thread) })
     }
 
-    /// Replaces the set of followed files and paths. What is new is looked at and posted; what was followed before keeps
-    /// what was posted; what is not in the set is forgotten.
-    pub fn follow(&self, set: Vec<Follow>) {
-        self.inbox.command(Command::Follow(set));
+    /// Follows `more` files and paths, and some `no_more`. What is new is looked at and posted; what was followed before keeps
+    /// what was posted; what is followed no more is forgotten.
+    pub fn follow(&self, more: Vec<Follow>, no_more: Vec<Follow>) {
+        let ends = no_more.into_iter().map(Following::End);
+        self.inbox.command(Command::Follow(ends.chain(more.into_iter().map(Following::Begin)).collect()));
     }
 
     /// Reads now what is pending, without its quiet time, and looks for changes that no event told of; then posts

@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD};
 
 use drop_ins::DropInDirs;
 
-use super::inbox::{Command, Hint, HintKind, Inbox};
+use super::inbox::{Command, Following, Hint, HintKind, Inbox};
 use super::places::{Change, Places};
 use super::settle::{Key, Moment, QUIET, Settle};
 use super::trusted::{self, Identity, Node, Trust};
@@ -337,25 +337,22 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
 
     fn commanded(&mut self, command: Command) {
         match command {
-            Command::Follow(set) => self.follow(set),
+            Command::Follow(changes) => self.follow(changes),
             Command::Sync { token, files } => self.sync(token, &files),
         }
     }
 
-    fn follow(&mut self, set: Vec<Follow>) {
-        let wanted: HashSet<Follow> = set.into_iter().collect();
-        let old: Vec<Follow> = self.follows.keys().filter(|follow| !wanted.contains(*follow)).cloned().collect();
-        for follow in old {
-            if let Some(key) = self.follows.remove(&follow) {
-                self.forget(key);
-            }
-        }
+    fn follow(&mut self, changes: Vec<Following>) {
         let now = self.now();
-        for follow in wanted {
-            if !self.follows.contains_key(&follow) {
-                let key = self.new_key(Item::Follow { follow: follow.clone(), seen: None });
-                self.follows.insert(follow, key);
-                self.settle.look_by(key, now);
+        for change in changes {
+            match change {
+                Following::End(follow) => self.follows.remove(&follow).into_iter().for_each(|key| self.forget(key)),
+                Following::Begin(follow) if self.follows.contains_key(&follow) => {}
+                Following::Begin(follow) => {
+                    let key = self.new_key(Item::Follow { follow: follow.clone(), seen: None });
+                    self.follows.insert(follow, key);
+                    self.settle.look_by(key, now);
+                }
             }
         }
     }

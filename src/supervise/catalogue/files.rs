@@ -1,12 +1,11 @@
 //! Files besides the sources whose contents texts name: what was read of them, and whom that concerns.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::contents::{self, FileView};
-use super::{Catalogue, Entry, InForce, Validate};
+use super::{Catalogue, Entry, InForce, Named, Validate};
 use crate::plan::{Fact, WallTime};
 use crate::unit::{ConfigFile, ContainerId, Source, Unit, UnitName};
 
@@ -18,10 +17,7 @@ impl Catalogue {
             return;
         }
         *known = Some(view);
-        let names_it = |entry: &Entry| entry.files().any(|named| named == path);
-        let concerned: Vec<UnitName> =
-            self.entries.iter().filter(|(_, entry)| names_it(entry)).map(|(name, _)| name.clone()).collect();
-        for name in &concerned {
+        for name in &self.names.by(&Named::File(path.to_owned())) {
             self.evaluate(name, validate, now);
             self.fill_secrets(name);
         }
@@ -41,20 +37,15 @@ impl Catalogue {
         if unit != *good.unit {
             entry.in_force = Some(Arc::new(InForce { unit: Arc::new(unit), ..InForce::clone(good) }));
             self.changes.insert(name.clone());
+            self.update_named(name);
         }
     }
 
-    /// Every file besides the sources whose contents a text on disk names, or one in force lacks.
-    pub fn files(&self) -> BTreeSet<PathBuf> {
-        self.entries.values().flat_map(Entry::files).map(Path::to_owned).collect()
-    }
-
-    /// What is read of these counts from here on. A file that is followed already, as a bundle's config.json, is not told of again: it is
+    /// What is read of this one counts from here on. A file that is followed already, as a bundle's config.json, is not told of again: it is
     /// taken from there.
-    pub fn expect_files(&mut self, named: &BTreeSet<PathBuf>, validate: Validate, now: WallTime) {
-        let new: Vec<&PathBuf> = named.iter().filter(|path| !self.files.contains_key(*path)).collect();
-        for path in new {
-            self.files.insert(path.clone(), None);
+    pub fn expect_file(&mut self, path: &Path, validate: Validate, now: WallTime) {
+        if !self.files.contains_key(path) {
+            self.files.insert(path.to_owned(), None);
             if let Some(view) = self.of_bundle(path) {
                 self.file_read(path, view, validate, now);
             }
@@ -90,16 +81,10 @@ impl Catalogue {
             other => other,
         }
     }
-
-    /// Forgets what was read of files that no text names any more.
-    pub(super) fn retain_files(&mut self) {
-        let named = self.files();
-        self.files.retain(|path, _| named.contains(path));
-    }
 }
 
 impl Entry {
-    fn files(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let of_text = self.text().into_iter().flat_map(|text| contents::paths(&text.unit));
         of_text.chain(self.in_force.iter().flat_map(|good| unknown_secrets(&good.unit)))
     }

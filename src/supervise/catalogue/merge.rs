@@ -32,7 +32,6 @@ impl Catalogue {
     pub(super) fn merge(&mut self, name: &UnitName) {
         let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.stale) else { return };
         entry.stale = false;
-        self.merged = true;
         entry.merged = match entry.texts.last() {
             Some(OnDisk { path, text: Ok(read), .. }) => {
                 let layers = self
@@ -43,6 +42,7 @@ impl Catalogue {
             }
             Some(_) | None => None,
         };
+        self.update_named(name);
     }
 
     /// What is merged with a unit's text changed.
@@ -56,10 +56,5 @@ impl Catalogue {
     pub(super) fn judge_later(&mut self, name: UnitName) {
         self.set_stale(&name);
         self.pending.insert(name);
-    }
-
-    /// Whether texts may name other sources and conditions than at the last call.
-    pub fn take_merged(&mut self) -> bool {
-        std::mem::take(&mut self.merged)
     }
 }

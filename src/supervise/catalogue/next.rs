@@ -130,11 +130,12 @@ impl Catalogue {
                 // A new unit whose file went meanwhile.
                 Some(entry) if entry.texts.is_empty() => {
                     entry.next = Some(Next::Removed);
-                    self.waiting.insert(name);
+                    self.waiting.insert(name.clone());
                 }
                 Some(_) if found_since => self.evaluate(&name, validate, now),
                 Some(_) | None => {}
             }
+            self.update_named(&name);
         }
     }
 

@@ -120,6 +120,7 @@ impl Catalogue {
         let Some(earlier) = entry.trial.earlier.take() else { return };
         (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
         self.changes.insert(name.clone());
+        self.update_named(name);
         self.fill_secrets(name);
     }
 

@@ -98,7 +98,7 @@ fn followed_files_and_places_are_posted_once_and_on_change() {
         let config = Follow { path: current.join("config.json"), purpose: Purpose::Contents };
         let rootfs = Follow { path: current.join("rootfs"), purpose: Purpose::Place };
         let absent = Follow { path: it.base.join("bundle/config.json"), purpose: Purpose::Contents };
-        it.watch().follow(vec![config.clone(), rootfs.clone(), absent.clone()]);
+        it.watch().follow(vec![config.clone(), rootfs.clone(), absent.clone()], vec![]);
         let is_file = |event: &Event, of: &Follow, at: &Path| match event {
             Event::File { path, file: Ok(file) } => *path == of.path && file.resolved == at,
             _ => false,
@@ -110,7 +110,7 @@ fn followed_files_and_places_are_posted_once_and_on_change() {
         assert!(events.iter().any(|event| is_file(event, &config, &releases.join("1/config.json"))));
         assert!(events.iter().any(|event| is_place(event, &releases.join("1/rootfs"))));
         assert!(events.iter().any(|event| matches!(event, Event::File { file: Err(ReadError::Missing { .. }), .. })));
-        it.watch().follow(vec![absent.clone(), rootfs, config.clone()]);
+        it.watch().follow(vec![absent.clone(), rootfs.clone(), config.clone()], vec![]);
         it.expect_silence(50);
         symlink("releases/2", it.base.join("next")).unwrap();
         fs::rename(it.base.join("next"), &current).unwrap();
@@ -126,7 +126,7 @@ fn followed_files_and_places_are_posted_once_and_on_change() {
         fs::rename(releases.join("2/rootfs"), releases.join("2/old")).unwrap();
         fs::create_dir(releases.join("2/rootfs")).unwrap();
         it.expect("another rootfs", |event| is_place(event, &releases.join("2/rootfs")));
-        it.watch().follow(vec![]);
+        it.watch().follow(vec![], vec![config, rootfs, absent.clone()]);
         assert_eq!(it.sync(), (vec![], vec![]));
         fs::write(&absent.path, "{  }").unwrap();
         it.expect_silence(100);
