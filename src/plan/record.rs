@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::fact::{Deed, Fact};
+use super::health::Opinion;
 use super::observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Why, Wishes,
 };
 use super::time::{BootTime, Now};
-use crate::unit::{ContainerId, Signal, UnitName};
+use crate::unit::{CheckKind, ContainerId, Signal, UnitName};
 
 /// How many signals of clients wait for one container; more are refused by being forgotten.
 const SIGNALS_MAX: usize = 16;
@@ -139,7 +140,12 @@ impl Seen {
             Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        self.backoff.count(&live.run, ran_for, stopped.is_some());
+        let ran_well_for = match outcome {
+            Outcome::Exited { .. } => live.ran_well_for(at),
+            Outcome::Unhealthy { .. } if live.opinion(CheckKind::Startup) != Opinion::Failing => live.ran_well_for(at),
+            Outcome::Unhealthy { .. } | Outcome::StartFailed { .. } => Duration::ZERO,
+        };
+        self.backoff.count(&live.run, ran_well_for, stopped.is_some());
         let (id, fingerprint) = (live.id.clone(), live.run.fingerprint);
         live.state = State::Ended(Ended::new(now.boot, killing));
         let record = ExitRecord { id, fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
