@@ -32,6 +32,7 @@ use super::exit::ExitRecord;
 use super::health::Probing;
 use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
 use super::time::{BootTime, Now};
+use super::told::Told;
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, SwapMark, Unit, UnitName};
 
 /// One thing for the supervisor to do. Each is harmless when done twice.
@@ -293,7 +294,7 @@ impl Seen {
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
         let (relies, contents) = (relies.clone(), SwapMark::of(unit));
-        self.live = Some(Live { relies, contents, ..Live::new(id.clone(), run, used) });
+        self.live = Some(Live { relies, contents, told: Told::begin(unit), ..Live::new(id.clone(), run, used) });
         true
     }
 

@@ -1,6 +1,7 @@
 //! How long to wait: between two starts, and between two tries at something that does not give way.
 //!
-//! After a run of at least `reset_after` the next start is immediate. After `n` shorter runs in a row it waits
+//! After a run of at least `reset_after` the next start is immediate; the time before a service said that it is ready (`process.notify`) is no
+//! part of it, and one whose startup check failed has not run. After `n` shorter runs in a row it waits
 //! `delay * 2^(n-1)`, at most `max_delay`, plus up to 10 % so that units that fell together do not rise together. The jitter
 //! is a hash of the generation that ended, hence the same each time it is asked for: the deadline needs no memory of
 //! its own, and a crash of the supervisor cannot shorten it. It counts from the end of the run, on the boot clock.
@@ -17,11 +18,11 @@ use crate::unit::{ContainerId, Restart};
 
 impl Backoff {
     /// Takes in a run that is over. One that was stopped is no failure, but if it was long enough, it ends the row.
-    pub(super) fn count(&mut self, run: &Run, ran_for: Duration, was_stopped: bool) {
+    pub(super) fn count(&mut self, run: &Run, ran_well_for: Duration, was_stopped: bool) {
         if self.fingerprint != run.fingerprint {
             *self = Backoff { fingerprint: run.fingerprint, ..Backoff::default() };
         }
-        if ran_for >= run.reset_after {
+        if ran_well_for >= run.reset_after {
             self.short_runs = 0;
         } else if !was_stopped {
             self.short_runs = self.short_runs.saturating_add(1);

@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::fact::{Deed, Fact};
+use super::health::Opinion;
 use super::observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Why, Wishes,
 };
 use super::time::{BootTime, Now};
-use crate::unit::{ContainerId, Signal, UnitName};
+use crate::unit::{CheckKind, ContainerId, Signal, UnitName};
 
 /// How many signals of clients wait for one container; more are refused by being forgotten.
 const SIGNALS_MAX: usize = 16;
@@ -153,11 +154,16 @@ impl Seen {
             Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
+        let ran_well_for = match outcome {
+            Outcome::Exited { .. } => live.ran_well_for(at),
+            Outcome::Unhealthy { .. } if live.opinion(CheckKind::Startup) != Opinion::Failing => live.ran_well_for(at),
+            Outcome::Unhealthy { .. } | Outcome::StartFailed { .. } => Duration::ZERO,
+        };
         // What a failing new text counts is not wiped out by the end of an old one that ran beside it.
         let tried = self.last.as_ref().filter(|last| last.id.generation > id.generation);
         let is_old = tried.is_some_and(|last| last.fingerprint != live.run.fingerprint);
         if !is_old || tried.is_none_or(|last| last.fingerprint != self.backoff.fingerprint) {
-            self.backoff.count(&live.run, ran_for, stopped.is_some());
+            self.backoff.count(&live.run, ran_well_for, stopped.is_some());
         }
         let fingerprint = live.run.fingerprint;
         live.state = State::Ended(Ended::new(now.boot, killing));

@@ -12,6 +12,7 @@
 //!   no WATCHDOG=1 for `process.watchdog` once it is ready, no end within `stop.timeout` of its STOPPING=1. WATCHDOG=trigger needs no silence.
 //! - EXTEND_TIMEOUT_USEC= moves the end of a start, and of a stop that is under way, to so long after it was said; by at most [`EXTEND_MAX`] each
 //!   time, and a stop takes no more than [`EXTENDED_STOP_MAX`] in all. It moves no watchdog: WATCHDOG_USEC= does.
+//! - A service that is not ready yet has not run: the delays between its restarts grow, however long it took ([`Backoff`](super::Backoff)).
 //! - A silence counts when the keeper, who listens, was asked after its time ([`Action::Hear`](super::Action)): a supervisor that was stopped, or had no
 //!   CPU, knows less than the keeper.
 //! - Time in which nobody listened is no silence. Counts begin anew when a supervisor begins, and when one was away or the host slept
@@ -61,6 +62,8 @@ pub struct Line {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Told {
+    /// It is a service that is to say READY=1.
+    awaited: bool,
     /// The first READY=1 …
     ready_since: Option<BootTime>,
     /// … and the last.
@@ -118,6 +121,12 @@ impl Line {
 }
 
 impl Told {
+    /// Of a container of this text, before its first word; `None`: none is awaited.
+    pub(super) fn begin(unit: &Unit) -> Option<Box<Told>> {
+        let awaited = unit.notify().is_some() && unit.kind == Kind::Service;
+        awaited.then(|| Box::new(Told { awaited, ..Told::default() }))
+    }
+
     /// Says whether that is news to anybody but the watchdog.
     fn take(&mut self, lines: &[Line]) -> bool {
         let before = self.clone();
@@ -247,6 +256,16 @@ impl Live {
     /// Since when it is ready. To reload is no break.
     pub(super) fn ready_since(&self) -> Option<BootTime> {
         self.told.as_ref()?.ready_since
+    }
+
+    /// How much of a run that ended `at` was one: what a service does before it says that it is ready is its start.
+    pub(super) fn ran_well_for(&self, at: BootTime) -> Duration {
+        let ran_for = at.since(self.run.begun);
+        match (self.ready_since(), self.told.as_ref().is_some_and(|told| told.awaited)) {
+            (Some(ready), true) => at.since(ready).min(ran_for),
+            (None, true) => Duration::ZERO,
+            (_, false) => ran_for,
+        }
     }
 
     /// How it is by its own word, if it is to give one.

@@ -190,11 +190,20 @@ impl Files {
         self.state.keep_good(good.unit.name.clone(), kept);
     }
 
-    /// These go in force together, since `now`: all or none survive a crash. Answered by a fact with this ticket. The text to go back to
-    /// is kept with each a moment later: killed in between, it stays with the new one.
-    pub fn keep_set(&mut self, set: &[(UnitName, Next)], now: WallTime) -> Ticket {
-        let form = |next: &Next| next.text().map(|good| Good { since_ms: now.0, ..good_of(good) });
-        let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(next))).collect();
+    /// These go in force together, since `now`, each with the text to go back to: all or none survive a crash. Answered by a fact with this
+    /// ticket.
+    pub fn keep_set<'a>(
+        &mut self,
+        set: &[(UnitName, Next)],
+        earlier_of: impl Fn(&UnitName, &InForce) -> Option<&'a InForce>,
+        now: WallTime,
+    ) -> Ticket {
+        let form = |unit: &UnitName, next: &Next| {
+            let good = next.text()?;
+            let earlier = earlier_of(unit, good).map(good_of).map(Box::new);
+            Some(Good { since_ms: now.0, earlier, ..good_of(good) })
+        };
+        let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(unit, next))).collect();
         self.state.keep_set(set)
     }
 

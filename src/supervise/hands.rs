@@ -20,8 +20,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 
 use super::bell::Inbox;
 use super::executed::has_executed;
@@ -142,7 +143,8 @@ impl Hands {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            let timeout = self.sessions.next_due().map(until);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return self.say(Mail::Orphaned(format!("waiting for events: {errno}"))),
             }
@@ -151,6 +153,9 @@ impl Hands {
                     BELL => {}
                     token => self.ready(token),
                 }
+            }
+            if timeout.is_some() {
+                self.sessions.kill_overdue(Instant::now());
             }
             for job in self.inbox.take() {
                 if self.work(job).is_break() {
@@ -431,6 +436,13 @@ impl Hands {
         let cgroup = job.id.as_ref().and_then(|id| self.handles.get(id)).and_then(|handle| handle.cgroup.as_ref());
         job.spawn(cgroup.map(ContainerCgroup::figures));
     }
+}
+
+/// Rounded up, so that it is over then.
+fn until(due: Instant) -> Timespec {
+    let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+    Timespec { tv_sec: seconds, tv_nsec: i64::from(left.subsec_nanos()) }
 }
 
 pub(super) fn host_pid(pid: i32) -> HostPid {

@@ -9,11 +9,14 @@
 //! | this supervisor | its client hears of it and goes; the next supervisor finds the process by its tag and hangs it up, or kills it if it was a probe. A reload goes on |
 //! | the keeper | it is handed to the next keeper; the client notices nothing |
 //! | the container | the kernel ends it: 128 + SIGKILL |
+//!
+//! A reload that takes longer than [`RELOAD_TIMEOUT`] is killed and has failed: until it is over no other one begins.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -33,6 +36,9 @@ use crate::unit::{ContainerId, SourceFacts, Unit};
 
 /// Sessions at a time, of all units: each costs the keeper a record and this process a descriptor.
 const SESSIONS_MAX: usize = 1024;
+
+/// systemd's DefaultTimeoutStartSec, which is also that of a reload.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What is to run, where, and who wants to know.
 pub struct SessionJob {
@@ -93,10 +99,27 @@ struct Session {
     purpose: Option<Purpose>,
     /// It is to be killed as soon as there is a process.
     killed: bool,
+    /// When it will have taken too long.
+    ends_by: Option<Instant>,
     /// Of the process, once the keeper has said so.
     process: Option<(i32, OwnedFd)>,
     /// The keeper met last has not named it.
     missing: bool,
+}
+
+impl Session {
+    fn new(container: ContainerId, report: OwnedFd, purpose: Purpose) -> Session {
+        let ends_by = matches!(purpose, Purpose::Reload).then(|| Instant::now() + RELOAD_TIMEOUT);
+        Session { container, report, purpose: Some(purpose), killed: false, ends_by, process: None, missing: false }
+    }
+
+    fn kill(&mut self) {
+        if !std::mem::replace(&mut self.killed, true)
+            && let Some((pid, pidfd)) = &self.process
+        {
+            kill(*pid, pidfd.as_fd());
+        }
+    }
 }
 
 /// Why there is no exit code.
@@ -162,15 +185,7 @@ impl Sessions {
                 }),
         };
         match spawned {
-            Ok((id, report)) => {
-                let purpose = Some(purpose);
-                drop(
-                    self.by_id.insert(
-                        id,
-                        Session { container, report, purpose, killed: false, process: None, missing: false },
-                    ),
-                )
-            }
+            Ok((id, report)) => drop(self.by_id.insert(id, Session::new(container, report, purpose))),
             Err(text) => end(Some(purpose), &container, Err(text.into()), post),
         }
     }
@@ -199,17 +214,24 @@ impl Sessions {
             ChildState::Failed { text, .. } => Err(text.into()),
             ChildState::Exited { exit, .. } => Ok(code_of(exit)),
         };
-        // One of an earlier supervisor has no session here: its client is gone, only the record is left.
-        if let Some(session) = self.by_id.remove(&child.id) {
-            let outcome = match (outcome, report::read(session.report.as_fd())) {
-                (Ok(_), Report::Failed(failure)) => Err(failure.into()),
-                (outcome, _) => outcome,
-            };
-            end(session.purpose, &session.container, outcome, post);
-        }
+        self.ended(&child.id, outcome, post);
         if let Err(error) = keeper.ack(&child.id) {
             tracing::warn!("keeper: {error}");
         }
+    }
+
+    /// One of an earlier supervisor has no session here: its client is gone, only the record is left.
+    fn ended(&mut self, id: &str, outcome: Result<u8, NotRun>, post: &Sender<Mail>) {
+        let Some(session) = self.by_id.remove(id) else { return };
+        let is_overdue = session.killed && session.ends_by.is_some();
+        let outcome = match (outcome, report::read(session.report.as_fd())) {
+            (Ok(_), Report::Failed(failure)) => Err(failure.into()),
+            (Ok(_), _) if is_overdue => {
+                Err(format!("it took longer than {} s and was killed", RELOAD_TIMEOUT.as_secs()).into())
+            }
+            (outcome, _) => outcome,
+        };
+        end(session.purpose, &session.container, outcome, post);
     }
 
     fn running(&mut self, child: keeper::Child) {
@@ -272,14 +294,24 @@ impl Sessions {
         }
     }
 
+    /// When one of those that run will have taken too long.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.by_id.values().filter(|session| !session.killed).filter_map(|session| session.ends_by).min()
+    }
+
+    /// Kills those that have. Their end is told all the same.
+    pub fn kill_overdue(&mut self, now: Instant) {
+        let is_overdue = |session: &&mut Session| session.ends_by.is_some_and(|ends_by| ends_by <= now);
+        for session in self.by_id.values_mut().filter(is_overdue) {
+            session.kill();
+        }
+    }
+
     /// A probe took too long, or nobody asks any more. Its end is told all the same.
     pub fn end_probe(&mut self, token: u64) {
         let is_it = |purpose: &Purpose| matches!(purpose, Purpose::Probe(other, _) if *other == token);
         for session in self.by_id.values_mut().filter(|session| session.purpose.as_ref().is_some_and(is_it)) {
-            session.killed = true;
-            if let Some((pid, pidfd)) = &session.process {
-                kill(*pid, pidfd.as_fd());
-            }
+            session.kill();
         }
     }
 
@@ -389,5 +421,38 @@ fn code_of(exit: keeper::Exit) -> u8 {
     match exit {
         keeper::Exit::Code(code) => code,
         keeper::Exit::Signal { signal, .. } => 128u8.saturating_add(signal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    fn a_reload_that_takes_too_long_is_killed_and_has_failed() {
+        let container = ContainerId::parse("web.1").unwrap();
+        let mut sleep = std::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let pid = i32::try_from(sleep.id()).unwrap();
+        let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        let (report, _) = rustix::pipe::pipe().unwrap();
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.next_due(), None, "nothing wakes up");
+        let session = Session::new(container.clone(), report, Purpose::Reload);
+        sessions.by_id.insert("exec".to_owned(), Session { process: Some((pid, pidfd)), ..session });
+        let due = sessions.next_due().unwrap();
+        sessions.kill_overdue(due - Duration::from_secs(1));
+        assert_eq!(sleep.try_wait().unwrap(), None, "it has its time");
+        sessions.kill_overdue(due);
+        assert_eq!(sleep.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(sessions.next_due(), None, "once");
+        let (post, mailbox) = std::sync::mpsc::channel();
+        sessions.ended("exec", Ok(128 + 9), &post);
+        let Ok(Mail::Fact(fact)) = mailbox.try_recv() else { panic!("nothing is said") };
+        let text = "it took longer than 90 s and was killed".to_owned();
+        assert_eq!(fact, Fact::ActionFailed { id: container, deed: Deed::Reload, text });
     }
 }

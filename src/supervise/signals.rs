@@ -12,8 +12,12 @@ const SIGSTOP: u8 = 19;
 /// Whether sending `signal` to `pid` would do nothing. A process that cannot be looked at is assumed to handle it.
 pub fn would_ignore(pid: i32, signal: Signal) -> bool {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-    let ignored = read("status").is_ok_and(|status| is_ignored_by(&status, signal));
-    ignored && read("syscall").is_ok_and(|call| !is_waiting_for_signals(&call))
+    // What it waits for is not blocked meanwhile: it may have been woken between the two looks, and is at work, with all blocked again.
+    let ignores = || {
+        read("status").is_ok_and(|status| is_ignored_by(&status, signal))
+            && read("syscall").is_ok_and(|call| !is_waiting_for_signals(&call))
+    };
+    ignores() && ignores()
 }
 
 /// What proc_pid_syscall(5) says: the number and the arguments of the call that a process sleeps in.

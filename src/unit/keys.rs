@@ -234,7 +234,14 @@ const KEYS: &[Key] = &[
         "Before the second restart in a row; doubled each time.",
     ),
     key("restart.max_delay", Kind::Duration, "60s", Live, "\"2m\"", "The longest delay."),
-    key("restart.reset_after", Kind::Duration, "60s", Live, "\"10s\"", "A run of this length starts the delays anew."),
+    key(
+        "restart.reset_after",
+        Kind::Duration,
+        "60s",
+        Live,
+        "\"10s\"",
+        "A run of this length, once it is ready, starts the delays anew.",
+    ),
     key("restart.limit.burst", Kind::Whole { most: 1000 }, "no limit", Live, "5", "So many starts …"),
     key("restart.limit.interval", Kind::Duration, "no limit", Live, "\"1m\"", "… in this time, then it stays failed."),
     key(

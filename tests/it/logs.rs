@@ -24,7 +24,9 @@ const UNITS: &str = "MOORED_IT_LOG_UNITS";
 const LINES: u64 = 100_000;
 /// At least, and then until the stage was used: a machine with much else to do may never find the pipe full twice in a row.
 const BUSY_LINES: u64 = 10_000;
-const BUSY_LINES_MAX: u64 = 20 * BUSY_LINES;
+const BUSY_LINES_MAX: u64 = 3 * BUSY_LINES;
+/// Some megabyte, in one write: so a pipe is filled by whoever waits for room in it, however slow the lines are made.
+const BUSY_CHUNK: u64 = 100;
 const KILLS: u32 = 20;
 
 fn id(unit: &str) -> ContainerId {
@@ -165,9 +167,13 @@ fn a_busy_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     let is_used = move || std::fs::read_to_string(&owner).is_ok_and(|owner| owner.starts_with("web.3 0 "));
     let was_used = is_used.clone();
     let printing = std::thread::spawn(move || {
-        let more = |i: &u64| *i < BUSY_LINES || *i < BUSY_LINES_MAX && (!i.is_multiple_of(1000) || !is_used());
-        let lines = (0..).take_while(more).inspect(|i| writeln!(fifo, "{}", line(*i)).unwrap());
-        lines.count() as u64
+        let mut printed = 0;
+        while printed < BUSY_LINES || printed < BUSY_LINES_MAX && !is_used() {
+            let lines: Vec<String> = (printed..printed + BUSY_CHUNK).map(line).collect();
+            fifo.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+            printed += BUSY_CHUNK;
+        }
+        printed
     });
     let mut seed = 3u64;
     let mut kills = 0;

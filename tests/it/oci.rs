@@ -353,6 +353,26 @@ fn the_binary_is_not_what_a_program_called_proc_self_exe_finds() {
     }
 }
 
+/// The program may run, and be heard of, before the command that made it has written down its process.
+#[test]
+fn a_container_whose_process_is_not_recorded_yet_is_waited_for() {
+    let Some(place) = Place::shell("early", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done") else {
+        return;
+    };
+    let Some(strace) = tool("strace") else { return };
+    let out = place.dir.join("out");
+    // The second time the record takes its place is when it names the process.
+    let delay = ["-e", "trace=/^rename", "-e", "inject=/^rename:delay_enter=700000:when=2"];
+    let mut run = Command::new(strace);
+    run.args(["-qq", "-o", "/dev/null"]).args(delay).args([MOORED, "oci", "--root"]).arg(place.dir.join("state"));
+    run.args(["run", &place.id]).current_dir(place.dir.join("b")).stdin(Stdio::null());
+    let mut run = run.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+    wait_for("it to be up", || fs::read_to_string(&out).unwrap().contains("up").then_some(()));
+    assert_eq!(place.state()["status"], "running");
+    place.ok("kill {} TERM");
+    assert_eq!(end_of(&mut run, super::support::PATIENCE).expect("it ends").code(), Some(7));
+}
+
 /// `create` killed before each of its system calls (a sample of them by default): whatever there is by then, `delete --force` removes it.
 #[test]
 fn a_create_that_is_killed_anywhere_leaves_what_delete_removes() {

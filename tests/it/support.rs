@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Longest wait for something that should be there soon.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long `moored down` may take before the processes are killed.

@@ -47,7 +47,7 @@ pub fn list(root: &StateRoot, format: ListFormat, quiet: bool) -> Result<u8, Oci
         let ids: String = containers.iter().map(|container| format!("{}\n", container.id)).collect();
         return Ok(crate::cli::print(&ids).map(|()| 0)?);
     }
-    // One that is being made or taken away in this moment has nothing to show.
+    // One that is taken away in this moment has nothing to show.
     let rows: Vec<Row> = containers.into_iter().filter_map(|container| row(container).ok().flatten()).collect();
     match format {
         ListFormat::Json => print_json(&rows.iter().map(Row::state).collect::<Vec<_>>()),
@@ -56,7 +56,7 @@ pub fn list(root: &StateRoot, format: ListFormat, quiet: bool) -> Result<u8, Oci
 }
 
 fn row(container: Container) -> Result<Option<Row>, ContainerError> {
-    let Some(record) = container.read()? else { return Ok(None) };
+    let Some(record) = container.read_made()? else { return Ok(None) };
     let (status, process) = container.status(Some(&record));
     let pid = process.map_or(0, |(pid, _)| pid.0);
     Ok(Some(Row { id: container.id, pid, status, record }))

@@ -157,6 +157,16 @@ impl Container {
         serde_json::from_slice(&text).map(Some).map_err(|source| ContainerError::Damaged { path, source })
     }
 
+    /// The same for one that may be being made: its program may run before its process is in the record. Waits until it is made if so.
+    pub fn read_made(&self) -> Result<Option<Record>, ContainerError> {
+        let record = self.read()?;
+        if record.as_ref().is_some_and(|record| record.process.is_some()) {
+            return Ok(record);
+        }
+        drop(self.lock()?);
+        self.read()
+    }
+
     /// Replaces what is known. `ROOT` does not outlive the host, so nothing is synced.
     pub(super) fn write(&self, record: &Record) -> Result<(), ContainerError> {
         let path = self.directory.join(STATE);

@@ -23,7 +23,8 @@
 //!
 //! Making the directory claims the id. A command that dies before the process is ready takes it along (the process dies with its parent
 //! until then); what is left is a record that names the cgroups, from which `delete` kills and removes what there is.
-//! The container is locked until the process is set up, so that nothing joins it while it still has the host's mounts.
+//! The container is locked until the process is set up, so that nothing joins it while it still has the host's mounts. Without a gate its
+//! program may run, and be heard of, before the record names it: who finds no process in the record waits for the lock and looks again.
 
 mod directory;
 mod launch;

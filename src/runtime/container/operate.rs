@@ -61,7 +61,7 @@ impl Container {
 
     /// Sends a signal to the first process, or to every process there is.
     pub fn kill(&self, signal: u8, all: bool) -> Result<(), ContainerError> {
-        let record = self.read()?;
+        let record = self.read_made()?;
         let (_, process) = self.status(record.as_ref());
         if all {
             return signal_all(record.as_ref(), signal, process.is_some());

@@ -128,3 +128,18 @@ fn a_set_that_is_too_large_leaves_nothing_behind() {
     drop(disk);
     assert_eq!(found(&temp.0), ["a one", "b one", "c one"]);
 }
+
+#[test]
+fn a_set_brings_the_texts_to_go_back_to() {
+    let temp = Temp::new("earlier");
+    let mut disk = disk(&temp.0);
+    let new = Good { earlier: Some(Box::new(good("one"))), ..good("two") };
+    disk.apply(&Work::Set(GoodSet::from([(unit("a"), Some(new.clone()))]))).unwrap();
+    // Killed before it was taken apart; then it is in the unit's own file.
+    drop(disk);
+    for _ in 0..2 {
+        let (_, loaded) = Disk::open(&temp.0);
+        assert_eq!(loaded.notes, []);
+        assert_eq!(loaded.good[0], (unit("a"), new.clone()));
+    }
+}

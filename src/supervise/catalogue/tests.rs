@@ -219,3 +219,24 @@ fn a_change_of_all_units_is_judged_in_slices() {
         assert_eq!(names.iter().filter(|name| it.is_unsettled(name)).count(), (3 - round) * JUDGED_MAX);
     }
 }
+
+#[test]
+fn what_a_set_keeps_to_go_back_to_is_what_will_be_kept() {
+    let mut it = catalogue();
+    unit(&mut it, "1");
+    let proven = Some(it.in_force(&web()).unwrap().fingerprint);
+    it.withhold(true);
+    unit(&mut it, "2");
+    let next = it.next(&web()).and_then(Next::text).cloned().unwrap();
+    let earlier = |it: &Catalogue, proven| it.earlier_of(&web(), &next, proven).map(|earlier| earlier.fingerprint);
+    assert_eq!(
+        (earlier(&it, None), earlier(&it, proven)),
+        (None, proven),
+        "one that has not done well is none to go back to"
+    );
+    it.withhold(false);
+    it.release(valid, WallTime(0));
+    assert_eq!(force(&it), is("2", ""));
+    it.keep_earlier(&web(), proven);
+    assert_eq!(it.trial(&web()).unwrap().earlier.as_ref().map(|earlier| earlier.fingerprint), proven);
+}

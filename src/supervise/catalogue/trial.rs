@@ -102,6 +102,14 @@ impl Catalogue {
         entry.trial.earlier = earlier.filter(other);
     }
 
+    /// What [`Catalogue::keep_earlier`] will keep if `next` comes into force now.
+    pub fn earlier_of(&self, name: &UnitName, next: &InForce, proven: Option<Fingerprint>) -> Option<&InForce> {
+        let entry = self.entries.get(name)?;
+        let before = entry.in_force.as_deref().filter(|before| proven == Some(before.fingerprint));
+        let earlier = entry.trial.earlier.as_deref().or(before)?;
+        (earlier.fingerprint != next.fingerprint).then_some(earlier)
+    }
+
     /// The text in force did well.
     pub fn prove(&mut self, name: &UnitName, fingerprint: Fingerprint) {
         let Some(entry) = self.entries.get_mut(name) else { return };

@@ -141,7 +141,7 @@ impl Host {
         let due = self.containers.iter_mut().filter(|(_, container)| container.next_at().is_some_and(|at| at <= now));
         let news: Vec<Fact> = due.filter_map(|(id, container)| container.advance(rng, id, now, calm)).collect();
         for (id, container) in &self.containers {
-            let says = |text: &str| container.said.iter().any(|line| line.text == text);
+            let says = |text: &str| container.says(text);
             let is_mute = container.tells() && !container.is_ready && container.next_word.is_none();
             if says("STOPPING=1") || says("WATCHDOG=trigger") || is_mute {
                 self.sick.push(id.clone());
@@ -222,6 +222,12 @@ impl Host {
         self.containers.get(id).is_some_and(|container| matches!(container.stage, Stage::Alive { .. }))
     }
 
+    /// Somebody alive has said what is a reason to stop it.
+    pub fn says_it_is_sick(&self) -> bool {
+        let is_sick = |container: &Container| container.says("STOPPING=1") || container.says("WATCHDOG=trigger");
+        self.containers.iter().any(|(id, container)| self.is_alive(id) && is_sick(container))
+    }
+
     pub fn is_empty(&self, id: &ContainerId, now: BootTime) -> bool {
         self.containers.get(id).is_none_or(|container| match container.stage {
             Stage::Made => true,
@@ -288,6 +294,10 @@ impl Container {
             Stage::Alive { exit } => exit.as_ref().map(|(at, ..)| *at).into_iter().chain(self.next_word_at()).min(),
             Stage::Dead { .. } => None,
         }
+    }
+
+    fn says(&self, text: &str) -> bool {
+        self.said.iter().any(|line| line.text == text)
     }
 
     fn tells(&self) -> bool {

@@ -60,7 +60,7 @@ impl History {
             }
         }
         let (before, old) = (self.desired(), self.generations());
-        let is_sick = self.host.sick.iter().any(|id| self.host.is_alive(id));
+        let is_sick = self.host.says_it_is_sick();
         let observed = self.supervisor.as_ref().ok_or("there is no supervisor")?.observed.clone();
         self.files = files;
         // A text that was rolled back is not taken again: what is in force says which are.
