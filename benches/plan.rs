@@ -11,7 +11,7 @@ use std::time::Duration;
 use moored::plan::{
     Action, BootTime, Desired, Exit, Fact, HostPid, Now, Observed, Planner, Presence, WallTime, reconcile,
 };
-use moored::supervise::catalogue::{Catalogue, DirectoryId};
+use moored::supervise::catalogue::{Catalogue, DirectoryId, Standing};
 use moored::supervise::validate;
 use moored::unit::{self, ContainerId, Source, SourceFacts, UnitName};
 
@@ -164,8 +164,7 @@ impl World {
         drop(self.catalogue.take_named());
         let changes = self.catalogue.take_changes();
         for name in &changes {
-            let proven = self.observed.unit(name).and_then(|seen| seen.proven);
-            self.catalogue.keep_earlier(name, proven);
+            self.catalogue.keep_earlier(name, Standing::of(self.observed.unit(name)));
             self.planner.changed(name);
         }
         self.catalogue.update(&mut self.desired, &changes);

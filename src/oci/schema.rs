@@ -31,7 +31,8 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
-    let spec = typed(&raw, "config.json")?;
+    // The derived code refuses a field that is there twice, of which JSON readers take the last.
+    let spec = serde_json::from_slice(text).or_else(|_| typed(&raw, "config.json"))?;
     Ok(Parsed { spec, warnings: report.warnings })
 }
 

@@ -57,7 +57,7 @@ use sets::Part;
 use templates::Templates;
 pub use text::recall;
 use text::{NoText, OnDisk, Rank, Read, Text, Verdict, judge};
-pub use trial::{Bad, Trial};
+pub use trial::{Bad, Standing, Trial};
 
 use super::contents::FileView;
 

@@ -22,7 +22,8 @@ pub struct Program {
     pub warnings: Vec<String>,
 }
 
-/// Compiles. Errors are lines for people, each with the place it is about. `notify` is the directory of its socket, if it has one.
+/// Compiles a unit that was [checked](check) when it came into force: what only its config.json gets wrong is not looked for again, unless
+/// something is. Errors are lines for people, each with the place it is about. `notify` is the directory of its socket, if it has one.
 pub fn compile(
     unit: &Unit,
     facts: &SourceFacts,
@@ -30,12 +31,26 @@ pub fn compile(
     files: &ConfigDir,
     notify: Option<&Path>,
 ) -> Result<Program, Vec<String>> {
-    compiled(unit, facts, id, files, notify).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect();
+    compiled(unit, facts, id, files, notify).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
 }
 
-/// The same, with errors that still know their places.
+/// The same, with all mistakes that config.json has by itself, also where the unit's own keys would hide them, and with errors that still
+/// know their places.
 pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> Result<Program, Vec<SpecError>> {
+    // First: reading it to the types of the spec stops at its first mistake.
+    own_mistakes(facts)?;
     compiled(unit, facts, id, files, None)
+}
+
+fn own_mistakes(facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
+    let own = oci::mistakes(facts.config_json.as_deref().unwrap_or_default());
+    if own.is_empty() { Ok(()) } else { Err(placed(own, facts, None)) }
+}
+
+fn placed(errors: Vec<oci::CompileError>, facts: &SourceFacts, merged: Option<&Value>) -> Vec<SpecError> {
+    let errors = errors.into_iter().map(|error| (error.path, error.problem.to_string())).collect();
+    SpecError::at_paths(errors, facts, merged)
 }
 
 fn compiled(
@@ -45,15 +60,6 @@ fn compiled(
     files: &ConfigDir,
     notify: Option<&Path>,
 ) -> Result<Program, Vec<SpecError>> {
-    let placed = |errors: Vec<oci::CompileError>, merged: Option<&Value>| {
-        let errors = errors.into_iter().map(|error| (error.path, error.problem.to_string())).collect();
-        SpecError::at_paths(errors, facts, merged)
-    };
-    // First by itself: reading it to the types of the spec stops at its first mistake.
-    let own = oci::mistakes(facts.config_json.as_deref().unwrap_or_default());
-    if !own.is_empty() {
-        return Err(placed(own, None));
-    }
     let mut text = unit::compile(unit, facts)?;
     text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
     let owner = owner(&text).or((!unit.configs.iter().any(|file| file.secret)).then_some(0)).ok_or_else(|| {
@@ -75,7 +81,7 @@ fn compiled(
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let compiled =
-        oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, Some(&text.raw)))?;
+        oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, facts, Some(&text.raw)))?;
     let warnings = text.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string)).collect();
     Ok(Program { script: compiled.script, cgroup: compiled.cgroup, owner, warnings })
 }

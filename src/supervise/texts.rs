@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::catalogue::{InForce, Trial};
+use super::catalogue::{InForce, Standing, Trial};
 use super::job::Job;
 use super::narrate;
 use super::round::Supervisor;
 use crate::control::protocol::Event;
-use crate::plan::State;
 use crate::unit::{UnitName, changes};
 
 impl Supervisor {
@@ -26,11 +25,7 @@ impl Supervisor {
 
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
-        let seen = self.observed.unit(name);
-        let running =
-            seen.and_then(|seen| seen.live.as_ref()).filter(|live| matches!(live.state, State::Running { .. }));
-        let running = running.map(|live| live.run.fingerprint);
-        self.catalogue.keep_earlier(name, seen.and_then(|seen| seen.proven), running);
+        self.catalogue.keep_earlier(name, Standing::of(self.observed.unit(name)));
         let good = self.catalogue.in_force(name).map(Arc::clone);
         let was = self.desired.units.get(name).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);

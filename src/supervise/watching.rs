@@ -3,7 +3,6 @@
 //! A unit's source is followed by what of it matters: a bundle's config.json by its contents, a rootfs or an executable by where its path
 //! leads. The look at what is there (is it a directory, is it a static program) is done on the watch's own thread, which may wait for a disk.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -373,6 +373,58 @@ fn a_container_whose_process_is_not_recorded_yet_is_waited_for() {
     assert_eq!(end_of(&mut run, super::support::PATIENCE).expect("it ends").code(), Some(7));
 }
 
+/// What fails only when the kernel looks at the program is told as what fails before.
+#[test]
+fn a_program_that_the_kernel_does_not_take_is_told_and_leaves_nothing() {
+    for (name, text, said) in [
+        ("garbage", "garbage", "moored: exec /bin/odd: exec format error"),
+        ("no-interpreter", "#!/no/such", "moored: exec /bin/odd: no such file or directory"),
+    ] {
+        let Some(place) = Place::new(name, |config| {
+            config["process"]["args"] = json!(["/bin/odd"]);
+            let odd = PathBuf::from(config["root"]["path"].as_str().unwrap()).join("bin/odd");
+            fs::write(&odd, text).unwrap();
+            fs::set_permissions(odd, fs::Permissions::from_mode(0o755)).unwrap();
+        }) else {
+            return;
+        };
+        let output = place.run("run {}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr).trim_end(), said);
+        assert_eq!(output.status.code(), Some(1));
+        place.assert_gone(name);
+    }
+}
+
+/// The filter is the last thing before the program: it need not allow what moored does on the way.
+#[test]
+fn a_filter_need_not_allow_more_than_the_program_wants() {
+    let Some(place) = Place::new("strict", |config| {
+        let root = PathBuf::from(config["root"]["path"].as_str().unwrap());
+        install(&example("hello"), &root.join("hello"));
+        config["process"]["args"] = json!(["/hello"]);
+        config["process"]["noNewPrivileges"] = json!(true);
+        let denied = [
+            "fcntl",
+            "dup",
+            "dup2",
+            "close_range",
+            "prctl",
+            "openat2",
+            "memfd_create",
+            "execveat",
+            "faccessat2",
+            "seccomp",
+        ];
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": denied, "action": "SCMP_ACT_KILL_PROCESS" }],
+        });
+    }) else {
+        return;
+    };
+    assert!(!place.ok("run {}").is_empty());
+}
+
 /// `create` killed before each of its system calls (a sample of them by default): whatever there is by then, `delete --force` removes it.
 #[test]
 fn a_create_that_is_killed_anywhere_leaves_what_delete_removes() {

@@ -224,6 +224,9 @@ struct One<C: Args> {
 impl Cli {
     /// Reads the words after the program's name.
     pub fn read(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+        if let Some(cli) = super::usual::read(&words) {
+            return Ok(cli);
+        }
         let short_cut = command_word(&words).and_then(|at| {
             let mut rest = words.clone();
             let name = rest.remove(at);

@@ -22,6 +22,7 @@ mod exec;
 mod log;
 mod make;
 mod show;
+mod usual;
 mod wait;
 
 use std::ffi::{CString, OsString};

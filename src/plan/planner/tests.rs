@@ -20,7 +20,7 @@ fn name(n: usize) -> UnitName {
 fn want(unit: &UnitName, text: &str, version: u8) -> Want {
     let text = format!("executable = \"/bin/x\"\n{text}");
     let parsed = parse(unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
-    Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([version; 16]), trial: None }
+    Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([version; 16]), trial: None, earlier: None }
 }
 
 /// A world, whoever plans it, and a stream of numbers (SplitMix64).

@@ -228,7 +228,9 @@ fn what_a_set_keeps_to_go_back_to_is_what_will_be_kept() {
     it.withhold(true);
     unit(&mut it, "2");
     let next = it.next(&web()).and_then(Next::text).cloned().unwrap();
-    let earlier = |it: &Catalogue, proven| it.earlier_of(&web(), &next, proven).map(|earlier| earlier.fingerprint);
+    let earlier = |it: &Catalogue, proven| {
+        it.earlier_of(&web(), &next, Standing { proven, running: None }).map(|earlier| earlier.fingerprint)
+    };
     assert_eq!(
         (earlier(&it, None), earlier(&it, proven)),
         (None, proven),
@@ -237,6 +239,6 @@ fn what_a_set_keeps_to_go_back_to_is_what_will_be_kept() {
     it.withhold(false);
     it.release(valid, WallTime(0));
     assert_eq!(force(&it), is("2", ""));
-    it.keep_earlier(&web(), proven);
+    it.keep_earlier(&web(), Standing { proven, running: None });
     assert_eq!(it.trial(&web()).unwrap().earlier.as_ref().map(|earlier| earlier.fingerprint), proven);
 }

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::{Catalogue, Entry, InForce};
-use crate::plan::{WallTime, Want};
+use crate::plan::{Seen, State, WallTime, Want};
 use crate::unit::{Fingerprint, OnBad, Order, UnitName, fingerprint, on_bad};
 
 /// A text that was rolled back.
@@ -65,6 +65,38 @@ fn texts_of(good: &InForce) -> String {
     good.all_layers().iter().map(|layer| layer.text).collect::<Vec<_>>().join("\n")
 }
 
+/// Which texts there is something good to say of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    /// Did well.
+    pub proven: Option<Fingerprint>,
+    /// Is that of the container that runs.
+    pub running: Option<Fingerprint>,
+}
+
+impl Standing {
+    /// By what was seen of the unit.
+    pub fn of(seen: Option<&Seen>) -> Standing {
+        let live = seen.and_then(|seen| seen.live.as_ref());
+        let running = live.filter(|live| matches!(live.state, State::Running { .. }));
+        Standing { proven: seen.and_then(|seen| seen.proven), running: running.map(|live| live.run.fingerprint) }
+    }
+}
+
+/// The text to go back to from `next`, of the one `before` it and the one that is kept already.
+fn kept<'t>(
+    next: &InForce,
+    before: Option<&'t Arc<InForce>>,
+    earlier: Option<&'t Arc<InForce>>,
+    standing: Standing,
+) -> Option<&'t Arc<InForce>> {
+    let is_start_first = next.unit.update.order == Order::StartFirst;
+    let goes_on = |text: &&Arc<InForce>| is_start_first && standing.running == Some(text.fingerprint);
+    let did_well = |text: &&Arc<InForce>| standing.proven == Some(text.fingerprint);
+    let found = before.filter(goes_on).or(earlier).or(before.filter(did_well));
+    found.filter(|found| found.fingerprint != next.fingerprint)
+}
+
 impl Entry {
     /// What is done if the text in force is bad.
     pub(super) fn on_trial(&self) -> Option<OnBad> {
@@ -86,28 +118,19 @@ impl Entry {
 }
 
 impl Catalogue {
-    /// After a change of what is in force: what was before is kept if it is `proven`; or if a container of it is `running` and goes on while the
+    /// After a change of what is in force: what was before is kept if it did well; or if a container of it runs and goes on while the
     /// new one is tried, as nothing has to be started for it to come back.
-    pub fn keep_earlier(&mut self, name: &UnitName, proven: Option<Fingerprint>, running: Option<Fingerprint>) {
+    pub fn keep_earlier(&mut self, name: &UnitName, standing: Standing) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        let is_start_first = entry.in_force.as_ref().is_some_and(|good| good.unit.update.order == Order::StartFirst);
-        let goes_on = |text: &Arc<InForce>| is_start_first && running == Some(text.fingerprint);
-        let earlier = match entry.trial.before.take() {
-            Some(before) if goes_on(&before) => Some(before),
-            before => entry.trial.earlier.take().or(before.filter(|before| proven == Some(before.fingerprint))),
-        };
-        let other = |earlier: &Arc<InForce>| {
-            entry.in_force.as_ref().is_some_and(|good| good.fingerprint != earlier.fingerprint)
-        };
-        entry.trial.earlier = earlier.filter(other);
+        let (before, earlier) = (entry.trial.before.take(), entry.trial.earlier.take());
+        let next = entry.in_force.as_deref();
+        entry.trial.earlier = next.and_then(|next| kept(next, before.as_ref(), earlier.as_ref(), standing)).cloned();
     }
 
     /// What [`Catalogue::keep_earlier`] will keep if `next` comes into force now.
-    pub fn earlier_of(&self, name: &UnitName, next: &InForce, proven: Option<Fingerprint>) -> Option<&InForce> {
+    pub fn earlier_of(&self, name: &UnitName, next: &InForce, standing: Standing) -> Option<&InForce> {
         let entry = self.entries.get(name)?;
-        let before = entry.in_force.as_deref().filter(|before| proven == Some(before.fingerprint));
-        let earlier = entry.trial.earlier.as_deref().or(before)?;
-        (earlier.fingerprint != next.fingerprint).then_some(earlier)
+        kept(next, entry.in_force.as_ref(), entry.trial.earlier.as_ref(), standing).map(Arc::as_ref)
     }
 
     /// The text in force did well.
