@@ -145,8 +145,7 @@ impl Supervisor {
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let of_units = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit));
-        let invalid: Vec<String> = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
+        let invalid = self.catalogue.errors_of(verdicts.iter().map(|(unit, _, _)| *unit));
         // One without any text was missed for its errors, which are said already.
         let has_text =
             |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();

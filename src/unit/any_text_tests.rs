@@ -39,7 +39,8 @@ fn check(text: &str) {
 
 /// The same of a unit's text and a drop-in, either of which may be whole.
 fn check_drop_in(main: &str, above: &str) {
-    let layer = |kind, file, text| Layer { kind, file: Path::new(file), base: Path::new("/d"), text };
+    let layer =
+        |kind, file, text| Layer { kind, file: Path::new(file), base: Path::new("/d"), text, is_template: false };
     let layers = [layer(LayerKind::Main, "web.toml", main), layer(LayerKind::DropIn, "10.toml", above)];
     let name = UnitName::new("web").unwrap();
     let errors = match parse_layers(Names::of(&name), &layers) {

@@ -77,7 +77,9 @@ type Entry<'d, 't> = (&'d Spanned<Cow<'t, str>>, &'d Spanned<DeValue<'t>>);
 impl Writer<'_, '_> {
     /// Plain keys before the first table: below one they would belong to it.
     fn document(&mut self, document: &DeTable) {
-        let entries = in_order("", document);
+        let mut entries = in_order("", document);
+        // A template's, and no setting of the unit.
+        entries.retain(|(key, _)| key.get_ref() != "instances");
         let is_plain = |value: &DeValue| !is_section(value);
         for (key, value) in entries.iter().filter(|(_, value)| is_plain(value.get_ref())) {
             self.value("", &[key.get_ref()], key.get_ref(), value);
@@ -239,7 +241,7 @@ mod tests {
 
     fn layer(kind: LayerKind, file: &'static str, text: &'static str) -> Layer<'static> {
         let path = Path::new(file);
-        Layer { kind, file: path, base: path.parent().unwrap(), text }
+        Layer { kind, file: path, base: path.parent().unwrap(), text, is_template: false }
     }
 
     fn web() -> UnitName {

@@ -12,7 +12,7 @@ fn file() -> &'static Path {
 }
 
 fn layer(text: &str) -> Layer<'_> {
-    Layer { kind: LayerKind::Main, file: file(), base: Path::new("/units"), text }
+    Layer { kind: LayerKind::Main, file: file(), base: Path::new("/units"), text, is_template: false }
 }
 
 fn with(text: &str, env: &str) -> Result<Parsed, String> {

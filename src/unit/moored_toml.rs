@@ -25,7 +25,8 @@ const ALLOWED: [(&str, &[&str]); 3] = [
 pub fn check_moored_toml(file: &Path, text: &str) -> Result<bool, Vec<Diagnostic>> {
     // No instance: what stands for nothing in some unit is no default.
     let Ok(name) = UnitName::new("unit") else { return Ok(false) };
-    let layer = Layer { kind: LayerKind::Main, file, base: file.parent().unwrap_or(Path::new("/")), text };
+    let base = file.parent().unwrap_or(Path::new("/"));
+    let layer = Layer { kind: LayerKind::Main, file, base, text, is_template: false };
     parse::with_document(Names::of(&name), &[layer], Given::Unread, |walk, document, syntax| {
         let defaults = tables(walk, document);
         if let Some(map) = defaults {

@@ -206,6 +206,11 @@ fn unset(walk: &mut Walk, names: Names, below: &mut DeTable, above: &mut DeTable
     for (n, value) in walk.items(&field).unwrap_or_default().into_iter().enumerate() {
         let item = Field { name: format!("unset[{n}]"), value, ..field.clone() };
         let Some(path) = walk.word(&item, "a key like \"resources.memory\" or \"mount./data\"") else { continue };
+        if path == "instances" {
+            let message = "`unset` names `instances`, which is the template's own";
+            walk.error(&item.at(), message, Some("edit the list in NAME@.toml".to_owned()));
+            continue;
+        }
         if path.len() > UNSET_MAX || !take_from_table(names, "", below, path) {
             nothing_taken(walk, &item, path);
         }

@@ -8,7 +8,7 @@ const MAIN: &str = "rootfs = \"roots/web\"\n[process]\nargs = [\"/bin/web\"]\n";
 
 fn layer(kind: LayerKind, file: &'static str, text: &'static str) -> Layer<'static> {
     let path = Path::new(file);
-    Layer { kind, file: path, base: path.parent().unwrap(), text }
+    Layer { kind, file: path, base: path.parent().unwrap(), text, is_template: false }
 }
 
 /// `web.toml` with these drop-ins, `10.toml` and so on in a directory of their own.

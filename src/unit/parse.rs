@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Lines, one_line, quote};
+use super::entry::is_template;
 use super::layer::{Layer, LayerKind, Place, Placed, Places};
 use super::overlay::{self, Document};
 use super::specifier::Names;
@@ -58,7 +59,8 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 ///
 /// If the unit has env files, which are not read yet, values that name variables are not judged, nor are they what will run.
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    parse_layers(Names::of(name), &[Layer { kind: LayerKind::Main, file, base, text }])
+    let is_template = is_template(file, file);
+    parse_layers(Names::of(name), &[Layer { kind: LayerKind::Main, file, base, text, is_template }])
 }
 
 /// The unit that several texts make together, later ones winning. Mistakes are in the order of the unit's own text and then of the others.

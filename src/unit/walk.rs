@@ -16,7 +16,7 @@ use super::layer::{Place, Places};
 use super::quantity::{self, Bad};
 use super::specifier::{self, Names};
 use super::variable::Given;
-use super::{path, schema};
+use super::{UnitName, path, schema};
 use crate::words::nearest;
 
 /// More mistakes than a person reads at once; what is left out is counted.
@@ -92,6 +92,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) oci_unread: bool,
     /// Settings into which variables were put.
     pub(crate) hidden: BTreeSet<String>,
+    /// Units that a template lists.
+    pub(crate) instances: BTreeSet<UnitName>,
     left_out: usize,
 }
 
@@ -110,6 +112,7 @@ impl<'t> Walk<'t> {
             variables,
             oci_unread: false,
             hidden: BTreeSet::new(),
+            instances: BTreeSet::new(),
             left_out: 0,
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::unit::{
     Effect, FileContents, Layer, LayerKind, Names, SourceFacts, Unit, UnitName, Variables, changes, check_moored_toml,
-    mistakes_of_part, parse, schema,
+    instances_of, mistakes_of_part, parse, schema,
 };
 
 fn unit(text: &str) -> Unit {
@@ -113,7 +113,7 @@ fn texts(key: &Key) -> (String, String) {
 #[test]
 fn each_key_has_the_class_that_the_table_says() {
     // Of `update.order` there is only one value yet.
-    for key in KEYS.iter().filter(|key| key.name != "update.order") {
+    for key in KEYS.iter().filter(|key| !matches!(key.name, "update.order" | "instances")) {
         let (old, new) = texts(key);
         let (mut old, mut new) = (unit(&old), unit(&new));
         if !new.process.env_files.is_empty() {
@@ -130,9 +130,16 @@ fn each_key_has_the_class_that_the_table_says() {
     }
 }
 
+/// `MOORED_BLESS=1` writes it anew.
 #[test]
 fn the_readme_has_the_table() {
     let readme = include_str!("../../../README.md");
+    if std::env::var_os("MOORED_BLESS").is_some() {
+        let (before, rest) = readme.split_once("| key |").unwrap();
+        let after = rest.split_once("\n\n").unwrap().1;
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        return std::fs::write(path, format!("{before}{}\n{after}", markdown_table())).unwrap();
+    }
     assert!(readme.contains(&markdown_table()), "README.md lacks this table:\n\n{}", markdown_table());
 }
 
@@ -146,6 +153,8 @@ fn every_sample_of_the_readme_is_right() {
     for text in blocks {
         let errors = if text.contains("[defaults]") {
             check_moored_toml(Path::new("moored.toml"), text).err().unwrap_or_default()
+        } else if text.contains("instances =") {
+            instances_of(Path::new("/etc/moored/units/worker@.toml"), text).err().unwrap_or_default()
         } else {
             let file = Path::new("/etc/moored/units/web.toml.d/sample.toml");
             let below = "resources.memory = \"1G\"\nmount = [{ source = \"/c\", target = \"/cache\" }]\n";
@@ -154,8 +163,9 @@ fn every_sample_of_the_readme_is_right() {
                 file: Path::new("/etc/moored/units/web.toml"),
                 base: Path::new("/"),
                 text: below,
+                is_template: false,
             };
-            let sample = Layer { kind: LayerKind::DropIn, file, base: Path::new("/"), text };
+            let sample = Layer { kind: LayerKind::DropIn, file, base: Path::new("/"), text, is_template: false };
             mistakes_of_part(Names::of(&name), &[main, sample])
         };
         assert!(errors.is_empty(), "{text}\n{errors:?}");
