@@ -431,4 +431,4 @@ mod json;
 #[cfg(test)]
 mod tests;
 
-pub use json::json_schema;
+pub use json::{SchemaOf, json_schema};
