@@ -416,9 +416,23 @@ fn class(class: Class) -> &'static str {
     }
 }
 
-/// The same in Markdown, a row for each key.
+/// The test that changes each key and looks at what that does.
+const CLASS_TEST: &str = "each_key_has_the_class_that_the_table_says";
+
+/// Keys that it leaves out, and what is to be said of them instead.
+const NOT_IN_CLASS_TEST: [(&str, &str); 2] = [
+    ("update.order", "has one value"),
+    ("instances", "is no setting of a unit: the test `it_stands_in_templates_alone_and_is_no_setting` shows that"),
+];
+
+/// The same in Markdown: which test shows the classes, then a row for each key.
 pub fn markdown_table() -> String {
-    let mut table = "| key | default | a change is | |\n|---|---|---|---|\n".to_owned();
+    let others: Vec<String> = NOT_IN_CLASS_TEST.iter().map(|(key, why)| format!("`{key}` {why}")).collect();
+    let mut table = format!(
+        "The class of each key is shown by the test `{CLASS_TEST}`, which changes it and compares settings and containers; {}.\n\n",
+        others.join(", ")
+    );
+    table.push_str("| key | default | a change is | |\n|---|---|---|---|\n");
     for key in KEYS {
         let (name, default, class) = (key.name, key.default, class(key.class));
         let default = if default.is_empty() { "–" } else { default };
