@@ -346,6 +346,7 @@ const KEYS: &[Key] = &[
     key("mount[].size", Kind::Size { least: PAGE }, "half of the memory", Replace, "\"16M\"", "Of a tmpfs."),
     key("config[].source", Kind::Path, "", Live, "\"/etc/web/b.conf\"", "A file of the host's, whose contents it has."),
     key("config[].target", Kind::Path, "", Replace, "\"/app.conf\"", "Where inside."),
+    key("config[].mode", Kind::Pattern("^0?[0-7]{3}$"), "0444", Replace, "\"0640\"", "Its permissions inside."),
     key(
         "config[].on_change",
         Kind::Word(&["restart", "reload", "none"]),
@@ -356,6 +357,7 @@ const KEYS: &[Key] = &[
     ),
     key("secret[].source", Kind::Path, "", Live, "\"/etc/web/b.pem\"", "As of a config, for the process's user alone."),
     key("secret[].target", Kind::Path, "", Replace, "\"/tls/key.pem\"", "Where inside."),
+    key("secret[].mode", Kind::Pattern("^0?[0-7]{2}0$"), "0400", Replace, "\"0440\"", "Its permissions inside."),
     key(
         "secret[].on_change",
         Kind::Word(&["restart", "reload", "none"]),

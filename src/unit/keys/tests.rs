@@ -96,10 +96,10 @@ fn texts(key: &Key) -> (String, String) {
             let other = if name.ends_with("source") { text(example, "\"/y\"") } else { text("\"/x\"", example) };
             (text("\"/x\"", "\"/y\""), other)
         }
-        "config[].on_change" | "secret[].on_change" => {
+        "config[].on_change" | "secret[].on_change" | "config[].mode" | "secret[].mode" => {
             let table = name.split('[').next().unwrap();
             let text = format!("{base}[[{table}]]\nsource = \"/x\"\ntarget = \"/y\"\n");
-            (text.clone(), format!("{text}on_change = {example}\n"))
+            (text.clone(), format!("{text}{} = {example}\n", name.rsplit('.').next().unwrap()))
         }
         "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
         _ => match name.split_once('.') {
