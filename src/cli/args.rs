@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values;
 
@@ -38,6 +38,18 @@ pub struct Places {
     /// The supervisor's own file; it need not exist [env: MOORED_CONFIG] [default: /etc/moored/moored.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Places")]
     pub config: Option<PathBuf>,
+}
+
+/// What `schema` is asked for.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum Schema {
+    /// NAME.toml and NAME@.toml
+    #[default]
+    Unit,
+    /// NAME.toml.d/*.toml
+    DropIn,
+    /// moored.toml
+    Config,
 }
 
 /// The subcommands.
@@ -140,8 +152,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print the JSON Schema of unit files
-    Schema,
+    /// Print the JSON Schema of unit files, or of another kind of file
+    Schema {
+        /// Of which kind
+        #[arg(value_enum, default_value_t)]
+        of: Schema,
+    },
     /// Put in force what is on disk now, then wait as `sync` does: exit 0, 1 invalid, 2 failed, 3 timeout
     Apply(Apply),
     /// Stop everything in order, and the supervisor

@@ -44,6 +44,7 @@ use crate::control::protocol::Request;
 use crate::control::{CallError, ConnectError};
 use crate::supervise::log::ReadError;
 use crate::unit::diagnostic::one_line;
+use crate::unit::{SchemaOf, json_schema};
 use args::{Cli, Command};
 
 /// EX_USAGE.
@@ -222,8 +223,13 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
         Command::Check { paths, json } => check::check(&paths, &places.config, json)?,
-        Command::Schema => {
-            print(&format!("{:#}\n", crate::unit::json_schema()))?;
+        Command::Schema { of } => {
+            let of = match of {
+                args::Schema::Unit => SchemaOf::Unit,
+                args::Schema::DropIn => SchemaOf::DropIn,
+                args::Schema::Config => SchemaOf::MooredToml,
+            };
+            print(&format!("{:#}\n", json_schema(of)))?;
             0
         }
         Command::Init(_) => return Err(Failure::NotBuilt("init")),

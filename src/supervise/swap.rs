@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! files/..data -> ..<mark>                      which contents it has
-//! files/..<mark>/<n>/<name>                     the n-th file of the unit, 0444; a secret 0400, of the process's user
+//! files/..<mark>/<n>/<name>                     the n-th file of the unit, of root; a secret, of the process's user
 //! links/<n> -> /dev/moored/..data/<n>/<name>    mounted at its target
 //! ```
 //!
@@ -137,7 +137,7 @@ impl ConfigDir {
             let dir = set.join(n.to_string());
             make_dir(&dir)?;
             let bytes = config.contents.as_ref().map_or(&[][..], |contents| contents.bytes());
-            write(&dir.join(config.name()), bytes, config.secret.then_some(owner))?;
+            write(&dir.join(config.name()), bytes, config.mode(), config.secret.then_some(owner))?;
         }
         let next = self.files.join(NEXT);
         remove(&next)?;
@@ -168,9 +168,8 @@ fn make_dir(path: &Path) -> Result<(), SwapError> {
     }
 }
 
-/// A file for all to read, or for `owner` alone.
-fn write(path: &Path, bytes: &[u8], owner: Option<u32>) -> Result<(), SwapError> {
-    let mode = if owner.is_some() { 0o400 } else { 0o444 };
+/// A file of root's, or of `owner`'s.
+fn write(path: &Path, bytes: &[u8], mode: u32, owner: Option<u32>) -> Result<(), SwapError> {
     let file = fs::File::options().write(true).create_new(true).mode(0o400).open(path);
     let written = file.and_then(|mut file| {
         file.write_all(bytes)?;

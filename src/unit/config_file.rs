@@ -12,6 +12,8 @@
 //! Inside, the target is a link to the file in [`MOUNT`], a directory of the container's own that is mounted there read-only. All files
 //! of a unit are swapped as one, by another link in it: a reader sees the old file or the new one, never half of one.
 //!
+//! `mode` says who may read it inside. Changing it takes another container.
+//!
 //! A secret is read by the user of the process alone. Its bytes are never written to a disk, so nobody knows them after a boot or in a
 //! supervisor's next life until its file is read: what is not known is no change, and no reason to stop what runs. Hence it is no part
 //! of the fingerprint, but of a mark of its own.
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use toml::de::DeValue;
 
 use super::diagnostic::quote;
 use super::fingerprint::{Fingerprint, digest_of};
@@ -48,6 +51,8 @@ pub struct ConfigFile {
     pub on_change: OnChange,
     /// `[[secret]]`: for the user of the process alone, and never written to a disk.
     pub secret: bool,
+    /// Permissions inside, if the unit says.
+    pub mode: Option<u32>,
     /// `None` until they are read.
     pub contents: Option<FileContents>,
 }
@@ -103,6 +108,11 @@ impl ConfigFile {
     /// As the table is called.
     pub fn key(&self) -> &'static str {
         if self.secret { "secret" } else { "config" }
+    }
+
+    /// Its permissions inside: unless the unit says, all may read a config and its owner a secret.
+    pub fn mode(&self) -> u32 {
+        self.mode.unwrap_or(if self.secret { 0o400 } else { 0o444 })
     }
 
     /// Its name in the directory of the container: the target's, for programs that look at what a link leads to.
@@ -188,12 +198,41 @@ fn config<'w>(walk: &mut Walk, table: &Table<'w>) -> Option<(ConfigFile, Field<'
     let words = [("restart", OnChange::Restart), ("reload", OnChange::Reload), ("none", OnChange::None)];
     let on_change = walk.choice(table.field("on_change"), &words, &[("replace", "restart"), ("sighup", "reload")]);
     let target = table.field("target").and_then(|field| target(walk, &field));
+    let secret = table.name == "secret";
+    let mode = table.field("mode").and_then(|field| mode(walk, &field, secret));
     let at = table.field("source")?;
     let source = walk.host_path(Some(at.clone()))?;
     let on_change = on_change.unwrap_or(OnChange::Restart);
-    let secret = table.name == "secret";
-    let file = ConfigFile { source, target: target?, on_change, secret, contents: None };
+    let file = ConfigFile { source, target: target?, on_change, secret, mode, contents: None };
     Some((file, at))
+}
+
+/// As chmod(1) takes it, in a string: a bare number is decimal in TOML, and 640 would be 01200.
+fn mode(walk: &mut Walk, field: &Field, secret: bool) -> Option<u32> {
+    const EXPECTED: &str = "permissions like \"0640\"";
+    if let DeValue::Integer(number) = field.value.get_ref() {
+        let digits = number.as_str();
+        let is_meant = digits.len() == 3 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        let help = is_meant.then(|| format!("write \"0{digits}\""));
+        walk.mismatch(field, EXPECTED, help);
+        return None;
+    }
+    let word = walk.word(field, EXPECTED)?;
+    let is_octal = matches!(word.len(), 3..=4) && word.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(word, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    match mode {
+        None => walk.mismatch(field, EXPECTED, None),
+        Some(mode) if secret && mode & 0o007 != 0 => {
+            walk.mismatch(
+                field,
+                "permissions without any for others",
+                Some("a secret is the process's own".to_owned()),
+            );
+            return None;
+        }
+        Some(_) => {}
+    }
+    mode
 }
 
 fn target(walk: &mut Walk, field: &Field) -> Option<String> {

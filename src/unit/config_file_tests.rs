@@ -76,7 +76,7 @@ fn mistakes_have_their_places() {
         "/units/web.toml:12:13 `config.on_change` is the string \"hup\", expected \"restart\", \"reload\" or \"none\"",
         "/units/web.toml:15:10 `config.target` \"/d\" is taken by a [[mount]], one for each target",
         "/units/web.toml:21:10 `config.target` \"/e\" is taken by the [[config]] of line 17, one for each target",
-        "/units/web.toml:22:1 unknown key `mode`, it belongs to [network]",
+        "/units/web.toml:22:8 `config.mode` is the integer 7, expected permissions like \"0640\"",
         "/units/web.toml:25:10 `config.target` is the string \"/dev/moored/x\", expected another target, the contents of [[config]] are there",
     ];
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);
@@ -103,4 +103,33 @@ fn a_secret_is_compared_apart_from_the_fingerprint_and_with_a_salt() {
         (1, "secret./tls/key.contents", Effect::Replace)
     );
     assert!(!format!("{found:?} {old:?}").contains("hunter"));
+}
+
+#[test]
+fn permissions_are_octal_in_a_string() {
+    let table = |kind: &str, mode: &str| format!("[[{kind}]]\nsource = \"x\"\ntarget = \"/a\"\nmode = {mode}\n");
+    let mode = |kind, text| read(&table(kind, text)).map(|unit| unit.configs[0].mode());
+    for (kind, text, expected) in
+        [("config", "\"0640\"", 0o640), ("config", "\"755\"", 0o755), ("secret", "\"0440\"", 0o440)]
+    {
+        assert_eq!(mode(kind, text), Ok(expected));
+    }
+    for (kind, text, expected) in [
+        ("config", "640", "is the integer 640, expected permissions like \"0640\", write \"0640\""),
+        ("config", "0o640", "expected permissions like \"0640\""),
+        ("config", "\"0980\"", "is the string \"0980\", expected permissions"),
+        ("config", "\"4755\"", "is the string \"4755\", expected permissions"),
+        ("config", "\"u=rw\"", "is the string \"u=rw\", expected permissions"),
+        ("config", "\"\"", "expected permissions"),
+        ("secret", "\"0444\"", "expected permissions without any for others, a secret is the process's own"),
+    ] {
+        let error = mode(kind, text).unwrap_err();
+        assert!(error.contains(expected) && error.contains(":7:8 "), "{text}: {error}");
+    }
+    let (plain, other) = (unit(["1", "1", "1"]), unit(["1", "1", "1"]));
+    let mut other = other;
+    other.configs[1].mode = Some(0o640);
+    let found = changes((&plain, &facts()), (&other, &facts()));
+    assert_eq!((found[0].name.as_str(), found[0].effect), ("config./b.mode", Effect::Replace));
+    assert_ne!(container_fingerprint(&plain, &facts()), container_fingerprint(&other, &facts()));
 }

@@ -280,6 +280,9 @@ fn config(file: &ConfigFile, all: &mut Settings) {
     let name = format!("{}.{}", file.key(), file.target);
     all.put(Effect::Replace, name.as_str(), "");
     all.put(Effect::Supervisor, format!("{name}.source"), file.source.as_os_str().as_encoded_bytes());
+    if let Some(mode) = file.mode {
+        all.put(Effect::Replace, format!("{name}.mode"), format!("{mode:04o}"));
+    }
     let (effect, word) = match file.on_change {
         OnChange::Restart => (Effect::Replace, None),
         OnChange::Reload => (Effect::Reload, Some("reload")),

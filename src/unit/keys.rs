@@ -353,6 +353,7 @@ const KEYS: &[Key] = &[
     key("mount[].size", Kind::Size { least: PAGE }, "half of the memory", Replace, "\"16M\"", "Of a tmpfs."),
     key("config[].source", Kind::Path, "", Live, "\"/etc/web/b.conf\"", "A file of the host's, whose contents it has."),
     key("config[].target", Kind::Path, "", Replace, "\"/app.conf\"", "Where inside."),
+    key("config[].mode", Kind::Pattern("^0?[0-7]{3}$"), "0444", Replace, "\"0640\"", "Its permissions inside."),
     key(
         "config[].on_change",
         Kind::Word(&["restart", "reload", "none"]),
@@ -363,6 +364,7 @@ const KEYS: &[Key] = &[
     ),
     key("secret[].source", Kind::Path, "", Live, "\"/etc/web/b.pem\"", "As of a config, for the process's user alone."),
     key("secret[].target", Kind::Path, "", Replace, "\"/tls/key.pem\"", "Where inside."),
+    key("secret[].mode", Kind::Pattern("^0?[0-7]{2}0$"), "0400", Replace, "\"0440\"", "Its permissions inside."),
     key(
         "secret[].on_change",
         Kind::Word(&["restart", "reload", "none"]),
@@ -423,9 +425,21 @@ fn class(class: Class) -> &'static str {
     }
 }
 
-/// The same in Markdown, a row for each key.
+/// The test that changes each key and looks at what that does.
+const CLASS_TEST: &str = "each_key_has_the_class_that_the_table_says";
+
+/// Keys that it leaves out, and what is to be said of them instead.
+const NOT_IN_CLASS_TEST: [(&str, &str); 1] =
+    [("instances", "is no setting of a unit: the test `it_stands_in_templates_alone_and_is_no_setting` shows that")];
+
+/// The same in Markdown: which test shows the classes, then a row for each key.
 pub fn markdown_table() -> String {
-    let mut table = "| key | default | a change is | |\n|---|---|---|---|\n".to_owned();
+    let others: Vec<String> = NOT_IN_CLASS_TEST.iter().map(|(key, why)| format!("`{key}` {why}")).collect();
+    let mut table = format!(
+        "The class of each key is shown by the test `{CLASS_TEST}`, which changes it and compares settings and containers; {}.\n\n",
+        others.join(", ")
+    );
+    table.push_str("| key | default | a change is | |\n|---|---|---|---|\n");
     for key in KEYS {
         let (name, default, class) = (key.name, key.default, class(key.class));
         let default = if default.is_empty() { "–" } else { default };
@@ -438,4 +452,4 @@ mod json;
 #[cfg(test)]
 mod tests;
 
-pub use json::json_schema;
+pub use json::{SchemaOf, json_schema};

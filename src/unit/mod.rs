@@ -77,7 +77,7 @@ pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
 pub use instances::instances_of;
-pub use keys::{json_schema, markdown_table};
+pub use keys::{SchemaOf, json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
 pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};

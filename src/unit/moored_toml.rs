@@ -21,6 +21,15 @@ const ALLOWED: [(&str, &[&str]); 3] = [
     ("network", &["mode"]),
 ];
 
+/// Whether `[defaults]` may hold a key, which is named with its tables.
+pub(crate) fn is_default(name: &str) -> bool {
+    let (table, key) = name.split_once('.').unwrap_or((name, ""));
+    let is_in = |at: &str, key: &str| {
+        ALLOWED.iter().find(|(table, _)| *table == at).is_none_or(|(_, allowed)| allowed.contains(&key))
+    };
+    is_in("", table) && is_in(table, key)
+}
+
 /// Whether a valid text holds defaults; or all that is wrong with it.
 pub fn check_moored_toml(file: &Path, text: &str) -> Result<bool, Vec<Diagnostic>> {
     // No instance: what stands for nothing in some unit is no default.

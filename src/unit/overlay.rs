@@ -22,11 +22,11 @@ use super::walk::{Field, Walk};
 use super::{path, schema};
 
 /// Arrays of tables, with the key that names each of their tables.
-const NAMED_BY: [(&str, &str); 5] =
+pub(crate) const NAMED_BY: [(&str, &str); 5] =
     [("mount", "target"), ("device", "path"), ("config", "target"), ("secret", "target"), ("socket", "listen")];
 
 /// Of these keys of a table there is one at most. The star is any name.
-const ALTERNATIVES: [(&str, &[&str]); 3] = [
+pub(crate) const ALTERNATIVES: [(&str, &[&str]); 3] = [
     ("", &["bundle", "rootfs", "executable"]),
     ("reload", &["signal", "exec"]),
     ("health.*", &["exec", "http", "tcp", "file"]),
@@ -46,8 +46,10 @@ pub(crate) struct Document<'t> {
 
 /// All documents as one, in the order in which later ones win.
 pub(crate) fn merged<'t>(walk: &mut Walk, names: Names, documents: Vec<Document<'t>>) -> DeTable<'t> {
-    let mut documents = documents.into_iter();
-    let Some(Document { mut table, .. }) = documents.next() else { return DeTable::new() };
+    let mut documents = documents.into_iter().peekable();
+    // Below drop-ins that are looked at alone there is nothing.
+    let lowest = documents.next_if(|document| document.kind != LayerKind::DropIn);
+    let mut table = lowest.map_or_else(DeTable::new, |document| document.table);
     for Document { kind, table: mut above } in documents {
         if kind == LayerKind::DropIn {
             unset(walk, names, &mut table, &mut above);

@@ -237,3 +237,22 @@ fn a_file_that_is_followed_already_is_read_all_the_same() {
     world.wait_log("web", "ociVersion");
     world.kept("bundle", &other, "nothing of it changed");
 }
+
+#[test]
+fn mode_says_who_may_read_it_inside() {
+    let Some(world) = world("config-mode") else { return };
+    let text =
+        |mode: &str| unit(&world, TELLS, "reload").replacen("on_change", &format!("mode = \"{mode}\"\non_change"), 1);
+    world.unit("web", &text("0640"));
+    let web = world.running("web");
+    world.wait_log("web", "seen 0 one b1");
+    let modes = || world.says(&["exec", "web", "--", "/bin/sh", "-c", "stat -L -c %a /etc/app.conf /b.conf"]).1;
+    assert_eq!(modes(), "640\n444\n");
+    // What is swapped in has it too.
+    replace(&world.dir.join("app.conf"), "two");
+    world.wait_log("web", "seen 1 two b1");
+    assert_eq!(modes(), "640\n444\n");
+    world.kept("web", &web, "it was swapped");
+    world.unit("web", &text("0444"));
+    world.replaced("web", &web);
+}

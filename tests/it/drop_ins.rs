@@ -301,3 +301,46 @@ fn a_writer_who_changes_nothing_leaves_no_trace() {
         world.kept("web", &web, "nothing was written");
     }
 }
+
+#[test]
+fn files_that_a_drop_in_names_take_the_place_of_the_units_and_are_followed() {
+    let Some(world) = World::start("drop-in-files") else { return };
+    let write = |name: &str, text: &str| fs::write(world.dir.join(name), text).unwrap();
+    for (name, text) in
+        [("own.env", "NAME=own\n"), ("more.env", "NAME=more\n"), ("own.conf", "own"), ("more.conf", "more")]
+    {
+        write(name, text);
+    }
+    let script = "n=0; show() { echo \"seen $n $NAME $(cat /app.conf)\"; }; trap 'n=$((n+1)); show' HUP; \
+                  trap 'exit 0' TERM; show; while :; do sleep 1000 & wait; done";
+    let tables = "env_file = \"../own.env\"\n[[config]]\nsource = \"../own.conf\"\ntarget = \"/app.conf\"\non_change = \"reload\"\n";
+    world.script("web", script, tables);
+    let first = world.running("web");
+    world.wait_log("web", "seen 0 own own");
+
+    // Relative paths start from the drop-in's own directory.
+    let dir = world.units().join("web.toml.d");
+    let above =
+        "process.env_file = [\"../../more.env\"]\n[[config]]\nsource = \"../../more.conf\"\ntarget = \"/app.conf\"\n";
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("10.toml"), above).unwrap();
+    let second = world.replaced("web", &first);
+    world.wait_log("web", "seen 0 more more");
+
+    // Theirs are followed, as the unit says; those that they took the place of are not any more.
+    write("more.conf", "other");
+    world.wait_log("web", "seen 1 more other");
+    write("own.conf", "not seen");
+    write("own.env", "NAME=not-seen\n");
+    world.kept("web", &second, "nobody names these");
+    write("more.env", "NAME=again\n");
+    let third = world.replaced("web", &second);
+    world.wait_log("web", "seen 0 again other");
+    // One that is not there is told of at the drop-in's line.
+    fs::remove_file(world.dir.join("more.conf")).unwrap();
+    world.wait_reason("web", "web.toml.d/10.toml:3:10 config: ");
+    world.kept("web", &third, "its file is gone");
+    fs::remove_dir_all(&dir).unwrap();
+    world.replaced("web", &third);
+    world.wait_log("web", "seen 0 not-seen not seen");
+}

@@ -176,3 +176,42 @@ fn a_trial_goes_on_after_a_reboot_and_after_a_supervisor_that_dies_in_it() {
     world.rolled_back("web", &new, "code 9");
     wait_for("the earlier text", || world.ok(&["status", "web"]).contains("rolled back").then_some(()));
 }
+
+/// The earlier text comes back as the whole that did well: with the contents that its files had then.
+#[test]
+fn what_comes_back_has_the_files_that_it_did_well_with() {
+    let Some(mut world) = World::start("update-files") else { return };
+    let write = |world: &World, name: &str, text: &str| fs::write(world.dir.join(name), text).unwrap();
+    for (name, text) in [("a.conf", "one"), ("b.conf", "two"), ("a.env", "V=env-one\n"), ("b.env", "V=env-two\n")] {
+        write(&world, name, text);
+    }
+    let files = |letter: &str| {
+        format!("env_file = \"../{letter}.env\"\n[[config]]\nsource = \"../{letter}.conf\"\ntarget = \"/app.conf\"\n")
+    };
+    let runs = |world: &World, what: &str| world.log("web").matches(&format!("saw {what}\n")).count();
+    world.update("web", &format!("echo \"saw $(cat /app.conf) $V\"; {FOREVER}"), &format!("{}{AT_ONCE}", files("a")));
+    let old = world.running("web");
+    world.wait_log("web", "saw one env-one");
+
+    let bad = format!("{}[restart]\nlimit = {{ burst = 1, interval = \"1h\" }}\n{LONG}", files("b"));
+    world.update("web", "echo \"saw $(cat /app.conf) $V\"; exit 3", &bad);
+    let back = world.rolled_back("web", &old, "");
+    wait_for("the earlier text with its files", || (runs(&world, "one env-one") == 2).then_some(()));
+    assert!(runs(&world, "two env-two") >= 1, "{}", world.log("web"));
+
+    // Also when its own files changed meanwhile, or nobody has them any more: nothing on disk names them.
+    write(&world, "a.conf", "three");
+    fs::remove_file(world.dir.join("a.env")).unwrap();
+    world.kept("web", &back, "the text on disk does not name these");
+    assert!(world.supervisor.stop().success());
+    fs::remove_dir_all(world.dir.join("run")).unwrap();
+    world.supervisor.up();
+    wait_for("the same after a reboot", || (runs(&world, "one env-one") == 3).then_some(()));
+
+    // Other contents of the bad one's files are another try of it.
+    let tries = runs(&world, "two env-two");
+    write(&world, "b.conf", "four");
+    wait_for("another try", || (runs(&world, "four env-two") >= 1).then_some(()));
+    wait_for("the way back", || (runs(&world, "one env-one") == 4).then_some(()));
+    assert_eq!(runs(&world, "two env-two"), tries);
+}

@@ -143,3 +143,42 @@ fn a_set_brings_the_texts_to_go_back_to() {
         assert_eq!(loaded.good[0], (unit("a"), new.clone()));
     }
 }
+
+#[test]
+fn a_text_to_go_back_to_keeps_its_files_until_it_is_left() {
+    let temp = Temp::new("earlier-files");
+    let contents = || std::fs::read_dir(temp.0.join("good")).unwrap().count();
+    let with = |text: &str, config: &[u8], shared: &[u8], variable: &str| Good {
+        variables: Some(BTreeMap::from([("V".to_owned(), variable.to_owned())])),
+        configs: vec![("/a".to_owned(), config.to_vec()), ("/b".to_owned(), shared.to_vec())],
+        ..good(text)
+    };
+    let earlier = with("one", b"1", b"same", "x");
+    let new = Good { earlier: Some(Box::new(earlier.clone())), ..with("two", b"2", b"same", "y") };
+    let (mut disk, _) = Disk::open(&temp.0);
+    disk.apply(&Work::Keep(unit("web"), Box::new(earlier.clone()))).unwrap();
+    disk.apply(&Work::Keep(unit("web"), Box::new(new.clone()))).unwrap();
+    assert_eq!(contents(), 7, "two texts, two variables, two of /a and the one of /b that both have");
+    let (mut disk, loaded) = Disk::open(&temp.0);
+    assert_eq!((loaded.notes, loaded.good), (vec![], vec![(unit("web"), new.clone())]));
+
+    // It did well: only what it has itself stays. Or it is gone back to, and what is left goes.
+    let proven = Good { earlier: None, ..new.clone() };
+    disk.apply(&Work::Keep(unit("web"), Box::new(proven.clone()))).unwrap();
+    assert_eq!(contents(), 4);
+    let (mut disk, loaded) = Disk::open(&temp.0);
+    assert_eq!((loaded.notes, loaded.good), (vec![], vec![(unit("web"), proven)]));
+    disk.apply(&Work::Keep(unit("web"), Box::new(new.clone()))).unwrap();
+    disk.apply(&Work::Keep(unit("web"), Box::new(earlier.clone()))).unwrap();
+    assert_eq!(contents(), 4);
+    let (mut disk, loaded) = Disk::open(&temp.0);
+    assert_eq!((loaded.notes, loaded.good), (vec![], vec![(unit("web"), earlier)]));
+
+    // A file of the earlier one that is damaged costs the way back, not the text in force.
+    disk.apply(&Work::Keep(unit("web"), Box::new(new.clone()))).unwrap();
+    drop(disk);
+    std::fs::write(temp.0.join("good").join(content_name(b"1")), b"").unwrap();
+    let (_, loaded) = Disk::open(&temp.0);
+    assert!(!loaded.notes.is_empty());
+    assert_eq!(loaded.good, [(unit("web"), Good { earlier: None, ..new })]);
+}

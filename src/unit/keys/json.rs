@@ -1,23 +1,48 @@
-//! The keys as a JSON Schema (draft 2020-12), for editors and other tools.
+//! The keys as JSON Schemas (draft 2020-12), for editors and other tools: of a unit file, of a drop-in, of moored.toml.
+//!
+//! What a unit file must have, a drop-in or a default need not: another text may say it. What excludes each other does so in each text, and
+//! a table of an array says in each of them which one it is. `instances` is a template's own; `unset` is a drop-in's.
 
 use serde_json::{Map, Value, json};
 
 use super::{KEYS, Key, Kind, OF_CHECK, OF_DEPENDENCY, STATES, class};
-use crate::unit::{CheckKind, Signal};
+use crate::unit::overlay::{ALTERNATIVES, NAMED_BY};
+use crate::unit::{CheckKind, Signal, moored_toml};
 use crate::words::CAPABILITIES;
 
-/// A JSON Schema (draft 2020-12) of a unit file, as TOML maps to JSON.
-pub fn json_schema() -> Value {
-    let mut top = Map::new();
-    for key in KEYS.iter().filter(|key| !key.name.starts_with(OF_DEPENDENCY)) {
-        for name in spelled_out(key.name) {
-            insert(&mut top, &name.split('.').collect::<Vec<_>>(), described(key));
+/// What a schema is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaOf {
+    /// `web.toml`, `worker@.toml`.
+    Unit,
+    /// `web.toml.d/*.toml`.
+    DropIn,
+    /// `moored.toml`.
+    MooredToml,
+}
+
+/// A JSON Schema of such a file, as TOML maps to JSON.
+pub fn json_schema(of: SchemaOf) -> Value {
+    let mut schema = match of {
+        SchemaOf::Unit => unit(),
+        SchemaOf::DropIn => drop_in(),
+        SchemaOf::MooredToml => {
+            let defaults = part(&|key| moored_toml::is_default(key.name));
+            object(Map::from_iter([("defaults".to_owned(), defaults)]))
         }
-    }
-    let requires = |name: &str| json!({ "required": [name] });
-    let mut schema = object(top);
+    };
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    schema["title"] = json!("moored unit file");
+    schema["title"] = json!(match of {
+        SchemaOf::Unit => "moored unit file",
+        SchemaOf::DropIn => "moored drop-in",
+        SchemaOf::MooredToml => "moored.toml",
+    });
+    schema
+}
+
+fn unit() -> Value {
+    let requires = |name: &str| json!({ "required": [name] });
+    let mut schema = object_of(&|_| true);
     schema["oneOf"] = ["bundle", "rootfs", "executable"].map(requires).into();
     let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
     schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
@@ -36,7 +61,66 @@ pub fn json_schema() -> Value {
     ] {
         schema["properties"][table]["items"]["required"] = json!(keys);
     }
+    exclude(&mut schema, &["reload"], &["signal", "exec"]);
     schema
+}
+
+fn drop_in() -> Value {
+    let mut schema = part(&|key| key.name != "instances");
+    let word = json!({ "type": "string", "minLength": 1, "not": { "const": "instances" } });
+    schema["properties"]["unset"] = json!({
+        "type": "array",
+        "items": word,
+        "description": "What is taken away of the texts below: keys like resources.memory or mount./data.",
+    });
+    schema
+}
+
+/// One text of several that make a unit.
+fn part(wanted: &dyn Fn(&Key) -> bool) -> Value {
+    let mut schema = object_of(wanted);
+    for (table, keys) in ALTERNATIVES {
+        match table {
+            "health.*" => {
+                CheckKind::ALL.iter().for_each(|kind| exclude(&mut schema, &["health", kind.word()], keys));
+            }
+            "" => exclude(&mut schema, &[], keys),
+            table => exclude(&mut schema, &[table], keys),
+        }
+    }
+    for (table, key) in NAMED_BY {
+        if let Some(tables) = schema["properties"].get_mut(table) {
+            tables["items"]["required"] = json!([key]);
+        }
+    }
+    schema
+}
+
+/// At most one of these keys of the table at `path`, if there is such a table.
+fn exclude(schema: &mut Value, path: &[&str], keys: &[&str]) {
+    let mut table = Some(schema);
+    for name in path {
+        table = table.and_then(|table| table.get_mut("properties")?.get_mut(*name));
+    }
+    let Some(table) = table else { return };
+    let pairs = keys.iter().enumerate().flat_map(|(n, one)| keys.iter().skip(n + 1).map(move |other| [one, other]));
+    let known = |key: &&str| table["properties"].get(*key).is_some();
+    let pairs: Vec<Value> =
+        pairs.filter(|pair| pair.iter().all(|key| known(key))).map(|pair| json!({ "required": pair })).collect();
+    if !pairs.is_empty() {
+        table["not"] = json!({ "anyOf": pairs });
+    }
+}
+
+/// A table of the wanted keys.
+fn object_of(wanted: &dyn Fn(&Key) -> bool) -> Value {
+    let mut top = Map::new();
+    for key in KEYS.iter().filter(|key| wanted(key) && !key.name.starts_with(OF_DEPENDENCY)) {
+        for name in spelled_out(key.name) {
+            insert(&mut top, &name.split('.').collect::<Vec<_>>(), described(key));
+        }
+    }
+    object(top)
 }
 
 /// What the star of a check stands for, written out.

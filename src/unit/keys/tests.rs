@@ -3,8 +3,8 @@ use std::path::Path;
 
 use super::*;
 use crate::unit::{
-    Effect, FileContents, Layer, LayerKind, Names, SourceFacts, Unit, UnitName, Variables, changes, check_moored_toml,
-    mistakes_of_part, parse, schema,
+    Effect, FileContents, Layer, LayerKind, Names, SourceFacts, SwapMark, Unit, UnitName, Variables, changes,
+    check_moored_toml, container_fingerprint, instances_of, mistakes_of_part, parse, schema,
 };
 
 fn unit(text: &str) -> Unit {
@@ -96,10 +96,10 @@ fn texts(key: &Key) -> (String, String) {
             let other = if name.ends_with("source") { text(example, "\"/y\"") } else { text("\"/x\"", example) };
             (text("\"/x\"", "\"/y\""), other)
         }
-        "config[].on_change" | "secret[].on_change" => {
+        "config[].on_change" | "secret[].on_change" | "config[].mode" | "secret[].mode" => {
             let table = name.split('[').next().unwrap();
             let text = format!("{base}[[{table}]]\nsource = \"/x\"\ntarget = \"/y\"\n");
-            (text.clone(), format!("{text}on_change = {example}\n"))
+            (text.clone(), format!("{text}{} = {example}\n", name.rsplit('.').next().unwrap()))
         }
         "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
         _ => match name.split_once('.') {
@@ -112,7 +112,7 @@ fn texts(key: &Key) -> (String, String) {
 /// The README's table says what a change of each key does: here it is done.
 #[test]
 fn each_key_has_the_class_that_the_table_says() {
-    for key in KEYS.iter().filter(|key| key.name != "instances") {
+    for key in KEYS.iter().filter(|key| NOT_IN_CLASS_TEST.iter().all(|(other, _)| *other != key.name)) {
         let (old, new) = texts(key);
         let (mut old, mut new) = (unit(&old), unit(&new));
         if !new.process.env_files.is_empty() {
@@ -126,7 +126,19 @@ fn each_key_has_the_class_that_the_table_says() {
         assert!(!found.is_empty(), "{}: {} changes nothing", key.name, key.example);
         let replaces = found.iter().any(|change| change.effect == Effect::Replace);
         assert_eq!(replaces, key.class == Class::Replace, "{}: {found:?}", key.name);
+        // Secrets are no part of the fingerprint, but of a mark that replaces a container in the same way.
+        let secrets = |unit: &Unit| SwapMark::of(unit).map(|mark| mark.restart).unwrap_or_default();
+        let prints = [&old, &new].map(|unit| (container_fingerprint(unit, &facts(unit)), secrets(unit)));
+        assert_eq!(prints[0] != prints[1], key.class == Class::Replace, "{}: another container", key.name);
     }
+}
+
+#[test]
+fn the_readme_names_tests_that_there_are() {
+    assert!(include_str!("tests.rs").contains(&format!("fn {CLASS_TEST}()")));
+    let other = "it_stands_in_templates_alone_and_is_no_setting";
+    assert!(NOT_IN_CLASS_TEST[0].1.contains(other));
+    assert!(include_str!("../instances.rs").contains(&format!("fn {other}()")));
 }
 
 /// `MOORED_BLESS=1` writes it anew.
@@ -134,8 +146,8 @@ fn each_key_has_the_class_that_the_table_says() {
 fn the_readme_has_the_table() {
     let readme = include_str!("../../../README.md");
     if std::env::var_os("MOORED_BLESS").is_some() {
-        let (before, rest) = readme.split_once("| key |").unwrap();
-        let after = rest.split_once("\n\n").unwrap().1;
+        let (before, rest) = readme.split_once("The class of each key is shown by").unwrap();
+        let after = rest.split_once("|\n\n").unwrap().1;
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
         return std::fs::write(path, format!("{before}{}\n{after}", markdown_table())).unwrap();
     }
@@ -152,6 +164,8 @@ fn every_sample_of_the_readme_is_right() {
     for text in blocks {
         let errors = if text.contains("[defaults]") {
             check_moored_toml(Path::new("moored.toml"), text).err().unwrap_or_default()
+        } else if text.contains("instances =") {
+            instances_of(Path::new("/etc/moored/units/worker@.toml"), text).err().unwrap_or_default()
         } else {
             let layer = |kind, text| {
                 let (file, base) = (Path::new("/etc/moored/units/x.toml"), Path::new("/"));

@@ -130,6 +130,7 @@ fn configs(rng: &mut Rng) -> Vec<ConfigFile> {
         source: PathBuf::from("/etc").join(target),
         target: format!("/{target}"),
         on_change,
+        mode: None,
         secret: false,
         contents: Some(FileContents::new([rng.below(3) as u8][..].into())),
     };
