@@ -107,7 +107,7 @@ fn a_stop_that_takes_too_long_kills_all_of_the_cgroup() {
     let happened = world.happened("web");
     let what: Vec<&str> = happened.iter().map(|(what, _)| what.as_str()).collect();
     assert_eq!(what, ["added", "started", "held", "stopping", "killing", "exited"]);
-    assert!(world.log("web").contains("not now"));
+    world.wait_log("web", "not now");
 
     // Another stop signal, and one that the program does not handle.
     world.script(
@@ -118,7 +118,8 @@ fn a_stop_that_takes_too_long_kills_all_of_the_cgroup() {
     world.wait_log("quit", "ready");
     world.ok(&["stop", "quit"]);
     assert_eq!(world.find("quit").unwrap()["exit"], "code 7");
-    assert!(world.log("quit").contains("bye") && !world.log("quit").contains("wrong"));
+    world.wait_log("quit", "bye");
+    assert!(!world.log("quit").contains("wrong"));
     world.script("deaf", "exec sleep 1000", "");
     world.running("deaf");
     world.ok(&["stop", "deaf"]);

@@ -123,6 +123,7 @@ fn a_watchdog_that_hears_nothing_restarts_it_and_says_why() {
     let script = "tell --env READY=1; while [ ! -e /shared/hang ]; do tell WATCHDOG=1; sleep 0.1; done; sleep 1000";
     world.teller("web", script, "watchdog = \"2s\"\ninit = true");
     let web = world.is_healthy("web");
+    world.wait_log("web", "WATCHDOG_PID=2\n");
     assert_eq!(world.log("web"), "NOTIFY_SOCKET=/dev/moored-notify/socket\nWATCHDOG_USEC=2000000\nWATCHDOG_PID=2\n");
     thread::sleep(Duration::from_millis(2500));
     assert_eq!(world.is_healthy("web"), web, "it says that it is alive");
@@ -265,6 +266,7 @@ fn the_socket_is_there_whatever_the_root_is_and_nothing_else_is_behind_it() {
     for unit in ["alone", "bundle", "run"] {
         world.is_healthy(unit);
     }
+    world.wait_log("run", "stays\n");
     assert_eq!(world.log("run"), "socket\nclosed\nstays\n");
     // No other container's words are taken for its own.
     let (code, _, err) = world.says(&[
