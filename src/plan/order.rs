@@ -68,10 +68,13 @@ impl<'a> World<'a> {
         let want = view.want?;
         let running = view.seen.live.as_ref().filter(|live| matches!(live.state, State::Running { .. }));
         let last = view.seen.last.as_ref().filter(|last| {
-            // A run that somebody asked for since, or that a returned file is owed, is the one that counts.
-            let up = view.seen.live.as_ref().filter(|live| live.is_up() && live.id != last.id);
-            let asked = up.is_some_and(|live| live.used.start_now || live.used.fresh);
-            last.fingerprint == want.fingerprint && !view.seen.start_now && !view.seen.fresh && !asked
+            // A run that somebody asked for since, or that a returned file is owed, is the one that counts; and so is the one that follows
+            // a run of another text.
+            let counts = |live: &&Live| {
+                live.run.fingerprint != want.fingerprint || live.is_up() && (live.used.start_now || live.used.fresh)
+            };
+            let other = view.seen.live.as_ref().filter(|live| live.id != last.id).filter(counts);
+            last.fingerprint == want.fingerprint && !view.seen.start_now && !view.seen.fresh && other.is_none()
         });
         match (need, want.unit.kind) {
             (Need::Started, Kind::Service) => {

@@ -8,7 +8,7 @@ use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::{CheckKind, ContainerId, SettingChange, UnitName};
+use crate::unit::{CheckKind, ContainerId, SettingChange, UnitName, template_sample};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -122,7 +122,13 @@ pub fn words(exit: Exit) -> String {
 
 /// A text came into force.
 pub fn put_in_force(good: &InForce, how: &str) -> Event {
-    event(Some(&good.unit.name), how, format!("{how}: {}", good.file.display()), Some("file"))
+    let listed = if is_listed(good) { "listed in " } else { "" };
+    event(Some(&good.unit.name), how, format!("{how}: {listed}{}", good.file.display()), Some("file"))
+}
+
+/// Its text is that of a template which lists it.
+fn is_listed(good: &InForce) -> bool {
+    good.file.file_name().is_some_and(|name| template_sample(name).is_some())
 }
 
 /// A text is not valid.
@@ -165,9 +171,9 @@ pub fn valid_again(unit: &UnitName) -> Event {
     event(Some(unit), "valid", "the text on disk is the one in force".to_owned(), Some("file"))
 }
 
-/// A file is gone.
-pub fn removed(unit: &UnitName) -> Event {
-    event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
+/// A file is gone, or a template does not list it any more.
+pub fn removed(unit: &UnitName, gone: String) -> Event {
+    event(Some(unit), "removed", gone, Some("file"))
 }
 
 /// A link to /dev/null says that there is no such unit.

@@ -43,6 +43,8 @@ pub(super) enum Waiting {
     },
     /// Everything to be stopped.
     Down,
+    /// A keeper to be met: until then there is nothing to say of it, and `down` would not wait for its end.
+    Report,
 }
 
 impl Supervisor {
@@ -72,7 +74,8 @@ impl Supervisor {
         let answer = match &waiter.what {
             Waiting::Goals(goals) => self.goals_answer(goals, &mut waiter.pending, now),
             Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
-            Waiting::Read { .. } | Waiting::Down => Vec::new(),
+            Waiting::Report if self.has_met_keeper() => vec![self.supervisor_report()],
+            Waiting::Read { .. } | Waiting::Down | Waiting::Report => Vec::new(),
         };
         let answer = match answer.is_empty() && expired {
             true => vec![timeout(self.pending(waiter, now))],
@@ -142,8 +145,7 @@ impl Supervisor {
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let of_units = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit));
-        let invalid: Vec<String> = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
+        let invalid = self.catalogue.errors_of(verdicts.iter().map(|(unit, _, _)| *unit));
         // One without any text was missed for its errors, which are said already.
         let has_text =
             |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();
