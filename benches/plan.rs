@@ -43,10 +43,11 @@ fn main() {
         now: Now { boot: BootTime(1_000_000_000), wall: WallTime(1_000_000) },
     };
     let names = files.iter().map(|(name, _, _)| name.clone()).collect();
+    let there = files.iter().map(|(name, _, _)| format!("{name}.toml").into()).collect();
     world.catalogue.directory_listed(
         dir,
         DirectoryId { device: 1, inode: 1, mount: 1 },
-        &names,
+        &there,
         &BTreeSet::new(),
         world.now,
     );

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
-use crate::supervise::{contents, offline, source, validate};
+use crate::supervise::{contents, host, offline, source, validate};
 use crate::unit::{self, Diagnostic, Place, SpecError, TEXT_MAX, Unit};
 use crate::watch::is_unit_file;
 use crate::watch::trusted::{ReadError, TrustedFile, read_any};
@@ -191,13 +191,24 @@ fn check_lonely_drop_ins(dir: &Path, dirs: &[PathBuf], report: &mut Report) {
     let above = [dir.parent().unwrap_or(Path::new("")).to_owned()];
     let layers = drop_ins(&name, &above, report);
     let layers: Vec<unit::Layer> = layers.iter().map(unit::LayerText::layer).collect();
-    unit::mistakes_of_part(&name, &layers).into_iter().for_each(|error| report.error(error));
+    unit::mistakes_of_part(host::names(&name), &layers).into_iter().for_each(|error| report.error(error));
 }
 
-/// A template's text, as some instance; what it names depends on the instance and is not looked at. `false`: it is none.
+/// A template's text, as some instance and as each that it lists and that has no file of its own; what it names depends on the instance and is
+/// looked at for these only. `false`: it is none.
 fn check_template(path: &Path, dirs: &[PathBuf], report: &mut Report) -> bool {
     let Some(sample) = path.file_name().and_then(unit::template_sample) else { return false };
-    drop(check_text(path, &sample, dirs, Depth::Text, report));
+    if check_text(path, &sample, dirs, Depth::Text, report).is_none() {
+        return true;
+    }
+    let files = report.files;
+    for instance in offline::read_instances(path, &read).unwrap_or_default() {
+        let file = format!("{instance}.toml");
+        if !dirs.iter().any(|dir| dir.join(&file).symlink_metadata().is_ok()) {
+            check_file(path, &instance, dirs, report);
+        }
+    }
+    report.files = files;
     true
 }
 
@@ -227,11 +238,12 @@ fn check_text(
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let base = real.parent().unwrap_or(Path::new("/"));
     let drop_ins = drop_ins(name, dirs, report);
-    let main = unit::Layer { kind: unit::LayerKind::Main, file: path, base, text };
+    let is_template = unit::is_template(path, &real);
+    let main = unit::Layer { kind: unit::LayerKind::Main, file: path, base, text, is_template };
     let defaults = report.defaults.clone();
     let below = defaults.iter().map(unit::LayerText::layer);
     let layers: Vec<unit::Layer> = below.chain([main]).chain(drop_ins.iter().map(unit::LayerText::layer)).collect();
-    let parsed = unit::parse_layers(name, &layers).and_then(|parsed| match depth {
+    let parsed = unit::parse_layers(host::names(name), &layers).and_then(|parsed| match depth {
         Depth::Text => Ok(parsed),
         Depth::Files => match contents::denied(&parsed) {
             Some(why) => {

@@ -60,7 +60,8 @@ impl Supervisor {
         self.ready = false;
         self.started_ns = now_ns;
         self.starts = self.starts.saturating_add(1);
-        match image::spawn(image, &command.argv, &command.env, setup) {
+        let keeper = rustix::process::getpid();
+        match image::spawn(image, &command.argv, &command.env, || setup(keeper)) {
             Ok(pid) => self.pid = Some(pid),
             Err(_) => self.plan_restart(now_ns),
         }
@@ -104,8 +105,12 @@ impl Supervisor {
 
 /// Until it says that it is up ([`outlive`]) it dies with its keeper: the next one can know a supervisor by its program and
 /// arguments only, and one that it does not know would hold the run-dir's lock against its own.
-fn setup() -> io::Result<()> {
+fn setup(keeper: rustix::process::Pid) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid() != Some(keeper) {
+        // It died before that was asked for.
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
     signal::reset_all()?;
     signal::ignore(&super::IGNORED)?;
     signal::ignore(&super::STOPPING)?;

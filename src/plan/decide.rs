@@ -1,41 +1,16 @@
 //! The two questions that everything else follows from: why must a live generation stop, and what keeps a unit without one
 //! from starting. The plan and the words for people both come from these answers, so they cannot disagree.
 
-use std::cell::{OnceCell, RefCell};
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::desired::{Desired, Want};
+use super::desired::Want;
 use super::exit::ExitRecord;
 use super::handover::Role;
-use super::observed::{Backoff, Hold, Live, Observed, Seen, State, Why};
+use super::links::network_owner;
+use super::observed::{Hold, Killing, Live, Seen, State, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::reason::Tie;
 use super::time::BootTime;
-use crate::unit::{Condition, ContainerId, Fingerprint, Network, OnBad, UnitName};
-
-/// Everything there is to look at, at one moment.
-pub(super) struct World<'a> {
-    pub desired: &'a Desired,
-    pub observed: &'a Observed,
-    pub now: BootTime,
-    /// By the generation whose network they share.
-    joiners: BTreeMap<&'a ContainerId, Vec<&'a Live>>,
-    /// By the unit that they depend on; sought when something is to stop.
-    pub(super) dependents: OnceCell<BTreeMap<&'a UnitName, Vec<&'a UnitName>>>,
-    /// See [`order`](super::order); sought when a unit with dependencies is to start.
-    pub(super) entangled: OnceCell<BTreeSet<&'a UnitName>>,
-    /// Whether the generation of a unit that is up has no reason to stop, as far as it was asked.
-    pub(super) stays: RefCell<BTreeMap<&'a ContainerId, bool>>,
-}
-
-/// One unit in it: declared, known, or both.
-#[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    pub name: &'a UnitName,
-    pub want: Option<&'a Want>,
-    pub seen: &'a Seen,
-}
+use super::world::{View, World};
+use crate::unit::{Condition, ContainerId, OnBad, UnitName};
 
 /// What a unit without a live generation is doing, the strongest reason first.
 pub(super) enum Rest<'a> {
@@ -70,67 +45,7 @@ pub(super) enum Rest<'a> {
 /// How many links from one unit's network to the next are followed.
 const NETWORK_CHAIN_MAX: usize = 32;
 
-/// What is known of a unit that nothing is known of.
-static UNSEEN: Seen = Seen {
-    live: None,
-    beside: None,
-    high_water: 0,
-    last: None,
-    previous: None,
-    backoff: Backoff { fingerprint: Fingerprint([0; 16]), short_runs: 0, window_starts: 0, window_since: BootTime(0) },
-    hold: None,
-    manual: false,
-    start_now: false,
-    fresh: false,
-    raised: BTreeMap::new(),
-    proven: None,
-    restarts: 0,
-    trouble: None,
-};
-
 impl<'a> World<'a> {
-    pub fn new(desired: &'a Desired, observed: &'a Observed, now: BootTime) -> World<'a> {
-        let mut joiners: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for live in observed.units.values().flat_map(|seen| seen.lives()) {
-            if let Some(owner) = &live.run.joined {
-                joiners.entry(owner).or_default().push(live);
-            }
-        }
-        let (dependents, entangled) = (OnceCell::new(), OnceCell::new());
-        World { desired, observed, now, joiners, dependents, entangled, stays: RefCell::default() }
-    }
-
-    pub fn view(&self, name: &'a UnitName) -> View<'a> {
-        let seen = self.observed.unit(name).unwrap_or(&UNSEEN);
-        View { name, want: self.desired.units.get(name), seen }
-    }
-
-    /// The same by a name of any lifetime; `None` if nothing is known of it.
-    pub(super) fn find(&self, name: &UnitName) -> Option<View<'a>> {
-        let want = self.desired.units.get_key_value(name);
-        let seen = self.observed.units.get_key_value(name);
-        let name = want.map(|(name, _)| name).or(seen.map(|(name, _)| name))?;
-        Some(self.view(name))
-    }
-
-    /// Every unit once, in name order: the union of two sorted maps.
-    pub fn views(&self) -> impl Iterator<Item = View<'a>> + use<'a> {
-        let mut wants = self.desired.units.iter().peekable();
-        let mut seens = self.observed.units.iter().peekable();
-        std::iter::from_fn(move || {
-            let order = match (wants.peek(), seens.peek()) {
-                (Some((want, _)), Some((seen, _))) => want.cmp(seen),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => return None,
-            };
-            let want = if order.is_le() { wants.next() } else { None };
-            let seen = if order.is_ge() { seens.next() } else { None };
-            let name = want.map(|(name, _)| name).or(seen.map(|(name, _)| name))?;
-            Some(View { name, want: want.map(|(_, want)| want), seen: seen.map_or(&UNSEEN, |(_, seen)| seen) })
-        })
-    }
-
     /// Why the generation that is up must stop; `None` lets it run.
     pub fn stop_reason(&self, view: View<'a>, live: &Live) -> Option<Why> {
         self.stop_reason_within(view, live, NETWORK_CHAIN_MAX, LOSS_CHAIN_MAX)
@@ -142,7 +57,7 @@ impl<'a> World<'a> {
     }
 
     fn stop_reason_within(&self, view: View<'a>, live: &Live, chain: usize, losses: usize) -> Option<Why> {
-        if self.observed.shutdown.is_some() {
+        if self.shutdown().is_some() {
             return Some(Why::Shutdown);
         }
         let Some(want) = view.want else { return Some(Why::Removed) };
@@ -192,8 +107,11 @@ impl<'a> World<'a> {
 
     /// A unit that is to stop before this generation, which is to stop for `why`; one that is stuck is not waited for.
     pub fn in_the_way(&self, live: &Live, why: &Why) -> Option<(&'a UnitName, Tie)> {
-        let joiners = self.joiners.get(&live.id).into_iter().flatten();
-        let mut joiners = joiners.filter(|live| live.is_alive() && live.stuck_since(self.now).is_none());
+        let in_its_network = |other: &&Live| other.run.joined.as_ref() == Some(&live.id);
+        let is_left = |other: &&Live| other.is_alive() && other.stuck_since(self.now).is_none();
+        let joiners = self.links().joiners(&live.id.unit).filter_map(|name| self.find(name));
+        let mut joiners =
+            joiners.filter_map(|view| view.seen.lives().find(|other| in_its_network(other) && is_left(other)));
         let joiner = joiners.next().map(|live| (&live.id.unit, Tie::Network));
         joiner.or_else(|| self.dependent_in_the_way(live, why).map(|unit| (unit, Tie::Dependency)))
     }
@@ -206,7 +124,7 @@ impl<'a> World<'a> {
     /// What keeps it from a start that is a matter of itself; `None`: it is to start as soon as others and the host let it.
     pub(super) fn rest_itself(&self, view: View<'a>) -> Option<Rest<'a>> {
         let seen = view.seen;
-        if self.observed.shutdown.is_some() {
+        if self.shutdown().is_some() {
             return Some(Rest::Down);
         }
         let Some(want) = view.want else { return Some(Rest::Removed) };
@@ -266,7 +184,7 @@ impl<'a> World<'a> {
         if let Some(condition) = self.unmet(want) {
             return Rest::Unmet(condition);
         }
-        let Some(owner) = network_owner(want) else { return Rest::Due(None) };
+        let Some(owner) = network_owner(&want.unit) else { return Rest::Due(None) };
         let running = self.view(owner).seen.running().map(|live| &live.id);
         match running.filter(|id| self.stands(id, NETWORK_CHAIN_MAX, LOSS_CHAIN_MAX)) {
             Some(id) => Rest::Due(Some(id)),
@@ -276,15 +194,7 @@ impl<'a> World<'a> {
 
     /// Its text names other units that it waits for.
     fn is_tied(&self, view: View<'a>) -> bool {
-        view.want.is_some_and(|want| !want.unit.depends_on.is_empty() || network_owner(want).is_some())
-    }
-}
-
-/// The unit whose network this one shares.
-pub(super) fn network_owner(want: &Want) -> Option<&UnitName> {
-    match &want.unit.network {
-        Some(Network::Unit(owner)) => Some(owner),
-        Some(Network::None | Network::Host) | None => None,
+        view.want.is_some_and(|want| !want.unit.depends_on.is_empty() || network_owner(&want.unit).is_some())
     }
 }
 
@@ -294,12 +204,16 @@ impl Seen {
         self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
     }
 
-    /// The end that counts for a start of this text: when an old generation outlived a failed try of it, that try.
-    fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
-        let is_of = |record: &&ExitRecord| record.fingerprint == want.fingerprint;
+    /// The end that counts for a start of this text: of two that ran beside each other, whichever ended last, that of the text; of the same
+    /// text, that of the one that took over.
+    pub(super) fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
+        let is_of = |record: &ExitRecord| record.fingerprint == want.fingerprint;
         let last = self.last.as_ref()?;
-        let tried = self.previous.as_ref().filter(is_of).filter(|tried| tried.id.generation > last.id.generation);
-        Some(tried.filter(|_| !is_of(&last)).unwrap_or(last))
+        let counts = |other: &&ExitRecord| match other.id.generation > last.id.generation {
+            true => !is_of(last) || last.stopped.is_some() && !other.beside,
+            false => !is_of(last) && last.beside,
+        };
+        Some(self.previous.as_ref().filter(|other| is_of(other)).filter(counts).unwrap_or(last))
     }
 
     fn running(&self) -> Option<&Live> {
@@ -318,11 +232,16 @@ impl Live {
 
     /// Since when it does not die although it was killed.
     pub fn stuck_since(&self, now: BootTime) -> Option<BootTime> {
+        self.killing()?.stuck_since(now)
+    }
+
+    /// The kills of what there still may be of it.
+    pub(super) fn killing(&self) -> Option<&Killing> {
         match &self.state {
             State::Starting | State::Running { .. } => None,
-            State::Stopping(stopping) => stopping.killing.stuck_since(now),
+            State::Stopping(stopping) => Some(&stopping.killing),
             State::Ended(ended) if ended.empty => None,
-            State::Ended(ended) => ended.killing.stuck_since(now),
+            State::Ended(ended) => Some(&ended.killing),
         }
     }
 }

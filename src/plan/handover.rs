@@ -20,12 +20,13 @@
 //!   `on_loss = "restart"`, which asks for it, restarts. An end of the old one by itself is a loss.
 
 use super::action::Action;
-use super::decide::{Rest, View, World};
+use super::decide::Rest;
 use super::desired::Want;
 use super::exit::ExitRecord;
 use super::observed::{Live, Seen, State};
 use super::reconcile::{Plan, start};
 use super::time::BootTime;
+use super::world::{View, World};
 use crate::unit::{ContainerId, Kind, Order, quantity::show_duration};
 
 /// What a generation is to its unit.
@@ -74,7 +75,7 @@ impl Seen {
     }
 
     /// The successor is the unit's generation from here on.
-    pub(super) fn begin_take_over(&mut self, id: &ContainerId) -> bool {
+    pub(super) fn begin_take_over(&mut self, id: &ContainerId, enabled: bool) -> bool {
         let comes = self.successor().is_some_and(|next| next.id == *id);
         let (Some(live), Some(beside)) = (self.live.as_mut(), self.beside.as_deref_mut().filter(|_| comes)) else {
             return false;
@@ -86,6 +87,7 @@ impl Seen {
         // What was wished of the old one, and would have come of its end, is there.
         (beside.restart, beside.reload, self.start_now) = (false, None, false);
         beside.signals.clear();
+        self.manual &= !enabled;
         true
     }
 }
@@ -138,7 +140,7 @@ impl<'a> World<'a> {
 
     /// When one that is not well by then is bad. Time in which nobody looked, or the host slept, is not its own.
     pub(super) fn well_until(&self, live: &Live, want: &Want) -> BootTime {
-        live.run.begun.max(self.observed.awake_since).after(want.unit.update.deadline)
+        live.run.begun.max(self.awake_since()).after(want.unit.update.deadline)
     }
 
     fn is_late(&self, live: &Live, want: &Want) -> bool {
@@ -167,7 +169,7 @@ pub(super) fn plan_handover<'a>(world: &World<'a>, view: View<'a>, own: &Live, p
     let Some(want) = view.want else { return };
     match (&view.seen.beside, view.seen.successor().filter(|next| stays(next))) {
         (_, Some(next)) => {
-            let take_over = || Action::TakeOver { id: next.id.clone() };
+            let take_over = || Action::TakeOver { id: next.id.clone(), enabled: want.unit.enabled };
             match world.takes_over_at(want, next) {
                 _ if !own.is_up() => plan.actions.push(take_over()),
                 Some(at) => plan.at(at, world.now, take_over),

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::World;
 use super::desired::Want;
 use super::exit::shortened;
 use super::observed::{Live, State};
 use super::time::BootTime;
+use super::world::World;
 use crate::unit::{CheckKind, Health};
 
 /// What one probe found.

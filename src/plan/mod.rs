@@ -45,10 +45,12 @@ mod fact;
 mod handover;
 mod health;
 mod host;
+mod links;
 mod observed;
 mod order;
 #[cfg(test)]
 mod order_tests;
+mod planner;
 mod reason;
 mod reconcile;
 mod record;
@@ -59,6 +61,7 @@ mod told;
 #[cfg(test)]
 mod told_tests;
 mod trial;
+mod world;
 
 pub use action::Action;
 pub use contents::Settling;
@@ -71,6 +74,7 @@ pub use observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
     Why, Wishes,
 };
+pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie};
 pub use reconcile::{Plan, reconcile};
 pub use rehearse::{Rehearsal, Turn, rehearse};

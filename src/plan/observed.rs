@@ -490,22 +490,11 @@ impl Killing {
 
     /// Since when it does not die although it was killed.
     pub fn stuck_since(&self, now: BootTime) -> Option<BootTime> {
-        self.first_at.map(|first_at| first_at.after(KILL_RETRY)).filter(|since| *since <= now)
+        self.stuck_at().filter(|since| *since <= now)
     }
-}
 
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Why::Shutdown => f.write_str("everything stops"),
-            Why::Removed => f.write_str("its file is gone"),
-            Why::Held => f.write_str("stopped by hand"),
-            Why::Restart => f.write_str("restart asked for"),
-            Why::Disabled => f.write_str("not enabled"),
-            Why::Changed => f.write_str("its file changed"),
-            Why::Unhealthy(text) => write!(f, "unhealthy: {text}"),
-            Why::Dependency(unit) => write!(f, "{unit}, which it depends on, is gone or was started anew"),
-            Why::Network(unit) => write!(f, "it shares the network of {unit}, which stops or changed"),
-        }
+    /// When it is stuck if it is not gone by then.
+    pub(super) fn stuck_at(&self) -> Option<BootTime> {
+        self.first_at.map(|first_at| first_at.after(KILL_RETRY))
     }
 }

@@ -11,17 +11,18 @@
 //!   within 2 s. Of units that wait for each other in a ring, none waits for the other to stop.
 //! - Units that wait for each other to start, over dependencies and shared networks, are refused with the ring named.
 //!
-//! In a quiet world none of this costs more than a look at each unit's own text: rings and dependents are sought only when a unit with
-//! dependencies is to start, or some unit is to stop.
+//! In a quiet world none of this costs more than a look at each unit's own text: rings and dependents are sought, in an index of who names
+//! whom (`links`), only when a unit with dependencies is to start, or some unit is to stop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::action::Action;
-use super::decide::{View, World, network_owner};
 use super::desired::Want;
 use super::exit::ExitRecord;
 use super::health::HealthStatus;
-use super::observed::{Live, Seen, State, Why};
+use super::links::network_owner;
+use super::observed::{Live, State, Why};
+use super::world::{View, World};
 use crate::unit::{Condition, Dependency, Kind, Need, OnLoss, UnitName};
 
 /// Units that are looked at to name a ring. A longer one is not named, it only waits.
@@ -58,7 +59,7 @@ impl<'a> World<'a> {
 
     /// The first condition that the host does not meet.
     pub fn unmet(&self, want: &'a Want) -> Option<&'a Condition> {
-        want.unit.conditions.iter().find(|condition| !self.observed.host.meets(condition))
+        want.unit.conditions.iter().find(|condition| !self.meets(condition))
     }
 
     /// The generation with which a unit has come to `need`, if it has.
@@ -69,10 +70,16 @@ impl<'a> World<'a> {
         let mut running = [view.seen.live.as_ref(), view.seen.successor()].into_iter().flatten();
         let mut running = running.by_ref().filter(|live| matches!(live.state, State::Running { .. }));
         let last = view.seen.last.as_ref().filter(|last| {
-            // A run that somebody asked for since, or that a returned file is owed, is the one that counts.
-            let up = view.seen.live.as_ref().filter(|live| live.is_up() && live.id != last.id);
-            let asked = up.is_some_and(|live| live.used.start_now || live.used.fresh);
-            last.fingerprint == want.fingerprint && !view.seen.start_now && !view.seen.fresh && !asked
+            // A run that somebody asked for since, or that a returned file is owed, is the one that counts; and so is the one that follows
+            // a run of another text.
+            let counts = |live: &&Live| {
+                live.run.fingerprint != want.fingerprint || live.is_up() && (live.used.start_now || live.used.fresh)
+            };
+            let other = view.seen.live.as_ref().filter(|live| live.id != last.id).filter(counts);
+            // So is one that ran since, and from which another one took over.
+            let is_other_text = |old: &Live| old.run.fingerprint != want.fingerprint;
+            let other = other.or_else(|| view.seen.predecessor().filter(|old| is_other_text(old)));
+            last.fingerprint == want.fingerprint && !view.seen.start_now && !view.seen.fresh && other.is_none()
         });
         match (need, want.unit.kind) {
             (Need::Started, Kind::Service) => {
@@ -102,14 +109,7 @@ impl<'a> World<'a> {
     /// Whether a generation that is up has no reason to stop.
     fn stays(&self, view: View<'a>, live: &'a Live, chain: usize) -> bool {
         let Some(chain) = chain.checked_sub(1) else { return true };
-        if let Some(known) = self.stays.borrow().get(&live.id) {
-            return *known;
-        }
-        // Asked again on the way (a ring) it stays, as far as that is concerned.
-        self.stays.borrow_mut().insert(&live.id, true);
-        let stays = self.stop_reason_after(view, live, chain).is_none();
-        self.stays.borrow_mut().insert(&live.id, stays);
-        stays
+        self.stays_or_ask(live, || self.stop_reason_after(view, live, chain).is_none())
     }
 
     /// Whether it will come to run without anybody doing something, as far as it alone is concerned.
@@ -133,7 +133,7 @@ impl<'a> World<'a> {
                 continue;
             }
             let Some(want) = view.want else { return true };
-            let unmet = self.unmet(want).is_some_and(|condition| self.observed.host.knows(condition));
+            let unmet = self.unmet(want).is_some_and(|condition| self.knows(condition));
             let rests = name != itself && self.rest_itself(view).is_some();
             if rests || unmet || seen.len() > RING_MAX {
                 return true;
@@ -142,7 +142,7 @@ impl<'a> World<'a> {
             if lacks.iter().any(|lack| self.is_unwell(lack)) {
                 return true;
             }
-            left.extend(lacks.iter().map(|lack| lack.unit).chain(network_owner(want)));
+            left.extend(lacks.iter().map(|lack| lack.unit).chain(network_owner(&want.unit)));
         }
         false
     }
@@ -209,10 +209,8 @@ impl<'a> World<'a> {
     /// The units that `on_failure` starts for this end, once each; not one whose own failure led to this one.
     pub fn raises(&self, view: View<'a>, last: &ExitRecord) -> Vec<Action> {
         let Some(want) = view.want else { return Vec::new() };
-        let is_new = |unit: &&UnitName| {
-            let done = |seen: &Seen| seen.raised.get(view.name) == Some(&last.id.generation);
-            self.desired.units.contains_key(*unit) && !self.observed.unit(unit).is_some_and(done)
-        };
+        let is_done = |other: &View| other.seen.raised.get(view.name) == Some(&last.id.generation);
+        let is_new = |unit: &&UnitName| self.find(unit).is_some_and(|other| other.want.is_some() && !is_done(&other));
         let new = want.unit.on_failure.iter().filter(is_new).filter(|unit| !self.is_raised_by(view, unit));
         new.map(|unit| Action::Raise { unit: unit.clone(), failed: last.id.clone() }).collect()
     }
@@ -224,10 +222,9 @@ impl<'a> World<'a> {
             if name == ancestor && name != view.name {
                 return true;
             }
-            let raised =
-                self.observed.unit(name).into_iter().filter(|_| seen.insert(name)).flat_map(|seen| &seen.raised);
+            let raised = self.find(name).into_iter().filter(|_| seen.insert(name)).flat_map(|view| &view.seen.raised);
             let still = |(unit, generation): &(&UnitName, &u64)| {
-                let last = self.observed.unit(unit).and_then(|seen| seen.last.as_ref());
+                let last = self.find(unit).and_then(|view| view.seen.last.as_ref());
                 last.is_some_and(|last| last.id.generation == **generation)
             };
             left.extend(raised.filter(still).map(|(unit, _)| unit));
@@ -239,32 +236,21 @@ impl<'a> World<'a> {
 
     /// A dependent that is to stop before this generation, which is to stop for `why`.
     pub fn dependent_in_the_way(&self, live: &Live, why: &Why) -> Option<&'a UnitName> {
-        let unit = &live.id.unit;
-        let dependents = self.dependents().get(unit).filter(|_| *why != Why::Removed)?;
-        let in_the_way = |name: &&'a UnitName| {
-            let view = self.view(name);
+        let (unit, links) = (&live.id.unit, self.links());
+        let in_the_way = |view: &View<'a>| {
             let mut lives = view.seen.lives().filter(|live| live.is_alive() && live.stuck_since(self.now).is_none());
-            lives.any(|live| !live.is_up() || self.stop_reason(view, live).is_some())
-                && !(self.entangled().contains(name) && self.entangled().contains(unit))
+            lives.any(|live| !live.is_up() || self.stop_reason(*view, live).is_some())
+                && !(links.is_tangled(view.name) && links.is_tangled(unit))
         };
-        dependents.iter().copied().find(in_the_way)
-    }
-
-    fn dependents(&self) -> &BTreeMap<&'a UnitName, Vec<&'a UnitName>> {
-        self.dependents.get_or_init(|| {
-            let mut dependents: BTreeMap<_, Vec<_>> = BTreeMap::new();
-            for (name, want) in &self.desired.units {
-                want.unit.depends_on.keys().for_each(|unit| dependents.entry(unit).or_default().push(name));
-            }
-            dependents
-        })
+        let mut dependents = links.dependents(unit).filter(|_| *why != Why::Removed);
+        dependents.find_map(|name| self.find(name).filter(in_the_way)).map(|view| view.name)
     }
 
     // ---- rings ----
 
     /// The ring through which `name` would wait for itself by the texts, beginning and ending with it: one of the shortest.
     pub fn ring(&self, name: &'a UnitName) -> Option<Vec<&'a UnitName>> {
-        if !self.may_come_back(name) || !self.entangled().contains(name) {
+        if !self.has_links() && !self.may_come_back(name) || !self.links().is_tangled(name) {
             return None;
         }
         let (mut from, mut left) = (BTreeMap::new(), VecDeque::from([name]));
@@ -278,7 +264,7 @@ impl<'a> World<'a> {
                     ring.reverse();
                     return Some(ring);
                 }
-                if self.entangled().contains(next) && from.len() < RING_MAX && !from.contains_key(next) {
+                if self.links().is_tangled(next) && from.len() < RING_MAX && !from.contains_key(next) {
                     from.insert(next, unit);
                     left.push_back(next);
                 }
@@ -287,7 +273,7 @@ impl<'a> World<'a> {
         None
     }
 
-    /// `false`: it certainly does not wait for itself, as those that it waits for are few and lead elsewhere. That spares an edit of one unit
+    /// `false`: it certainly does not wait for itself, as those that it waits for are few and lead elsewhere. That spares who looks at one unit
     /// the look at all of them.
     fn may_come_back(&self, name: &'a UnitName) -> bool {
         let (mut near, mut next) = (vec![name], 0);
@@ -304,54 +290,4 @@ impl<'a> World<'a> {
         }
         false
     }
-
-    /// Units in rings, and those on the way from one ring to another: what is left when those that wait for nobody, and those that
-    /// nobody waits for, are taken away again and again. Networks that containers are in count too: who shares one stops first.
-    fn entangled(&self) -> &BTreeSet<&'a UnitName> {
-        self.entangled.get_or_init(|| {
-            let units = self.desired.units.keys();
-            let edges: Vec<_> = units
-                .flat_map(|unit| self.named_by(unit).chain(self.joined_by(unit)).map(move |other| (unit, other)))
-                .collect();
-            let reversed: Vec<_> = edges.iter().map(|(unit, other)| (*other, *unit)).collect();
-            let first = peel(&edges);
-            let second = peel(&reversed);
-            first.intersection(&second).copied().collect()
-        })
-    }
-
-    /// Declared units that `unit` waits for by its text.
-    fn named_by(&self, unit: &'a UnitName) -> impl Iterator<Item = &'a UnitName> + use<'a> {
-        let desired = self.desired;
-        let want = desired.units.get(unit).into_iter();
-        let named = want.flat_map(|want| network_owner(want).into_iter().chain(want.unit.depends_on.keys()));
-        named.filter(|unit| desired.units.contains_key(*unit))
-    }
-
-    /// The unit in whose network its container is, whatever its text says by now.
-    fn joined_by(&self, unit: &'a UnitName) -> impl Iterator<Item = &'a UnitName> + use<'a> {
-        let lives = self.view(unit).seen.lives();
-        lives.filter_map(|live| live.run.joined.as_ref()).map(|owner| &owner.unit)
-    }
-}
-
-/// The units that are left when those without an edge out of them are taken away until there is none (Kahn).
-fn peel<'a>(edges: &[(&'a UnitName, &'a UnitName)]) -> BTreeSet<&'a UnitName> {
-    let (mut out, mut into): (BTreeMap<_, usize>, BTreeMap<_, Vec<_>>) = (BTreeMap::new(), BTreeMap::new());
-    for (unit, other) in edges {
-        *out.entry(*unit).or_default() += 1;
-        into.entry(*other).or_default().push(*unit);
-    }
-    let mut free: Vec<&UnitName> = into.keys().filter(|unit| !out.contains_key(*unit)).copied().collect();
-    while let Some(unit) = free.pop() {
-        for before in into.get(unit).into_iter().flatten() {
-            let Some(count) = out.get_mut(before) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                out.remove(before);
-                free.push(before);
-            }
-        }
-    }
-    out.into_keys().collect()
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::unit::{Fingerprint, UnitName, parse};
+use crate::unit::{ContainerId, Fingerprint, UnitName, parse};
 
 fn name(text: &str) -> UnitName {
     UnitName::new(text).unwrap()
@@ -119,4 +119,46 @@ fn ten_thousand_units_are_planned_in_time_that_grows_with_their_number() {
     let (few, many) = (cost(100, false).max(1e-4), cost(10_000, false));
     assert!(many < few * 1500.0, "{few} s, {many} s");
     assert!(cost(10_000, true) < 60.0, "a ring too long to be named only waits");
+}
+
+#[test]
+fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_runs() {
+    let text = |mark: u8| {
+        let units = [
+            ("job", "type = \"oneshot\""),
+            ("web", "depends_on = { job = { state = \"completed\", on_loss = \"stop\" } }"),
+        ];
+        let mut desired = desired(&units.map(|(unit, top)| (unit.to_owned(), top.to_owned())));
+        desired.units.get_mut(&name("job")).unwrap().fingerprint = Fingerprint([mark; 16]);
+        desired
+    };
+    let exited = |observed: &mut Observed, id: &str, now: Now| {
+        let id = ContainerId::parse(id).unwrap();
+        for fact in [
+            Fact::Exited { id: id.clone(), exit: Exit::Code(0), oom: false, at: now.boot },
+            Fact::CgroupEmpty { id: id.clone() },
+            Fact::Drained { id: id.clone() },
+            Fact::Cleared { id },
+        ] {
+            assert!(observed.record(&fact, now), "{fact}");
+        }
+    };
+    let mut observed = Observed::default();
+    begin(&text(1), &mut observed, at(0));
+    exited(&mut observed, "job.1", at(1));
+    begin(&text(1), &mut observed, at(2));
+    started(&mut observed, "web", at(2));
+    // Another text, and back again before it has ended.
+    assert_eq!(begin(&text(2), &mut observed, at(3))[..1], ["start job.2"]);
+    started(&mut observed, "job", at(3));
+    let mut seen = begin(&text(2), &mut observed, at(4));
+    seen.extend(begin(&text(1), &mut observed, at(5)));
+    exited(&mut observed, "web.1", at(6));
+    seen.extend(begin(&text(1), &mut observed, at(6)));
+    assert!(!seen.contains(&"start web.2".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"stop job.2: its file changed".to_owned()), "{seen:?}");
+    exited(&mut observed, "job.2", at(7));
+    assert_eq!(begin(&text(1), &mut observed, at(8)), ["start job.3"]);
+    exited(&mut observed, "job.3", at(9));
+    assert_eq!(begin(&text(1), &mut observed, at(10)), ["start web.2"]);
 }

@@ -283,6 +283,22 @@ fn joined(ring: &[UnitName]) -> String {
     ring.iter().map(UnitName::as_str).collect::<Vec<_>>().join(" -> ")
 }
 
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Shutdown => f.write_str("everything stops"),
+            Why::Removed => f.write_str("its file is gone"),
+            Why::Held => f.write_str("stopped by hand"),
+            Why::Restart => f.write_str("restart asked for"),
+            Why::Disabled => f.write_str("not enabled"),
+            Why::Changed => f.write_str("its file changed"),
+            Why::Unhealthy(text) => write!(f, "unhealthy: {text}"),
+            Why::Dependency(unit) => write!(f, "{unit}, which it depends on, is gone or was started anew"),
+            Why::Network(unit) => write!(f, "it shares the network of {unit}, which stops or changed"),
+        }
+    }
+}
+
 /// A duration as people say it, in at most two units: "3.2 s", "1m", "1h5m".
 struct Spell(Duration);
 

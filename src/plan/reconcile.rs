@@ -1,20 +1,23 @@
 //! `reconcile`: what is to be done now, and when to look again.
 //!
 //! It looks at everything each time and compares what is with what should be. In-flight marks that
-//! [`Observed::begin`] made keep it from asking twice.
+//! [`Observed::begin`] made keep it from asking twice. Who asks again and again lets a [`Planner`](super::Planner) look only at what changed; what comes
+//! out is the same, because each unit is decided on by itself ([`plan_unit`]), and because its wake-ups are all the times at which anything about it,
+//! be it for its own plan or for that of another unit, becomes otherwise by the clock alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, reload_of};
 use super::contents::plan_contents;
-use super::decide::{Rest, View, World};
+use super::decide::Rest;
 use super::desired::{Desired, Want};
 use super::handover::plan_handover;
 use super::health::Probing;
-use super::observed::{Asked, Backoff, Ended, Live, Observed, Seen, State, Stopping};
+use super::observed::{Asked, Backoff, Ended, Killing, Live, Observed, Seen, State, Stopping};
 use super::time::BootTime;
 use super::trial::Trial;
+use super::world::{View, World};
 use crate::unit::{ContainerId, OnLimit};
 
 /// What to do now, and when to ask again if nothing happens before.
@@ -29,37 +32,93 @@ pub struct Plan {
 /// After the end of pid 1 the kernel ends the rest of its namespace in far less; what is left then is killed.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// A plan in the making.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    plan: Plan,
+    forgets: Vec<Action>,
+}
+
 /// Compares `desired` with `observed`. Level-triggered: the whole state, each time; in a quiet world the plan is empty.
 /// One that goes back to earlier texts does nothing else: they are to be in force first.
 pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
     let world = World::new(desired, observed, now);
+    let mut draft = Draft::default();
+    world.views().for_each(|view| draft.add(plan_unit(&world, view)));
+    draft.finish()
+}
+
+/// All that there is to be done for one unit.
+pub(super) fn plan_unit<'a>(world: &World<'a>, view: View<'a>) -> Draft {
+    world.turn();
     let (mut plan, mut forgets) = (Plan::default(), Vec::new());
-    for view in world.views() {
-        plan_trial(&world, view, &mut plan);
-        match &view.seen.live {
-            Some(live) => {
-                plan_live(&world, view, live, &mut plan);
-                view.seen.beside.iter().for_each(|beside| plan_live(&world, view, beside, &mut plan));
-                plan_handover(&world, view, live, &mut plan);
-            }
-            None => plan_rest(&world, view, &mut plan),
+    plan_trial(world, view, &mut plan);
+    match &view.seen.live {
+        Some(live) => {
+            plan_live(world, view, live, &mut plan);
+            view.seen.beside.iter().for_each(|beside| plan_live(world, view, beside, &mut plan));
+            plan_handover(world, view, live, &mut plan);
         }
-        if view.want.is_none() && view.seen.has_marks() {
-            forgets.push(Action::Forget { unit: view.name.clone() });
+        None => plan_rest(world, view, &mut plan),
+    }
+    plan_turns(world, view, &mut plan);
+    if view.want.is_none() && view.seen.has_marks() {
+        forgets.push(Action::Forget { unit: view.name.clone() });
+    }
+    Draft { plan, forgets }
+}
+
+impl Draft {
+    /// Units are added in name order.
+    pub fn add(&mut self, other: Draft) {
+        let Draft { plan: Plan { actions, wake_at }, forgets } = other;
+        self.plan.actions.extend(actions);
+        wake_at.into_iter().for_each(|at| self.plan.wake(at));
+        self.forgets.extend(forgets);
+    }
+
+    /// Whether nothing is to be done.
+    pub fn is_quiet(&self) -> bool {
+        self.plan.actions.is_empty() && self.forgets.is_empty()
+    }
+
+    /// When to look again.
+    pub fn wake_at(&self) -> Option<BootTime> {
+        self.plan.wake_at
+    }
+
+    /// Whether a text is gone back to: then all else was found by texts that are left now.
+    pub fn rolls_back(&self) -> bool {
+        self.plan.actions.iter().any(is_rollback)
+    }
+
+    /// The whole.
+    pub fn finish(mut self) -> Plan {
+        if self.rolls_back() {
+            self.plan.actions.retain(is_rollback);
+            return self.plan;
         }
+        // Last, because it raises the floor from which the starts above took their generation.
+        self.plan.actions.append(&mut self.forgets);
+        self.plan
     }
-    // The rest was found by texts that are left now.
-    if plan.actions.iter().any(is_rollback) {
-        plan.actions.retain(is_rollback);
-        return plan;
-    }
-    // Last, because it raises the floor from which the starts above took their generation.
-    plan.actions.append(&mut forgets);
-    plan
 }
 
 fn is_rollback(action: &Action) -> bool {
     matches!(action, Action::RollBack { .. })
+}
+
+/// Times at which others see it otherwise, whether or not it has something to do then.
+fn plan_turns<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
+    let live = view.seen.live.as_ref();
+    let killing = view.seen.lives().filter_map(Live::killing).filter_map(Killing::stuck_at);
+    let hold = view.seen.hold.as_ref().and_then(|hold| hold.until).map(|until| until.boot);
+    killing.chain(hold).filter(|at| *at > world.now).for_each(|at| plan.wake(at));
+    if !live.is_some_and(Live::is_up)
+        && let Some(Rest::Backoff(_, next_at)) = world.rest_itself(view)
+    {
+        plan.wake(next_at);
+    }
 }
 
 /// Says how a text did that has not been judged.
@@ -185,13 +244,13 @@ fn plan_ended(live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
 fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     match world.rest(view) {
         Rest::Due(join) => plan.actions.extend(start(world, view, join, false)),
-        Rest::Backoff(_, next_at) => plan.wake(next_at),
-        Rest::Held(hold) => hold.until.iter().for_each(|until| plan.wake(until.boot)),
         Rest::Failed(last) => plan.actions.extend(world.raises(view, last)),
         Rest::GaveUp(last) => {
             plan.actions.extend(world.raises(view, last));
             plan.actions.extend(reboot(world, view));
         }
+        // When these end by the clock, [`plan_turns`] says.
+        Rest::Backoff(..) | Rest::Held(_) => {}
         Rest::Down | Rest::Removed | Rest::Disabled | Rest::Cycle(_) | Rest::Completed => {}
         Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) => {}
     }
@@ -200,8 +259,7 @@ fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
 /// The next generation; `beside`: while the unit's runs on.
 pub(super) fn start(world: &World, view: View, join: Option<&ContainerId>, beside: bool) -> Option<Action> {
     let want = view.want?;
-    let used = world.observed.unit(view.name).map_or(world.observed.floor, |seen| seen.high_water);
-    let id = ContainerId { unit: view.name.clone(), generation: used.checked_add(1)? };
+    let id = ContainerId { unit: view.name.clone(), generation: world.used(view).checked_add(1)? };
     let (unit, fingerprint, join) = (want.unit.clone(), want.fingerprint, join.cloned());
     Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()), beside })
 }
@@ -209,7 +267,7 @@ pub(super) fn start(world: &World, view: View, join: Option<&ContainerId>, besid
 fn reboot(world: &World, view: View) -> Option<Action> {
     match view.want?.unit.restart.on_limit {
         OnLimit::StayFailed => None,
-        OnLimit::Reboot => (!world.observed.rebooting).then(|| Action::Reboot { unit: view.name.clone() }),
+        OnLimit::Reboot => (!world.is_rebooting()).then(|| Action::Reboot { unit: view.name.clone() }),
     }
 }
 

@@ -61,8 +61,8 @@ impl Observed {
             Fact::ClientStart { unit } => self.seen_mut(unit).client_start(),
             Fact::ClientStop { unit, hold } => self.seen_mut(unit).client_stop(hold),
             Fact::ClientRestart { unit } => self.seen_mut(unit).client_restart(),
-            Fact::ClientReload { unit } => self.seen_mut(unit).client_reload(),
-            Fact::ClientKill { unit, signal } => self.seen_mut(unit).client_kill(*signal),
+            Fact::ClientReload { unit } => self.units.get_mut(unit).is_some_and(|seen| seen.client_reload()),
+            Fact::ClientKill { unit, signal } => self.units.get_mut(unit).is_some_and(|seen| seen.client_kill(*signal)),
             Fact::Found { path, presence } => self.host.found(path, *presence),
             Fact::Booted { cmdline } => self.host.booted_with(cmdline),
             Fact::Shutdown { by } => self.begin_shutdown(by, now.boot),
@@ -101,6 +101,9 @@ impl Observed {
     /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end. The second one of a unit is one that
     /// comes, and takes over or goes as any other.
     fn adopted(&mut self, id: &ContainerId, pid: HostPid, run: &Run, now: BootTime) -> bool {
+        if id.generation <= self.floor && !self.units.contains_key(&id.unit) {
+            return false;
+        }
         let seen = self.seen_mut(&id.unit);
         if let Some(live) = seen.live_of_mut(id) {
             return live.started(pid, now);
@@ -150,15 +153,18 @@ impl Seen {
             Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(live.run.begun),
             Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        // What a failing new text counts is not wiped out by the end of an old one that ran beside it.
-        let tried = self.last.as_ref().filter(|last| last.id.generation > id.generation);
-        let is_old = tried.is_some_and(|last| last.fingerprint != live.run.fingerprint);
-        if !is_old || tried.is_none_or(|last| last.fingerprint != self.backoff.fingerprint) {
+        // What the new one counts is not wiped out by the end of the old one that ran beside it.
+        let is_left = |last: &&ExitRecord| {
+            let is_other = last.fingerprint != live.run.fingerprint || stopped.is_some() && !last.beside;
+            last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
+        };
+        if self.last.as_ref().filter(is_left).is_none() {
             self.backoff.count(&live.run, ran_for, stopped.is_some());
         }
         let fingerprint = live.run.fingerprint;
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let record = ExitRecord { id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
+        let beside = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
+        let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
         self.previous = self.last.replace(record);
         self.wishes_after_end(id);
         true

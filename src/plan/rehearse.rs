@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 
 use super::action::Action;
-use super::decide::World;
 use super::desired::Desired;
 use super::exit::Exit;
 use super::fact::Fact;
@@ -20,6 +19,7 @@ use super::reconcile::reconcile;
 use super::status::{Status, statuses};
 use super::time::{BootTime, Now, WallTime};
 use super::told::Line;
+use super::world::World;
 use crate::unit::{CheckKind, ContainerId, Kind, UnitName};
 
 /// Longer chains of units that wait for each other are not played to their end.
@@ -124,10 +124,11 @@ impl Stage {
         let world = World::new(desired, &self.observed, self.now);
         let ready = world.views().filter(|view| has_its_time(view.name)).filter_map(|view| {
             let next = view.seen.successor().filter(|next| world.stop_reason(view, next).is_none())?;
-            world.takes_over_at(view.want?, next).map(|_| next.id.clone())
+            let (want, id) = (view.want?, next.id.clone());
+            world.takes_over_at(want, next).map(|_| Action::TakeOver { id, enabled: want.unit.enabled })
         });
-        let ready: Vec<ContainerId> = ready.collect();
-        let begun = ready.into_iter().filter(|id| self.observed.begin(&Action::TakeOver { id: id.clone() }, now));
+        let ready: Vec<Action> = ready.collect();
+        let begun = ready.into_iter().filter(|action| self.observed.begin(action, now));
         begun.count() > 0
     }
 

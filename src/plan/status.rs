@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Rest, View, World};
+use super::decide::Rest;
 use super::desired::Desired;
 use super::exit::ExitRecord;
 use super::handover::Role;
 use super::health::HealthStatus;
+use super::links::Links;
 use super::observed::{Ended, Live, Observed, State, Stopping, Why};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::reason::{Lacking, Reason, Remains};
 use super::time::BootTime;
 use super::told::Reloading;
+use super::world::{View, World};
 use crate::unit::{Condition, Need, UnitName};
 
 /// The one word.
@@ -78,16 +80,25 @@ impl<'w> Statuses<'w> {
         Statuses(World::new(desired, observed, now))
     }
 
+    /// The same with the links of somebody who keeps them.
+    pub(super) fn linked(
+        desired: &'w Desired,
+        observed: &'w Observed,
+        now: BootTime,
+        links: &'w Links,
+    ) -> Statuses<'w> {
+        Statuses(World::linked(desired, observed, now, links))
+    }
+
     /// What this unit is doing; `None` if it is neither declared nor known.
     pub fn get(&self, unit: &UnitName) -> Option<Status> {
         let Statuses(world) = self;
-        let wanted = world.desired.units.get_key_value(unit).map(|(name, _)| name);
-        let name = wanted.or_else(|| world.observed.units.get_key_value(unit).map(|(name, _)| name))?;
-        Some(status_of(world, world.view(name)))
+        Some(status_of(world, world.find(unit)?))
     }
 }
 
 fn status_of<'a>(world: &World<'a>, view: View<'a>) -> Status {
+    world.turn();
     match &view.seen.live {
         Some(live) => live_status(world, view, live),
         None => rest_status(world, view, world.rest(view)),
@@ -224,8 +235,8 @@ fn rest_status<'a>(world: &World<'a>, view: View<'a>, rest: Rest<'a>) -> Status 
     Status { phase, reason, since, health: None, reloading: Reloading::Done }
 }
 
-fn unmet(world: &World, condition: &Condition) -> Reason {
-    Reason::Unmet { condition: condition.clone(), known: world.observed.host.knows(condition) }
+fn unmet<'a>(world: &World<'a>, condition: &'a Condition) -> Reason {
+    Reason::Unmet { condition: condition.clone(), known: world.knows(condition) }
 }
 
 fn lacking<'a>(world: &World<'a>, lack: Lack<'a>) -> Lacking {

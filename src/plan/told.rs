@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::World;
 use super::desired::Want;
 use super::health::HealthStatus;
 use super::observed::{Live, State};
 use super::time::BootTime;
+use super::world::World;
 use crate::unit::quantity::show_duration;
 use crate::unit::{Kind, Notify, Unit};
 
@@ -288,7 +288,7 @@ impl World<'_> {
         let (Some(notify), State::Running { since }) = (unit.notify(), &live.state) else { return None };
         let none = Told::default();
         let told = live.told.as_deref().unwrap_or(&none);
-        let awake = self.observed.awake_since;
+        let awake = self.awake_since();
         let extended = told.extended_to.unwrap_or_default();
         if told.triggered {
             return Some((*since, "watchdog: it triggered it itself".to_owned()));

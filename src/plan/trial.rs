@@ -9,11 +9,11 @@
 //! - Only services are put to it: running a oneshot once more is no way back.
 //! - Beside a container that runs on (`handover`) any end is bad: a text that was to take over is not there to do it.
 
-use super::decide::{View, World};
 use super::desired::Want;
 use super::exit::{Exit, ExitRecord, Outcome};
 use super::observed::{Live, State};
 use super::time::BootTime;
+use super::world::{View, World};
 use crate::unit::{Kind, OnBad};
 
 /// How a text does.
@@ -35,7 +35,7 @@ impl World<'_> {
             Some(live) if live.run.fingerprint != want.fingerprint => self.trial_beside(view, want, live),
             Some(live) if !matches!(live.state, State::Ended(_)) => self.trial_of(view, live),
             Some(_) | None => {
-                let last = view.seen.last.as_ref();
+                let last = view.seen.last_try(want);
                 let own = last.filter(|last| last.fingerprint == want.fingerprint && last.stopped.is_none());
                 own.map_or(Trial::Open(None), |last| ended(last, view))
             }
@@ -84,7 +84,7 @@ impl World<'_> {
     /// The reason to go back to the earlier text.
     pub(super) fn rollback(&self, view: View) -> Option<String> {
         let on_trial = view.want.is_some_and(|want| want.trial == Some(OnBad::Rollback));
-        let down = self.observed.shutdown.is_some() || view.seen.hold_at(self.now).is_some();
+        let down = self.shutdown().is_some() || view.seen.hold_at(self.now).is_some();
         match on_trial && !down {
             true => match self.trial(view) {
                 Trial::Failed(why) => Some(why),

@@ -15,6 +15,7 @@ use super::error::{StepError, about, call, errno_of};
 use super::mount::Trees;
 use super::root::Root;
 use super::slots::Slots;
+use super::trampoline::Trampoline;
 use super::{Failure, console, device, identity, init, mount, program};
 use crate::oci::{Namespaces, Script, Step};
 
@@ -22,8 +23,8 @@ use crate::oci::{Namespaces, Script, Step};
 const EXIT_SETUP_FAILED: i32 = 127;
 
 /// Runs a script in the process that was just cloned for it.
-pub fn run(script: &Script, slots: Slots) -> ! {
-    let mut run = Run::new(slots);
+pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>) -> ! {
+    let mut run = Run::new(slots, trampoline);
     for (index, step) in script.steps.iter().enumerate() {
         if let Err(error) = run.step(step) {
             run.report(index, step, &error);
@@ -45,11 +46,12 @@ pub(super) struct Run {
     /// The standard streams are a terminal that was made for this process.
     pub(super) terminal: bool,
     found: Option<std::ffi::CString>,
+    trampoline: Option<Trampoline>,
     retry_chdir: Option<String>,
 }
 
 impl Run {
-    fn new(mut slots: Slots) -> Run {
+    fn new(mut slots: Slots, trampoline: Option<Trampoline>) -> Run {
         let report = std::mem::replace(&mut slots.report, null_device());
         Run {
             slots,
@@ -60,6 +62,7 @@ impl Run {
             account: identity::Account::default(),
             terminal: false,
             found: None,
+            trampoline,
             retry_chdir: None,
         }
     }
@@ -115,8 +118,12 @@ impl Run {
             }
             Step::Capabilities(sets) => {
                 identity::set_capabilities(*sets)?;
+                // Again: a change of credentials makes it what fs.suid_dumpable says.
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
                 self.chdir_again()
             }
+            // After the program is found it is the trampoline's, which has it.
+            Step::Seccomp(_) if self.trampoline.is_some() && self.found.is_some() => Ok(()),
             Step::Seccomp(filter) => super::filter::load(filter),
             Step::FindProgram { program, path } => {
                 self.found = Some(program::find(program, path)?);
@@ -127,7 +134,12 @@ impl Run {
             Step::Execute { args, env, home } => {
                 let found = self.found.as_deref().ok_or(StepError::EmptySlot { slot: "the program" })?;
                 let home = if *home { self.account.home.as_deref() } else { None };
-                program::execute(found, args, env, home)
+                let by_way_of = match (&self.trampoline, &self.report) {
+                    (Some(trampoline), Some(report)) => Some((trampoline, report)),
+                    (Some(_), None) => return Err(StepError::EmptySlot { slot: "the report" }),
+                    (None, _) => None,
+                };
+                program::execute(found, args, env, home, by_way_of)
             }
         }
     }
@@ -139,14 +151,11 @@ impl Run {
 
     /// Tells the parent, or after the gate, when nobody listens any more, standard error.
     fn report(&mut self, index: usize, step: &Step, error: &StepError) {
-        let program = matches!(step, Step::FindProgram { .. } | Step::Execute { .. });
-        // Those speak to people who know runc: no prefix.
-        let text = if program { error.to_string() } else { format!("{step}: {error}") };
+        let failure = Failure::new(index, step, error);
         let Some(report) = self.report.take() else {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{}", failure.text);
             return;
         };
-        let failure = Failure { step: index as u16, errno: error.errno(), text, program };
         if let Ok(bytes) = postcard::to_stdvec(&failure) {
             let _ = rustix::io::write(&report, &bytes);
         }
@@ -211,7 +220,10 @@ impl Run {
     fn place_descriptors(&mut self) -> Result<(), StepError> {
         let floor = 3 + self.slots.extra.len() as i32;
         let out_of_the_way = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, floor).map_err(call("dup"));
-        self.report = self.report.take().map(out_of_the_way).transpose()?;
+        // A trampoline knows the number of its report, which is out of the way.
+        if self.trampoline.is_none() {
+            self.report = self.report.take().map(out_of_the_way).transpose()?;
+        }
         self.slots.gate = self.slots.gate.take().map(out_of_the_way).transpose()?;
         let mut placed: Vec<(OwnedFd, i32)> = Vec::new();
         let stdio = [self.slots.stdin.take(), self.slots.stdout.take(), self.slots.stderr.take()];

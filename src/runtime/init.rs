@@ -3,12 +3,10 @@
 //!
 //! Pid 1 of a namespace gets no signal that it has no handler for; one that is blocked and waited for does arrive.
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-
 use super::error::{StepError, call, errno_of};
 use crate::sys::clone::{Request, Side, clone3};
+use crate::sys::signal::{self, SIGCHLD};
+use crate::sys::wait::{Ended, Which, reap};
 
 /// What the init calls itself, by which it is told from a process that is still being set up.
 pub const NAME: &str = "moored-init";
@@ -18,49 +16,51 @@ const SIGNALLED: i32 = 128;
 
 /// Forks. The child goes on with the script; the parent lets go of everything and stays.
 ///
-/// Before it forks it is no longer what sets a container up, in both of the ways in which that shows: it outlives a keeper, and it has its
-/// name. Afterwards would be too late: whoever sees that nobody holds the report any more asks for the name at once.
+/// Before it forks it is no longer what sets a container up, in all the ways in which that shows: it outlives a keeper, it has its name, and
+/// a signal waits for it. Afterwards would be too late: whoever sees that nobody holds the report any more asks for the name at once, or
+/// sends a signal that pid 1 without a handler never gets.
 pub(super) fn leave_behind(let_go: impl FnOnce()) -> Result<(), StepError> {
     // Neither call can fail. The child has no such signal, and its own name as soon as it executes the program.
     let _ = rustix::process::set_parent_process_death_signal(None);
     let _ = rustix::thread::set_name(c"moored-init");
+    signal::block_all().map_err(|error| call("block signals")(errno_of(&error)))?;
     let side = clone3(&Request::default()).map_err(|error| call("clone the program")(errno_of(&error)))?;
     match side {
-        Side::Child => Ok(()),
+        Side::Child => signal::unblock_all().map_err(|error| call("unblock signals")(errno_of(&error))),
         Side::Parent { pid, .. } => {
             let_go();
             // Its own end of stdio would keep a log open that the program has closed.
             crate::sys::fd::close_all();
-            stay(Pid::from_raw(pid))
+            stay(pid)
         }
     }
 }
 
-fn stay(program: Pid) -> ! {
-    let all = SigSet::all();
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None);
+fn stay(program: i32) -> ! {
     loop {
-        reap(program);
-        match all.wait() {
-            Ok(Signal::SIGCHLD) => {}
-            Ok(signal) => {
-                // It may have just ended; then there is nobody to tell.
-                let _ = kill(program, signal);
-            }
+        bury(program);
+        match signal::wait_for_any() {
+            Ok(SIGCHLD) => {}
+            // It may have just ended; then there is nobody to tell.
+            Ok(signal) => drop(signal::send_to_child(program, signal)),
             Err(_) => {}
         }
     }
 }
 
 /// Reaps whatever has ended; bounded by the number of processes there are.
-fn reap(program: Pid) {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == program => std::process::exit(code),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => std::process::exit(SIGNALLED + signal as i32),
-            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
-            Ok(_) | Err(_) => {}
+fn bury(program: i32) {
+    while let Ok(Some(ended)) = reap(Which::Any) {
+        if ended.pid == program {
+            std::process::exit(code_of(ended));
         }
+    }
+}
+
+fn code_of(ended: Ended) -> i32 {
+    match ended.code {
+        libc::CLD_EXITED => ended.status,
+        _ => SIGNALLED + ended.status,
     }
 }
 
@@ -70,6 +70,41 @@ mod tests {
 
     use super::*;
     use crate::sys::clone::leave;
+    use crate::sys::wait::await_end;
+
+    /// How an init ends whose program is `program`; `meanwhile` is given its pid when it lets go.
+    fn init_ends(program: impl FnOnce(), meanwhile: impl FnOnce()) -> i32 {
+        match clone3(&Request::default()).unwrap() {
+            Side::Child => {
+                let made = leave_behind(meanwhile);
+                program();
+                leave(if made.is_ok() { 7 } else { 1 })
+            }
+            Side::Parent { pid, .. } => await_end(Which::Pid(pid)).unwrap().status,
+        }
+    }
+
+    fn send_to_self(signal: i32) {
+        signal::send_to_child(std::process::id() as i32, signal).unwrap();
+    }
+
+    const SIGRTMIN: i32 = 34;
+
+    #[test]
+    fn a_program_that_a_real_time_signal_kills_is_an_end_too() {
+        assert_eq!(init_ends(|| send_to_self(SIGRTMIN), || ()), SIGNALLED + SIGRTMIN);
+        assert_eq!(init_ends(|| send_to_self(libc::SIGKILL), || ()), SIGNALLED + libc::SIGKILL);
+        assert_eq!(init_ends(|| (), || ()), 7);
+    }
+
+    /// Without its mask it would end of the signal itself; as pid 1 of a namespace it would never get it.
+    #[test]
+    fn a_signal_that_comes_as_it_lets_go_reaches_the_program() {
+        for signal in [libc::SIGTERM, SIGRTMIN] {
+            let sleep = || std::thread::sleep(std::time::Duration::from_secs(60));
+            assert_eq!(init_ends(sleep, || send_to_self(signal)), SIGNALLED + signal);
+        }
+    }
 
     #[test]
     fn it_has_its_name_before_it_lets_go_of_the_report() {
@@ -88,7 +123,7 @@ mod tests {
                 let mut name = String::new();
                 said.read_to_string(&mut name).unwrap();
                 assert_eq!(name, NAME);
-                assert_eq!(waitpid(Pid::from_raw(pid), None), Ok(WaitStatus::Exited(Pid::from_raw(pid), 7)));
+                assert_eq!(await_end(Which::Pid(pid)).unwrap().status, 7);
             }
         }
     }

@@ -106,7 +106,7 @@ fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
     let note = match made {
         Ok(Side::Child) => {
             // The pipe goes with exec; until then it says nothing any more.
-            child::run(script, slots)
+            child::run(script, slots, None)
         }
         Ok(Side::Parent { pid, .. }) => Note::Made(pid),
         Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),

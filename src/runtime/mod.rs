@@ -21,9 +21,11 @@ mod root;
 mod seed;
 mod slots;
 mod spawn;
+mod trampoline;
 
 pub use init::NAME as INIT_NAME;
 pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};
+pub use trampoline::Trampoline;

@@ -1,11 +1,14 @@
 //! Finding and executing the program.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
-use super::error::StepError;
+use super::error::{StepError, call, errno_of};
+use super::trampoline::Trampoline;
+use crate::sys::image;
 
 /// Finds `argv[0]`: as it is where it holds a slash, else in the directories of PATH, as Go's `exec.LookPath` does,
 /// whose words the clients of runc match on.
@@ -44,22 +47,33 @@ fn check(path: &str) -> Result<(), Errno> {
     if stat.st_mode & 0o111 == 0 { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
-/// Executes it. Comes back only with an error.
-pub(super) fn execute(found: &CStr, args: &[String], env: &[String], home: Option<&str>) -> Result<(), StepError> {
+/// Executes it, by way of a trampoline, which takes over the report, if one is given. Comes back only with an error.
+pub(super) fn execute(
+    found: &CStr,
+    args: &[String],
+    env: &[String],
+    home: Option<&str>,
+    by_way_of: Option<(&Trampoline, &OwnedFd)>,
+) -> Result<(), StepError> {
     let strings = |all: &[String], what| -> Result<Vec<CString>, StepError> {
         all.iter().map(|text| CString::new(text.as_str()).map_err(|_| StepError::ZeroByte { what })).collect()
     };
-    let args = strings(args, "process.args")?;
+    let mut args = strings(args, "process.args")?;
     let mut env = strings(env, "process.env")?;
     if let Some(home) = home.filter(|_| !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME="))) {
         env.push(CString::new(format!("HOME={home}")).map_err(|_| StepError::ZeroByte { what: "HOME" })?);
     }
-    match nix::unistd::execve(found, &args, &env) {
+    let executed = match by_way_of {
+        None => nix::unistd::execve(found, &args, &env).map_err(std::io::Error::from),
+        Some((trampoline, report)) => {
+            fcntl_setfd(report, FdFlags::empty()).map_err(call("fcntl"))?;
+            args.insert(0, found.to_owned());
+            image::execute(trampoline.fd(), &args, &env)
+        }
+    };
+    match executed {
         Ok(never) => match never {},
-        Err(errno) => Err(StepError::Exec {
-            program: found.to_string_lossy().into_owned(),
-            errno: Errno::from_raw_os_error(errno as i32),
-        }),
+        Err(error) => Err(StepError::Exec { program: found.to_string_lossy().into_owned(), errno: errno_of(&error) }),
     }
 }
 

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::child;
+use super::error::StepError;
 use super::slots::Slots;
-use crate::oci::Script;
+use super::trampoline::{self, Trampoline};
+use crate::oci::{Script, Step};
 use crate::sys::clone::{Request, Side, clone3};
 
 /// A process as the host's pid namespace numbers it. It may be reused once the process is reaped: signals go through a
@@ -44,15 +46,21 @@ pub struct SpawnError(#[source] pub std::io::Error);
 /// Clones a process that executes the script, and returns at once. It is the caller's child and is born in the cgroup
 /// of the slots.
 ///
-/// The caller must have one thread. The slots are closed here. `prepare` is called first in the new process.
-pub fn spawn(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Spawned, SpawnError> {
+/// The caller must have one thread. The slots are closed here. `prepare` is called first in the new process. Without a trampoline the
+/// caller's executable must be one that nobody can write.
+pub fn spawn(
+    script: &Script,
+    slots: Slots,
+    trampoline: Option<Trampoline>,
+    prepare: impl FnOnce(),
+) -> Result<Spawned, SpawnError> {
     let cgroup = slots.cgroup.as_ref().map(AsFd::as_fd);
     let namespaces = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
     let request = Request { namespaces, cgroup, sibling: false, pidfd: true };
     match clone3(&request).map_err(SpawnError)? {
         Side::Child => {
             prepare();
-            child::run(script, slots)
+            child::run(script, slots, trampoline)
         }
         Side::Parent { pid, pidfd: Some(pidfd) } => Ok(Spawned { pid: HostPid(pid as u32), pidfd }),
         Side::Parent { pidfd: None, .. } => Err(SpawnError(std::io::ErrorKind::Unsupported.into())),
@@ -62,6 +70,14 @@ pub fn spawn(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Sp
 impl Failure {
     /// The largest report that is read.
     pub const MAX_BYTES: usize = 8192;
+
+    /// Of this step.
+    pub(super) fn new(index: usize, step: &Step, error: &StepError) -> Failure {
+        let program = matches!(step, Step::FindProgram { .. } | Step::Execute { .. });
+        // Those speak to people who know runc: no prefix.
+        let text = if program { error.to_string() } else { format!("{step}: {error}") };
+        Failure { step: index as u16, errno: error.errno(), text, program }
+    }
 
     /// What a shell, docker and podman exit with: 127 for a program that is not there, 126 for one that cannot be executed, 125 where
     /// it did not come to that.
@@ -73,13 +89,13 @@ impl Failure {
         }
     }
 
-    /// Reads the report pipe to its end, waiting as long as the process takes. `None` means that the program runs, or
-    /// that the process was killed before it could say anything: only its exit status tells these apart.
-    pub fn read(report: OwnedFd) -> Option<Failure> {
+    /// Reads the report pipe of a process that executes this script to its end, waiting as long as the process takes. `None` means that
+    /// the program runs, or that the process was killed before it could say anything: only its exit status tells these apart.
+    pub fn read(report: OwnedFd, script: &Script) -> Option<Failure> {
         use std::io::Read;
         let mut bytes = Vec::new();
         let limit = Failure::MAX_BYTES as u64;
         std::fs::File::from(report).take(limit).read_to_end(&mut bytes).ok()?;
-        postcard::from_bytes(&bytes).ok()
+        trampoline::failure(&bytes, script).or_else(|| postcard::from_bytes(&bytes).ok())
     }
 }

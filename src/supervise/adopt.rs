@@ -24,10 +24,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::clock;
 use super::fifo;
 use super::hands::{Handle, Hands, Watched, host_pid, is_alive};
+use super::job::Job;
 use super::mail::{Inventory, Mail};
 use super::notify;
+use super::round::Supervisor;
 use crate::keeper::{self, Kind};
-use crate::plan::{Fact, Line, Run};
+use crate::plan::{Fact, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
 use crate::unit::ContainerId;
 use rustix::event::epoll::EventFlags;
@@ -44,6 +46,44 @@ pub struct Unlisted {
     pub starting: bool,
     /// This keeper has forked nothing that a record could be about.
     pub fresh: bool,
+}
+
+impl Supervisor {
+    /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
+    pub(super) fn take_inventory(&mut self, inventory: Inventory) {
+        let Inventory { mut running, known, said, orphans, cgroups, stats } = inventory;
+        self.keeper = stats;
+        self.record(&Fact::Awake);
+        // Of two that no record knows the older one is the unit's.
+        running.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        for (id, pid, run) in running {
+            self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
+        }
+        for (id, lines) in said {
+            self.record(&Fact::Notified { id, lines });
+        }
+        let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
+        for live in live.iter().filter(|live| !known.contains(&live.id)) {
+            self.hands.push(Job::Settle(Box::new(Unlisted {
+                id: live.id.clone(),
+                run: live.run.clone(),
+                orphan: orphans.get(&live.id).map(|(_, pid)| *pid),
+                starting: live.pid.is_none(),
+                fresh: stats.fresh,
+            })));
+        }
+        let is_known = |id: &ContainerId| live.iter().any(|live| live.id == *id);
+        let unknown_cgroups = cgroups.into_iter().filter(|id| !is_known(id)).collect();
+        self.unknown_cgroups = unknown_cgroups;
+        for id in &self.unknown_cgroups {
+            tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
+        }
+        self.hands.push(Job::AdoptionDone);
+        self.adopted = true;
+        if stats.stopping {
+            self.stop_all("signal");
+        }
+    }
 }
 
 impl Hands {

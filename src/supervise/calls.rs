@@ -52,7 +52,7 @@ impl Supervisor {
                 let units = self.resolve(&units)?;
                 finish(&reply, &self.ps(&units));
             }
-            Request::Status { unit: None } => finish(&reply, &self.supervisor_report()),
+            Request::Status { unit: None } => self.wait(reply, Waiting::Report, None),
             Request::Status { unit: Some(unit) } => {
                 let unit = self.resolve_one(&unit)?;
                 let (id, status) = self.unit_status(&unit);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::catalogue::InForce;
+use super::host;
 use super::round::Supervisor;
 use crate::control::protocol::{MergedText, MergedValue};
 use crate::control::{Reply, Response};
@@ -32,7 +33,7 @@ impl Supervisor {
 fn merged(good: &InForce) -> Result<MergedText, String> {
     let layers = good.all_layers();
     let unit = &good.unit.name;
-    let merged = cat(unit, &layers).map_err(|errors| {
+    let merged = cat(host::names(unit), &layers).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         lines.join("; ")
     })?;

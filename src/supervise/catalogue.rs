@@ -31,6 +31,9 @@ mod next;
 #[cfg(test)]
 mod next_tests;
 mod sets;
+mod templates;
+#[cfg(test)]
+mod templates_tests;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -48,8 +51,9 @@ use directories::DirectoryView;
 use layers::DropIns;
 pub use next::{Next, Scope};
 use sets::Part;
+use templates::Templates;
 pub use text::recall;
-use text::{NoText, OnDisk, Read, Text, Verdict, judge};
+use text::{NoText, OnDisk, Rank, Read, Text, Verdict, judge};
 pub use trial::{Bad, Trial};
 
 use super::contents::FileView;
@@ -78,6 +82,7 @@ pub struct Catalogue {
     /// An order for all or nothing is waited for: nothing goes ahead of it.
     withheld: bool,
     drop_ins: DropIns,
+    templates: Templates,
     defaults: Defaults,
     /// Units that are to be judged at the end of the batch, and whether one is being entered.
     pending: BTreeSet<UnitName>,
@@ -193,11 +198,12 @@ impl Catalogue {
         validate: Validate,
         now: WallTime,
     ) {
-        let rank = self.rank_of(path);
+        let rank = Rank::Own(self.rank_of(path));
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
         }
         self.absent.remove(&name);
+        self.take_unlisted(&name);
         let entry = self.entries.entry(name.clone()).or_default();
         entry.busy = None;
         let part = part.after(entry.texts.iter().find(|other| other.rank == rank).map(|other| &other.part));
@@ -227,7 +233,7 @@ impl Catalogue {
 
     /// A file is gone for good.
     pub fn gone(&mut self, path: &Path, name: &UnitName, validate: Validate, now: WallTime) {
-        let rank = self.rank_of(path);
+        let rank = Rank::Own(self.rank_of(path));
         let braked =
             path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
         let Some(entry) = self.entries.get_mut(name) else { return };
@@ -419,7 +425,8 @@ impl Catalogue {
         }
         let braked = self.directories.values().any(|view| view.braked.contains(name));
         if self.absent.contains_key(name) {
-            return Some("its file is gone, which counts when it stays so for a second".to_owned());
+            let what = self.gone_words(name);
+            return Some(format!("{what}, which counts when it stays so for a second"));
         }
         let missing = || entry.texts.is_empty().then(|| "its directory is missing or unreadable".to_owned());
         if braked {
@@ -429,11 +436,12 @@ impl Catalogue {
         }
     }
 
-    /// Whether a text waits for a look at its source, or a file for its writer.
+    /// Whether a text waits for a look at its source, a file for its writer, or a removal for its time.
     pub fn is_unsettled(&self, name: &UnitName) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())
             || self.drop_ins.writer(name).is_some()
             || self.pending.contains(name)
+            || self.absent.contains_key(name)
     }
 
     /// Whether any text waits for a look at its source.
@@ -456,7 +464,9 @@ impl Catalogue {
         };
         let directories = self.directories.iter().flat_map(of_directory).flatten();
         let defaults = self.defaults_errors().iter().map(|why| format!("{why}; the defaults before stay in force"));
+        let templates = self.template_errors().map(|why| format!("{why}; it lists what it listed before"));
         defaults
+            .chain(templates)
             .chain(directories)
             .chain(self.strays.iter().map(|(path, why)| format!("{}: {why}", path.display())))
             .collect()

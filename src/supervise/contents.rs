@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
+use super::host;
 use crate::unit::{
     ConfigFile, Diagnostic, FileContents, Layer, LayerKind, Parsed, Place, Unit, UnitName, Variables, parse_with,
 };
@@ -164,7 +165,7 @@ pub fn find<'v>(
 
 /// The texts at `file` and merged with it, parsed with what their files hold.
 pub fn parse_found(name: &UnitName, file: &Path, layers: &[Layer], found: &Found) -> Result<Parsed, Vec<Diagnostic>> {
-    let mut parsed = parse_with(name, layers, &found.variables)?;
+    let mut parsed = parse_with(host::names(name), layers, &found.variables)?;
     for config in &mut parsed.unit.configs {
         config.contents = found.configs.get(&config.target).cloned();
     }

@@ -14,8 +14,8 @@ use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
     self, BadText, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
 };
-use crate::unit::{LayerText, UnitName};
-use crate::watch::{self, Follow, Watch};
+use crate::unit::{LayerText, UnitName, files_with_drop_ins};
+use crate::watch::{Follow, Watch};
 
 /// The stores, and the watch.
 pub struct Files {
@@ -127,7 +127,7 @@ impl Files {
 
     /// Asks for what is on disk of these units, or without any of all, to be read now. `false`: too many ask already.
     pub fn sync<'n>(&self, token: u64, units: impl IntoIterator<Item = &'n UnitName>) -> bool {
-        let files = units.into_iter().map(watch::unit_file).collect();
+        let files = units.into_iter().flat_map(files_with_drop_ins).collect();
         self.watch.as_ref().is_some_and(|watch| watch.sync(token, files))
     }
 

@@ -28,6 +28,7 @@ mod executed;
 mod fifo;
 mod files;
 mod hands;
+pub mod host;
 mod job;
 pub mod log;
 mod mail;

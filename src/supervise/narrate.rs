@@ -8,7 +8,7 @@ use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::{CheckKind, ContainerId, SettingChange, UnitName};
+use crate::unit::{CheckKind, ContainerId, SettingChange, UnitName, template_sample};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -79,7 +79,7 @@ pub fn action(action: &Action) -> Option<Event> {
         Action::RollBack { unit, why, .. } => {
             event(Some(unit), "rolled-back", format!("rolled back to the earlier text: {why}"), Some("policy"))
         }
-        Action::TakeOver { id } => event(Some(&id.unit), "took-over", format!("{id} takes over"), None),
+        Action::TakeOver { id, .. } => event(Some(&id.unit), "took-over", format!("{id} takes over"), None),
         Action::Start { id, beside: true, .. } => {
             event(Some(&id.unit), "beside", format!("starting {id} beside the container that runs"), None)
         }
@@ -126,7 +126,13 @@ pub fn words(exit: Exit) -> String {
 
 /// A text came into force.
 pub fn put_in_force(good: &InForce, how: &str) -> Event {
-    event(Some(&good.unit.name), how, format!("{how}: {}", good.file.display()), Some("file"))
+    let listed = if is_listed(good) { "listed in " } else { "" };
+    event(Some(&good.unit.name), how, format!("{how}: {listed}{}", good.file.display()), Some("file"))
+}
+
+/// Its text is that of a template which lists it.
+fn is_listed(good: &InForce) -> bool {
+    good.file.file_name().is_some_and(|name| template_sample(name).is_some())
 }
 
 /// A text is not valid.
@@ -169,9 +175,9 @@ pub fn valid_again(unit: &UnitName) -> Event {
     event(Some(unit), "valid", "the text on disk is the one in force".to_owned(), Some("file"))
 }
 
-/// A file is gone.
-pub fn removed(unit: &UnitName) -> Event {
-    event(Some(unit), "removed", "its file is gone".to_owned(), Some("file"))
+/// A file is gone, or a template does not list it any more.
+pub fn removed(unit: &UnitName, gone: String) -> Event {
+    event(Some(unit), "removed", gone, Some("file"))
 }
 
 /// A link to /dev/null says that there is no such unit.

@@ -1,16 +1,16 @@
 //! Unit files read without a watch: for `moored plan --units DIR` and `moored check`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::planned::{Item, What, World, changes};
-use super::{contents, source, validate};
+use super::{contents, host, source, validate};
 use crate::control::Response;
 use crate::unit::{
     Diagnostic, Layer, LayerKind, LayerText, SourceFacts, SpecError, Unit, UnitName, file_stem_to_name,
-    files_with_drop_ins, parse_layers, template_sample, text_of,
+    files_with_drop_ins, instances_of, is_template, parse_layers, template_of, template_sample, text_of,
 };
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{ReadError, Trust, TrustedFile, read_trusted};
@@ -79,39 +79,29 @@ pub fn words(path: &Path, error: &ReadError) -> String {
     text.strip_prefix(&format!("{}: ", whole.display())).map(str::to_owned).unwrap_or(text)
 }
 
-/// Reads and checks one file, with its drop-ins, as the supervisor would. Errors are lines for people, all of them.
-pub fn check(path: &Path, trust: &Trust, defaults: Option<&LayerText>) -> Result<Checked, Vec<String>> {
-    let name = path.file_name().unwrap_or_default();
-    let name = match file_stem_to_name(name) {
-        Ok(Some(name)) => name,
-        Ok(None) => {
-            return Err(vec![format!(
-                "{}: not a unit file: expected a name that ends in .toml, rename it",
-                path.display()
-            )]);
-        }
-        Err(bad) => return Err(vec![format!("{}: {bad}", path.display())]),
-    };
+/// Reads and checks the file of a unit, with its drop-ins, as the supervisor would. Errors are lines for people, all of them.
+fn check(path: &Path, name: &UnitName, trust: &Trust, defaults: Option<&LayerText>) -> Result<Checked, Vec<String>> {
     let file = read_trusted(path, trust, TEXT_MAX_BYTES).map_err(|error| vec![error.to_string()])?;
     let text = text_of(path, &file.bytes).map_err(|error| vec![error.to_string()])?;
     let lines = |found: Vec<Diagnostic>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
     let base = file.resolved.parent().unwrap_or(Path::new("/"));
     let dirs: Vec<PathBuf> = path.parent().map(Path::to_owned).into_iter().collect();
-    let found = drop_ins(&name, &dirs, &|path| read_trusted(path, trust, TEXT_MAX_BYTES));
+    let found = drop_ins(name, &dirs, &|path| read_trusted(path, trust, TEXT_MAX_BYTES));
     let (drop_ins, broken): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
     let broken: Vec<String> = broken.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
     if !broken.is_empty() {
         return Err(broken);
     }
-    let main = Layer { kind: LayerKind::Main, file: path, base, text };
+    let is_template = is_template(path, &file.resolved);
+    let main = Layer { kind: LayerKind::Main, file: path, base, text, is_template };
     let layers: Vec<Layer> = defaults
         .map(LayerText::layer)
         .into_iter()
         .chain([main])
         .chain(drop_ins.iter().flatten().map(LayerText::layer))
         .collect();
-    let parsed = parse_layers(&name, &layers).map_err(lines)?;
-    let parsed = contents::read(parsed, &name, &layers, Some(trust)).map_err(lines)?;
+    let parsed = parse_layers(host::names(name), &layers).map_err(lines)?;
+    let parsed = contents::read(parsed, name, &layers, Some(trust)).map_err(lines)?;
     let at_source = |error: &dyn std::fmt::Display| format!("{} {error}", parsed.source_at);
     let facts = source::find(&parsed.unit.source, Some(trust)).map_err(|error| vec![at_source(&error)])?;
     let placed = |error: &SpecError| if error.file.is_some() { error.to_string() } else { at_source(error) };
@@ -126,23 +116,56 @@ pub fn check(path: &Path, trust: &Trust, defaults: Option<&LayerText>) -> Result
     })
 }
 
-/// The unit files of a directory, in name order. A template is none: its instances are. Nor is a link to /dev/null: it masks.
-pub fn unit_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if crate::watch::is_unit_file(&entry.file_name())
-            && template_sample(&entry.file_name()).is_none()
-            && !is_mask(&entry.path())
-        {
-            files.push(entry.path());
-        }
-    }
-    files.sort();
-    Ok(files)
+/// What a directory declares.
+#[derive(Default)]
+struct Declared {
+    /// Units with their files, masks among them, and those that templates list.
+    units: BTreeMap<UnitName, PathBuf>,
+    /// Templates of which nobody can say what they list.
+    broken: BTreeSet<OsString>,
+    errors: Vec<String>,
 }
 
-fn is_mask(path: &Path) -> bool {
+fn declared_in(dir: &Path, trust: &Trust) -> std::io::Result<Declared> {
+    let mut names: Vec<OsString> = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        names.push(entry?.file_name());
+    }
+    names.retain(|name| crate::watch::is_unit_file(name));
+    names.sort();
+    let (mut found, mut listed) = (Declared::default(), Vec::new());
+    for name in names {
+        let path = dir.join(&name);
+        if template_sample(&name).is_none() {
+            match file_stem_to_name(&name) {
+                Ok(unit) => found.units.extend(unit.map(|unit| (unit, path))),
+                Err(bad) => found.errors.push(format!("{}: {bad}", path.display())),
+            }
+        } else if !is_mask(&path) {
+            match read_instances(&path, &|path| read_trusted(path, trust, TEXT_MAX_BYTES)) {
+                Ok(instances) => listed.extend(instances.into_iter().map(|unit| (unit, path.clone()))),
+                Err(errors) => {
+                    found.errors.extend(errors.iter().map(ToString::to_string));
+                    found.broken.insert(name);
+                }
+            }
+        }
+    }
+    for (unit, path) in listed {
+        found.units.entry(unit).or_insert(path);
+    }
+    Ok(found)
+}
+
+/// The units that a template lists.
+pub fn read_instances(path: &Path, read: ReadFile) -> Result<BTreeSet<UnitName>, Vec<Diagnostic>> {
+    let file = read(path).map_err(|error| vec![Diagnostic::of_file(path, words(path, &error), None)])?;
+    let text = text_of(path, &file.bytes).map_err(|error| vec![error])?;
+    instances_of(path, text)
+}
+
+/// Whether it is a link to /dev/null.
+pub fn is_mask(path: &Path) -> bool {
     std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"))
 }
 
@@ -151,26 +174,28 @@ pub type Ours = BTreeMap<UnitName, (Arc<Unit>, Arc<SourceFacts>)>;
 
 /// What the texts in `dir`, with the `defaults` in force, would change of what is in force.
 pub fn compare(dir: &Path, ours: &Ours, world: &World, defaults: Option<&LayerText>) -> Response {
-    let files = match unit_files(dir) {
-        Ok(files) => files,
+    let trust = Trust::new(rustix::process::geteuid().as_raw());
+    let Declared { mut units, broken, mut errors } = match declared_in(dir, &trust) {
+        Ok(found) => found,
         Err(error) => return Response::Error { message: format!("{}: {error}", dir.display()), code: 1 },
     };
-    let trust = Trust::new(rustix::process::geteuid().as_raw());
-    let (mut theirs, mut errors) = (BTreeMap::new(), Vec::new());
-    for path in files {
-        let name = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
-        let checked = check(&path, &trust, defaults).map_err(|found| errors.extend(found)).ok();
-        if let Some(name) = name {
-            theirs.insert(name, checked);
-        }
-    }
-    let gone = ours.keys().filter(|unit| !theirs.contains_key(*unit)).cloned();
-    let gone: Vec<UnitName> = gone.collect();
-    let there = theirs.into_iter().map(|(unit, checked)| {
+    units.retain(|_, path| !is_mask(path));
+    let mut items = Vec::new();
+    for (unit, path) in &units {
+        let checked = check(path, unit, &trust, defaults).map_err(|found| errors.extend(found));
         let what = checked.map_or(What::Invalid, |checked| What::Text(Arc::new(checked.unit), checked.facts));
-        (unit, what)
-    });
-    let items = there.chain(gone.into_iter().map(|unit| (unit, What::Gone("it has no file there".to_owned()))));
-    let items = items.map(|(unit, what)| Item { old: ours.get(&unit).cloned(), unit, what }).collect();
+        let is_template = path.file_name().is_some_and(|name| template_sample(name).is_some());
+        let listed_by = is_template.then(|| path.clone());
+        items.push(Item { old: ours.get(unit).cloned(), unit: unit.clone(), what, listed_by });
+    }
+    for (unit, old) in ours.iter().filter(|(unit, _)| !units.contains_key(*unit)) {
+        let what = match template_of(unit).is_some_and(|template| broken.contains(&template)) {
+            true => What::Invalid,
+            false => What::Gone("it has no file there".to_owned()),
+        };
+        items.push(Item { old: Some(old.clone()), unit: unit.clone(), what, listed_by: None });
+    }
+    let mut seen = BTreeSet::new();
+    errors.retain(|error| seen.insert(error.clone()));
     Response::Plan { changes: changes(items, world), errors, hash: None }
 }

@@ -21,6 +21,7 @@
 //! and whose last good text is lost or not valid any more: a later start gives itself an order for these.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::catalogue::{Next, Scope};
@@ -386,7 +387,11 @@ impl Supervisor {
     /// Why not all that these units are to be can be in force.
     fn wrong_in(&self, scope: &Scope) -> Vec<String> {
         let names = || self.catalogue.names().filter(|name| scope.holds(name));
-        let errors = names().flat_map(|name| self.catalogue.errors(name).iter().cloned());
+        let templates = matches!(scope, Scope::All).then(|| self.catalogue.template_errors());
+        let of_units = names().flat_map(|name| self.catalogue.errors(name));
+        let mut seen = BTreeSet::new();
+        let errors = templates.into_iter().flatten().chain(of_units).filter(|line| seen.insert(*line)).cloned();
+        let errors = errors.collect::<Vec<_>>().into_iter();
         let held = names().filter(|name| self.catalogue.errors(name).is_empty());
         let held = held.filter_map(|name| Some(format!("{name}: {}", self.catalogue.held_by_set(name)?)));
         errors.chain(held).collect()
@@ -410,8 +415,7 @@ impl Supervisor {
     /// What is on disk and not in force, how it would come, and what it would do.
     fn show_plan(&self, reply: Reply) -> Result<(), String> {
         let items: Vec<Item> = self.catalogue.names().filter_map(|name| self.planned(name)).collect();
-        let of_units = self.catalogue.names().flat_map(|name| self.catalogue.errors(name));
-        let errors = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
+        let errors = self.catalogue.errors_of(self.catalogue.names());
         self.answer_plan(reply, items, errors, Some(self.catalogue.plan_hash().to_string()))
     }
 
@@ -422,11 +426,12 @@ impl Supervisor {
         let what = match next {
             _ if !self.catalogue.errors(name).is_empty() => What::Invalid,
             Some(Next::Text(good)) => What::Text(good.unit.clone(), good.facts.clone()),
-            Some(Next::Removed) => What::Gone("its file is gone".to_owned()),
+            Some(Next::Removed) => What::Gone(self.catalogue.gone_words(name)),
             Some(Next::Masked) => What::Gone("it is masked".to_owned()),
             None => What::Waits(self.catalogue.drift(name)?),
         };
-        Some(Item { unit: name.clone(), old, what })
+        let listed_by = self.catalogue.listed_by(name).map(Path::to_owned);
+        Some(Item { unit: name.clone(), old, what, listed_by })
     }
 
     /// Who was named, and which of these nobody knows yet: their files may not be read yet.

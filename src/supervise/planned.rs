@@ -4,6 +4,7 @@
 //! that are started, stopped or replaced because of others.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::clock::{self, wall};
@@ -29,6 +30,8 @@ pub struct Item {
     pub old: Option<(Arc<Unit>, Arc<SourceFacts>)>,
     /// What would be.
     pub what: What,
+    /// The template that lists it.
+    pub listed_by: Option<PathBuf>,
 }
 
 /// What would be in force.
@@ -111,7 +114,8 @@ fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> 
     };
     let end = end_words(rehearsal.ends.get(unit), now);
     let Some((old, old_facts)) = &item.old else {
-        return Some(change(unit, "add", joined("it is not in force", &end)));
+        let listed = item.listed_by.as_ref().map(|template| format!("{} lists it", template.display()));
+        return Some(change(unit, "add", joined(&joined("it is not in force", &listed.unwrap_or_default()), &end)));
     };
     let settings = setting_changes((old, old_facts), (new, new_facts));
     let turn = rehearsal.turns.iter().find(|(other, _)| other == unit).map(|(_, turn)| turn);

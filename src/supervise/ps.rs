@@ -6,6 +6,7 @@ use super::clock::{self, wall, wall_of};
 use super::round::Supervisor;
 use crate::control::Response;
 use crate::control::protocol::{Other, SupervisorReport, UnitReport, UnitStatus};
+use crate::keeper;
 use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
@@ -130,6 +131,10 @@ impl Supervisor {
             ..UnitStatus::default()
         };
         (live.map(|live| live.id.clone()), status)
+    }
+
+    pub(super) fn has_met_keeper(&self) -> bool {
+        self.keeper != keeper::Stats::default()
     }
 
     pub(super) fn supervisor_report(&self) -> Response {

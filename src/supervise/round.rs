@@ -1,7 +1,7 @@
 //! The loop: facts in, reconcile, apply. It never blocks on anything but its mailbox.
 //!
-//! A round drains the mailbox, records what it says, asks [`reconcile`], marks and writes down what is begun, hands it over, and answers
-//! the clients that waited for it. Nothing is reconciled before both sides are known: the directories were read once
+//! A round drains the mailbox, records what it says, asks the [`Planner`], marks and writes down what is begun, hands it over, and answers
+//! the clients that waited for it. It costs what it is about: of thousands of units those that a fact concerns. Nothing is reconciled before both sides are known: the directories were read once
 //! (`scanned`) and the keeper's list was taken over (`adopted`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use super::adopt::Unlisted;
 use super::bell::Inbox;
 use super::catalogue::{Catalogue, InForce};
 use super::clock;
@@ -17,7 +16,7 @@ use super::events::{Events, concerns};
 use super::files::{self, Files};
 use super::job::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
-use super::mail::{Inventory, Mail};
+use super::mail::Mail;
 use super::orders::{Order, Storing};
 use super::waiters::{Waiter, Waiting};
 use super::{narrate, validate};
@@ -25,7 +24,7 @@ use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, reconcile};
+use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, reconcile};
 use crate::sys::heap;
 use crate::unit::{ContainerId, UnitName};
 
@@ -38,7 +37,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A wake-up that comes so much too late is one of a process that was stopped, or of a host that slept.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// Reconcile settles in one or two passes; what is left after these waits for the next round, at once.
+/// The plan settles in one or two passes; what is left after these waits for the next round, at once.
 const PASSES_MAX: usize = 4;
 
 /// The supervisor's state; everything else is a thread that posts to it.
@@ -47,6 +46,8 @@ pub struct Supervisor {
     pub(super) catalogue: Catalogue,
     pub(super) desired: Desired,
     pub(super) observed: Observed,
+    /// What of these two is to be looked at.
+    pub(super) planner: Planner,
     pub(super) events: Events,
     pub(super) files: Files,
     pub(super) hands: Arc<Inbox<Job>>,
@@ -66,15 +67,13 @@ pub struct Supervisor {
     pub(super) unknown_cgroups: Vec<ContainerId>,
     /// Texts were read since the sources they name were last followed.
     pub(super) sources_changed: bool,
-    /// Something was recorded or put in force since [`reconcile`] last found nothing to do.
-    pub(super) changed: bool,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
     /// The directories were read once.
     pub(super) first_read: bool,
     /// And so were the sources that their texts name.
     pub(super) scanned: bool,
-    adopted: bool,
+    pub(super) adopted: bool,
     /// `moored down`, or a reboot: everything stops even with `--detach-on-exit`.
     pub(super) down: bool,
     end: Option<End>,
@@ -112,6 +111,7 @@ impl Supervisor {
             catalogue,
             desired,
             observed,
+            planner: Planner::default(),
             events: Events::default(),
             files,
             hands,
@@ -126,7 +126,6 @@ impl Supervisor {
             keeper: keeper::Stats::default(),
             unknown_cgroups: Vec::new(),
             sources_changed: false,
-            changed: true,
             wake_at: None,
             first_read: false,
             scanned: false,
@@ -240,7 +239,7 @@ impl Supervisor {
         if !self.observed.record(fact, clock::now()) {
             return false;
         }
-        self.changed = true;
+        self.planner.recorded(fact);
         if let Some(unit) = fact.unit() {
             self.dirty.insert(unit.clone());
         }
@@ -268,7 +267,7 @@ impl Supervisor {
         self.events.push(event);
     }
 
-    fn stop_all(&mut self, by: &str) {
+    pub(super) fn stop_all(&mut self, by: &str) {
         if self.settings.detach_on_exit && !self.down {
             self.end = Some(End::Detached);
             return;
@@ -280,44 +279,6 @@ impl Supervisor {
         match event {
             LogEvent::Drained(id) => self.record(&Fact::Drained { id }),
             other => self.tell(narrate::log(&other)),
-        }
-    }
-
-    // ---- adoption ----
-
-    /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
-    fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { mut running, known, said, orphans, cgroups, stats } = inventory;
-        self.keeper = stats;
-        self.record(&Fact::Awake);
-        // Of two that no record knows the older one is the unit's.
-        running.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-        for (id, pid, run) in running {
-            self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
-        }
-        for (id, lines) in said {
-            self.record(&Fact::Notified { id, lines });
-        }
-        let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
-        for live in live.iter().filter(|live| !known.contains(&live.id)) {
-            self.hands.push(Job::Settle(Box::new(Unlisted {
-                id: live.id.clone(),
-                run: live.run.clone(),
-                orphan: orphans.get(&live.id).map(|(_, pid)| *pid),
-                starting: live.pid.is_none(),
-                fresh: stats.fresh,
-            })));
-        }
-        let is_known = |id: &ContainerId| live.iter().any(|live| live.id == *id);
-        let unknown_cgroups = cgroups.into_iter().filter(|id| !is_known(id)).collect();
-        self.unknown_cgroups = unknown_cgroups;
-        for id in &self.unknown_cgroups {
-            tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
-        }
-        self.hands.push(Job::AdoptionDone);
-        self.adopted = true;
-        if stats.stopping {
-            self.stop_all("signal");
         }
     }
 
@@ -348,20 +309,28 @@ impl Supervisor {
 
     fn reconcile(&mut self) {
         let now = clock::now().boot;
-        self.changed |= self.wake_at.is_some_and(|wake_at| wake_at <= now);
         if self.wake_at.is_some_and(|wake_at| now.since(wake_at) > AWAY) {
             self.record(&Fact::Awake);
         }
         for _ in 0..PASSES_MAX {
-            if !self.changed {
+            let now = clock::now().boot;
+            if !self.planner.is_due(now) {
                 return;
             }
-            let now = clock::now().boot;
-            let plan = reconcile(&self.desired, &self.observed, now);
-            self.changed = !plan.actions.is_empty();
-            self.wake_at = if self.changed { Some(now) } else { plan.wake_at };
+            let plan = self.plan(now);
+            self.wake_at = if plan.actions.is_empty() { plan.wake_at } else { Some(now) };
             self.apply(plan.actions);
         }
+    }
+
+    /// What there is to do. In debug builds it is made sure that a look at everything finds the same.
+    fn plan(&mut self, now: BootTime) -> Plan {
+        let plan = self.planner.plan(&self.desired, &self.observed, now);
+        if cfg!(debug_assertions) {
+            let whole = reconcile(&self.desired, &self.observed, now);
+            assert!(plan == whole, "planned {plan:?}; a look at everything finds {whole:?}");
+        }
+        plan
     }
 
     /// Marks, writes down, then hands over: a crash between any two of these is found out by adoption.
@@ -371,6 +340,7 @@ impl Supervisor {
             if !self.observed.begin(&action, clock::now()) {
                 continue;
             }
+            self.planner.begun(&action);
             self.dirty.insert(action.unit().clone());
             if let Some(event) = narrate::action(&action) {
                 self.tell(Event { generation: action.generation(), ..event });

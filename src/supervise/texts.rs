@@ -17,9 +17,9 @@ impl Supervisor {
         if changes.is_empty() {
             return;
         }
-        self.changed = true;
         for name in &changes {
             self.note_change(name);
+            self.planner.changed(name);
         }
         self.catalogue.update(&mut self.desired, &changes);
     }
@@ -58,11 +58,14 @@ impl Supervisor {
                 }
             }
             (Some(_), Some(_)) => was_invalid.then(|| narrate::valid_again(name)),
-            (None, _) => Some(match self.catalogue.mask_of(name) {
-                Some(mask) => narrate::masked(name, mask),
-                None => narrate::removed(name),
+            (None, _) => Some(match (self.catalogue.mask_of(name), self.catalogue.gone_words(name)) {
+                (Some(mask), _) => narrate::masked(name, mask),
+                (None, gone) => narrate::removed(name, gone),
             }),
         };
+        if good.is_none() {
+            self.catalogue.take_unlisted(name);
+        }
         match &good {
             Some(good) => self.keep(good, errors.is_empty()),
             None => self.files.drop_good(name),

@@ -43,6 +43,8 @@ pub(super) enum Waiting {
     },
     /// Everything to be stopped.
     Down,
+    /// A keeper to be met: until then there is nothing to say of it, and `down` would not wait for its end.
+    Report,
 }
 
 impl Supervisor {
@@ -57,6 +59,7 @@ impl Supervisor {
             return None;
         }
         let now = clock::now();
+        self.planner.refresh(&self.desired, &self.observed);
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.retain_mut(|waiter| !self.is_answered(waiter, now.boot));
         self.waiters = waiters;
@@ -71,7 +74,8 @@ impl Supervisor {
         let answer = match &waiter.what {
             Waiting::Goals(goals) => self.goals_answer(goals, &mut waiter.pending, now),
             Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
-            Waiting::Read { .. } | Waiting::Down => Vec::new(),
+            Waiting::Report if self.has_met_keeper() => vec![self.supervisor_report()],
+            Waiting::Read { .. } | Waiting::Down | Waiting::Report => Vec::new(),
         };
         let answer = match answer.is_empty() && expired {
             true => vec![timeout(self.pending(waiter, now))],
@@ -89,7 +93,7 @@ impl Supervisor {
 
     /// Empty: not yet.
     fn goals_answer(&self, goals: &[(UnitName, Goal)], pending: &mut usize, now: BootTime) -> Vec<Response> {
-        let statuses = Statuses::new(&self.desired, &self.observed, now);
+        let statuses = self.planner.statuses(&self.desired, &self.observed, now);
         let is_pending = |(unit, goal): &(UnitName, Goal)| self.verdict(unit, goal, &statuses, now) == Verdict::Pending;
         if goals.get(*pending).is_some_and(is_pending) {
             return Vec::new();
@@ -141,8 +145,7 @@ impl Supervisor {
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
-        let of_units = verdicts.iter().flat_map(|(unit, _, _)| self.catalogue.errors(unit));
-        let invalid: Vec<String> = self.catalogue.defaults_errors().iter().chain(of_units).cloned().collect();
+        let invalid = self.catalogue.errors_of(verdicts.iter().map(|(unit, _, _)| *unit));
         // One without any text was missed for its errors, which are said already.
         let has_text =
             |unit: &UnitName| self.catalogue.errors(unit).is_empty() || self.catalogue.in_force(unit).is_some();
@@ -162,7 +165,7 @@ impl Supervisor {
 
     fn pending(&self, waiter: &Waiter, now: BootTime) -> Vec<String> {
         let Waiting::Goals(goals) = &waiter.what else { return Vec::new() };
-        let statuses = Statuses::new(&self.desired, &self.observed, now);
+        let statuses = self.planner.statuses(&self.desired, &self.observed, now);
         let is_pending =
             |(unit, goal): &&(UnitName, Goal)| self.verdict(unit, goal, &statuses, now) == Verdict::Pending;
         let words =

@@ -16,7 +16,7 @@ use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
 use crate::plan::{BootTime, Fact, Presence};
-use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, text_of};
+use crate::unit::{Condition, Source, SourceFacts, UnitName, file_stem_to_name, template_sample, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
 
 /// In a bundle.
@@ -90,6 +90,16 @@ impl Supervisor {
                 self.catalogue.drop_in_gone(&path, VALIDATE, now.wall);
             }
             Event::Directory { dir, state } if self.catalogue.is_drop_in_dir(&dir) => self.drop_ins(&dir, state),
+            Event::Text { path, name, text, resolved } if template_sample(&name).is_some() => {
+                self.catalogue.template_read(&path, text, resolved, VALIDATE, now);
+            }
+            Event::Refused { path, name, why } if template_sample(&name).is_some() => {
+                let is_mask = matches!(why, watch::ReadError::Mask { .. });
+                self.catalogue.template_refused(&path, (!is_mask).then(|| why.to_string()), VALIDATE, now);
+            }
+            Event::Gone { path, name } if template_sample(&name).is_some() => {
+                self.catalogue.template_gone(&path, VALIDATE, now);
+            }
             Event::Text { path, name, text, resolved } => match self.unit_of(&path, &name) {
                 Some(unit) => self.catalogue.read(&path, unit, text, resolved, VALIDATE, now.wall),
                 None => return,
@@ -199,6 +209,9 @@ impl Supervisor {
         if self.is_drop_in(path) {
             return self.catalogue.drop_in_busy(path, who);
         }
+        if self.catalogue.template_busy(path, &who) {
+            return;
+        }
         let unit = path.file_name().and_then(|name| file_stem_to_name(name).ok().flatten());
         match unit {
             Some(unit) => self.catalogue.busy(unit, who),
@@ -222,10 +235,8 @@ impl Supervisor {
             }
             DirectoryState::Present { identity, names, drop_ins, .. } => {
                 let id = DirectoryId { device: identity.dev, inode: identity.ino, mount: identity.mount };
-                let names: BTreeSet<UnitName> =
-                    names.iter().filter_map(|name| file_stem_to_name(name).ok().flatten()).collect();
-                let drop_ins = drop_ins.into_iter().collect();
-                if let Some(braked) = self.catalogue.directory_listed(dir, id, &names, &drop_ins, clock::now()) {
+                let (files, drop_ins) = (names.into_iter().collect(), drop_ins.into_iter().collect());
+                if let Some(braked) = self.catalogue.directory_listed(dir, id, &files, &drop_ins, clock::now()) {
                     let text = format!(
                         "{} became another directory and {braked} would go: they run on until the files return or `moored apply --confirm-removals`",
                         dir.display()

@@ -15,4 +15,5 @@ pub mod pidfd;
 pub mod seccomp;
 pub mod service_manager;
 pub mod signal;
+pub mod trampoline;
 pub mod wait;

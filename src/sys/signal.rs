@@ -32,6 +32,30 @@ pub fn reset_all() -> io::Result<()> {
     unblock_all()
 }
 
+/// Blocks every one that can be blocked, but for the C library's own two.
+pub fn block_all() -> io::Result<()> {
+    nix::sys::signal::SigSet::all().thread_set_mask().map_err(io::Error::from)
+}
+
+/// Waits for a signal, takes it and says which; all that are to be waited for are blocked (sigwaitinfo(2)). Real-time signals too, of which
+/// nix and rustix know nothing.
+pub fn wait_for_any() -> io::Result<i32> {
+    let all = nix::sys::signal::SigSet::all();
+    // SAFETY: the set is alive for the call; without a place for it nothing more is said of the signal.
+    let signal = unsafe { libc::sigwaitinfo(all.as_ref(), std::ptr::null_mut()) };
+    if signal < 0 { Err(io::Error::last_os_error()) } else { Ok(signal) }
+}
+
+/// Sends `signal` to a child that was not reaped, so that its number is still its own, or to this process itself.
+pub fn send_to_child(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: no memory is passed.
+    let done = unsafe { libc::kill(pid, signal) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Blocks none.
 pub fn unblock_all() -> io::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)

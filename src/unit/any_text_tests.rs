@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::mistakes::read;
 use super::{
-    Effect, Layer, LayerKind, SourceFacts, Unit, UnitName, cat, changes, compile, container_fingerprint, fingerprint,
-    parse_from, parse_layers,
+    Effect, Layer, LayerKind, Names, SourceFacts, Unit, UnitName, cat, changes, compile, container_fingerprint,
+    fingerprint, parse_from, parse_layers,
 };
 
 /// DESIGN section 7's example, with what this version refuses.
@@ -39,13 +39,14 @@ fn check(text: &str) {
 
 /// The same of a unit's text and a drop-in, either of which may be whole.
 fn check_drop_in(main: &str, above: &str) {
-    let layer = |kind, file, text| Layer { kind, file: Path::new(file), base: Path::new("/d"), text };
+    let layer =
+        |kind, file, text| Layer { kind, file: Path::new(file), base: Path::new("/d"), text, is_template: false };
     let layers = [layer(LayerKind::Main, "web.toml", main), layer(LayerKind::DropIn, "10.toml", above)];
     let name = UnitName::new("web").unwrap();
-    let errors = match parse_layers(&name, &layers) {
+    let errors = match parse_layers(Names::of(&name), &layers) {
         Err(errors) => errors,
         Ok(parsed) => {
-            let merged = cat::cat(&name, &layers).unwrap();
+            let merged = cat::cat(Names::of(&name), &layers).unwrap();
             let again = parse_from(&name, Path::new("one.toml"), Path::new("/e"), &merged.text);
             assert_eq!(again.map(|again| again.unit), Ok(parsed.unit), "{above:?} over {main:?} is {}", merged.text);
             return;

@@ -13,9 +13,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::layer::{Layer, Place, Places};
+use super::specifier::Names;
 use super::variable::Given;
 use super::walk::Walk;
-use super::{UnitName, overlay, parse, path, schema};
+use super::{overlay, parse, path, schema};
 
 /// Paths of the host's, by table and key.
 const PATHS: [(&str, &str); 8] = [
@@ -50,13 +51,13 @@ pub struct Merged {
 }
 
 /// Merges texts without judging what they say; that they are TOML is asked for.
-pub fn cat(name: &UnitName, layers: &[Layer]) -> Result<Merged, Vec<Diagnostic>> {
-    parse::with_document(name, layers, Given::Unread, |walk: &mut Walk, document, syntax| {
+pub fn cat(names: Names, layers: &[Layer]) -> Result<Merged, Vec<Diagnostic>> {
+    parse::with_document(names, layers, Given::Unread, |walk: &mut Walk, document, syntax| {
         if !syntax.is_empty() {
             return Err(syntax);
         }
         let base = layers.iter().find(|layer| layer.kind == super::LayerKind::Main).and_then(|main| main.file.parent());
-        let mut writer = Writer { places: &walk.places, base, name, text: String::new(), values: Vec::new() };
+        let mut writer = Writer { places: &walk.places, base, names, text: String::new(), values: Vec::new() };
         writer.document(document);
         Ok(Merged { text: writer.text, values: writer.values })
     })
@@ -66,7 +67,7 @@ struct Writer<'w, 't> {
     places: &'w Places<'t>,
     /// Of the unit's own file: below it files are named without it.
     base: Option<&'t Path>,
-    name: &'w UnitName,
+    names: Names<'w>,
     text: String,
     values: Vec<MergedValue>,
 }
@@ -76,7 +77,9 @@ type Entry<'d, 't> = (&'d Spanned<Cow<'t, str>>, &'d Spanned<DeValue<'t>>);
 impl Writer<'_, '_> {
     /// Plain keys before the first table: below one they would belong to it.
     fn document(&mut self, document: &DeTable) {
-        let entries = in_order("", document);
+        let mut entries = in_order("", document);
+        // A template's, and no setting of the unit.
+        entries.retain(|(key, _)| key.get_ref() != "instances");
         let is_plain = |value: &DeValue| !is_section(value);
         for (key, value) in entries.iter().filter(|(_, value)| is_plain(value.get_ref())) {
             self.value("", &[key.get_ref()], key.get_ref(), value);
@@ -91,7 +94,7 @@ impl Writer<'_, '_> {
                 DeValue::Array(items) if is_section(value.get_ref()) => {
                     for item in items.iter() {
                         let DeValue::Table(table) = item.get_ref() else { continue };
-                        let known = overlay::identity(self.name, name, item);
+                        let known = overlay::identity(self.names, name, item);
                         let known = known.map_or_else(|| name.to_owned(), |known| format!("{name}.{known}"));
                         self.text.push_str(&format!("\n[[{}]]\n", key_text(name)));
                         self.table(name, &[], &known, table);
@@ -234,11 +237,11 @@ fn written_out(text: &str, base: Option<&Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::{LayerKind, parse_from, parse_layers};
+    use crate::unit::{LayerKind, UnitName, parse_from, parse_layers};
 
     fn layer(kind: LayerKind, file: &'static str, text: &'static str) -> Layer<'static> {
         let path = Path::new(file);
-        Layer { kind, file: path, base: path.parent().unwrap(), text }
+        Layer { kind, file: path, base: path.parent().unwrap(), text, is_template: false }
     }
 
     fn web() -> UnitName {
@@ -254,8 +257,8 @@ mod tests {
             layer(LayerKind::Main, "/d/web.toml", include_str!("whole.toml")),
             layer(LayerKind::DropIn, "/e/web.toml.d/10.toml", above),
         ];
-        let expected = parse_layers(&web(), &layers).unwrap().unit;
-        let merged = cat(&web(), &layers).unwrap();
+        let expected = parse_layers(Names::of(&web()), &layers).unwrap().unit;
+        let merged = cat(Names::of(&web()), &layers).unwrap();
         let again = parse_from(&web(), Path::new("/other/web.toml"), Path::new("/other"), &merged.text);
         assert_eq!(again.unwrap_or_else(|errors| panic!("{errors:?} in\n{}", merged.text)).unit, expected);
     }
@@ -267,7 +270,7 @@ mod tests {
         let above = "restart.limit.burst = 5\n[[mount]]\ntarget = \"/data\"\nread_only = false\n";
         let layers =
             [layer(LayerKind::Main, "/d/web.toml", main), layer(LayerKind::DropIn, "/d/web.toml.d/10.toml", above)];
-        let merged = cat(&web(), &layers).unwrap();
+        let merged = cat(Names::of(&web()), &layers).unwrap();
         let expected = "\
 rootfs = \"/d/root\"                       # web.toml:1
 

@@ -1,6 +1,7 @@
 //! Which names in a units directory are unit files.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::UnitName;
 use super::diagnostic::quote;
@@ -40,6 +41,16 @@ pub fn template_sample(entry: &OsStr) -> Option<UnitName> {
     UnitName::new(&format!("{prefix}@instance")).ok()
 }
 
+/// Whether the text at `file` is a template's: it, or what its links lead to, is named like one.
+pub fn is_template(file: &Path, resolved: &Path) -> bool {
+    [file, resolved].iter().filter_map(|path| path.file_name()).any(|name| template_sample(name).is_some())
+}
+
+/// The template of an instance, `worker@.toml`; `None` of a unit that is no instance.
+pub fn template_of(name: &UnitName) -> Option<OsString> {
+    name.instance().map(|_| format!("{}@.toml", name.prefix()).into())
+}
+
 /// Of a directory of drop-ins, `web.toml.d` or `worker@.toml.d`, the file that they belong to; `None` for any other name.
 pub fn drop_in_target(entry: &OsStr) -> Option<OsString> {
     let bytes = entry.as_encoded_bytes();
@@ -50,8 +61,7 @@ pub fn drop_in_target(entry: &OsStr) -> Option<OsString> {
 
 /// The files whose drop-ins apply to a unit, later ones winning: an instance's template, then its own.
 pub fn files_with_drop_ins(name: &UnitName) -> Vec<OsString> {
-    let template = name.instance().map(|_| format!("{}@.toml", name.prefix()));
-    template.into_iter().chain([format!("{name}.toml")]).map(OsString::from).collect()
+    template_of(name).into_iter().chain([format!("{name}.toml").into()]).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    Effect, Layer, LayerKind, Parsed, Place, SourceFacts, Unit, UnitName, Variables, changes, compile,
+    Effect, Layer, LayerKind, Names, Parsed, Place, SourceFacts, Unit, UnitName, Variables, changes, compile,
     container_fingerprint, parse, parse_with,
 };
 
@@ -12,12 +12,12 @@ fn file() -> &'static Path {
 }
 
 fn layer(text: &str) -> Layer<'_> {
-    Layer { kind: LayerKind::Main, file: file(), base: Path::new("/units"), text }
+    Layer { kind: LayerKind::Main, file: file(), base: Path::new("/units"), text, is_template: false }
 }
 
 fn with(text: &str, env: &str) -> Result<Parsed, String> {
     let variables = Variables::of_files([(Path::new("web.env"), env.as_bytes())]).unwrap();
-    let parsed = parse_with(&UnitName::new("web").unwrap(), &[layer(text)], &variables);
+    let parsed = parse_with(Names::of(&UnitName::new("web").unwrap()), &[layer(text)], &variables);
     parsed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 

@@ -34,6 +34,8 @@ enum Kind {
     Capabilities,
     /// One string or several.
     Texts,
+    /// Strings that match, each once.
+    List(&'static str),
     /// Units with a state each, or a table.
     Dependencies,
     Object,
@@ -90,6 +92,14 @@ const KEYS: &[Key] = &[
         Live,
         "\"oneshot\"",
         "Whether it stays up or completes.",
+    ),
+    key(
+        "instances",
+        Kind::List("^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
+        "[]",
+        Live,
+        "[\"a\", \"b\"]",
+        "In a template NAME@.toml alone: the units NAME@a, NAME@b. A change adds and removes units, and changes none.",
     ),
     key(
         "bundle",

@@ -38,6 +38,8 @@ pub struct Layer<'t> {
     pub base: &'t Path,
     /// The whole text.
     pub text: &'t str,
+    /// It is that of a template, or a link to one: it may list instances.
+    pub is_template: bool,
 }
 
 /// A text of a unit that is kept: the same, with what it needs to be read again.
@@ -57,7 +59,7 @@ impl LayerText {
     /// For [`parse_layers`](super::parse_layers).
     pub fn layer(&self) -> Layer<'_> {
         let base = self.resolved.parent().unwrap_or(Path::new("/"));
-        Layer { kind: self.kind, file: &self.file, base, text: &self.text }
+        Layer { kind: self.kind, file: &self.file, base, text: &self.text, is_template: false }
     }
 }
 
@@ -138,7 +140,13 @@ mod tests {
 
     #[test]
     fn an_offset_is_of_one_text_and_the_units_own_is_the_first() {
-        let layer = |kind, file: &'static str, text| Layer { kind, file: Path::new(file), base: Path::new("/b"), text };
+        let layer = |kind, file: &'static str, text| Layer {
+            kind,
+            file: Path::new(file),
+            base: Path::new("/b"),
+            text,
+            is_template: false,
+        };
         let layers = [
             layer(LayerKind::Defaults, "moored.toml", "ab"),
             layer(LayerKind::Main, "web.toml", "x\ny"),

@@ -471,12 +471,11 @@ fn a_flood_of_mistakes_is_counted() {
 
 #[test]
 fn a_specifier_that_stands_for_nothing_is_placed() {
-    let text = "rootfs = \"/srv/%i\"\nhostname = \"%h\"\n[process]\nargs = [\"/bin/date\", \"+%s\"]\n";
+    let text = "rootfs = \"/srv/%i\"\nhostname = \"%H\"\n[process]\nargs = [\"/bin/date\", \"+%s\"]\n";
     let expected = "web.toml:1:10 `rootfs` holds the specifier `%i`, but this unit is no instance, name the file NAME@INSTANCE.toml, \
         or write `%%i` for `%i` itself\n\
-        web.toml:2:12 `hostname` holds the specifier `%h`, which is known but not built in this version, write the host's name out, \
-        or `%%h` for `%h` itself\n\
-        web.toml:4:22 `process.args[1]` holds the unknown specifier `%s`, expected `%n`, `%p`, `%i` or `%%`, write `%%s` for `%s` itself";
+        web.toml:2:12 `hostname` holds the unknown specifier `%H`, expected `%n`, `%p`, `%i`, `%h` or `%%`, write `%%H` for `%H` itself\n\
+        web.toml:4:22 `process.args[1]` holds the unknown specifier `%s`, expected `%n`, `%p`, `%i`, `%h` or `%%`, write `%%s` for `%s` itself";
     assert_eq!(answers(text), expected);
 }
 

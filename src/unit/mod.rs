@@ -24,6 +24,7 @@ mod facts;
 mod filled;
 pub mod fingerprint;
 mod health;
+mod instances;
 mod json;
 mod keys;
 mod layer;
@@ -68,11 +69,14 @@ pub use config_file::{ConfigFile, FileContents, MOUNT as CONFIG_MOUNT, OnChange,
 pub use dependency::{Condition, Dependency, Need, OnLoss};
 pub use diagnostic::Diagnostic;
 pub use elf::{ELF_BYTES, NotStatic, check_executable};
-pub use entry::{BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, template_sample};
+pub use entry::{
+    BadEntry, drop_in_target, file_stem_to_name, files_with_drop_ins, is_template, template_of, template_sample,
+};
 pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
+pub use instances::instances_of;
 pub use keys::{json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
 pub use moored_toml::check_moored_toml;
@@ -80,6 +84,7 @@ pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
+pub use specifier::Names;
 pub use told::Notify;
 pub use update::{OnBad, Order, Update, on_bad};
 

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, quote};
 use super::layer::{Layer, LayerKind};
+use super::specifier::Names;
 use super::variable::Given;
 use super::walk::{Field, Table, Walk};
 use super::{UnitName, parse, schema, sections};
@@ -24,8 +25,9 @@ const ALLOWED: [(&str, &[&str]); 3] = [
 pub fn check_moored_toml(file: &Path, text: &str) -> Result<bool, Vec<Diagnostic>> {
     // No instance: what stands for nothing in some unit is no default.
     let Ok(name) = UnitName::new("unit") else { return Ok(false) };
-    let layer = Layer { kind: LayerKind::Main, file, base: file.parent().unwrap_or(Path::new("/")), text };
-    parse::with_document(&name, &[layer], Given::Unread, |walk, document, syntax| {
+    let base = file.parent().unwrap_or(Path::new("/"));
+    let layer = Layer { kind: LayerKind::Main, file, base, text, is_template: false };
+    parse::with_document(Names::of(&name), &[layer], Given::Unread, |walk, document, syntax| {
         let defaults = tables(walk, document);
         if let Some(map) = defaults {
             let mut allowed = map.clone();

@@ -17,8 +17,9 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::diagnostic::quote;
 use super::layer::LayerKind;
+use super::specifier::{self, Names};
 use super::walk::{Field, Walk};
-use super::{UnitName, path, schema, specifier};
+use super::{path, schema};
 
 /// Arrays of tables, with the key that names each of their tables.
 const NAMED_BY: [(&str, &str); 5] =
@@ -44,14 +45,14 @@ pub(crate) struct Document<'t> {
 }
 
 /// All documents as one, in the order in which later ones win.
-pub(crate) fn merged<'t>(walk: &mut Walk, name: &UnitName, documents: Vec<Document<'t>>) -> DeTable<'t> {
+pub(crate) fn merged<'t>(walk: &mut Walk, names: Names, documents: Vec<Document<'t>>) -> DeTable<'t> {
     let mut documents = documents.into_iter();
     let Some(Document { mut table, .. }) = documents.next() else { return DeTable::new() };
     for Document { kind, table: mut above } in documents {
         if kind == LayerKind::DropIn {
-            unset(walk, name, &mut table, &mut above);
+            unset(walk, names, &mut table, &mut above);
         }
-        merge(name, "", &mut table, above);
+        merge(names, "", &mut table, above);
     }
     table
 }
@@ -92,11 +93,11 @@ fn moved_value(value: Value<'_>, by: usize) -> Value<'_> {
 // --- merge --------------------------------------------------------------------------------------------------------
 
 /// `at` is the table's dotted name.
-fn merge<'t>(name: &UnitName, at: &str, below: &mut DeTable<'t>, above: DeTable<'t>) {
+fn merge<'t>(names: Names, at: &str, below: &mut DeTable<'t>, above: DeTable<'t>) {
     drop_alternatives(at, below, &above);
     for (key, value) in above {
         let (key, value) = match below.remove_entry(key.get_ref().as_ref()) {
-            Some(earlier) => over(name, at, earlier, (key, value)),
+            Some(earlier) => over(names, at, earlier, (key, value)),
             None => (key, value),
         };
         below.insert(key, value);
@@ -104,28 +105,23 @@ fn merge<'t>(name: &UnitName, at: &str, below: &mut DeTable<'t>, above: DeTable<
 }
 
 /// What becomes of a key that is there twice.
-fn over<'t>(
-    name: &UnitName,
-    at: &str,
-    below: (Key<'t>, Value<'t>),
-    above: (Key<'t>, Value<'t>),
-) -> (Key<'t>, Value<'t>) {
+fn over<'t>(names: Names, at: &str, below: (Key<'t>, Value<'t>), above: (Key<'t>, Value<'t>)) -> (Key<'t>, Value<'t>) {
     let here = joined(at, above.0.get_ref());
     let (span, above_span) = (below.1.span(), above.1.span());
     match (below.1.into_inner(), above.1.into_inner()) {
         (DeValue::Table(mut earlier), DeValue::Table(later)) => {
-            merge(name, &here, &mut earlier, later);
+            merge(names, &here, &mut earlier, later);
             (below.0, Spanned::new(span, DeValue::Table(earlier)))
         }
         (DeValue::String(state), DeValue::Table(later)) if at == "depends_on" => {
             let key = Spanned::new(below.0.span(), Cow::Borrowed("state"));
             let mut earlier: DeTable =
                 [(key, Spanned::new(span.clone(), DeValue::String(state)))].into_iter().collect();
-            merge(name, &here, &mut earlier, later);
+            merge(names, &here, &mut earlier, later);
             (below.0, Spanned::new(span, DeValue::Table(earlier)))
         }
         (DeValue::Array(earlier), DeValue::Array(later)) if named_by(&here).is_some() => {
-            let merged = merge_named(name, &here, earlier, later);
+            let merged = merge_named(names, &here, earlier, later);
             (below.0, Spanned::new(span, DeValue::Array(merged)))
         }
         (_, later) => (above.0, Spanned::new(above_span, later)),
@@ -149,16 +145,16 @@ fn is_at(at: &str, pattern: &str) -> bool {
 }
 
 /// Two tables of one name in one text stay two: that is a mistake of its own.
-fn merge_named<'t>(name: &UnitName, at: &str, below: DeArray<'t>, above: DeArray<'t>) -> DeArray<'t> {
+fn merge_named<'t>(names: Names, at: &str, below: DeArray<'t>, above: DeArray<'t>) -> DeArray<'t> {
     let mut items: Vec<Option<Value<'t>>> = below.into_iter().map(Some).collect();
-    let named = items.iter().enumerate().filter_map(|(n, item)| Some((identity(name, at, item.as_ref()?)?, n)));
+    let named = items.iter().enumerate().filter_map(|(n, item)| Some((identity(names, at, item.as_ref()?)?, n)));
     let mut known: HashMap<String, usize> = named.collect();
     for item in above {
-        let place = identity(name, at, &item).and_then(|identity| known.remove(&identity));
+        let place = identity(names, at, &item).and_then(|identity| known.remove(&identity));
         let earlier = place.and_then(|n| Some((n, items.get_mut(n)?.take()?)));
         match earlier {
             Some((n, earlier)) => {
-                let merged = over_table(name, at, earlier, item);
+                let merged = over_table(names, at, earlier, item);
                 if let Some(slot) = items.get_mut(n) {
                     *slot = Some(merged);
                 }
@@ -169,11 +165,11 @@ fn merge_named<'t>(name: &UnitName, at: &str, below: DeArray<'t>, above: DeArray
     items.into_iter().flatten().collect()
 }
 
-fn over_table<'t>(name: &UnitName, at: &str, below: Value<'t>, above: Value<'t>) -> Value<'t> {
+fn over_table<'t>(names: Names, at: &str, below: Value<'t>, above: Value<'t>) -> Value<'t> {
     let (span, above_span) = (below.span(), above.span());
     match (below.into_inner(), above.into_inner()) {
         (DeValue::Table(mut earlier), DeValue::Table(later)) => {
-            merge(name, &joined(at, "*"), &mut earlier, later);
+            merge(names, &joined(at, "*"), &mut earlier, later);
             Spanned::new(span, DeValue::Table(earlier))
         }
         (_, later) => Spanned::new(above_span, later),
@@ -181,14 +177,14 @@ fn over_table<'t>(name: &UnitName, at: &str, below: Value<'t>, above: Value<'t>)
 }
 
 /// By what a table of an array is known; `None`: by nothing.
-pub(crate) fn identity(name: &UnitName, at: &str, item: &Value) -> Option<String> {
+pub(crate) fn identity(names: Names, at: &str, item: &Value) -> Option<String> {
     let DeValue::Table(table) = item.get_ref() else { return None };
-    Some(tidy(name, table.get(named_by(at)?)?.get_ref().as_str()?))
+    Some(tidy(names, table.get(named_by(at)?)?.get_ref().as_str()?))
 }
 
 /// As it is compared: what it stands for, without doubled slashes.
-fn tidy(name: &UnitName, text: &str) -> String {
-    let text = specifier::expand(text, name, name.as_str()).unwrap_or_else(|_| text.to_owned());
+fn tidy(names: Names, text: &str) -> String {
+    let text = specifier::expand(text, names, names.unit.as_str()).unwrap_or_else(|_| text.to_owned());
     path::inside(&text).unwrap_or(text)
 }
 
@@ -204,13 +200,18 @@ fn joined(at: &str, key: &str) -> String {
 // --- unset --------------------------------------------------------------------------------------------------------
 
 /// Takes `unset` out of a drop-in, and what it names out of what is below.
-fn unset(walk: &mut Walk, name: &UnitName, below: &mut DeTable, above: &mut DeTable) {
+fn unset(walk: &mut Walk, names: Names, below: &mut DeTable, above: &mut DeTable) {
     let Some((key, value)) = above.remove_entry("unset") else { return };
     let field = Field { name: "unset".to_owned(), key_span: key.span(), value: &value };
     for (n, value) in walk.items(&field).unwrap_or_default().into_iter().enumerate() {
         let item = Field { name: format!("unset[{n}]"), value, ..field.clone() };
         let Some(path) = walk.word(&item, "a key like \"resources.memory\" or \"mount./data\"") else { continue };
-        if path.len() > UNSET_MAX || !take_from_table(name, "", below, path) {
+        if path == "instances" {
+            let message = "`unset` names `instances`, which is the template's own";
+            walk.error(&item.at(), message, Some("edit the list in NAME@.toml".to_owned()));
+            continue;
+        }
+        if path.len() > UNSET_MAX || !take_from_table(names, "", below, path) {
             nothing_taken(walk, &item, path);
         }
     }
@@ -235,28 +236,28 @@ fn nothing_taken(walk: &mut Walk, item: &Field, path: &str) {
 }
 
 /// Keys and targets may hold dots, so that the longest that is there is taken for the first part.
-fn take_from_table(name: &UnitName, at: &str, table: &mut DeTable, path: &str) -> bool {
+fn take_from_table(names: Names, at: &str, table: &mut DeTable, path: &str) -> bool {
     table.remove(path).is_some()
         || parts(path).any(|(head, rest)| {
-            table.get_mut(head).is_some_and(|value| take_from(name, &joined(at, head), value, rest))
+            table.get_mut(head).is_some_and(|value| take_from(names, &joined(at, head), value, rest))
         })
 }
 
-fn take_from(name: &UnitName, at: &str, value: &mut Value, path: &str) -> bool {
+fn take_from(names: Names, at: &str, value: &mut Value, path: &str) -> bool {
     match value.get_mut() {
-        DeValue::Table(table) => take_from_table(name, at, table, path),
-        DeValue::Array(items) if named_by(at).is_some() => take_from_named(name, at, items, path),
+        DeValue::Table(table) => take_from_table(names, at, table, path),
+        DeValue::Array(items) if named_by(at).is_some() => take_from_named(names, at, items, path),
         _ => false,
     }
 }
 
-fn take_from_named(name: &UnitName, at: &str, items: &mut DeArray, path: &str) -> bool {
-    let is = |item: &Value, wanted: &str| identity(name, at, item).is_some_and(|known| known == tidy(name, wanted));
+fn take_from_named(names: Names, at: &str, items: &mut DeArray, path: &str) -> bool {
+    let is = |item: &Value, wanted: &str| identity(names, at, item).is_some_and(|known| known == tidy(names, wanted));
     let before = items.len();
     *items = std::mem::replace(items, DeArray::new()).into_iter().filter(|item| !is(item, path)).collect();
     items.len() < before
         || parts(path).any(|(head, rest)| match items.iter_mut().find(|item| is(item, head)) {
-            Some(item) => take_from(name, &joined(at, "*"), item, rest),
+            Some(item) => take_from(names, &joined(at, "*"), item, rest),
             None => false,
         })
 }

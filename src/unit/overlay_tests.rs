@@ -8,7 +8,7 @@ const MAIN: &str = "rootfs = \"roots/web\"\n[process]\nargs = [\"/bin/web\"]\n";
 
 fn layer(kind: LayerKind, file: &'static str, text: &'static str) -> Layer<'static> {
     let path = Path::new(file);
-    Layer { kind, file: path, base: path.parent().unwrap(), text }
+    Layer { kind, file: path, base: path.parent().unwrap(), text, is_template: false }
 }
 
 /// `web.toml` with these drop-ins, `10.toml` and so on in a directory of their own.
@@ -16,7 +16,7 @@ fn read(main: &'static str, drop_ins: &[&'static str]) -> Result<Parsed, Vec<Dia
     const FILES: [&str; 3] = ["/d/web.toml.d/10.toml", "/d/web.toml.d/20.toml", "/d/web.toml.d/30.toml"];
     let above = FILES.iter().zip(drop_ins).map(|(file, text)| layer(LayerKind::DropIn, file, text));
     let layers: Vec<Layer> = [layer(LayerKind::Main, "/d/web.toml", main)].into_iter().chain(above).collect();
-    parse_layers(&UnitName::new("web").unwrap(), &layers)
+    parse_layers(Names::of(&UnitName::new("web").unwrap()), &layers)
 }
 
 fn unit(main: &'static str, drop_ins: &[&'static str]) -> Unit {
@@ -188,6 +188,6 @@ fn a_drop_in_that_says_what_the_text_says_means_the_same() {
     let whole = include_str!("whole.toml");
     let main = layer(LayerKind::Main, "/d/web.toml", whole);
     let above = layer(LayerKind::DropIn, "/d/again.toml", whole);
-    let parse = |layers: &[Layer]| parse_layers(&UnitName::new("web").unwrap(), layers).unwrap().unit;
+    let parse = |layers: &[Layer]| parse_layers(Names::of(&UnitName::new("web").unwrap()), layers).unwrap().unit;
     assert_eq!(parse(&[main, above]), parse(&[main]));
 }

@@ -11,8 +11,10 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Lines, one_line, quote};
+use super::entry::is_template;
 use super::layer::{Layer, LayerKind, Place, Placed, Places};
 use super::overlay::{self, Document};
+use super::specifier::Names;
 use super::variable::Given;
 use super::walk::{Table, Walk};
 use super::{Unit, UnitName, Variables, sections};
@@ -48,7 +50,7 @@ pub struct Parsed {
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
-/// absolute if `file` is. All mistakes are returned, in the order of the text, each with its place in it.
+/// absolute if `file` is. All mistakes are returned, in the order of the text, each with its place in it. The host is called localhost.
 pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
     parse_from(name, file, file.parent().unwrap_or(Path::new("")), text)
 }
@@ -57,37 +59,38 @@ pub fn parse(name: &UnitName, file: &Path, text: &str) -> Result<Parsed, Vec<Dia
 ///
 /// If the unit has env files, which are not read yet, values that name variables are not judged, nor are they what will run.
 pub fn parse_from(name: &UnitName, file: &Path, base: &Path, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    parse_layers(name, &[Layer { kind: LayerKind::Main, file, base, text }])
+    let is_template = is_template(file, file);
+    parse_layers(Names::of(name), &[Layer { kind: LayerKind::Main, file, base, text, is_template }])
 }
 
 /// The unit that several texts make together, later ones winning. Mistakes are in the order of the unit's own text and then of the others.
 /// Its env files are not read, as in [`parse_from`].
-pub fn parse_layers(name: &UnitName, layers: &[Layer]) -> Result<Parsed, Vec<Diagnostic>> {
-    parse_given(name, layers, Given::Unread)
+pub fn parse_layers(names: Names, layers: &[Layer]) -> Result<Parsed, Vec<Diagnostic>> {
+    parse_given(names, layers, Given::Unread)
 }
 
 /// The same with what its env files define.
-pub fn parse_with(name: &UnitName, layers: &[Layer], variables: &Variables) -> Result<Parsed, Vec<Diagnostic>> {
-    let mut parsed = parse_given(name, layers, Given::Known(variables))?;
+pub fn parse_with(names: Names, layers: &[Layer], variables: &Variables) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut parsed = parse_given(names, layers, Given::Known(variables))?;
     if !parsed.unit.process.env_files.is_empty() {
         parsed.unit.process.variables = variables.clone();
     }
     Ok(parsed)
 }
 
-fn parse_given(name: &UnitName, layers: &[Layer], given: Given) -> Result<Parsed, Vec<Diagnostic>> {
-    with_document(name, layers, given, |walk, document, syntax| {
+fn parse_given(names: Names, layers: &[Layer], given: Given) -> Result<Parsed, Vec<Diagnostic>> {
+    with_document(names, layers, given, |walk, document, syntax| {
         let top = walk.checked(Table { name: "", span: 0..0, map: document });
-        let unit = sections::unit(walk, name, &top);
+        let unit = sections::unit(walk, names.unit, &top);
         finish(walk, unit, syntax)
     })
 }
 
 /// What is wrong with texts that are only a part of a unit; what they lack is not missed.
-pub fn mistakes_of_part(name: &UnitName, layers: &[Layer]) -> Vec<Diagnostic> {
-    let found = with_document(name, layers, Given::Unread, |walk, document, syntax| {
+pub fn mistakes_of_part(names: Names, layers: &[Layer]) -> Vec<Diagnostic> {
+    let found = with_document(names, layers, Given::Unread, |walk, document, syntax| {
         let top = walk.checked(Table { name: "", span: 0..0, map: document });
-        sections::unit(walk, name, &top);
+        sections::unit(walk, names.unit, &top);
         walk.absent.clear();
         let errors = mistakes(walk, syntax);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -97,13 +100,13 @@ pub fn mistakes_of_part(name: &UnitName, layers: &[Layer]) -> Vec<Diagnostic> {
 
 /// Reads and merges the texts, and hands on the document with what is wrong with their syntax.
 pub(crate) fn with_document<T>(
-    name: &UnitName,
+    names: Names,
     layers: &[Layer],
     given: Given,
     then: impl FnOnce(&mut Walk, &DeTable, Vec<Diagnostic>) -> Result<T, Vec<Diagnostic>>,
 ) -> Result<T, Vec<Diagnostic>> {
     check_size(layers)?;
-    let mut walk = Walk::new(name, Places::new(layers), given);
+    let mut walk = Walk::new(names, Places::new(layers), given);
     let mut syntax = Vec::new();
     let mut documents = Vec::with_capacity(layers.len());
     for layer in layers {
@@ -116,7 +119,7 @@ pub(crate) fn with_document<T>(
         };
         documents.push(Document { kind: layer.kind, table: overlay::shifted(table, start) });
     }
-    let document = overlay::merged(&mut walk, name, documents);
+    let document = overlay::merged(&mut walk, names, documents);
     then(&mut walk, &document, syntax)
 }
 

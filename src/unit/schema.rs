@@ -9,6 +9,7 @@ const KEYS: [(&str, &[&str]); 19] = [
             "hostname",
             "enabled",
             "type",
+            "instances",
             "bundle",
             "rootfs",
             "executable",
@@ -73,9 +74,8 @@ const TABLES: [&str; 16] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 10] = [
+const LATER: [(&str, &str, Option<&str>); 9] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
-    ("", "instances", Some("link worker@a.toml to worker@.toml for each instance")),
     ("", "replicas", None),
     ("", "schedule", None),
     ("", "socket", None),

@@ -11,7 +11,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, config_file, dependency, health, merge, mounts, process, update};
+use super::{capability, config_file, dependency, health, instances, merge, mounts, process, update};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,6 +34,7 @@ const BURST_MAX: u64 = 1000;
 
 /// The whole unit. `None` only after a mistake has been noted that leaves no source.
 pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit> {
+    instances::instances(walk, name, top);
     let env_files = process::env_files(walk, top);
     let (source, source_at) = source(walk, top).unzip();
     let description = top.field("description").and_then(|field| walk.text(&field, "a string"));

@@ -5,13 +5,29 @@
 //! | `%n` | the unit's name | `worker@a` | `web` |
 //! | `%p` | its part before the `@` | `worker` | `web` |
 //! | `%i` | its instance | `a` | refused |
+//! | `%h` | the host's name | `alpha` | `alpha` |
 //! | `%%` | a `%` | `%` | `%` |
 //!
-//! `%h`, the host's name, is refused by name: it needs a fact about the host that no text has. Any other letter is refused too, so
-//! that a later specifier never changes what an accepted file means. A `%` before anything but an ASCII letter or a `%` stands for
+//! Any other letter is refused, so that a later specifier never changes what an accepted file means. A `%` before anything but an ASCII letter or a `%` stands for
 //! itself ("100%", "%20"). What is expanded is not looked at again. Words with a fixed meaning, keys and `[oci]` have no specifiers.
 
 use super::UnitName;
+
+/// What specifiers stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// The unit's name.
+    pub unit: &'a UnitName,
+    /// The host's, as uname(2) has it.
+    pub host: &'a str,
+}
+
+impl<'a> Names<'a> {
+    /// On a host that has no name of its own.
+    pub fn of(unit: &'a UnitName) -> Names<'a> {
+        Names { unit, host: "localhost" }
+    }
+}
 
 /// A specifier that stands for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,11 +35,8 @@ pub(crate) enum BadSpecifier {
     /// `%i` in a unit without an instance.
     #[error("the specifier `%i`, but this unit is no instance")]
     NoInstance,
-    /// `%h`.
-    #[error("the specifier `%h`, which is known but not built in this version")]
-    Later,
     /// Any other letter.
-    #[error("the unknown specifier `%{0}`, expected `%n`, `%p`, `%i` or `%%`")]
+    #[error("the unknown specifier `%{0}`, expected `%n`, `%p`, `%i`, `%h` or `%%`")]
     Unknown(char),
 }
 
@@ -32,14 +45,13 @@ impl BadSpecifier {
     pub(crate) fn cure(self) -> String {
         match self {
             BadSpecifier::NoInstance => "name the file NAME@INSTANCE.toml, or write `%%i` for `%i` itself".to_owned(),
-            BadSpecifier::Later => "write the host's name out, or `%%h` for `%h` itself".to_owned(),
             BadSpecifier::Unknown(letter) => format!("write `%%{letter}` for `%{letter}` itself"),
         }
     }
 }
 
-/// `text` with its specifiers expanded for the unit `name`; `whole` is what `%n` becomes.
-pub(crate) fn expand(text: &str, name: &UnitName, whole: &str) -> Result<String, BadSpecifier> {
+/// `text` with its specifiers expanded; `whole` is what `%n` becomes.
+pub(crate) fn expand(text: &str, names: Names, whole: &str) -> Result<String, BadSpecifier> {
     let mut expanded = String::with_capacity(text.len());
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -48,9 +60,9 @@ pub(crate) fn expand(text: &str, name: &UnitName, whole: &str) -> Result<String,
             None => expanded.push(letter),
             Some('%') => expanded.push('%'),
             Some('n') => expanded.push_str(whole),
-            Some('p') => expanded.push_str(name.prefix()),
-            Some('i') => expanded.push_str(name.instance().ok_or(BadSpecifier::NoInstance)?),
-            Some('h') => return Err(BadSpecifier::Later),
+            Some('p') => expanded.push_str(names.unit.prefix()),
+            Some('i') => expanded.push_str(names.unit.instance().ok_or(BadSpecifier::NoInstance)?),
+            Some('h') => expanded.push_str(names.host),
             Some(other) => return Err(BadSpecifier::Unknown(other)),
         }
     }
@@ -62,7 +74,7 @@ mod tests {
     use super::*;
 
     fn of(unit: &str, text: &str) -> Result<String, BadSpecifier> {
-        expand(text, &UnitName::new(unit).unwrap(), unit)
+        expand(text, Names { unit: &UnitName::new(unit).unwrap(), host: "alpha" }, unit)
     }
 
     #[test]
@@ -72,6 +84,7 @@ mod tests {
             ("web", "%n %p", "web web"),
             ("web", "%%n %%%p %%%%", "%n %web %%"),
             ("web", "100% %20 % ä%ä %", "100% %20 % ä%ä %"),
+            ("web", "%h-%n %%h", "alpha-web %h"),
             ("web", "", ""),
         ] {
             assert_eq!(of(unit, text).as_deref(), Ok(expected), "{text}");
@@ -82,7 +95,6 @@ mod tests {
     fn what_stands_for_nothing_is_refused() {
         for (text, bad) in [
             ("%i", BadSpecifier::NoInstance),
-            ("a%h", BadSpecifier::Later),
             ("date +%s", BadSpecifier::Unknown('s')),
             ("%%%N", BadSpecifier::Unknown('N')),
         ] {

@@ -14,8 +14,9 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, quote};
 use super::layer::{Place, Places};
 use super::quantity::{self, Bad};
+use super::specifier::{self, Names};
 use super::variable::Given;
-use super::{UnitName, path, schema, specifier};
+use super::{UnitName, path, schema};
 use crate::words::nearest;
 
 /// More mistakes than a person reads at once; what is left out is counted.
@@ -70,7 +71,7 @@ impl Field<'_> {
 /// The mistakes found so far, and what is needed to place them.
 pub(crate) struct Walk<'t> {
     /// What the specifiers stand for.
-    name: &'t UnitName,
+    names: Names<'t>,
     /// Which texts the spans are of.
     pub(crate) places: Places<'t>,
     pub(crate) errors: Vec<Diagnostic>,
@@ -91,13 +92,15 @@ pub(crate) struct Walk<'t> {
     pub(crate) oci_unread: bool,
     /// Settings into which variables were put.
     pub(crate) hidden: BTreeSet<String>,
+    /// Units that a template lists.
+    pub(crate) instances: BTreeSet<UnitName>,
     left_out: usize,
 }
 
 impl<'t> Walk<'t> {
-    pub(crate) fn new(name: &'t UnitName, places: Places<'t>, variables: Given<'t>) -> Self {
+    pub(crate) fn new(names: Names<'t>, places: Places<'t>, variables: Given<'t>) -> Self {
         Walk {
-            name,
+            names,
             places,
             errors: Vec::new(),
             absent: Vec::new(),
@@ -109,6 +112,7 @@ impl<'t> Walk<'t> {
             variables,
             oci_unread: false,
             hidden: BTreeSet::new(),
+            instances: BTreeSet::new(),
             left_out: 0,
         }
     }
@@ -249,13 +253,13 @@ impl<'t> Walk<'t> {
 
     /// A string with its specifiers expanded.
     pub(crate) fn text(&mut self, field: &Field, expected: &str) -> Option<String> {
-        self.expanded(field, expected, self.name.as_str())
+        self.expanded(field, expected, self.names.unit.as_str())
     }
 
     /// The same with a spelling of its own for `%n`.
     pub(crate) fn expanded(&mut self, field: &Field, expected: &str, whole: &str) -> Option<String> {
         let text = self.word(field, expected)?;
-        match specifier::expand(text, self.name, whole) {
+        match specifier::expand(text, self.names, whole) {
             Ok(text) if text.len() <= STRING_MAX => Some(text),
             Ok(text) => {
                 let message =

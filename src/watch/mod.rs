@@ -250,11 +250,6 @@ impl Drop for Watch {
     }
 }
 
-/// The name of a unit's file in its directory.
-pub fn unit_file(unit: &UnitName) -> OsString {
-    format!("{unit}.toml").into()
-}
-
 /// The unit that a file of this name declares.
 fn unit_of_file(name: &OsStr) -> Option<UnitName> {
     UnitName::new(name.to_str()?.strip_suffix(".toml")?).ok()

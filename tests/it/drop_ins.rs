@@ -220,7 +220,7 @@ fn a_replaced_directory_takes_no_drop_ins_with_it() {
 
 #[test]
 fn cat_prints_one_file_that_means_the_same() {
-    let Some(world) = World::start("cat") else { return };
+    let Some(mut world) = World::prepare("cat") else { return };
     let units = world.units();
     world.unit("web", "rootfs = \"../busybox-root\"\n[process]\nargs = [\"/bin/sh\", \"-c\", \"trap 'exit 0' TERM; sleep 1000 & wait\"]\n");
     put(
@@ -229,6 +229,8 @@ fn cat_prints_one_file_that_means_the_same() {
         "[[mount]]\nsource = \"..\"\ntarget = \"/data\"\n[restart]\nlimit = { burst = 3, interval = \"1m\" }\n",
     );
     put(&units, "web.toml.d/20.toml", "restart.limit.burst = 5\n[[mount]]\ntarget = \"/data\"\nread_only = false\n");
+    // Only now: read one by one they are changes.
+    world.supervisor.up();
     world.running("web");
     world.ok(&["sync"]);
     let text = world.ok(&["cat", "web"]);

@@ -41,6 +41,7 @@ const TEXTS: &[(&str, &[u8])] = &[
     ("executable-mode", b"executable = \"../mode\"\n"),
     ("executable-missing", b"executable = \"../nowhere/deeper/prog\"\n"),
     ("executable-script", b"executable = \"../script\"\n"),
+    ("instances", b"instances = [\"a\"]\nrootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n"),
     ("key-twice", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\nargs = [\"/y\"]\n"),
     ("memory-bare", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[resources]\nmemory = 256\n"),
     ("memory-negative", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[resources]\nmemory = -1\n"),

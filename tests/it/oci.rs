@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -301,17 +301,56 @@ fn mistakes_in_a_config_are_all_named_with_their_paths() {
 
 #[test]
 fn the_binary_cannot_be_written_through_its_processes() {
-    let Some(place) = Place::shell("seal", "echo up; while :; do sleep 0.05; done") else { return };
+    let sealed = |pid: &str| {
+        let error = fs::File::options().write(true).open(format!("/proc/{pid}/exe")).unwrap_err();
+        // Not "text file busy", which is over when the process is.
+        let expected = [rustix::io::Errno::ROFS, rustix::io::Errno::PERM].map(|errno| Some(errno.raw_os_error()));
+        assert!(expected.contains(&error.raw_os_error()), "{error}");
+    };
+    // Waiting at its gate, where `exec` may join it.
+    let Some(place) = Place::shell("seal", "true") else { return };
+    place.ok("create {}");
+    sealed(&place.state()["pid"].to_string());
+    place.ok("delete --force {}");
+    // Where the container sees every process of the host.
+    let Some(place) = Place::new("seal-host", |config| {
+        config["process"]["args"] = json!(["/bin/sh", "-c", "echo up; while :; do sleep 0.05; done"]);
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    }) else {
+        return;
+    };
     let out = place.dir.join("out");
     let mut run = place.command("run {}").stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
     wait_for("it to be up", || fs::read_to_string(&out).unwrap().contains("up").then_some(()));
-    let error = fs::File::options().write(true).open(format!("/proc/{}/exe", run.id())).unwrap_err();
-    // Not "text file busy", which is over when the process is.
-    let read_only = rustix::io::Errno::ROFS.raw_os_error();
-    let sealed = rustix::io::Errno::PERM.raw_os_error();
-    assert!([Some(read_only), Some(sealed)].contains(&error.raw_os_error()), "{error}");
+    sealed(&run.id().to_string());
     place.ok("kill {} KILL");
     end_of(&mut run, super::support::PATIENCE).expect("it ends");
+}
+
+/// The program of the container names the process that looks for it: `run` is executed from the host's file, which must not be what is found.
+#[test]
+fn the_binary_is_not_what_a_program_called_proc_self_exe_finds() {
+    for (name, args) in [
+        ("self", json!(["/proc/self/exe", "--version"])),
+        ("self-link", json!(["/bin/link", "--version"])),
+        ("self-script", json!(["/bin/script", "--version"])),
+    ] {
+        let Some(place) = Place::new(name, |config| {
+            config["process"]["args"] = args;
+            let root = PathBuf::from(config["root"]["path"].as_str().unwrap());
+            let _ = symlink("/proc/self/exe", root.join("bin/link"));
+            fs::write(root.join("bin/script"), "#!/proc/self/exe\n").unwrap();
+            fs::set_permissions(root.join("bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
+        }) else {
+            return;
+        };
+        for words in ["run {}", "run --detach {}"] {
+            let output = place.run(words);
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains("moored"), "{name}: {words}: {said}");
+            place.run("delete --force {}");
+        }
+    }
 }
 
 /// `create` killed before each of its system calls (a sample of them by default): whatever there is by then, `delete --force` removes it.

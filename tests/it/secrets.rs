@@ -157,7 +157,7 @@ fn another_secret_takes_a_new_container_and_one_that_is_not_known_takes_none() {
     world.ok(&["restart", "web"]);
     let row = world.wait_unit("web", "started anew", |row| row["phase"] == "running" && row["id"] != third.id.as_str());
     assert!(row["reason"].as_str().unwrap().contains("the last good text"), "{row}");
-    assert_eq!(world.log("web").matches("seen 0 HUNTER4").count(), 2);
+    wait_for("it to be seen again", || (world.log("web").matches("seen 0 HUNTER4").count() == 2).then_some(()));
     world.unit("web", &text);
     world.ok(&["sync", "web"]);
     kept_secret(&world);

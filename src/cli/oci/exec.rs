@@ -157,7 +157,7 @@ fn spawn(script: &Script, record: &Record, given: Given) -> Result<Spawned, OciE
     }
     (slots.container, slots.console, slots.extra) = (Some(given.pidfd), given.console, given.extra);
     let spawned = spawn_exec(script, slots, || {})?;
-    match Failure::read(report) {
+    match Failure::read(report, script) {
         None => Ok(spawned),
         Some(failure) => Err(ContainerError::Setup(failure.text))?,
     }

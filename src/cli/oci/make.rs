@@ -10,7 +10,8 @@ use super::error::{OciError, call, file};
 use super::log::Log;
 use super::wait;
 use crate::config::Spec;
-use crate::oci::{self, Context};
+use crate::oci::{self, Context, Script};
+use crate::runtime::Trampoline;
 use crate::runtime::cgroup::{device_rules_ignored, without_effect};
 use crate::runtime::container::{Launch, Launched, StateRoot};
 use crate::sys::fd::inherited;
@@ -89,6 +90,7 @@ impl Bundle {
         };
         let compiled = oci::compile(&self.spec, None, &context)
             .map_err(|errors| OciError::Config { path: self.directory.join("config.json"), errors })?;
+        let trampoline = trampoline_or_seal(&compiled.script)?;
         let warnings = self.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string));
         let warnings = warnings.chain(without_effect(&compiled.cgroup));
         warnings.for_each(|warning| log.warning(&format!("config.json: {warning}")));
@@ -110,8 +112,19 @@ impl Bundle {
             console: descriptors.console,
             extra: descriptors.extra,
             bundle: self.directory,
+            trampoline,
         })
     }
+}
+
+/// What keeps the host's executable out of the container's reach: a trampoline where that is enough, else all of this runs from where nobody
+/// can write, begun anew if it does not yet.
+fn trampoline_or_seal(script: &Script) -> Result<Option<Trampoline>, OciError> {
+    let trampoline = if Trampoline::suits(script) { Trampoline::reserve().ok() } else { None };
+    if trampoline.is_none() {
+        super::run_sealed().map_err(OciError::Seal)?;
+    }
+    Ok(trampoline)
 }
 
 /// At most as much as a config.json may have, and no more.

@@ -4,9 +4,10 @@
 //! The command that makes one is its parent until it ends itself. Errors go to standard error, and with `--log` also to that file, in the
 //! texts that clients of runc match on; the last line at level `error` is the one they show.
 //!
-//! `create`, `run` and `exec` first execute the program again through a read-only overlay of itself, or from memory where there is no
+//! `create` and `exec` first execute the program again through a read-only overlay of itself, or from memory where there is no
 //! overlayfs: a process of the container's that gets hold of `/proc/PID/exe` before the program is executed must not be able to
-//! overwrite the host's binary (CVE-2019-5736).
+//! overwrite the host's binary (CVE-2019-5736). For `run` a [trampoline](crate::runtime::Trampoline) is enough, unless the container has no
+//! pid namespace of its own.
 //!
 //! | exit code | means |
 //! |---|---|
@@ -48,7 +49,7 @@ const EXIT_NOT_EXECUTED: u8 = 255;
 /// Runs the command. `run_dir` is where moored's own state is.
 pub fn main(args: Vec<OsString>, run_dir: &Path) -> ExitCode {
     // First of all: whatever is done before is done twice.
-    let forks = args.iter().any(|word| ["create", "run", "exec"].iter().any(|command| word == command));
+    let forks = args.iter().any(|word| ["create", "exec"].iter().any(|command| word == command));
     if let Err(error) = if forks && rustix::process::geteuid().is_root() { run_sealed() } else { Ok(()) } {
         let _ = writeln!(std::io::stderr(), "moored: {}", OciError::Seal(error));
         return ExitCode::FAILURE;

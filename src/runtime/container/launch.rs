@@ -5,14 +5,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::directory::{Container, Process, Record, StateRoot};
 use super::operate::started_ticks;
 use super::{ContainerError, call};
 use crate::oci::{CgroupSettings, Script};
 use crate::runtime::cgroup::{ContainerCgroup, Host};
-use crate::runtime::{Failure, HostPid, Slots, Spawned, spawn};
+use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, spawn};
 use crate::sys::wait::{Which, reap};
 
 /// All that a container is made of.
@@ -42,6 +44,8 @@ pub struct Launch {
     pub console: Option<OwnedFd>,
     /// Descriptors 3 and up.
     pub extra: Vec<OwnedFd>,
+    /// What its process executes the program by way of. `None`: this process is one whose executable nobody can write.
+    pub trampoline: Option<Trampoline>,
 }
 
 /// A container whose process is ready: behind its gate, or executed.
@@ -94,17 +98,24 @@ impl Making {
         container.write(&record)?;
         let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
         record.cgroup = cgroup.location.clone();
-        let (report, report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
+        let (report, mut report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
+        if let Some(trampoline) = &launch.trampoline {
+            // Behind the descriptors that the program gets, so that it can keep its number.
+            report_write = fcntl_dupfd_cloexec(&report_write, 3 + launch.extra.len() as i32).map_err(call("dup"))?;
+            trampoline.write(&launch.script, report_write.as_fd()).map_err(call("write the trampoline"))?;
+            // Before there is a copy of this process that another might look into.
+            set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
+        }
         let mut slots = Slots::new(report_write);
         cgroup.fill(&mut slots)?;
         slots.console = launch.console;
         slots.extra = launch.extra;
         slots.gate = if launch.gate { Some(container.make_gate()?) } else { None };
-        let spawned = self.spawned.insert(spawn(&launch.script, slots, || {})?);
+        let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || {})?);
         let pid = spawned.pid;
         record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
         container.write(&record)?;
-        match Failure::read(report) {
+        match Failure::read(report, &launch.script) {
             Some(failure) => return Err(ContainerError::Setup(failure.text)),
             // A process that waits at its gate and is gone was killed; without a gate it may have done its work.
             None if launch.gate && has_ended(spawned) => {

@@ -1,12 +1,12 @@
 //! The directories of units as the catalogue knows them, and the brake: what may go with a directory that became another one.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::{ABSENCE, Catalogue, Entry, Next, Validate};
 use crate::plan::{Now, WallTime};
-use crate::unit::UnitName;
+use crate::unit::{UnitName, template_sample};
 
 /// Which directory it is; both 0 if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -28,6 +28,8 @@ pub(super) struct DirectoryView {
     pub(super) trouble: Option<String>,
     /// Units that the brake holds.
     pub(super) braked: BTreeSet<UnitName>,
+    /// Templates in it, since it became another one, that have not been read there.
+    pub(super) other_templates: BTreeSet<OsString>,
     /// Directories of drop-ins that it holds.
     pub(super) braked_drop_ins: BTreeSet<PathBuf>,
 }
@@ -53,18 +55,22 @@ impl Catalogue {
         }
     }
 
-    /// A directory is there, whole: `names` are all its unit files. Brakes a mass removal if it is not the one it was; else removes
+    /// A directory is there, whole: `files` are the names of all its unit files and templates. Brakes a mass removal if it is not the one it was; else removes
     /// what an earlier run remembered and is not there any more. Says what is braked, if so.
     pub fn directory_listed(
         &mut self,
         dir: &Path,
         id: DirectoryId,
-        names: &BTreeSet<UnitName>,
+        files: &BTreeSet<OsString>,
         drop_in_dirs: &BTreeSet<OsString>,
         now: Now,
     ) -> Option<String> {
         let declared: Vec<UnitName> = self.declared_in(dir);
-        let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !names.contains(name)).cloned().collect();
+        let is_there = |name: &&UnitName| {
+            let good = self.in_force(name).and_then(|good| good.file.file_name());
+            good.is_some_and(|file| files.contains(file)) || files.contains(OsStr::new(&format!("{name}.toml")))
+        };
+        let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !is_there(name)).cloned().collect();
         self.drop_in_dirs_listed(dir, drop_in_dirs, now);
         let drop_ins = self.drop_ins.dirs_below(dir);
         let there = |of: &&PathBuf| of.file_name().is_some_and(|name| drop_in_dirs.contains(name));
@@ -73,6 +79,10 @@ impl Catalogue {
         let view = self.directories.get_mut(dir)?;
         let replaced = earlier.is_some_and(|earlier| !earlier.is_same(id));
         (view.id, view.trouble) = (Some(id), None);
+        view.other_templates.retain(|name| files.contains(name));
+        if replaced {
+            view.other_templates.extend(files.iter().filter(|name| template_sample(name).is_some()).cloned());
+        }
         if replaced && (missing.len() + lost.len()) * 2 > declared.len() + drop_ins.len() {
             (view.braked, view.braked_drop_ins) = (missing, lost);
             return view.held();

@@ -193,7 +193,7 @@ impl Catalogue {
         Some(match (next, &entry.in_force) {
             (Next::Text(_), None) => "new, waits for `moored apply`".to_owned(),
             (Next::Text(_), Some(_)) => "a change waits for `moored apply`".to_owned(),
-            (Next::Removed, _) => "its file is gone, which waits for `moored apply`".to_owned(),
+            (Next::Removed, _) => format!("{}, which waits for `moored apply`", self.gone_words(name)),
             (Next::Masked, _) => {
                 let mask = entry.mask().map(|mask| mask.display().to_string()).unwrap_or_default();
                 format!("masked by {mask}, which waits for `moored apply`")

@@ -58,6 +58,12 @@ impl Entry {
     pub(super) fn set(&self) -> Option<&Path> {
         self.newest()?.set()
     }
+
+    /// That of what counts on disk.
+    fn file_name(&self, name: &UnitName) -> String {
+        let file = self.newest().and_then(|on_disk| on_disk.path.file_name());
+        file.map_or_else(|| format!("{name}.toml"), |file| file.to_string_lossy().into_owned())
+    }
 }
 
 impl Catalogue {
@@ -87,12 +93,12 @@ impl Catalogue {
         let mine = version(entry);
         self.members(dir).find_map(|(other, member)| {
             if !member.errors.is_empty() {
-                Some(format!("{other}.toml, which is swapped with it, is not valid"))
+                Some(format!("{}, which is swapped with it, is not valid", member.file_name(other)))
             } else if member.looking || member.busy.is_some() || member.stale {
-                Some(format!("{other}.toml, which is swapped with it, is not settled"))
+                Some(format!("{}, which is swapped with it, is not settled", member.file_name(other)))
             } else {
-                let other_version = || format!("{other}.toml, which is swapped with it, is of another version");
-                (version(member) != mine).then(other_version)
+                let other = member.file_name(other);
+                (version(member) != mine).then(|| format!("{other}, which is swapped with it, is of another version"))
             }
         })
     }

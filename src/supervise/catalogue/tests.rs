@@ -127,8 +127,8 @@ fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
     it.remember(good, trial);
     assert_eq!(force(&it), is("1", "one"));
     it.begin_batch();
-    let names = [web()].into();
-    it.directory_listed(Path::new(UNITS), DirectoryId::default(), &names, &["web.toml.d".into()].into(), at(0));
+    let files = ["web.toml".into()].into();
+    it.directory_listed(Path::new(UNITS), DirectoryId::default(), &files, &["web.toml.d".into()].into(), at(0));
     unit(&mut it, "1");
     it.drop_ins_listed(Path::new("/u/web.toml.d"), &[], valid, at(0));
     it.end_batch(valid, WallTime(0));

@@ -9,18 +9,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::contents::{self, FileView, Found, Places};
+use super::super::host;
 use super::sets::Part;
 use super::{Bad, DirectoryId, InForce, Trial, Validate};
 use crate::plan::WallTime;
 use crate::store::Good;
 use crate::unit::{
     Diagnostic, Fingerprint, Layer, LayerKind, LayerText, Parsed, Place, SourceFacts, SpecError, Unit, UnitName,
+    is_template,
 };
+
+/// Where a text comes among those of a unit: the last one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// That of the template which lists the unit.
+    Listed,
+    /// A file of the unit's own name, in the directory of this place.
+    Own(usize),
+}
 
 /// One file as it was last read.
 #[derive(Debug)]
 pub(super) struct OnDisk {
-    pub(super) rank: usize,
+    pub(super) rank: Rank,
     pub(super) path: PathBuf,
     pub(super) part: Part,
     pub(super) text: Result<Read, NoText>,
@@ -35,7 +46,7 @@ pub(super) struct Read {
 }
 
 /// Why a file has no text that could be in force.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum NoText {
     /// What is wrong with it, one line each.
     Bad(Vec<String>),
@@ -73,7 +84,7 @@ fn lines(found: Vec<Diagnostic>) -> Vec<String> {
 /// `layers` as in [`Text`].
 pub(super) fn parse(name: &UnitName, file: &Path, read: Read, layers: Vec<LayerText>) -> Result<Text, Vec<String>> {
     let all = all_layers(file, &read.resolved, &read.text, &layers);
-    let parsed = crate::unit::parse_layers(name, &all).map_err(lines)?;
+    let parsed = crate::unit::parse_layers(host::names(name), &all).map_err(lines)?;
     Ok(Text::of(parsed, file.to_owned(), read, layers))
 }
 
@@ -107,7 +118,8 @@ impl Text {
 /// The defaults, the unit's own text, its drop-ins.
 fn all_layers<'t>(file: &'t Path, resolved: &'t Path, text: &'t str, layers: &'t [LayerText]) -> Vec<Layer<'t>> {
     let base = resolved.parent().unwrap_or(Path::new("/"));
-    let main = Layer { kind: LayerKind::Main, file, base, text };
+    let is_template = is_template(file, resolved);
+    let main = Layer { kind: LayerKind::Main, file, base, text, is_template };
     let (below, above): (Vec<_>, Vec<_>) =
         layers.iter().map(LayerText::layer).partition(|layer| layer.kind == LayerKind::Defaults);
     below.into_iter().chain([main]).chain(above).collect()

@@ -104,6 +104,7 @@ fn kind(kind: &Kind) -> Value {
             { "type": "array", "items": { "type": "string", "pattern": capability_pattern() } },
         ] }),
         Kind::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
+        Kind::List(each) => json!({ "type": "array", "items": pattern(each), "uniqueItems": true }),
         Kind::Dependencies => {
             let mut keys = Map::new();
             for key in KEYS {

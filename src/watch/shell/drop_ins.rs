@@ -123,6 +123,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let files = match (&target, unit_of_file(name)) {
             (Some(file), _) => vec![file.clone()],
             (None, Some(unit)) => files_with_drop_ins(&unit),
+            (None, None) if template_sample(name).is_some() => vec![name.to_owned()],
             (None, None) => return None,
         };
         let drop_ins: Vec<usize> =
@@ -133,9 +134,11 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let above = self.dirs.iter().filter(|dir| dir.parent.is_none());
         let own: Vec<Key> = match &target {
             Some(template) if template_sample(template).is_some() => {
-                let is_instance =
-                    |name: &OsStr| unit_of_file(name).is_some_and(|unit| files_with_drop_ins(&unit).contains(template));
-                above.flat_map(|dir| &dir.names).filter(|(name, _)| is_instance(name)).map(|(_, key)| *key).collect()
+                let is_of_it = |name: &OsStr| {
+                    name == template
+                        || unit_of_file(name).is_some_and(|unit| files_with_drop_ins(&unit).contains(template))
+                };
+                above.flat_map(|dir| &dir.names).filter(|(name, _)| is_of_it(name)).map(|(_, key)| *key).collect()
             }
             Some(file) => above.filter_map(|dir| dir.names.get(file)).copied().collect(),
             None => above.filter_map(|dir| dir.names.get(name)).copied().collect(),

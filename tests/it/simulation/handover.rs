@@ -16,7 +16,7 @@ impl Oracle {
     /// Other containers are wanted than those. One that runs goes on until then, if the text says so; what was to take over does not.
     pub(super) fn supersede(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
         let good = self.truth(unit).good.clone();
-        if !good.as_ref().is_some_and(is_start_first) {
+        if !good.as_ref().is_some_and(|good| is_start_first(good) && good.unit.enabled) {
             return self.excuse(unit, which);
         }
         let goes_on = |begun: &Begun| begun.kind == Kind::Service && !begun.beside;

@@ -9,6 +9,7 @@
 //!
 //! `MOORED_HISTORIES=1000000` runs more, `MOORED_SEED=n` shows one. A failure prints its seed and its history.
 
+mod answers;
 mod handover;
 mod host;
 mod oracle;
@@ -43,6 +44,8 @@ pub enum Bug {
     LastGoodLost,
     /// `depends_on` is not read.
     DependenciesForgotten,
+    /// The planner is not told which texts are others.
+    EditsUntold,
     /// The contents of files that a container has, and the wish to reload it, are not read back after a crash.
     ContentsForgotten,
     /// Of two containers of a unit the one that comes is taken for the one that runs, after a crash.
@@ -479,6 +482,11 @@ fn a_last_good_text_lost_in_a_crash_is_caught() {
 #[test]
 fn roles_swapped_in_a_crash_are_caught() {
     assert_caught(Bug::RolesSwapped, &["start-first:"]);
+}
+
+#[test]
+fn a_text_that_the_planner_is_not_told_of_is_caught() {
+    assert_caught(Bug::EditsUntold, &["planner:"]);
 }
 
 #[test]

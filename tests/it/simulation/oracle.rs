@@ -230,7 +230,7 @@ impl Oracle {
         let truth = self.truth(&id.unit);
         (truth.held, truth.wished, truth.counted) = (None, None, false);
         (truth.last, truth.highest, truth.other) = (Some(id.clone()), id.generation, runs_on);
-        truth.by_hand &= !want.unit.enabled;
+        truth.by_hand &= !want.unit.enabled || truth.other.is_some();
         Ok(())
     }
 
@@ -268,7 +268,9 @@ impl Oracle {
         let outcome = self.known_outcome(Some(last), end);
         let restart = &want.unit.restart;
         must(wants_restart(restart.policy, outcome), "policy", || format!("{id} starts after {outcome}"))?;
-        let pause = match truth.short_runs {
+        // Of the other one nothing is counted.
+        let short_runs = if Some(last) == truth.last.as_ref() { truth.short_runs } else { 0 };
+        let pause = match short_runs {
             0 => Duration::ZERO,
             count => restart.max_delay.min(restart.delay * 2u32.pow(count.min(20) - 1)),
         };

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moored::plan::{
-    Action, BootTime, Deed, Desired, Fact, Now, Observed, Plan, Presence, Probed, Probing, Run, Seen, State, WallTime,
-    Want, reconcile,
+    Action, BootTime, Desired, Fact, Now, Observed, Plan, Planner, Presence, Probed, Probing, Run, Seen, State,
+    WallTime, Want, reconcile,
 };
 use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, Order, SwapMark, UnitName};
 
 use super::Bug;
-use super::host::{Host, Stage, millis};
+use super::answers::{failure_of, look};
+use super::host::{Host, millis};
 use super::oracle::{Begun, Oracle};
 use super::rng::Rng;
 use super::sample::DISK;
@@ -46,6 +47,7 @@ pub struct Outside<'a> {
 pub struct Supervisor {
     desired: Desired,
     pub observed: Observed,
+    planner: Planner,
     mail: Vec<(BootTime, Fact)>,
     looked: BTreeSet<(ContainerId, bool)>,
     wake_at: Option<BootTime>,
@@ -114,7 +116,7 @@ impl Supervisor {
         this.read_files(out, files);
         this.look_after_crash(out);
         if out.oracle.shutdown {
-            this.observed.record(&Fact::Shutdown { by: "SIGTERM".into() }, out.both());
+            this.record(out, &Fact::Shutdown { by: "SIGTERM".into() });
         }
         this
     }
@@ -124,7 +126,7 @@ impl Supervisor {
         let lives = self.observed.units.values().flat_map(|seen| seen.lives());
         let news: Vec<Fact> = lives.filter_map(|live| look(out.host, &live.id, &live.run)).collect();
         news.into_iter().for_each(|fact| self.post(out, fact));
-        self.observed.record(&Fact::Awake, out.both());
+        self.record(out, &Fact::Awake);
         let heard = out.host.containers.iter().filter(|(_, found)| !found.said.is_empty());
         let heard: Vec<Fact> = heard.filter_map(|(id, _)| out.host.heard(id)).collect();
         heard.into_iter().for_each(|fact| self.post(out, fact));
@@ -161,10 +163,16 @@ impl Supervisor {
         }
         let read = |unit: &UnitName, text: &Option<Want>| text.as_ref().and_then(|_| good.get(unit).cloned());
         let taken = taken.iter().map(|(unit, text)| (unit.clone(), read(unit, text))).collect();
+        let known = self.desired.units.keys().chain(good.keys());
+        let others: BTreeSet<&UnitName> =
+            known.filter(|unit| self.desired.units.get(*unit) != good.get(*unit)).collect();
+        let others = others.into_iter().filter(|_| out.bug != Bug::EditsUntold);
+        others.for_each(|unit| self.planner.changed(unit));
         self.desired.units = good.clone();
         out.oracle.read_files(&taken);
         if out.bug == Bug::DependenciesForgotten {
             self.desired.units.values_mut().for_each(|want| Arc::make_mut(&mut want.unit).depends_on.clear());
+            self.planner.look_at_all();
         }
         self.awake = true;
     }
@@ -172,7 +180,7 @@ impl Supervisor {
     /// What the watch says of the disk; it says things in their order.
     pub fn found_disk(&mut self, out: &mut Outside) {
         let presence = Presence { exists: true, is_mount_point: out.mounted };
-        self.awake |= self.observed.record(&Fact::Found { path: DISK.into(), presence }, out.both());
+        self.awake |= self.record(out, &Fact::Found { path: DISK.into(), presence });
     }
 
     /// A fact arrives, some time.
@@ -187,9 +195,27 @@ impl Supervisor {
 
     /// A client's wish: on disk before its answer.
     pub fn client(&mut self, out: &mut Outside, unit: &UnitName, fact: Fact) {
-        self.observed.record(&fact, out.both());
+        self.record(out, &fact);
         self.persist(out, unit);
         self.awake = true;
+    }
+
+    fn record(&mut self, out: &mut Outside, fact: &Fact) -> bool {
+        let news = self.observed.record(fact, out.both());
+        if news {
+            self.planner.recorded(fact);
+        }
+        news
+    }
+
+    /// What there is to do: the same as a look at everything finds.
+    fn plan(&mut self, out: &mut Outside) -> Result<Plan, Stop> {
+        let whole = reconcile(&self.desired, &self.observed, out.now);
+        let plan = self.planner.plan(&self.desired, &self.observed, out.now);
+        match plan == whole {
+            true => Ok(plan),
+            false => Err(Stop::Wrong(format!("planner: {} instead of {}", words(&plan), words(&whole)))),
+        }
     }
 
     pub fn desired(&self) -> &Desired {
@@ -203,7 +229,7 @@ impl Supervisor {
     /// Everything that there is to do at this moment.
     pub fn run(&mut self, out: &mut Outside) -> Result<(), Stop> {
         if self.wake_at.is_some_and(|at| out.now.since(at) > AWAY) {
-            self.observed.record(&Fact::Awake, out.both());
+            self.record(out, &Fact::Awake);
         }
         for _ in 0..ROUNDS_MAX {
             self.look_at_ended(out);
@@ -238,7 +264,7 @@ impl Supervisor {
         self.mail = later;
         let due: Vec<(BootTime, Fact)> = due;
         for (_, fact) in due {
-            let news = self.observed.record(&fact, out.both());
+            let news = self.record(out, &fact);
             out.say(|| format!("fact: {fact}{}", if news { "" } else { " (nothing new)" }));
             self.awake |= news;
         }
@@ -246,7 +272,7 @@ impl Supervisor {
 
     fn round(&mut self, out: &mut Outside) -> Result<(), Stop> {
         self.awake = false;
-        let Plan { actions, wake_at } = reconcile(&self.desired, &self.observed, out.now);
+        let Plan { actions, wake_at } = self.plan(out)?;
         self.wake_at = wake_at;
         if wake_at.is_some_and(|at| at <= out.now) {
             return Err(Stop::Wrong(format!("13: wakes up in the past, {wake_at:?}")));
@@ -254,7 +280,7 @@ impl Supervisor {
         for action in &actions {
             self.apply(out, action)?;
         }
-        let again = reconcile(&self.desired, &self.observed, out.now);
+        let again = self.plan(out)?;
         let twice = again.actions.iter().find(|action| actions.contains(action));
         match twice {
             Some(action) => Err(Stop::Wrong(format!("asked twice: {action}"))),
@@ -281,6 +307,7 @@ impl Supervisor {
         if !fits {
             return Err(Stop::Wrong(format!("planned what does not fit: {action}")));
         }
+        self.planner.begun(action);
         self.burn()?;
         self.persist(out, action.unit());
         match action {
@@ -292,7 +319,7 @@ impl Supervisor {
                 let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, kind: unit.kind, joined, beside };
                 out.oracle.on_begin(id, begun);
             }
-            Action::TakeOver { id } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
+            Action::TakeOver { id, .. } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id, was_running),
             Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
@@ -366,6 +393,7 @@ impl Supervisor {
                 out.disk.earlier.remove(unit);
                 let wants = [out.disk.good.get_mut(unit), self.desired.units.get_mut(unit)];
                 wants.into_iter().flatten().for_each(|want| (want.trial, want.earlier) = (None, None));
+                self.planner.changed(unit);
             }
             Action::RollBack { unit, fingerprint, .. } => {
                 let Some(mut earlier) = out.disk.earlier.remove(unit) else {
@@ -376,6 +404,7 @@ impl Supervisor {
                 out.disk.good.insert(unit.clone(), earlier.clone());
                 out.oracle.read_back(unit, &earlier);
                 self.desired.units.insert(unit.clone(), earlier);
+                self.planner.changed(unit);
             }
             Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => {}
@@ -472,39 +501,7 @@ impl Supervisor {
     }
 }
 
-/// Now and then an action fails before it has any effect.
-fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
-    let (id, deed) = match action {
-        Action::Stop { id, .. } => (id, Deed::Stop),
-        Action::Kill { id } => (id, Deed::Kill),
-        Action::Signal { id, .. } => (id, Deed::Signal),
-        Action::Reload { id, .. } => (id, Deed::Reload),
-        Action::Update { id, limits: Some(_), .. } => (id, Deed::Update),
-        Action::Swap { id, .. } => (id, Deed::Swap),
-        Action::Clear { id } => (id, Deed::Clear),
-        // There is nothing to be done for it that could fail.
-        Action::Update { limits: None, .. } => return None,
-        // Its failure has a fact of its own, and what follows has none.
-        Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
-        // It has results, or none.
-        Action::Probe { .. } | Action::Hear { .. } => return None,
-        Action::Prove { .. } | Action::RollBack { .. } => return None,
-        // Marks, which are made.
-        Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => return None,
-    };
-    let fails = !out.host.calm && out.rng.chance(5);
-    fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })
-}
-
-/// What the keeper says of a generation after a crash of the supervisor.
-fn look(host: &Host, id: &ContainerId, run: &Run) -> Option<Fact> {
-    let container = host.containers.get(id);
-    if container.is_some_and(|container| container.kept) {
-        return match host.look(id) {
-            Some(Fact::Started { id, pid }) => Some(Fact::Adopted { id, pid, run: Box::new(run.clone()) }),
-            other => other,
-        };
-    }
-    let never = host.keeper_since <= run.begun && container.is_none_or(|found| matches!(found.stage, Stage::Made));
-    Some(if never { Fact::NeverStarted { id: id.clone() } } else { Fact::Lost { id: id.clone() } })
+fn words(plan: &Plan) -> String {
+    let actions: Vec<String> = plan.actions.iter().map(ToString::to_string).collect();
+    format!("{actions:?}, {:?}", plan.wake_at)
 }

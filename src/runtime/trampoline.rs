@@ -1,0 +1,77 @@
+//! The way to the program for a process that is a copy of one whose executable might be written: by way of a
+//! [trampoline](crate::sys::trampoline).
+//!
+//! A process in the container could write that executable, once nobody runs it, through `/proc/PID/exe` of a process of ours
+//! (CVE-2019-5736). Two of ours are there: the one that sets itself up, and what it is while the kernel looks for the program, which may be
+//! `/proc/self/exe` or have it as its interpreter. The trampoline takes the place of the second. Of the first nobody gets hold where
+//! [`Trampoline::suits`]: it is pid 1 of a new namespace and alone there, not dumpable since before it was made, and gone before anything
+//! else can join. Everywhere else all of moored has to run from where nobody can write.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::error::{StepError, call};
+use super::spawn::Failure;
+use crate::oci::seccomp::Filter;
+use crate::oci::{Script, Step};
+use crate::sys::trampoline::{self, Failed};
+
+/// One for one process.
+#[derive(Debug)]
+pub struct Trampoline(OwnedFd);
+
+impl Trampoline {
+    /// Whether nobody can get hold of a process that executes this script until it executes the trampoline. Not if it waits at a gate,
+    /// where others may join it, nor if it stays as an init.
+    pub fn suits(script: &Script) -> bool {
+        script.new_pid_namespace && !script.steps.iter().any(|step| matches!(step, Step::Gate | Step::Init))
+    }
+
+    /// Errs with EACCES where the host executes nothing from memory.
+    pub fn reserve() -> io::Result<Trampoline> {
+        trampoline::reserve().map(Trampoline)
+    }
+
+    /// Makes it ready for a process that executes this script and reports to this descriptor, whose number it keeps.
+    pub(super) fn write(&self, script: &Script, report: BorrowedFd<'_>) -> io::Result<()> {
+        let filter = last_filter(script);
+        let flags = filter.map_or(0, |filter| filter.flags.bits());
+        trampoline::write(
+            self.0.as_fd(),
+            report.as_raw_fd(),
+            &filter.map(super::filter::program).unwrap_or_default(),
+            flags,
+        )
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The filter that comes after all that moored does and so is the trampoline's to load: it need not allow more than the program wants.
+fn last_filter(script: &Script) -> Option<&Filter> {
+    let last = script.steps.iter().rev().take_while(|step| !matches!(step, Step::FindProgram { .. }));
+    last.filter_map(|step| if let Step::Seccomp(filter) = step { Some(filter) } else { None }).next()
+}
+
+/// What the trampoline of a process that executes this script has reported, if it is that.
+pub(super) fn failure(report: &[u8], script: &Script) -> Option<Failure> {
+    let failed = Failed::read(report)?;
+    let (index, step) = script.steps.iter().enumerate().rfind(|(_, step)| match failed {
+        Failed::Report(_) => matches!(step, Step::Descriptors),
+        Failed::Filter(_) => matches!(step, Step::Seccomp(_)),
+        Failed::Execute(_) => matches!(step, Step::Execute { .. }),
+    })?;
+    let error = match (failed, step) {
+        (Failed::Execute(errno), Step::Execute { args, .. }) => {
+            let program = args.first().cloned().unwrap_or_default();
+            StepError::Exec { program, errno: Errno::from_raw_os_error(errno) }
+        }
+        (Failed::Filter(errno), _) => call("seccomp")(Errno::from_raw_os_error(errno)),
+        (Failed::Report(errno) | Failed::Execute(errno), _) => call("fcntl")(Errno::from_raw_os_error(errno)),
+    };
+    Some(Failure::new(index, step, &error))
+}
