@@ -57,6 +57,8 @@ pub enum Action {
     TakeOver {
         /// Which comes.
         id: ContainerId,
+        /// Its text is enabled: that one before it was started by hand is of no account any more.
+        enabled: bool,
     },
     /// Send the stop signal, if pid 1 of the container handles or blocks it. Answer: `StopSent` or `StopUnhandled`.
     Stop {
@@ -184,7 +186,7 @@ impl Action {
     fn target(&self) -> Result<&ContainerId, &UnitName> {
         match self {
             Action::Start { id, .. }
-            | Action::TakeOver { id }
+            | Action::TakeOver { id, .. }
             | Action::Stop { id, .. }
             | Action::Kill { id }
             | Action::Rely { id, .. }
@@ -228,7 +230,7 @@ impl Observed {
                     true => seen.begin_start_beside(id, run, relies, unit),
                 }
             }
-            Action::TakeOver { id } => self.seen_mut(&id.unit).begin_take_over(id),
+            Action::TakeOver { id, enabled } => self.seen_mut(&id.unit).begin_take_over(id, *enabled),
             Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
             Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
             Action::Rely { id, relies } => self.live_mut(id).is_some_and(|live| live.begin_rely(relies)),
@@ -400,7 +402,7 @@ impl fmt::Display for Action {
         match self {
             Action::Start { id, beside: false, .. } => write!(f, "start {id}"),
             Action::Start { id, beside: true, .. } => write!(f, "start {id} beside the one that runs"),
-            Action::TakeOver { id } => write!(f, "{id} takes over"),
+            Action::TakeOver { id, .. } => write!(f, "{id} takes over"),
             Action::Stop { id, why, .. } => write!(f, "stop {id}: {why}"),
             Action::Kill { id } => write!(f, "kill {id}"),
             Action::Rely { id, .. } => write!(f, "note the dependencies of {id}"),

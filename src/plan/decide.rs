@@ -110,7 +110,8 @@ impl<'a> World<'a> {
         let in_its_network = |other: &&Live| other.run.joined.as_ref() == Some(&live.id);
         let is_left = |other: &&Live| other.is_alive() && other.stuck_since(self.now).is_none();
         let joiners = self.links().joiners(&live.id.unit).filter_map(|name| self.find(name));
-        let mut joiners = joiners.flat_map(|view| view.seen.lives()).filter(in_its_network).filter(is_left);
+        let mut joiners =
+            joiners.filter_map(|view| view.seen.lives().find(|other| in_its_network(other) && is_left(other)));
         let joiner = joiners.next().map(|live| (&live.id.unit, Tie::Network));
         joiner.or_else(|| self.dependent_in_the_way(live, why).map(|unit| (unit, Tie::Dependency)))
     }
@@ -203,12 +204,16 @@ impl Seen {
         self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
     }
 
-    /// The end that counts for a start of this text: when an old generation outlived a failed try of it, that try.
-    fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
-        let is_of = |record: &&ExitRecord| record.fingerprint == want.fingerprint;
+    /// The end that counts for a start of this text: of two that ran beside each other, whichever ended last, that of the text; of the same
+    /// text, that of the one that took over.
+    pub(super) fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
+        let is_of = |record: &ExitRecord| record.fingerprint == want.fingerprint;
         let last = self.last.as_ref()?;
-        let tried = self.previous.as_ref().filter(is_of).filter(|tried| tried.id.generation > last.id.generation);
-        Some(tried.filter(|_| !is_of(&last)).unwrap_or(last))
+        let counts = |other: &&ExitRecord| match other.id.generation > last.id.generation {
+            true => !is_of(last) || last.stopped.is_some() && !other.beside,
+            false => !is_of(last) && last.beside,
+        };
+        Some(self.previous.as_ref().filter(|other| is_of(other)).filter(counts).unwrap_or(last))
     }
 
     fn running(&self) -> Option<&Live> {

@@ -78,6 +78,9 @@ pub struct ExitRecord {
     pub ran_for: Duration,
     /// Set if it ended after we had begun to stop it, but for its checks: then the restart policy has no say.
     pub stopped: Option<Why>,
+    /// It was to take over from one that ran, and had not yet.
+    #[serde(default)]
+    pub beside: bool,
 }
 
 impl Outcome {

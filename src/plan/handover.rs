@@ -75,7 +75,7 @@ impl Seen {
     }
 
     /// The successor is the unit's generation from here on.
-    pub(super) fn begin_take_over(&mut self, id: &ContainerId) -> bool {
+    pub(super) fn begin_take_over(&mut self, id: &ContainerId, enabled: bool) -> bool {
         let comes = self.successor().is_some_and(|next| next.id == *id);
         let (Some(live), Some(beside)) = (self.live.as_mut(), self.beside.as_deref_mut().filter(|_| comes)) else {
             return false;
@@ -87,6 +87,7 @@ impl Seen {
         // What was wished of the old one, and would have come of its end, is there.
         (beside.restart, beside.reload, self.start_now) = (false, None, false);
         beside.signals.clear();
+        self.manual &= !enabled;
         true
     }
 }
@@ -168,7 +169,7 @@ pub(super) fn plan_handover<'a>(world: &World<'a>, view: View<'a>, own: &Live, p
     let Some(want) = view.want else { return };
     match (&view.seen.beside, view.seen.successor().filter(|next| stays(next))) {
         (_, Some(next)) => {
-            let take_over = || Action::TakeOver { id: next.id.clone() };
+            let take_over = || Action::TakeOver { id: next.id.clone(), enabled: want.unit.enabled };
             match world.takes_over_at(want, next) {
                 _ if !own.is_up() => plan.actions.push(take_over()),
                 Some(at) => plan.at(at, world.now, take_over),
@@ -181,5 +182,76 @@ pub(super) fn plan_handover<'a>(world: &World<'a>, view: View<'a>, own: &Live, p
             Some(_) | None => {}
         },
         (_, None) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::observed::{HostPid, Limits, Observed, Run, Wishes};
+    use super::super::time::{Now, WallTime};
+    use super::super::{Exit, Fact};
+    use super::*;
+    use crate::unit::{Fingerprint, Signal, UnitName};
+
+    fn id(generation: u64) -> ContainerId {
+        ContainerId { unit: UnitName::new("web").unwrap(), generation }
+    }
+
+    fn running(generation: u64) -> Live {
+        let run = Run {
+            fingerprint: Fingerprint([1; 16]),
+            begun: BootTime(1),
+            joined: None,
+            stop_signal: Signal(15),
+            stop_timeout: Duration::ZERO,
+            reset_after: Duration::ZERO,
+            limit_interval: None,
+            limits: Limits::default(),
+        };
+        let state = State::Running { since: BootTime(1) };
+        Live { state, pid: Some(HostPid(1)), ..Live::new(id(generation), run, Wishes::default()) }
+    }
+
+    fn two() -> Seen {
+        Seen { live: Some(running(5)), beside: Some(Box::new(running(8))), high_water: 8, ..Seen::default() }
+    }
+
+    const NOW: Now = Now { boot: BootTime(9), wall: WallTime(9) };
+
+    #[test]
+    fn who_takes_over_goes_on_for_all_that_were_up_until_then() {
+        let mut seen = two();
+        assert!(!seen.begin_take_over(&id(5), true), "it is the unit's already");
+        assert!(seen.begin_take_over(&id(8), true) && !seen.begin_take_over(&id(8), true));
+        let own = seen.live.as_ref().unwrap();
+        assert!(own.id == id(8) && seen.predecessor().unwrap().id == id(5) && seen.successor().is_none());
+        assert!(own.follows(5) && own.follows(7) && !own.follows(4) && !own.follows(8));
+        seen.beside = Some(Box::new(running(9)));
+        assert!(seen.begin_take_over(&id(9), true) && seen.live.as_ref().unwrap().follows(5));
+    }
+
+    #[test]
+    fn the_one_that_is_left_is_the_units() {
+        for gone in [5, 8] {
+            let mut observed = Observed::default();
+            observed.units.insert(id(5).unit, Box::new(two()));
+            let exited = Fact::Exited { id: id(gone), exit: Exit::Code(1), oom: false, at: BootTime(9) };
+            assert!(observed.record(&exited, NOW) && observed.record(&Fact::Cleared { id: id(gone) }, NOW));
+            let seen = observed.unit(&id(5).unit).unwrap();
+            assert_eq!(seen.lives().map(|live| live.id.generation).collect::<Vec<_>>(), [13 - gone]);
+            assert!(seen.beside.is_none() && seen.end_of(&id(gone)).is_some_and(|end| end.beside == (gone == 8)));
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_supervisor_has_one_and_it_belongs_to_no_line() {
+        let mut seen = two();
+        seen.beside = None;
+        let mut json = serde_json::to_value(&seen).unwrap();
+        assert!(json.as_object_mut().unwrap().remove("beside").is_some());
+        assert!(json["live"].as_object_mut().unwrap().remove("handed_over").is_some());
+        assert_eq!(serde_json::from_value::<Seen>(json).unwrap(), seen);
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::desired::Desired;
-use super::observed::Observed;
+use super::observed::{Observed, Seen};
 use crate::unit::{Network, Unit, UnitName};
 
 /// Units that are looked at from one with new links, before all are.
@@ -36,7 +36,7 @@ struct Named {
     /// By its text; `None` if it is not declared.
     unit: Option<Arc<Unit>>,
     /// In whose networks its containers are.
-    joined: BTreeSet<UnitName>,
+    joined: Vec<UnitName>,
 }
 
 /// What a change of links is to others.
@@ -50,8 +50,9 @@ pub(super) struct Rewired {
 
 impl Named {
     fn now(name: &UnitName, desired: &Desired, observed: &Observed) -> Named {
-        let lives = observed.unit(name).into_iter().flat_map(|seen| seen.lives());
-        let joined = lives.filter_map(|live| live.run.joined.as_ref()).map(|owner| owner.unit.clone()).collect();
+        let lives = observed.unit(name).into_iter().flat_map(Seen::lives);
+        let joined = lives.filter_map(|live| live.run.joined.as_ref()).map(|owner| owner.unit.clone());
+        let joined = joined.collect::<BTreeSet<_>>().into_iter().collect();
         Named { unit: desired.units.get(name).map(|want| Arc::clone(&want.unit)), joined }
     }
 
@@ -66,7 +67,7 @@ impl Named {
 
     /// All that it may wait for.
     fn waits_for(&self) -> impl Iterator<Item = &UnitName> {
-        self.named().chain(self.joined.iter().filter(|_| self.unit.is_some()))
+        self.named().chain(self.unit.iter().flat_map(|_| &self.joined))
     }
 }
 

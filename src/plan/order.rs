@@ -76,6 +76,9 @@ impl<'a> World<'a> {
                 live.run.fingerprint != want.fingerprint || live.is_up() && (live.used.start_now || live.used.fresh)
             };
             let other = view.seen.live.as_ref().filter(|live| live.id != last.id).filter(counts);
+            // So is one that ran since, and from which another one took over.
+            let is_other_text = |old: &Live| old.run.fingerprint != want.fingerprint;
+            let other = other.or_else(|| view.seen.predecessor().filter(|old| is_other_text(old)));
             last.fingerprint == want.fingerprint && !view.seen.start_now && !view.seen.fresh && other.is_none()
         });
         match (need, want.unit.kind) {
@@ -106,7 +109,7 @@ impl<'a> World<'a> {
     /// Whether a generation that is up has no reason to stop.
     fn stays(&self, view: View<'a>, live: &'a Live, chain: usize) -> bool {
         let Some(chain) = chain.checked_sub(1) else { return true };
-        self.stays_or_ask(&live.id, || self.stop_reason_after(view, live, chain).is_none())
+        self.stays_or_ask(live, || self.stop_reason_after(view, live, chain).is_none())
     }
 
     /// Whether it will come to run without anybody doing something, as far as it alone is concerned.

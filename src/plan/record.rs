@@ -159,15 +159,18 @@ impl Seen {
             Outcome::Unhealthy { .. } if live.opinion(CheckKind::Startup) != Opinion::Failing => live.ran_well_for(at),
             Outcome::Unhealthy { .. } | Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        // What a failing new text counts is not wiped out by the end of an old one that ran beside it.
-        let tried = self.last.as_ref().filter(|last| last.id.generation > id.generation);
-        let is_old = tried.is_some_and(|last| last.fingerprint != live.run.fingerprint);
-        if !is_old || tried.is_none_or(|last| last.fingerprint != self.backoff.fingerprint) {
+        // What the new one counts is not wiped out by the end of the old one that ran beside it.
+        let is_left = |last: &&ExitRecord| {
+            let is_other = last.fingerprint != live.run.fingerprint || stopped.is_some() && !last.beside;
+            last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
+        };
+        if self.last.as_ref().filter(is_left).is_none() {
             self.backoff.count(&live.run, ran_well_for, stopped.is_some());
         }
         let fingerprint = live.run.fingerprint;
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let record = ExitRecord { id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
+        let beside = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
+        let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
         self.previous = self.last.replace(record);
         self.wishes_after_end(id);
         true

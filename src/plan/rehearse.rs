@@ -124,10 +124,11 @@ impl Stage {
         let world = World::new(desired, &self.observed, self.now);
         let ready = world.views().filter(|view| has_its_time(view.name)).filter_map(|view| {
             let next = view.seen.successor().filter(|next| world.stop_reason(view, next).is_none())?;
-            world.takes_over_at(view.want?, next).map(|_| next.id.clone())
+            let (want, id) = (view.want?, next.id.clone());
+            world.takes_over_at(want, next).map(|_| Action::TakeOver { id, enabled: want.unit.enabled })
         });
-        let ready: Vec<ContainerId> = ready.collect();
-        let begun = ready.into_iter().filter(|id| self.observed.begin(&Action::TakeOver { id: id.clone() }, now));
+        let ready: Vec<Action> = ready.collect();
+        let begun = ready.into_iter().filter(|action| self.observed.begin(action, now));
         begun.count() > 0
     }
 

@@ -35,7 +35,7 @@ impl World<'_> {
             Some(live) if live.run.fingerprint != want.fingerprint => self.trial_beside(view, want, live),
             Some(live) if !matches!(live.state, State::Ended(_)) => self.trial_of(view, live),
             Some(_) | None => {
-                let last = view.seen.last.as_ref();
+                let last = view.seen.last_try(want);
                 let own = last.filter(|last| last.fingerprint == want.fingerprint && last.stopped.is_none());
                 own.map_or(Trial::Open(None), |last| ended(last, view))
             }

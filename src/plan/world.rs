@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::desired::{Desired, Want};
 use super::links::{Links, named_in};
-use super::observed::{Backoff, Observed, Seen, Shutdown};
+use super::observed::{Backoff, Live, Observed, Seen, Shutdown};
 use super::time::BootTime;
 use crate::unit::{Condition, ContainerId, Fingerprint, UnitName};
 
@@ -195,15 +195,15 @@ impl<'a> World<'a> {
 
     // ---- what was asked already ----
 
-    /// Whether this generation stays, if that was asked already; if not, it does as far as the question that is being asked now is concerned.
-    pub fn stays_or_ask(&self, id: &ContainerId, ask: impl FnOnce() -> bool) -> bool {
-        if let Some(known) = self.stays.borrow().get(id) {
+    /// Whether `live` stays, if that was asked already; if not, it does as far as the question that is being asked now is concerned.
+    pub fn stays_or_ask(&self, live: &Live, ask: impl FnOnce() -> bool) -> bool {
+        if let Some(known) = self.stays.borrow().get(&live.id) {
             return *known;
         }
         // Asked again on the way (a ring) it stays, as far as that is concerned.
-        self.stays.borrow_mut().insert(id.clone(), true);
+        self.stays.borrow_mut().insert(live.id.clone(), true);
         let stays = ask();
-        self.stays.borrow_mut().insert(id.clone(), stays);
+        self.stays.borrow_mut().insert(live.id.clone(), stays);
         stays
     }
 }

@@ -79,7 +79,7 @@ pub fn action(action: &Action) -> Option<Event> {
         Action::RollBack { unit, why, .. } => {
             event(Some(unit), "rolled-back", format!("rolled back to the earlier text: {why}"), Some("policy"))
         }
-        Action::TakeOver { id } => event(Some(&id.unit), "took-over", format!("{id} takes over"), None),
+        Action::TakeOver { id, .. } => event(Some(&id.unit), "took-over", format!("{id} takes over"), None),
         Action::Start { id, beside: true, .. } => {
             event(Some(&id.unit), "beside", format!("starting {id} beside the container that runs"), None)
         }

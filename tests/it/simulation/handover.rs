@@ -1,12 +1,13 @@
 //! What the oracle says of start-first updates: never more than two, two only then, and the old one runs until the new one has done well, unless
 //! it is to stop anyway.
 
-use moored::plan::{BootTime, Reason, Want};
+use moored::plan::{Action, BootTime, Reason, State, Want};
 use moored::unit::{ContainerId, Kind, Order, UnitName};
 
 use super::History;
-use super::host::Host;
+use super::host::{Container, Host};
 use super::oracle::{Begun, Oracle, Verdict, must};
+use super::supervisor::Supervisor;
 
 fn is_start_first(want: &Want) -> bool {
     want.unit.update.order == Order::StartFirst && want.unit.kind == Kind::Service
@@ -16,7 +17,7 @@ impl Oracle {
     /// Other containers are wanted than those. One that runs goes on until then, if the text says so; what was to take over does not.
     pub(super) fn supersede(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
         let good = self.truth(unit).good.clone();
-        if !good.as_ref().is_some_and(is_start_first) {
+        if !good.as_ref().is_some_and(|good| is_start_first(good) && good.unit.enabled) {
             return self.excuse(unit, which);
         }
         let goes_on = |begun: &Begun| begun.kind == Kind::Service && !begun.beside;
@@ -42,15 +43,13 @@ impl Oracle {
     pub(super) fn on_take_over(&mut self, host: &Host, id: &ContainerId, own_is_up: bool, now: BootTime) -> Verdict {
         self.ended(host);
         let want = self.truth(&id.unit).good.clone();
-        let (Some(want), Some(found)) = (want, host.containers.get(id)) else {
-            return Err(format!("start-first: {id} takes over, and is not there"));
-        };
-        let has_run = now.since(found.run.begun) >= want.unit.update.min_healthy;
+        let Some(want) = want else { return Err(format!("start-first: {id} takes over, and is removed")) };
+        let has_run = |found: &Container| now.since(found.run.begun) >= want.unit.update.min_healthy;
         let is_well = want.unit.health.is_none() || self.well.contains(&id.unit);
-        must(!own_is_up || has_run && is_well, "start-first", || format!("{id} takes over and has not done well"))?;
-        must(want.fingerprint == found.want.fingerprint, "start-first", || {
-            format!("{id} takes over with another text")
-        })?;
+        let did_well = is_well && host.containers.get(id).is_some_and(has_run);
+        must(!own_is_up || did_well, "start-first", || format!("{id} takes over and has not done well"))?;
+        let is_of = self.begun.get(id).is_some_and(|begun| begun.fingerprint == want.fingerprint);
+        must(is_of, "start-first", || format!("{id} takes over with another text"))?;
         self.excuse(&id.unit, |begun| !begun.beside);
         if let Some(begun) = self.begun.get_mut(id) {
             begun.beside = false;
@@ -75,5 +74,20 @@ impl History {
         let Reason::NextWaits(what) = reason else { return false };
         let over = matches!(**what, Reason::Failed { .. } | Reason::GaveUp { .. } | Reason::Completed);
         over && self.oracle.ended.keys().any(|other| other.unit == id.unit && other.generation > id.generation)
+    }
+}
+
+impl Supervisor {
+    /// Whether the unit's generation is up, before this action.
+    pub(super) fn has_own_up(&self, action: &Action) -> bool {
+        let seen = self.observed.unit(action.unit());
+        seen.and_then(|seen| seen.live.as_ref()).is_some_and(|live| live.is_up())
+    }
+
+    /// Whether it stops one that is known to run.
+    pub(super) fn stops_running(&self, action: &Action) -> bool {
+        let Action::Stop { id, .. } = action else { return false };
+        let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id));
+        live.is_some_and(|live| matches!(live.state, State::Running { .. }))
     }
 }

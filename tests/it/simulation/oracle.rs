@@ -227,10 +227,12 @@ impl Oracle {
         must(truth.held.is_none_or(|until| until <= now), "hold", || format!("{id} starts although held"))?;
         must(want.unit.enabled || truth.by_hand, "enabled", || format!("{id} starts although not enabled"))?;
         self.check_pause(host, id, want, now)?;
-        let truth = self.truth(&id.unit);
+        let truth = self.units.entry(id.unit.clone()).or_default();
         (truth.held, truth.wished, truth.counted) = (None, None, false);
         (truth.last, truth.highest, truth.other) = (Some(id.clone()), id.generation, runs_on);
-        truth.by_hand &= !want.unit.enabled;
+        // One that was started by hand goes on if this one does not do well.
+        let other = truth.other.as_ref().and_then(|other| self.begun.get(other));
+        truth.by_hand &= !want.unit.enabled || other.is_some_and(|other| !other.enabled);
         Ok(())
     }
 
@@ -268,7 +270,9 @@ impl Oracle {
         let outcome = self.known_outcome(Some(last), end);
         let restart = &want.unit.restart;
         must(wants_restart(restart.policy, outcome), "policy", || format!("{id} starts after {outcome}"))?;
-        let pause = match truth.short_runs {
+        // Of the other one nothing is counted.
+        let short_runs = if Some(last) == truth.last.as_ref() { truth.short_runs } else { 0 };
+        let pause = match short_runs {
             0 => Duration::ZERO,
             count => restart.max_delay.min(restart.delay * 2u32.pow(count.min(20) - 1)),
         };

@@ -296,13 +296,7 @@ impl Supervisor {
     fn apply(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
         self.burn()?;
         let takes = self.takes_raise(action.unit(), out.now);
-        let seen = self.observed.unit(action.unit());
-        let own_is_up = seen.and_then(|seen| seen.live.as_ref()).is_some_and(|live| live.is_up());
-        let runs = |id: &ContainerId| {
-            let live = seen.and_then(|seen| seen.live_of(id));
-            live.is_some_and(|live| matches!(live.state, State::Running { .. }))
-        };
-        let was_running = matches!(action, Action::Stop { id, .. } if runs(id));
+        let (own_is_up, was_running) = (self.has_own_up(action), self.stops_running(action));
         let fits = self.observed.begin(action, out.both());
         if !fits {
             return Err(Stop::Wrong(format!("planned what does not fit: {action}")));
@@ -319,7 +313,7 @@ impl Supervisor {
                 let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, kind: unit.kind, joined, beside };
                 out.oracle.on_begin(id, begun);
             }
-            Action::TakeOver { id } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
+            Action::TakeOver { id, .. } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id, was_running),
             Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
