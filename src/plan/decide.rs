@@ -205,13 +205,13 @@ impl Seen {
     }
 
     /// The end that counts for a start of this text: of two that ran beside each other, whichever ended last, that of the text; of the same
-    /// text, that of the one that took over.
+    /// text, that of the unit's own.
     pub(super) fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
         let is_of = |record: &ExitRecord| record.fingerprint == want.fingerprint;
         let last = self.last.as_ref()?;
         let counts = |other: &&ExitRecord| match other.id.generation > last.id.generation {
             true => !is_of(last) || last.stopped.is_some() && !other.beside,
-            false => !is_of(last) && last.beside,
+            false => last.beside && !other.beside,
         };
         Some(self.previous.as_ref().filter(|other| is_of(other)).filter(counts).unwrap_or(last))
     }

@@ -114,13 +114,22 @@ impl<'a> World<'a> {
         want.unit.update.order == Order::StartFirst
             && is_service(want)
             && self.own_text(view, live).is_none_or(is_service)
-            && matches!(live.state, State::Running { .. })
+            && self.may_run(live)
+    }
+
+    /// Whether its program runs. After a crash the word of that may be missing: it soon comes.
+    fn may_run(&self, live: &Live) -> bool {
+        match live.state {
+            State::Running { .. } => true,
+            State::Starting => live.run.begun < self.awake_since(),
+            State::Stopping(_) | State::Ended(_) => false,
+        }
     }
 
     /// What keeps the next generation from being started beside the unit's, which has no reason to stop; `None`: none is wanted.
     pub(super) fn successor_rest(&self, view: View<'a>, live: &Live) -> Option<Rest<'a>> {
         let want = view.want.filter(|want| self.is_start_first(view, want, live))?;
-        if live.is_of(want) && !live.restart {
+        if live.is_of(want) && !live.restart || !matches!(live.state, State::Running { .. }) {
             return None;
         }
         let failed = view.seen.last.as_ref().filter(|last| {

@@ -18,6 +18,10 @@ impl Oracle {
     pub(super) fn supersede(&mut self, unit: &UnitName, which: impl Fn(&Begun) -> bool) {
         let good = self.truth(unit).good.clone();
         if !good.as_ref().is_some_and(|good| is_start_first(good) && good.unit.enabled) {
+            // What was to go on until then, for a restart, does not wait for that any more.
+            let left: Vec<_> =
+                self.open(unit, |_| true).into_iter().filter(|id| self.superseded.contains(id)).collect();
+            self.excused.extend(left);
             return self.excuse(unit, which);
         }
         let goes_on = |begun: &Begun| begun.kind == Kind::Service && !begun.beside;

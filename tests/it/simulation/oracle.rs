@@ -280,14 +280,13 @@ impl Oracle {
         must(gap >= pause, "5", || format!("{id} starts {gap:?} after {last} ended, which is less than {pause:?}"))
     }
 
-    /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the one that ended last.
+    /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the unit's own.
     fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
         let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
-        let end = |id: &ContainerId| self.ended.get(id).map(|end| (end.is_of(want.fingerprint), end.at));
-        match other.map(|other| (other, end(other))) {
-            Some((other, other_end)) if other_end > end(last) => Some(other),
-            Some(_) | None => Some(last),
-        }
+        let is_of = |id: &&ContainerId| self.ended.get(*id).is_some_and(|end| end.is_of(want.fingerprint));
+        let took_over = self.begun.get(last).is_some_and(|begun| !begun.beside);
+        let other = other.filter(is_of).filter(|_| !(took_over && is_of(&last)));
+        other.or(Some(last))
     }
 
     /// How a run ended, as far as it could be known.
