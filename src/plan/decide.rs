@@ -79,7 +79,7 @@ impl<'a> World<'a> {
         }
         let same = live.is_of(want);
         if role == Role::Comes {
-            return if same { self.successor_fails(want, live).map(Why::Unhealthy) } else { Some(Why::Changed) };
+            return if same { self.successor_fails(want, live) } else { Some(Why::Changed) };
         }
         if (live.restart || !same) && self.is_start_first(view, want, live) {
             return self.unhealthy(self.own_text(view, live)?, live).map(Why::Unhealthy);

@@ -23,7 +23,7 @@ use super::action::Action;
 use super::decide::Rest;
 use super::desired::Want;
 use super::exit::ExitRecord;
-use super::observed::{Live, Seen, State};
+use super::observed::{Live, Seen, State, Why};
 use super::reconcile::{Plan, start};
 use super::time::BootTime;
 use super::world::{View, World};
@@ -140,10 +140,12 @@ impl<'a> World<'a> {
     }
 
     /// Why one that comes must stop, by what it is itself.
-    pub(super) fn successor_fails(&self, want: &Want, live: &Live) -> Option<String> {
-        self.unhealthy(want, live).or_else(|| match live.well_since(want.unit.health.as_deref()) {
-            Some(_) => None,
-            None => self.is_late(live, want).then(|| self.late_words(live, want)),
+    pub(super) fn successor_fails(&self, want: &Want, live: &Live) -> Option<Why> {
+        let fails = self.unhealthy(want, live).map(Why::Unhealthy);
+        fails.or_else(|| match live.well_since(want.unit.health.as_deref()) {
+            None if self.is_late(live, want) && live.is_unheard() => Some(Why::Unheard),
+            None if self.is_late(live, want) => Some(Why::Unhealthy(self.late_words(live, want))),
+            None | Some(_) => None,
         })
     }
 

@@ -133,6 +133,9 @@ pub struct Live {
     /// So many generations before it the first one was that it goes on for: each was up until the next one took over.
     #[serde(default)]
     pub handed_over: u32,
+    /// It was to take over, and was to stop already when the unit's generation was gone.
+    #[serde(default)]
+    pub never_took_over: bool,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload, or contents were swapped.
@@ -311,6 +314,8 @@ pub enum Why {
     Changed,
     /// Its checks say that it is not well.
     Unhealthy(String),
+    /// It was to take over, and its word that it is ready was lost with a keeper: another one is tried.
+    Unheard,
     /// The unit whose network it shares stops or has another generation.
     Network(UnitName),
     /// A dependency is lost, and `on_loss` says so.
@@ -404,6 +409,7 @@ impl Live {
             swapping: false,
             swapped_over: false,
             handed_over: 0,
+            never_took_over: false,
             restart: false,
             reload: None,
             limits_asked: None,

@@ -290,6 +290,7 @@ impl fmt::Display for Why {
             Why::Removed => f.write_str("its file is gone"),
             Why::Held => f.write_str("stopped by hand"),
             Why::Restart => f.write_str("restart asked for"),
+            Why::Unheard => f.write_str("whether it is ready is not known since the keeper died"),
             Why::Disabled => f.write_str("not enabled"),
             Why::Changed => f.write_str("its file changed"),
             Why::Unhealthy(text) => write!(f, "unhealthy: {text}"),

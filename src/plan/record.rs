@@ -169,7 +169,8 @@ impl Seen {
         }
         let fingerprint = live.run.fingerprint;
         live.state = State::Ended(Ended::new(now.boot, killing));
-        let beside = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
+        let comes = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
+        let beside = comes || self.live_of(id).is_some_and(|live| live.never_took_over);
         let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
         self.previous = self.last.replace(record);
         self.wishes_after_end(id);
@@ -216,7 +217,7 @@ impl Seen {
             // The one that is left is the unit's, whatever it was.
             let beside = self.beside.take();
             if self.live.as_ref().is_some_and(|own| own.id == *id) {
-                self.live = beside.map(|beside| *beside);
+                self.live = beside.map(|beside| Live { never_took_over: !beside.is_up(), ..*beside });
             }
             self.trouble = None;
         }

@@ -194,6 +194,14 @@ impl Told {
     }
 }
 
+impl Live {
+    /// Whether it is ready is not known: its word may have been lost with a keeper.
+    pub(super) fn is_unheard(&self) -> bool {
+        let is_unheard = |told: &Told| told.unheard_at.is_some() && told.health() == HealthStatus::Starting;
+        self.told.as_deref().is_some_and(is_unheard)
+    }
+}
+
 /// Cut, and with nothing that a terminal would take for an order: control characters, and those that turn the direction of a text.
 fn clean(text: &str) -> String {
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -49,6 +49,8 @@ impl World<'_> {
             return match self.trial_of(view, next) {
                 // First it takes over.
                 Trial::Passed => Trial::Open(None),
+                // That says nothing about the text.
+                Trial::Failed(_) if next.is_unheard() => Trial::Open(None),
                 open_or_failed => open_or_failed,
             };
         }

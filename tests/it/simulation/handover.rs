@@ -37,6 +37,12 @@ impl Oracle {
         }
     }
 
+    /// It was to take over, and whether it is ready nobody knows any more: its word was lost with the keeper. Another one is tried.
+    pub(super) fn is_unheard_try(&self, host: &Host, id: &ContainerId) -> bool {
+        let is_unheard = |found: &Container| found.said.iter().any(|line| line.text == "UNHEARD=1");
+        self.begun.get(id).is_some_and(|begun| begun.beside) && host.containers.get(id).is_some_and(is_unheard)
+    }
+
     /// The one beside which this one may be started.
     pub(super) fn beside(&self, id: &ContainerId, want: &Want) -> Option<ContainerId> {
         let begun = self.begun.get(id).filter(|begun| begun.beside && is_start_first(want));

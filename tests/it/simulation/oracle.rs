@@ -187,6 +187,7 @@ impl Oracle {
         self.shutdown
             || self.excused.contains(id)
             || self.sick.contains(id)
+            || self.is_unheard_try(host, id)
             || owner.is_some_and(|owner| !host.is_alive(owner) || self.is_excused_within(host, owner, steps))
             || self.has_lost(host, id, steps)
     }
