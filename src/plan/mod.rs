@@ -18,7 +18,7 @@
 //! - It is written down before its cgroup is made, and gone only when cgroup, log and exit record are dealt with: so there is
 //!   at most one, whatever is killed when.
 //! - Its exit record is made at the first word of its end. Later words change nothing.
-//! - In a start-first update there are two ([`handover`]), each of which goes this way.
+//! - In a start-first update there are two (`handover`), each of which goes this way.
 //!
 //! # Who wins
 //!
