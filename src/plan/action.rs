@@ -30,7 +30,8 @@ use std::sync::Arc;
 
 use super::exit::ExitRecord;
 use super::health::Probing;
-use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Why, Wishes};
+use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Wishes};
+use super::reason::Why;
 use super::time::{BootTime, Now};
 use super::told::Told;
 use crate::unit::{ContainerId, Fingerprint, Reload, Signal, SwapMark, Unit, UnitName};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::observed::Why;
+use super::reason::Why;
 use super::time::{BootTime, WallTime};
 use crate::unit::{ContainerId, Fingerprint, RestartPolicy};
 

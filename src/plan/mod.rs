@@ -73,10 +73,10 @@ pub use health::{Findings, HealthStatus, Opinion, Probed, Probing, Tally};
 pub use host::{Host, Presence};
 pub use observed::{
     Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
-    Why, Wishes,
+    Wishes,
 };
 pub use planner::Planner;
-pub use reason::{Lacking, Reason, Remains, Tie};
+pub use reason::{Lacking, Reason, Remains, Tie, Why};
 pub use reconcile::{Plan, reconcile};
 pub use rehearse::{Rehearsal, Turn, rehearse};
 pub use status::{Phase, Status, Statuses, status, statuses};

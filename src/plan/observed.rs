@@ -14,6 +14,7 @@ use super::contents::Settling;
 use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
+use super::reason::Why;
 use super::time::{BootTime, WallTime};
 use super::told::{Hearing, Told};
 use crate::unit::{ContainerId, Fingerprint, Signal, SwapMark, Unit, UnitName};
@@ -294,32 +295,6 @@ impl From<Asked> for bool {
     fn from(asked: Asked) -> bool {
         asked == Asked::Done
     }
-}
-
-/// Why a generation is stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Why {
-    /// Everything stops.
-    Shutdown,
-    /// Its file is gone.
-    Removed,
-    /// `moored stop`.
-    Held,
-    /// `moored restart`.
-    Restart,
-    /// `enabled = false`.
-    Disabled,
-    /// Its text changed.
-    Changed,
-    /// Its checks say that it is not well.
-    Unhealthy(String),
-    /// It was to take over, and its word that it is ready was lost with a keeper: another one is tried.
-    Unheard,
-    /// The unit whose network it shares stops or has another generation.
-    Network(UnitName),
-    /// A dependency is lost, and `on_loss` says so.
-    Dependency(UnitName),
 }
 
 /// A stop mark: stays until a start, its time, or the removal of the file; survives restarts.

@@ -21,7 +21,8 @@ use super::desired::Want;
 use super::exit::ExitRecord;
 use super::health::HealthStatus;
 use super::links::network_owner;
-use super::observed::{Live, State, Why};
+use super::observed::{Live, State};
+use super::reason::Why;
 use super::world::{View, World};
 use crate::unit::{Condition, Dependency, Kind, Need, OnLoss, UnitName};
 

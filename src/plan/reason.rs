@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::exit::Outcome;
 use super::health::unwell_words;
-use super::observed::{Hold, Why};
+use super::observed::Hold;
 use super::time::{BootTime, WallTime};
 use crate::unit::{CheckKind, Condition, ContainerId, Need, UnitName};
 
@@ -18,6 +20,32 @@ pub struct Lacking {
     pub need: Need,
     /// Why it does not come by itself.
     pub why: Option<&'static str>,
+}
+
+/// Why a generation is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Everything stops.
+    Shutdown,
+    /// Its file is gone.
+    Removed,
+    /// `moored stop`.
+    Held,
+    /// `moored restart`.
+    Restart,
+    /// `enabled = false`.
+    Disabled,
+    /// Its text changed.
+    Changed,
+    /// Its checks say that it is not well.
+    Unhealthy(String),
+    /// It was to take over, and its word that it is ready was lost with a keeper: another one is tried.
+    Unheard,
+    /// The unit whose network it shares stops or has another generation.
+    Network(UnitName),
+    /// A dependency is lost, and `on_loss` says so.
+    Dependency(UnitName),
 }
 
 /// Why one unit stops before another.

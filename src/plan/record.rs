@@ -9,8 +9,9 @@ use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::fact::{Deed, Fact};
 use super::health::Opinion;
 use super::observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Why, Wishes,
+    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
 };
+use super::reason::Why;
 use super::time::{BootTime, Now};
 use crate::unit::{CheckKind, ContainerId, Signal, UnitName};
 
