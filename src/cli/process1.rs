@@ -68,20 +68,25 @@ pub fn main(program: &OsString, args: &[OsString]) -> ExitCode {
     }
 }
 
+fn process_1() -> String {
+    std::fs::read_to_string("/proc/1/comm").unwrap_or_default().trim_end().to_owned()
+}
+
 /// Tells process 1, by a signal: it takes it also when supervisor and keeper are dead.
 pub(super) fn order(order: Order) -> Result<u8, Failure> {
-    let found = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
-    if found.trim_end() != NAME {
-        let found = if found.is_empty() { "unknown".to_owned() } else { format!("`{}`", found.trim_end()) };
+    let found = process_1();
+    if found != NAME {
+        let found = if found.is_empty() { "unknown".to_owned() } else { format!("`{found}`") };
         return Err(Failure::NotProcess1 { order: order.word(), found });
     }
     crate::sys::signal::send_to_child(1, order.signal()).map_err(Failure::Process1)?;
     Ok(0)
 }
 
-/// Whether process 1 is the anchor of a machine: then there is nothing after `down`.
+/// Whether this anchor, which says its own number, is process 1 of the machine: then there is nothing after `down`. That of a namespace has the
+/// same number, and is seen from outside here.
 pub(super) fn is_machine(anchor: Option<i32>) -> bool {
-    anchor == Some(1) && anchor::init::is_machine()
+    anchor == Some(1) && anchor::init::is_machine() && process_1() == NAME
 }
 
 #[cfg(test)]
