@@ -139,6 +139,9 @@ pub enum Command {
     Check {
         /// Files or directories [default: the directories that `up` reads]
         paths: Vec<PathBuf>,
+        /// Also the init.toml of a machine; without paths that of this one, if it has one
+        #[arg(long, value_name = "FILE")]
+        init_config: Option<PathBuf>,
         /// An array of objects
         #[arg(long)]
         json: bool,

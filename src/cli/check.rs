@@ -68,8 +68,12 @@ impl Report {
 }
 
 /// Checks files and directories (none: those that `up` reads), prints, and returns 1 if anything is invalid.
-pub fn check(paths: &[PathBuf], config: &Path, json: bool) -> Result<u8, Failure> {
-    let report = check_all(paths, config);
+pub fn check(paths: &[PathBuf], config: &Path, init: Option<&Path>, json: bool) -> Result<u8, Failure> {
+    let mut report = check_all(paths, config);
+    let own = Path::new(unit::INIT_TOML);
+    if let Some(init) = init.or((paths.is_empty() && own.exists()).then_some(own)) {
+        check_init(init, &mut report);
+    }
     let invalid = report.findings.iter().any(|finding| finding.error);
     print(&if json { as_json(&report)? } else { as_text(&report, &Style::of_stdout()) })?;
     Ok(u8::from(invalid))
@@ -81,6 +85,10 @@ fn check_all(paths: &[PathBuf], config: &Path) -> Report {
     for path in paths {
         let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         if whole == config {
+            continue;
+        }
+        if whole == Path::new(unit::INIT_TOML) {
+            check_init(path, &mut report);
             continue;
         }
         if path.is_dir() && whole.file_name().and_then(unit::drop_in_target).is_none() {
@@ -111,6 +119,19 @@ fn check_config(config: &Path, report: &mut Report) -> Option<unit::LayerText> {
     let some = checked.map_err(|errors| errors.into_iter().for_each(|error| report.error(error))).ok()?;
     let kind = unit::LayerKind::Defaults;
     some.then(|| unit::LayerText { kind, file: config.to_owned(), resolved: file.resolved, text: text.into() })
+}
+
+/// What process 1 of a machine reads; no unit, whatever it is called.
+fn check_init(file: &Path, report: &mut Report) {
+    report.files += 1;
+    let read = match read(file) {
+        Err(error) => return report.of_file(file, offline::words(file, &error)),
+        Ok(read) => read,
+    };
+    let parsed = unit::text_of(file, &read.bytes)
+        .map_err(|diagnostic| vec![diagnostic])
+        .and_then(|text| unit::parse_init_toml(file, text));
+    parsed.err().into_iter().flatten().for_each(|error| report.error(error));
 }
 
 /// `dirs` are those that drop-ins may be in.

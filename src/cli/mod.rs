@@ -246,7 +246,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Apply(args) => ask::apply(run_dir, args)?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
-        Command::Check { paths, json } => check::check(&paths, &places.config, json)?,
+        Command::Check { paths, init_config, json } => {
+            check::check(&paths, &places.config, init_config.as_deref(), json)?
+        }
         Command::Schema { of } => {
             let of = match of {
                 args::Schema::Unit => SchemaOf::Unit,
