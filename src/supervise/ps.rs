@@ -46,7 +46,7 @@ impl Supervisor {
             pid: live.and_then(|live| live.pid).and_then(|pid| i32::try_from(pid.0).ok()),
             since: status.since.map(|since| wall_of(since).0),
             restarts: seen.map_or(0, |seen| seen.restarts),
-            exit: seen.and_then(|seen| seen.last.as_ref()).map(exit_words),
+            exit: seen.and_then(|seen| seen.last.as_deref()).map(exit_words),
             reason: self.reason(name, seen, status),
             health: status.health.map(|health| health.word().to_owned()),
             drift: self.catalogue.drift(name),
@@ -119,7 +119,7 @@ impl Supervisor {
             merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
-            previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),
+            previous_exit: seen.and_then(|seen| seen.previous.as_deref()).map(exit_words),
             cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
             looser: unit
                 .map(looser)
