@@ -3,6 +3,7 @@
 use std::thread::JoinHandle;
 
 use moored::control::{Request, Response};
+use moored::keeper::Stats;
 use rustix::process::Signal;
 
 use super::super::support::wait_for;
@@ -22,7 +23,7 @@ pub struct Operation {
     /// Brings the world to where it begins.
     pub prepare: fn(&Stand),
     /// Begins it. What it gives answers; without, it is over when `is_done`.
-    pub act: fn(&Stand) -> Option<JoinHandle<Answer>>,
+    pub act: fn(&Stand, Stats) -> Option<JoinHandle<Answer>>,
     pub is_done: fn(&Stand, &Before) -> bool,
     /// What is asked again when the first one did not get an answer.
     pub again: fn() -> Option<Request>,
@@ -30,8 +31,34 @@ pub struct Operation {
     pub settled: fn(&Stand, &Before) -> Result<(), String>,
     /// Checks the answer of an operation that nobody disturbed.
     pub answer: fn(&[Response]) -> Result<(), String>,
-    /// The keeper is dead in any case.
-    pub takes_keeper: bool,
+    /// Who dies.
+    pub victims: Victims,
+}
+
+/// Who is killed at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victims {
+    /// The one that makes the call.
+    Caller,
+    /// The same, and the keeper is dead already.
+    CallerAfterKeeper,
+    /// The keeper; the caller goes on.
+    Keeper,
+    /// Both.
+    CallerAndKeeper,
+}
+
+impl Operation {
+    /// Whether the keeper, or what stands in its place, is not there for a second time.
+    pub fn uses_up(&self, role: &str) -> bool {
+        self.victims != Victims::Caller || role == "keeper" || role == "anchor"
+    }
+
+    /// Whether calls of this role are kill points here.
+    pub fn is_about(&self, role: &str) -> bool {
+        let all = matches!(self.victims, Victims::Caller | Victims::CallerAfterKeeper) && self.name != "adopt";
+        all || role.starts_with("supervisor")
+    }
 }
 
 const BOTH: &[Kind] = &[Kind::Keeper, Kind::Supervisor];
@@ -41,7 +68,7 @@ pub const START: Operation = Operation {
     subjects: BOTH,
     follow: Some((Kind::Keeper, "set-up")),
     prepare: Stand::stop_alone,
-    act: |stand| Some(stand.ask_aside(start())),
+    act: |stand, _| Some(stand.ask_aside(start())),
     is_done: |_, _| true,
     again: || Some(start()),
     settled: |stand, before| {
@@ -51,7 +78,7 @@ pub const START: Operation = Operation {
         stand.settled(2)
     },
     answer: |_| Ok(()),
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const STOP: Operation = Operation {
@@ -59,7 +86,7 @@ pub const STOP: Operation = Operation {
     subjects: BOTH,
     follow: None,
     prepare: Stand::run_alone,
-    act: |stand| Some(stand.ask_aside(stop())),
+    act: |stand, _| Some(stand.ask_aside(stop())),
     is_done: |_, _| true,
     again: || Some(stop()),
     settled: |stand, before| {
@@ -70,7 +97,7 @@ pub const STOP: Operation = Operation {
         stand.settled(1)
     },
     answer: |_| Ok(()),
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const RELOAD: Operation = Operation {
@@ -78,7 +105,7 @@ pub const RELOAD: Operation = Operation {
     subjects: BOTH,
     follow: None,
     prepare: Stand::run_alone,
-    act: |stand| Some(stand.ask_aside(reload())),
+    act: |stand, _| Some(stand.ask_aside(reload())),
     is_done: |_, _| true,
     again: || Some(reload()),
     settled: |stand, before| {
@@ -88,7 +115,7 @@ pub const RELOAD: Operation = Operation {
         stand.same(before)
     },
     answer: |_| Ok(()),
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const EXIT: Operation = Operation {
@@ -100,7 +127,7 @@ pub const EXIT: Operation = Operation {
         stand.stop_alone();
         stand.run_alone();
     },
-    act: |stand| {
+    act: |stand, _| {
         stand.signal_alone(Signal::USR2);
         None
     },
@@ -114,7 +141,7 @@ pub const EXIT: Operation = Operation {
         stand.settled(2)
     },
     answer: |_| Ok(()),
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const ROTATE: Operation = Operation {
@@ -122,7 +149,7 @@ pub const ROTATE: Operation = Operation {
     subjects: BOTH,
     follow: None,
     prepare: Stand::run_alone,
-    act: |stand| {
+    act: |stand, _| {
         stand.signal_alone(Signal::USR1);
         None
     },
@@ -137,7 +164,7 @@ pub const ROTATE: Operation = Operation {
         stand.same(before)
     },
     answer: |_| Ok(()),
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const EXEC: Operation = Operation {
@@ -145,7 +172,7 @@ pub const EXEC: Operation = Operation {
     subjects: BOTH,
     follow: Some((Kind::Keeper, "helper")),
     prepare: Stand::run_alone,
-    act: |stand| Some(stand.ask_aside(exec())),
+    act: |stand, _| Some(stand.ask_aside(exec())),
     is_done: |_, _| true,
     again: || Some(exec()),
     settled: |stand, before| stand.same(before),
@@ -153,7 +180,7 @@ pub const EXEC: Operation = Operation {
         Some(Response::ExecEnded { code: 5 }) => Ok(()),
         other => Err(format!("answered {other:?}")),
     },
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const ADOPT: Operation = Operation {
@@ -161,15 +188,15 @@ pub const ADOPT: Operation = Operation {
     subjects: &[Kind::Keeper],
     follow: Some((Kind::Keeper, "set-up")),
     prepare: Stand::run_alone,
-    act: |stand| {
-        send(stand.quiet().supervisor.unwrap(), Signal::KILL);
+    act: |_, stats| {
+        send(stats.supervisor.unwrap(), Signal::KILL);
         None
     },
     is_done: |_, _| true,
     again: || None,
     settled: |stand, before| stand.same(before),
     answer: |_| Ok(()),
-    takes_keeper: false,
+    victims: Victims::Caller,
 };
 
 pub const TAKE_OVER: Operation = Operation {
@@ -177,16 +204,23 @@ pub const TAKE_OVER: Operation = Operation {
     subjects: &[Kind::Anchor, Kind::Supervisor],
     follow: None,
     prepare: Stand::run_alone,
-    act: |stand| {
-        send(stand.quiet().keeper, Signal::KILL);
+    act: |_, stats| {
+        send(stats.keeper, Signal::KILL);
         None
     },
     is_done: |_, _| true,
     again: || None,
     settled: |stand, before| stand.same(before),
     answer: |_| Ok(()),
-    takes_keeper: true,
+    victims: Victims::CallerAfterKeeper,
 };
+
+pub const ADOPT_WITHOUT_KEEPER: Operation = Operation { name: "adopt, keeper dies", victims: Victims::Keeper, ..ADOPT };
+
+pub const START_BOTH: Operation =
+    Operation { name: "start, both die", victims: Victims::CallerAndKeeper, follow: None, ..START };
+
+pub const STOP_BOTH: Operation = Operation { name: "stop, both die", victims: Victims::CallerAndKeeper, ..STOP };
 
 fn alone() -> Vec<String> {
     vec!["alone".to_owned()]

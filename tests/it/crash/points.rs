@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use moored::control::Response;
 
-use super::operations::{self, Operation, wait_done};
+use super::operations::{self, Operation, Victims, wait_done};
 use super::stand::{Before, Stand};
 use super::tracer::{Blow, Kind, Order, Seen, Tracer};
 
@@ -51,8 +51,8 @@ fn run(stand: &mut Stand, operation: &Operation, order: Option<Order>) -> Outcom
     let subjects = subjects(operation, order.as_ref(), stats);
     let follow = operation.follow.is_some() && subjects.iter().any(|(_, kind)| *kind == Kind::Keeper);
     let is_of_anchor = order.as_ref().is_some_and(|order| order.role == "anchor");
-    let tracer = Tracer::begin(&subjects, follow, order);
-    let asked = (operation.act)(stand);
+    let tracer = Tracer::begin(&subjects, follow, stats.keeper, order);
+    let asked = (operation.act)(stand, stats);
     match &asked {
         Some(asked) => super::super::support::wait_for("an answer or a death", || {
             (asked.is_finished() || tracer.has_struck()).then_some(())
@@ -77,7 +77,8 @@ fn subjects(operation: &Operation, order: Option<&Order>, stats: moored::keeper:
         (_, None) => true,
         (Kind::Supervisor, Some(role)) => of_supervisor(role),
         (Kind::Anchor, Some(role)) => role == "anchor",
-        (_, Some(role)) => operation.name == "adopt" || !of_supervisor(role),
+        // A supervisor that is to be is its child.
+        (_, Some(role)) => operation.subjects.len() == 1 || !of_supervisor(role),
     };
     let pid = |kind: &Kind| match kind {
         Kind::Anchor => stats.anchor,
@@ -130,20 +131,20 @@ fn try_points(operation: &Operation) {
     let Some(mut stand) = Stand::new(&format!("points-{}", &operation.name[..4].trim())) else { return };
     // The first one allocates what later ones have.
     run(&mut stand, operation, None);
-    renew_if(operation.takes_keeper, &mut stand);
+    renew_if(operation.victims == Victims::CallerAfterKeeper, &mut stand);
     let undisturbed = run(&mut stand, operation, None);
     assert!(undisturbed.wrongs.is_empty(), "undisturbed: {:?}", undisturbed.wrongs);
-    renew_if(operation.takes_keeper, &mut stand);
+    renew_if(operation.victims == Victims::CallerAfterKeeper, &mut stand);
     let mut rows = BTreeMap::new();
     let only = std::env::var("MOORED_KILL_ROLE").unwrap_or_default();
     for (role, calls) in undisturbed.seen.calls {
-        if operation.name == "adopt" && !role.starts_with("supervisor") || !role.contains(&only) {
+        if !operation.is_about(&role) || !role.contains(&only) {
             continue;
         }
         let mut row = Row { calls, ..Row::default() };
         let (mut n, mut misses) = (1, 0);
         while misses < MISSES && n < POINTS_MAX {
-            let order = Order { role: role.clone(), n, blow: Blow::Kill, calls: None };
+            let order = Order { role: role.clone(), n, blow: Blow::Kill(operation.victims), calls: None };
             let outcome = run(&mut stand, operation, Some(order));
             match outcome.seen.struck {
                 None => misses += 1,
@@ -153,8 +154,7 @@ fn try_points(operation: &Operation) {
                     row.slowest = row.slowest.max(outcome.took);
                 }
             }
-            let is_used_up = operation.takes_keeper || role == "keeper" || role == "anchor";
-            let at_its_end = if is_used_up { stand.renew() } else { Vec::new() };
+            let at_its_end = if operation.uses_up(&role) { stand.renew() } else { Vec::new() };
             let at = |wrong| format!("{} of {role} before call {n}: {wrong}", operation.name);
             for wrong in outcome.wrongs.into_iter().chain(at_its_end).map(at) {
                 println!("VIOLATION {wrong}");
@@ -183,7 +183,7 @@ fn line(operation: &Operation, role: &str, row: &Row) -> String {
         _ => role,
     };
     let (name, slowest) = (operation.name, row.slowest.as_secs_f64());
-    format!("{name:14} {role:32} {:6} {:6} {:6} {slowest:8.2}", row.calls, row.tried, row.violations.len())
+    format!("{name:20} {role:32} {:6} {:6} {:6} {slowest:8.2}", row.calls, row.tried, row.violations.len())
 }
 
 /// Rows for the table, and what was wrong.
@@ -231,6 +231,21 @@ fn kill_points_of_an_exec() {
 #[test]
 fn kill_points_of_an_adoption() {
     try_points(&operations::ADOPT);
+}
+
+#[test]
+fn kill_points_of_an_adoption_whose_keeper_dies() {
+    try_points(&operations::ADOPT_WITHOUT_KEEPER);
+}
+
+#[test]
+fn kill_points_of_a_start_for_both() {
+    try_points(&operations::START_BOTH);
+}
+
+#[test]
+fn kill_points_of_a_stop_for_both() {
+    try_points(&operations::STOP_BOTH);
 }
 
 #[test]

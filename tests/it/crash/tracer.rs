@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::operations::Victims;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -45,7 +46,7 @@ pub enum Kind {
 /// What happens to the one that is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
-    Kill,
+    Kill(Victims),
     /// The call fails with this error number.
     Fail(i32),
 }
@@ -98,6 +99,7 @@ struct Trace {
     /// Born, and not yet announced by the parent.
     early: Vec<Pid>,
     follow: bool,
+    keeper: i32,
     order: Option<Order>,
     shared: Arc<Shared>,
     last: Instant,
@@ -105,13 +107,13 @@ struct Trace {
 
 impl Tracer {
     /// Begins; returns when every thread of these is traced. `follow`: their children too, until they execute a program that is not ours.
-    pub fn begin(subjects: &[(i32, Kind)], follow: bool, order: Option<Order>) -> Tracer {
+    pub fn begin(subjects: &[(i32, Kind)], follow: bool, keeper: i32, order: Option<Order>) -> Tracer {
         let shared = Arc::new(Shared::default());
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (subjects, for_thread) = (subjects.to_vec(), Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
             let (tracees, early) = (HashMap::new(), Vec::new());
-            let mut trace = Trace { tracees, early, follow, order, shared: for_thread, last: Instant::now() };
+            let mut trace = Trace { tracees, early, follow, keeper, order, shared: for_thread, last: Instant::now() };
             subjects.iter().for_each(|(pid, kind)| trace.seize_all(*pid, *kind));
             let _ = ready.send(());
             trace.run();
@@ -293,8 +295,17 @@ impl Trace {
             None => {
                 let _ = ptrace::syscall(task, None);
             }
-            Some(Blow::Kill) => {
-                let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+            Some(Blow::Kill(victims)) => {
+                // At once as far as that can be: the caller cannot go on before it is let go.
+                let keeper = Some(Pid::from_raw(self.keeper));
+                let both = match victims {
+                    Victims::Caller | Victims::CallerAfterKeeper => [Some(process), None],
+                    Victims::Keeper => [None, keeper],
+                    Victims::CallerAndKeeper => [Some(process), keeper],
+                };
+                for victim in both.into_iter().flatten() {
+                    let _ = nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL);
+                }
                 return true;
             }
             Some(Blow::Fail(errno)) => {
