@@ -55,7 +55,7 @@ pub struct Unlisted {
 impl Supervisor {
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { mut running, known, said, orphans, cgroups, stats } = inventory;
+        let Inventory { mut running, known, said, orphans, cgroups, stats, connection } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
         // Of two that no record knows the older one is the unit's.
@@ -82,7 +82,7 @@ impl Supervisor {
         for id in &self.unknown_cgroups {
             tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
         }
-        self.hands.push(Job::AdoptionDone);
+        self.hands.push(Job::AdoptionDone(connection));
         self.adopted = true;
         if stats.stopping {
             self.stop_all("signal");
@@ -91,9 +91,9 @@ impl Supervisor {
 }
 
 impl Hands {
-    pub(super) fn begin_inventory(&mut self, stats: keeper::Stats) {
+    pub(super) fn begin_inventory(&mut self, stats: keeper::Stats, connection: keeper::Connection) {
         self.sessions.keeper_met();
-        self.inventory = Some(Inventory { stats, ..Inventory::default() });
+        self.inventory = Some(Inventory { stats, connection, ..Inventory::default() });
     }
 
     /// The eldest of a cgroup is the container's init; what else was left to us (execs, daemons) is younger.

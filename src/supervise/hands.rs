@@ -199,7 +199,7 @@ impl Hands {
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
-            Job::AdoptionDone => self.ask(self.keeper.adoption_done()),
+            Job::AdoptionDone(connection) => self.ask(self.keeper.adoption_done(connection)),
             Job::Session(job) => self.open_session(*job),
             Job::SessionGone(client) => self.sessions.client_gone(client),
             Job::Status(job) => self.status(*job),
@@ -331,7 +331,7 @@ impl Hands {
 
     fn keeper_says(&mut self, event: keeper::Event) {
         match event {
-            keeper::Event::Welcome(stats) => self.begin_inventory(stats),
+            keeper::Event::Welcome(stats, connection) => self.begin_inventory(stats, connection),
             keeper::Event::Child(child) if child.kind == Kind::Exec => {
                 self.sessions.child(child, &self.keeper, &self.post)
             }

@@ -121,7 +121,7 @@ pub const RELOAD: Operation = Operation {
 pub const EXIT: Operation = Operation {
     name: "exit, restart",
     subjects: BOTH,
-    follow: Some((Kind::Keeper, "set-up")),
+    follow: None,
     prepare: |stand| {
         // A start by hand forgets how often it failed.
         stand.stop_alone();

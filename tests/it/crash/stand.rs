@@ -31,9 +31,9 @@ const ALONE: &str = "mkdir /data/alive || echo twice >> /data/twice
 up() { read now idle < /proc/uptime; echo $now; }
 n=$(cat /data/printed 2>/dev/null || echo 0)
 print() { m=$((n + 60)); while [ $n -lt $m ]; do echo line $n ........................................................................; n=$((n + 1)); done; echo $n > /data/printed.new; mv /data/printed.new /data/printed; }
-trap 'rmdir /data/alive; exit 7' TERM; trap 'up >> /data/reloads' HUP
-trap 'up >> /data/exits; rmdir /data/alive; exit 9' USR2; trap print USR1
-up >> /data/runs
+trap 'rm -r /data/alive; exit 7' TERM; trap 'up >> /data/reloads' HUP
+trap 'up >> /data/exits; rm -r /data/alive; exit 9' USR2; trap print USR1
+up >> /data/runs; touch /data/alive/ready
 sleep 1000000 & while :; do wait; done";
 
 /// See the module.
@@ -183,12 +183,13 @@ impl Stand {
             wait_for("its script", || (self.count("runs") > runs).then_some(()));
         }
         self.wait_alone("running");
-        wait_for("its script", || self.world.data.join("alive").exists().then_some(()));
+        wait_for("its script", || self.world.data.join("alive/ready").exists().then_some(()));
         self.quiet();
     }
 
     /// `alone` is stopped, and nothing is left of it.
     pub fn stop_alone(&self) {
+        self.run_alone();
         let stop = Request::Stop { units: vec!["alone".to_owned()], reason: None, for_ms: None };
         wait_for("a stop", || self.ask(&stop).ok());
         self.wait_alone("stopped");
