@@ -12,6 +12,7 @@ mod lines;
 mod operations;
 #[cfg(target_arch = "x86_64")]
 mod points;
+mod random;
 #[cfg(target_arch = "x86_64")]
 mod stand;
 #[cfg(target_arch = "x86_64")]

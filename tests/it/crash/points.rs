@@ -17,8 +17,10 @@ use super::tracer::{Blow, Kind, Order, Seen, Tracer};
 
 /// SAFETY.md: converges in 5 s.
 const CONVERGES: Duration = Duration::from_secs(5);
-/// After that it is a violation, and the world is waited for a little more, to go on with it.
+/// After that it is not coming right at all.
 const RECOVERS: Duration = Duration::from_secs(20);
+/// So often a point that was late is tried again before it is a violation.
+const LATE_AGAIN: usize = 2;
 /// So many points in a row with nobody there to be killed end a role.
 const MISSES: usize = 2;
 /// A bound on the calls of one role, for a role that never ends.
@@ -29,6 +31,8 @@ const POINTS_MAX: usize = 5000;
 struct Row {
     calls: usize,
     tried: usize,
+    /// Points that were late once, and not when they were tried again.
+    late: usize,
     slowest: Duration,
     violations: Vec<String>,
 }
@@ -36,6 +40,8 @@ struct Row {
 struct Outcome {
     seen: Seen,
     took: Duration,
+    /// It took longer than it may, and came right in the end.
+    is_late: bool,
     wrongs: Vec<String>,
 }
 
@@ -66,8 +72,9 @@ fn run(stand: &mut Stand, operation: &Operation, order: Option<Order>) -> Outcom
         stand.up_again();
     }
     converge(stand, operation, &before, (asked, seen.struck.is_some()), since, &mut wrongs);
+    let took = since.elapsed();
     wrongs.extend(stand.wrongs());
-    Outcome { took: since.elapsed(), seen, wrongs }
+    Outcome { took, is_late: took > CONVERGES && took <= RECOVERS, seen, wrongs }
 }
 
 /// Only those are traced that the order is about: the others go on at their full speed.
@@ -97,7 +104,6 @@ fn converge(
     wrongs: &mut Vec<String>,
 ) {
     let mut why = String::new();
-    let mut is_late = false;
     loop {
         if let Some(answered) = asked.take_if(|asked| asked.is_finished()) {
             match answered.join().unwrap() {
@@ -116,11 +122,8 @@ fn converge(
                 Err(error) => why = error,
             }
         }
-        if since.elapsed() > CONVERGES && !std::mem::replace(&mut is_late, true) {
-            wrongs.push(format!("not converged in {CONVERGES:?}: {why}"));
-        }
         if since.elapsed() > RECOVERS {
-            return;
+            return wrongs.push(format!("not converged in {RECOVERS:?}: {why}"));
         }
         std::thread::sleep(Duration::from_millis(3));
     }
@@ -145,7 +148,18 @@ fn try_points(operation: &Operation) {
         let (mut n, mut misses) = (1, 0);
         while misses < MISSES && n < POINTS_MAX {
             let order = Order { role: role.clone(), n, blow: Blow::Kill(operation.victims), calls: None };
-            let outcome = run(&mut stand, operation, Some(order));
+            let mut outcome = run(&mut stand, operation, Some(order.clone()));
+            // Late on a busy machine is not late by the point's own: that would be late again.
+            for _ in 0..LATE_AGAIN {
+                if outcome.is_late && outcome.wrongs.is_empty() {
+                    row.late += 1;
+                    renew_if(operation.uses_up(&role), &mut stand);
+                    outcome = run(&mut stand, operation, Some(order.clone()));
+                }
+            }
+            if outcome.is_late {
+                outcome.wrongs.push(format!("not converged in {CONVERGES:?}, {} times", LATE_AGAIN + 1));
+            }
             match outcome.seen.struck {
                 None => misses += 1,
                 Some(_) => {
@@ -183,7 +197,8 @@ fn line(operation: &Operation, role: &str, row: &Row) -> String {
         _ => role,
     };
     let (name, slowest) = (operation.name, row.slowest.as_secs_f64());
-    format!("{name:20} {role:32} {:6} {:6} {:6} {slowest:8.2}", row.calls, row.tried, row.violations.len())
+    let (calls, tried, late, violations) = (row.calls, row.tried, row.late, row.violations.len());
+    format!("{name:20} {role:32} {calls:6} {tried:6} {violations:6} {late:6} {slowest:8.2}")
 }
 
 /// Rows for the table, and what was wrong.
