@@ -192,7 +192,9 @@ pub const ADOPT: Operation = Operation {
         send(stats.supervisor.unwrap(), Signal::KILL);
         None
     },
-    is_done: |_, _| true,
+    is_done: |stand, before| {
+        stand.stats().is_some_and(|stats| stats.supervisor.is_some() && stats.supervisor != before.supervisor)
+    },
     again: || None,
     settled: |stand, before| stand.same(before),
     answer: |_| Ok(()),

@@ -3,7 +3,7 @@
 //! A role's calls are taken one after the other until there is none left to be killed before; so each call of one undisturbed operation is
 //! a kill point, and some more where the threads take their turns otherwise. `MOORED_KILL_POINTS=all` takes all of them, and writes a row of
 //! the table for each role to the file that `MOORED_KILL_REPORT` names (`tests/kill-points`); without it a few of each role are a sample. `MOORED_KILL_ROLE` takes those
-//! roles alone whose name holds it.
+//! roles alone whose name holds it, `MOORED_KILL_STRIDE` each so manieth point.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -139,6 +139,7 @@ fn try_points(operation: &Operation) {
     assert!(undisturbed.wrongs.is_empty(), "undisturbed: {:?}", undisturbed.wrongs);
     renew_if(operation.victims == Victims::CallerAfterKeeper, &mut stand);
     let mut rows = BTreeMap::new();
+    let stride = std::env::var("MOORED_KILL_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let only = std::env::var("MOORED_KILL_ROLE").unwrap_or_default();
     for (role, calls) in undisturbed.seen.calls {
         if !operation.is_about(&role) || !role.contains(&only) {
@@ -174,7 +175,7 @@ fn try_points(operation: &Operation) {
                 println!("VIOLATION {wrong}");
                 row.violations.push(wrong);
             }
-            n = if all_points() { n + 1 } else { n * 3 };
+            n = if all_points() { n + stride } else { n * 3 };
         }
         println!("{}", line(operation, &role, &row));
         rows.insert(role, row);

@@ -56,6 +56,7 @@ pub struct Before {
     pub printed: usize,
     pub id: Option<String>,
     pub pid: Option<i32>,
+    pub supervisor: Option<i32>,
 }
 
 impl Stand {
@@ -167,6 +168,7 @@ impl Stand {
             printed: self.printed(),
             id: row.as_ref().and_then(|row| row.id.clone()),
             pid: row.and_then(|row| row.pid),
+            supervisor: self.stats().and_then(|stats| stats.supervisor),
         }
     }
 
