@@ -67,7 +67,7 @@ pub mod wire;
 
 pub use boot::main;
 pub(crate) use boot::{environment, start};
-pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect, observe};
+pub use client::{Child, ClientError, Connection, Event, Events, Full, Requests, Spawn, connect, observe};
 pub(crate) use client::{hello, next_message, send_request};
 pub use orphans::started_ticks;
 pub(crate) use run::{Keeper, Parts, signals};

@@ -419,9 +419,11 @@ impl Stopping {
         Stopping { since: now, kill_at, why, signal, unhandled: false, killing }
     }
 
-    /// It runs after all: it has its whole timeout from here.
+    /// It runs after all: it has its whole timeout from here. A kill that was sent before found nothing to kill (its keeper was late to
+    /// fork), and counts for nothing.
     pub(super) fn started(&mut self, run: &Run, now: BootTime) {
         self.signal = Asked::No;
+        self.killing = Killing::default();
         self.kill_at = now.after(run.stop_timeout);
     }
 }
