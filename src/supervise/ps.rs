@@ -11,6 +11,11 @@ use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
 
+/// In the run-dir: what did not work at boot, one note a line (`anchor::init::boot`).
+const BOOT_NOTES: &str = "init.notes";
+/// Most that are shown.
+const BOOT_NOTES_MAX: usize = 100;
+
 /// The oom_score_adj that supervisor and keeper ask for.
 const OOM_SCORE_ADJ: i32 = -900;
 
@@ -34,6 +39,9 @@ impl Supervisor {
         if !self.scanned {
             notes.push("the directories are being read".to_owned());
         }
+        // In memory, as all of the run-dir: of a machine's process 1, about its boot.
+        let boot = std::fs::read_to_string(self.settings.run_dir.join(BOOT_NOTES)).unwrap_or_default();
+        notes.extend(boot.lines().take(BOOT_NOTES_MAX).map(str::to_owned));
         notes
     }
 
