@@ -216,10 +216,10 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let now = self.now();
         let key = self.dirs[index].key;
         let at_once = !self.settle.is_posted(key);
-        // A link that leads to nothing is no removal of drop-ins: what they say is not known.
         let is_drop_ins = self.dirs[index].parent.is_some();
-        let absent = matches!(why, ReadError::Missing { .. } | ReadError::Dangling { .. })
-            && !(is_drop_ins && matches!(why, ReadError::Dangling { .. }));
+        let is_no_link = |missing: &Path| !is_drop_ins || self.is_in_parent(index, missing);
+        let absent = matches!(&why, ReadError::Missing { .. })
+            || matches!(&why, ReadError::Dangling { missing, .. } if is_no_link(missing));
         if is_drop_ins && absent && at_once {
             return self.forget_drop_in_dir(index);
         }
@@ -322,10 +322,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             (Verdict::Busy, Ok(Settled::Held { resolved })) => return self.busy(path, &resolved),
             (Verdict::Post, Ok(Settled::Read(file) | Settled::Unleased(file))) => {
                 self.batch_bytes += file.bytes.len();
-                {
-                    let readable_by_others = file.node.is_readable_by_others();
-                    Ok(Contents { bytes: file.bytes, resolved: file.resolved, readable_by_others })
-                }
+                let readable_by_others = file.node.is_readable_by_others();
+                Ok(Contents { bytes: file.bytes, resolved: file.resolved, readable_by_others })
             }
             (Verdict::Post, Err(why)) => Err(why),
             (Verdict::Post | Verdict::Busy, _) | (Verdict::Same | Verdict::Wait, _) => return,
