@@ -13,6 +13,7 @@ mod deps;
 mod drop_ins;
 mod edits;
 mod edits_bytes;
+mod edits_directory;
 mod edits_fuzz;
 mod edits_tools;
 mod env_files;

@@ -185,6 +185,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.look_at_names(index, dir, &names, wanted, now);
         self.look_at_drop_in_dirs(index, &drop_ins, wanted, now);
         if verdict == Verdict::Post {
+            self.tell_all_again(index, &names, &drop_ins);
             let (identity, resolved) = (dir.node.id, dir.resolved.clone());
             let state = DirectoryState::Present { identity, resolved, names, drop_ins };
             self.batch.push(Event::Directory { dir: self.dirs[index].path.clone(), state });
