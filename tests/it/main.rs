@@ -35,6 +35,7 @@ mod seccomp;
 mod secrets;
 mod simulation;
 mod start_first;
+mod start_first_beside;
 mod support;
 mod tls;
 mod told;
