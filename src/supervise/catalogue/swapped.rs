@@ -18,6 +18,7 @@
 //! `..data` of which a unit has something in such a directory.
 //!
 //! A supervisor that is killed meanwhile begins the same set again: what is in force is said to be of the directory only when the set ends.
+//! Where nothing in it was in force before there is nothing to tell it by, and nothing to keep: each of its files is by itself then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
