@@ -2,18 +2,30 @@
 //!
 //! A thread per connection, at most [`CONNECTIONS_MAX`]; requests of at most [`REQUEST_MAX_BYTES`] that arrive within [`PATIENCE`]; one answer,
 //! then the connection is closed.
+//!
+//! It is made to be updated start-first: the port may be another one's too (SO_REUSEPORT, socket(7); the kernel gives each connection to one
+//! of them), READY=1 is said when it listens, and TERM has it answer what it accepted, and then end.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+
 const PORT: u16 = 8080;
 const CONNECTIONS_MAX: usize = 64;
 const REQUEST_MAX_BYTES: usize = 8 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 /// accept fails while descriptors are short: then not at full speed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const STACK_BYTES: usize = 64 * 1024;
@@ -35,21 +47,66 @@ fn main() -> ExitCode {
     if get {
         return ask(port).map_or_else(|error| fail(&format!("port {port}"), error), |()| ExitCode::SUCCESS);
     }
+    serve_until_stopped(port).map_or_else(|error| fail(&format!("port {port}"), error), |()| ExitCode::SUCCESS)
+}
+
+fn serve_until_stopped(port: u16) -> io::Result<()> {
+    // Before there are threads: it is blocked in all of them.
+    let stop = SigSet::from(Signal::SIGTERM);
+    stop.thread_block()?;
+    let stop = SignalFd::new(&stop)?;
     // Both families where there are two, else IPv4.
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = match TcpListener::bind(both).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))) {
-        Ok(listener) => listener,
-        Err(error) => return fail(&format!("port {port}"), error),
-    };
+    let listener = listen_at(both).or_else(|_| listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))?;
+    listener.set_nonblocking(true)?;
     say(&format!("listening on port {port}"));
+    ready()?;
     let counters = Arc::new(Counters::default());
-    for stream in listener.incoming() {
-        match stream {
-            Ok(stream) => accept(stream, &counters),
-            Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+    loop {
+        let mut fds = [stop.as_fd(), listener.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let is_stopped = fds[0].any().unwrap_or(false);
+        accept_all(&listener, &counters);
+        if is_stopped {
+            break;
         }
     }
-    ExitCode::SUCCESS
+    // What the kernel has put into this one's queue since is reset: a moment, which no program can avoid but by net.ipv4.tcp_migrate_req.
+    drop(listener);
+    let deadline = Instant::now() + PATIENCE;
+    while counters.open.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// sd_notify(3), where somebody wants to know.
+fn ready() -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    UnixDatagram::unbound()?.send_to(b"READY=1", path).map(drop)
+}
+
+fn accept_all(listener: &TcpListener, counters: &Arc<Counters>) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => accept(stream, counters),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => return std::thread::sleep(ACCEPT_PAUSE),
+        }
+    }
 }
 
 /// For machines without curl.

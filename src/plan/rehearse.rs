@@ -328,7 +328,7 @@ mod tests {
             "start added",
             "stop gone: its file is gone",
             "update live",
-            "replace new-args: its file changed",
+            "replace new-args: its text changed",
             "stop off: not enabled",
         ];
         assert_eq!(told(&before, &after), expected);
@@ -345,7 +345,7 @@ mod tests {
         after[3].1 = "[process]\ncwd = \"/x\"\n";
         let expected = [
             "replace a-join: it shares the network of net, which stops or changed",
-            "replace net: its file changed",
+            "replace net: its text changed",
             "replace b-restart: net, which it depends on, is gone or was started anew",
         ];
         assert_eq!(told(&before, &after), expected);

@@ -148,7 +148,11 @@ impl Catalogue {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
         let bad = Bad { texts: texts_of(good).into(), fingerprint: fingerprint_of(good), why: why.to_owned(), at: now };
-        let Some(earlier) = entry.trial.earlier.take() else { return };
+        let Some(mut earlier) = entry.trial.earlier.take() else { return };
+        // It may have been read in a directory whose place another one took since.
+        if earlier.file == good.file && earlier.directory != good.directory {
+            Arc::make_mut(&mut earlier).directory = good.directory;
+        }
         (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
         self.changes.insert(name.clone());
         self.update_named(name);
