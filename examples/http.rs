@@ -1,14 +1,22 @@
-//! A small HTTP/1.1 server: one page, on port 8080 or that of the first argument. `http get [PORT]` asks it for the page.
+//! A small HTTP/1.1 server: one page, on port 8080 or that of the first argument, or on the sockets that it is passed (sd_listen_fds(3)).
+//! `http get [PORT]` asks it for the page.
 //!
 //! A thread per connection, at most [`CONNECTIONS_MAX`]; requests of at most [`REQUEST_MAX_BYTES`] that arrive within [`PATIENCE`]; one answer,
-//! then the connection is closed.
+//! then the connection is closed. On SIGTERM it takes no more connections, answers those that it has, and ends: what waits in the backlog of a
+//! socket that it was passed is for who comes next.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SocketFlags, accept_with};
 
 const PORT: u16 = 8080;
 const CONNECTIONS_MAX: usize = 64;
@@ -35,21 +43,70 @@ fn main() -> ExitCode {
     if get {
         return ask(port).map_or_else(|error| fail(&format!("port {port}"), error), |()| ExitCode::SUCCESS);
     }
-    // Both families where there are two, else IPv4.
-    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = match TcpListener::bind(both).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))) {
-        Ok(listener) => listener,
-        Err(error) => return fail(&format!("port {port}"), error),
+    let listeners = match passed() {
+        passed if !passed.is_empty() => passed,
+        _ => match bound(port) {
+            Ok(listener) => vec![listener],
+            Err(error) => return fail(&format!("port {port}"), error),
+        },
     };
+    match run(&listeners) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail("waiting", error),
+    }
+}
+
+/// LISTEN_FDS sockets from descriptor 3 on, if they are for this process.
+fn passed() -> Vec<OwnedFd> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    let fds: Vec<OwnedFd> = (3..3 + count as i32).filter_map(moored::sys::fd::inherited).collect();
+    say(&format!("listening on {} sockets", fds.len()));
+    fds
+}
+
+/// Both families where there are two, else IPv4.
+fn bound(port: u16) -> io::Result<OwnedFd> {
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let listener = TcpListener::bind(both).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
     say(&format!("listening on port {port}"));
+    Ok(listener.into())
+}
+
+/// Until SIGTERM.
+fn run(listeners: &[OwnedFd]) -> io::Result<()> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.thread_block()?;
+    let terminated = SignalFd::new(&mask)?;
+    // Another process may have the socket too, and be the faster one.
+    listeners.iter().try_for_each(|listener| rustix::io::ioctl_fionbio(listener, true))?;
     let counters = Arc::new(Counters::default());
-    for stream in listener.incoming() {
-        match stream {
-            Ok(stream) => accept(stream, &counters),
-            Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+    loop {
+        let fds = std::iter::once(terminated.as_fd()).chain(listeners.iter().map(AsFd::as_fd));
+        let mut polls: Vec<PollFd> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        poll(&mut polls, None)?;
+        let ready: Vec<bool> = polls.iter().map(|poll| !poll.revents().is_empty()).collect();
+        if ready[0] {
+            break;
+        }
+        for (listener, _) in listeners.iter().zip(&ready[1..]).filter(|(_, ready)| **ready) {
+            match accept_with(listener, SocketFlags::CLOEXEC) {
+                // Of whatever family it is: what is done with it is the same.
+                Ok(stream) => accept(TcpStream::from(stream), &counters),
+                Err(rustix::io::Errno::AGAIN) => {}
+                Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+            }
         }
     }
-    ExitCode::SUCCESS
+    let deadline = Instant::now() + PATIENCE;
+    while counters.open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// For machines without curl.
@@ -83,7 +140,7 @@ fn accept(stream: TcpStream, counters: &Arc<Counters>) {
         let counters = Arc::clone(&counters);
         move || {
             let _ = serve(stream, &counters);
-            counters.open.fetch_sub(1, Ordering::Relaxed);
+            counters.open.fetch_sub(1, Ordering::Release);
         }
     };
     if std::thread::Builder::new().stack_size(STACK_BYTES).spawn(connection).is_err() {

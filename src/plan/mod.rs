@@ -56,6 +56,9 @@ mod reason;
 mod reconcile;
 mod record;
 mod rehearse;
+mod sockets;
+#[cfg(test)]
+mod sockets_tests;
 mod status;
 mod time;
 mod told;

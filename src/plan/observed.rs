@@ -4,7 +4,7 @@
 //! after a crash. Fields that are skipped in serialisation mean "asked in this life of the supervisor": they are gone after
 //! a crash, so that whatever was asked and not confirmed is asked again. All of that is harmless when repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::host::Host;
 use super::reason::Why;
 use super::time::{BootTime, WallTime};
 use super::told::{Hearing, Told};
-use crate::unit::{ContainerId, Fingerprint, Signal, SwapMark, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Listen, Signal, SwapMark, Unit, UnitName};
 
 /// The world as the facts so far tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,15 @@ pub struct Seen {
     pub restarts: u64,
     /// The last action that failed, for people.
     pub trouble: Option<String>,
+    /// Sockets that are open for it, or may be (`sockets`).
+    #[serde(default)]
+    pub sockets: BTreeSet<Listen>,
+    /// Those of them that are, as somebody said in this life.
+    #[serde(skip)]
+    pub listening: BTreeSet<Listen>,
+    /// Those that were to be closed in this life; no word yet.
+    #[serde(skip)]
+    pub closing: BTreeSet<Listen>,
 }
 
 /// One generation from before its cgroup is made until it is cleared away.

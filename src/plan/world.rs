@@ -66,6 +66,9 @@ static UNSEEN: Seen = Seen {
     proven: None,
     restarts: 0,
     trouble: None,
+    sockets: BTreeSet::new(),
+    listening: BTreeSet::new(),
+    closing: BTreeSet::new(),
 };
 
 impl<'a> World<'a> {

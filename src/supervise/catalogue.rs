@@ -32,6 +32,7 @@ mod next;
 #[cfg(test)]
 mod next_tests;
 mod sets;
+mod sockets;
 mod templates;
 #[cfg(test)]
 mod templates_tests;
@@ -54,6 +55,7 @@ use named::Names;
 pub use named::{Named, NamedChanges};
 pub use next::{Next, Scope};
 use sets::Part;
+use sockets::Addresses;
 use templates::Templates;
 pub use text::recall;
 use text::{NoText, OnDisk, Rank, Read, Text, Verdict, judge};
@@ -91,6 +93,7 @@ pub struct Catalogue {
     pending: BTreeSet<UnitName>,
     in_batch: bool,
     names: Names,
+    addresses: Addresses,
 }
 
 /// One unit.
@@ -297,6 +300,7 @@ impl Catalogue {
         self.merge(name);
         let Some(entry) = self.entries.get(name) else { return };
         let Some(on_disk) = entry.newest() else { return };
+        let mut refused = false;
         let verdict = match (&on_disk.text, &entry.merged) {
             (Err(NoText::Bad(errors)), _) | (Ok(_), Some(Err(errors))) => Verdict::Bad(errors.clone()),
             (Err(NoText::Mask), _) => Verdict::Masked,
@@ -307,11 +311,18 @@ impl Catalogue {
                 Some(Ok(facts)) => match text.with_files(name, |path| self.files.get(path)?.as_ref()) {
                     None => Verdict::Looking,
                     Some(Err(errors)) => Verdict::Bad(errors),
-                    Some(Ok(text)) => judge(&text, facts, validate),
+                    Some(Ok(text)) => match self.taken(name, &text) {
+                        None => judge(&text, facts, validate),
+                        Some(error) => {
+                            refused = true;
+                            Verdict::Bad(vec![error])
+                        }
+                    },
                 },
             },
         };
         let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);
+        self.is_refused_for_another(name, refused);
         let Some(entry) = self.entries.get_mut(name) else { return };
         if entry.settle(verdict, directory.unwrap_or_default(), now) {
             self.changes.insert(name.clone());

@@ -33,6 +33,7 @@ mod schema;
 mod seccomp;
 mod secrets;
 mod simulation;
+mod sockets;
 mod start_first;
 mod support;
 mod tls;
