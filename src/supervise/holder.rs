@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use crate::unit::Listen;
 
 /// Most descriptors of other processes that are looked at.
-const LINKS_MAX: usize = 65_536;
+const LINKS_MAX: usize = 16_384;
 /// Most processes.
 const PROCESSES_MAX: usize = 4096;
 /// Of a listening socket in /proc/net/tcp: TCP_LISTEN.

@@ -293,7 +293,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::unit::parse;
+    use crate::unit::{Layer, LayerKind, Names, parse, parse_layers};
 
     fn read(tables: &str) -> Result<Vec<Socket>, Vec<String>> {
         let text = format!("bundle = \"/srv/web\"\n{tables}");
@@ -424,6 +424,29 @@ mod tests {
         assert_eq!(claim("a", "tcp://0.0.0.0:80"), Ok(()), "again");
         assert_eq!(claim("b", "tcp://1.2.3.4:80"), Err((1, UnitName::new("a").unwrap())));
         assert_eq!(claim("b", "tcp://1.2.3.4:81"), Ok(()));
+    }
+
+    #[test]
+    fn drop_ins_know_a_socket_by_its_address() {
+        let layer = |kind, text| {
+            let (file, base) = (Path::new("/u/web.toml"), Path::new("/u"));
+            Layer { kind, file, base, text, is_template: false }
+        };
+        let main =
+            "bundle = \"/b\"\n[[socket]]\nlisten = \"unix:///run/%n.sock\"\n[[socket]]\nlisten = \"tcp://[::1]:80\"\n";
+        let name = UnitName::new("web").unwrap();
+        let merged = |text| {
+            let layers = [layer(LayerKind::Main, main), layer(LayerKind::DropIn, text)];
+            let sockets = parse_layers(Names::of(&name), &layers).unwrap().unit.sockets;
+            sockets.iter().map(|socket| format!("{} {:?}", socket.listen, socket.name)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            merged(
+                "[[socket]]\nlisten = \"unix:///run//web.sock\"\nname = \"a\"\n[[socket]]\nlisten = \"tcp://[::1]:81\"\n"
+            ),
+            ["unix:///run/web.sock Some(\"a\")", "tcp://[::1]:80 None", "tcp://[::1]:81 None"]
+        );
+        assert_eq!(merged("unset = [\"socket.tcp://[0::1]:80\"]\n"), ["unix:///run/web.sock None"]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::support::{install, is_alive, skip, wait_for};
 use super::world::{FOREVER, Running, World};
 
@@ -154,6 +156,13 @@ fn no_connection_is_refused_over_restarts_updates_and_deaths() {
     let Some(text) = world.server(0, &addresses, "") else { return };
     world.unit("web", &text);
     let first = world.running("web");
+    let descriptors = || {
+        let pids = world.pids();
+        [pids.keeper, pids.supervisor].map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
+    };
+    // One restart, after which all is made that stays.
+    world.ok(&["restart", "web"]);
+    let before = descriptors();
     let clients = Clients::of(&addresses);
     clients.served_more("the first pages");
     for _ in 0..50 {
@@ -167,6 +176,7 @@ fn no_connection_is_refused_over_restarts_updates_and_deaths() {
         now = world.replaced("web", &now);
         clients.served_more("pages after an update");
     }
+    wait_for("as many descriptors as before", || (descriptors() == before).then_some(()));
     for _ in 0..5 {
         world.kill9(world.pids().supervisor);
         world.kept("web", &now, "the supervisor died");
@@ -369,4 +379,35 @@ fn an_ordered_stop_leaves_no_path_behind() {
     world.supervisor.up();
     world.running("web");
     address.connect().unwrap();
+}
+
+#[test]
+fn whenever_the_supervisor_dies_in_a_start_or_a_stop_what_listens_is_what_should() {
+    let Some(world) = World::start("sockets-killed") else { return };
+    let addresses = [Address::tcp(), Address::unix(&world, "web.sock")];
+    let tables: String = addresses.iter().map(Address::table).collect();
+    world.script("web", FOREVER, &tables);
+    world.running("web");
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", world.pids().keeper)).unwrap().count();
+    let before = descriptors();
+    for n in 0..24 {
+        let order = ["stop", "start", "restart"][n as usize % 3];
+        let mut client = world.moored(&[order, "web"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(n * 2));
+        world.kill9(world.pids().supervisor);
+        client.wait().unwrap();
+        // The order may have been lost with the connection: whichever it is, it is so as a whole.
+        wait_for(&format!("what {order} {n} came to"), || {
+            let rows: Vec<Value> = serde_json::from_slice(&world.run(&["ps", "--json"]).stdout).ok()?;
+            let is_to_listen = match rows.first()?["phase"].as_str()? {
+                "running" => true,
+                "stopped" => false,
+                _ => return None,
+            };
+            let open: Vec<bool> = addresses.iter().map(|address| address.connect().is_ok()).collect();
+            (open == [is_to_listen; 2] && world.dir.join("web.sock").exists() == is_to_listen).then_some(())
+        });
+    }
+    world.ok(&["start", "web"]);
+    wait_for("the keeper to hold what it held", || (descriptors() == before).then_some(()));
 }

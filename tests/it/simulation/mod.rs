@@ -156,9 +156,7 @@ impl History {
         self.oracle.shutdown = true;
         self.crash();
         self.rest()?;
-        if let Some((unit, listen)) = self.host.sockets.first() {
-            return Err(format!("sockets: {listen} of {unit} outlives the shutdown"));
-        }
+        self.check_closed()?;
         match self.host.containers.keys().next() {
             Some(left) => Err(format!("14: {left} outlives the shutdown")),
             None => self.oracle.on_end_of_time(),
@@ -494,11 +492,6 @@ fn a_last_good_text_lost_in_a_crash_is_caught() {
 #[test]
 fn a_text_that_the_planner_is_not_told_of_is_caught() {
     assert_caught(Bug::EditsUntold, &["planner:"]);
-}
-
-#[test]
-fn sockets_forgotten_in_a_crash_are_caught() {
-    assert_caught(Bug::SocketsForgotten, &["sockets:"]);
 }
 
 #[test]

@@ -95,6 +95,12 @@ impl Supervisor {
 }
 
 impl History {
+    /// Everything is stopped.
+    pub(super) fn check_closed(&self) -> Verdict {
+        let left = self.host.sockets.first();
+        must(left.is_none(), "sockets", || format!("{left:?} outlives the shutdown"))
+    }
+
     /// In the end what runs has its sockets, and what does not run has none.
     pub(super) fn check_sockets(&self) -> Verdict {
         let Some(supervisor) = &self.supervisor else { return Ok(()) };
@@ -119,4 +125,9 @@ impl History {
         }
         Ok(())
     }
+}
+
+#[test]
+fn sockets_forgotten_in_a_crash_are_caught() {
+    super::assert_caught(Bug::SocketsForgotten, &["sockets:"]);
 }
