@@ -194,7 +194,8 @@ impl Seen {
         match self.live.as_mut().filter(|own| own.id != *id && own.is_up()) {
             // It was to take over for a wish to restart.
             Some(own) => own.restart |= used.start_now,
-            None => self.start_now |= used.start_now,
+            // Whoever wanted it wanted a start, be the text enabled or not.
+            None => (self.start_now, self.manual) = (self.start_now | used.start_now, self.manual | used.start_now),
         }
         self.manual |= used.manual;
         self.fresh |= used.fresh;
