@@ -4,7 +4,7 @@
 //! after a crash. Fields that are skipped in serialisation mean "asked in this life of the supervisor": they are gone after
 //! a crash, so that whatever was asked and not confirmed is asked again. All of that is harmless when repeated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
 use super::reason::Why;
+use super::sockets::Opening;
 use super::time::{BootTime, WallTime};
 use super::told::{Hearing, Told};
 use crate::unit::{ContainerId, Fingerprint, Listen, Signal, SwapMark, Unit, UnitName};
@@ -91,13 +92,7 @@ pub struct Seen {
     pub trouble: Option<String>,
     /// Sockets that are open for it, or may be (`sockets`).
     #[serde(default)]
-    pub sockets: BTreeSet<Listen>,
-    /// Those of them that are, as somebody said in this life.
-    #[serde(skip)]
-    pub listening: BTreeSet<Listen>,
-    /// Those that were to be closed in this life; no word yet.
-    #[serde(skip)]
-    pub closing: BTreeSet<Listen>,
+    pub sockets: BTreeMap<Listen, Opening>,
 }
 
 /// One generation from before its cgroup is made until it is cleared away.

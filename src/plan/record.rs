@@ -56,7 +56,7 @@ impl Observed {
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(id, *limits)),
-            Fact::Listening { unit, sockets } => !sockets.is_empty() && self.seen_mut(unit).listening(sockets),
+            Fact::Listening { unit, sockets } => !sockets.is_empty() && self.seen_mut(unit).opened(sockets),
             Fact::Closed { unit, sockets } => self.units.get_mut(unit).is_some_and(|seen| seen.closed(sockets)),
             Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(id, *contents)),
             Fact::ActionFailed { id, deed, text } => {

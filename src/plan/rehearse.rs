@@ -105,9 +105,9 @@ impl Stage {
             }
             let lives = self.observed.units.values().flat_map(|seen| seen.lives());
             let mut facts: Vec<Fact> = lives.flat_map(|live| answers_of(live, self.now)).collect();
-            let closing = self.observed.units.iter().filter(|(_, seen)| !seen.closing.is_empty());
-            facts
-                .extend(closing.map(|(unit, seen)| Fact::Closed { unit: unit.clone(), sockets: seen.closing.clone() }));
+            let closing = self.observed.units.iter().map(|(unit, seen)| (unit.clone(), seen.closing()));
+            let closing = closing.filter(|(_, sockets)| !sockets.is_empty());
+            facts.extend(closing.map(|(unit, sockets)| Fact::Closed { unit, sockets }));
             facts.extend(self.passes());
             facts.extend(self.words(desired));
             if facts.is_empty() && self.take_overs(desired, &has_its_time, now) {

@@ -23,6 +23,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::action::Action;
 use super::decide::Rest;
 use super::desired::Want;
@@ -30,6 +32,29 @@ use super::observed::Seen;
 use super::reconcile::Plan;
 use super::world::{View, World};
 use crate::unit::{Listen, Unit};
+
+/// How far a socket is that is open or may be. Read back as `Unknown` after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "()", into = "()")]
+pub enum Opening {
+    /// It may be open: a start that makes it was begun.
+    #[default]
+    Unknown,
+    /// Somebody listens, as was said in this life.
+    Open,
+    /// It was to be closed in this life; no word yet.
+    Closing,
+}
+
+impl From<()> for Opening {
+    fn from((): ()) -> Opening {
+        Opening::Unknown
+    }
+}
+
+impl From<Opening> for () {
+    fn from(_: Opening) {}
+}
 
 /// What of a unit's sockets is to be closed. Before a start: it may want an address that is only then free.
 pub(super) fn plan_sockets<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
@@ -43,8 +68,8 @@ pub(super) fn plan_sockets<'a>(world: &World<'a>, view: View<'a>, plan: &mut Pla
         Staying::Of(want) => has(want, listen),
         Staying::None => false,
     };
-    let sockets: BTreeSet<Listen> =
-        seen.sockets.iter().filter(|listen| !seen.closing.contains(*listen) && !stays(listen)).cloned().collect();
+    let open = seen.sockets.iter().filter(|(_, opening)| **opening != Opening::Closing);
+    let sockets: BTreeSet<Listen> = open.map(|(listen, _)| listen).filter(|listen| !stays(listen)).cloned().collect();
     if !sockets.is_empty() {
         plan.actions.push(Action::Close { unit: view.name.clone(), sockets });
     }
@@ -78,36 +103,52 @@ fn has(want: &Want, listen: &Listen) -> bool {
 }
 
 impl Seen {
+    /// Where somebody is known to listen for it.
+    pub fn listening(&self) -> impl Iterator<Item = &Listen> {
+        self.sockets.iter().filter(|(_, opening)| **opening == Opening::Open).map(|(listen, _)| listen)
+    }
+
+    /// Those that are to be closed, while there is no word of it.
+    pub(super) fn closing(&self) -> BTreeSet<Listen> {
+        let closing = self.sockets.iter().filter(|(_, opening)| **opening == Opening::Closing);
+        closing.map(|(listen, _)| listen.clone()).collect()
+    }
+
     /// A start begins that makes those of these sockets that are not there.
     pub(super) fn begin_sockets(&mut self, unit: &Unit) {
         for socket in &unit.sockets {
-            self.closing.remove(&socket.listen);
-            self.sockets.insert(socket.listen.clone());
+            let opening = self.sockets.entry(socket.listen.clone()).or_default();
+            if *opening == Opening::Closing {
+                *opening = Opening::Unknown;
+            }
         }
     }
 
     pub(super) fn begin_close(&mut self, sockets: &BTreeSet<Listen>) -> bool {
-        let is_news = sockets.iter().any(|listen| self.sockets.contains(listen) && !self.closing.contains(listen));
-        self.closing.extend(sockets.iter().cloned());
+        let mut is_news = false;
+        for listen in sockets {
+            let Some(opening) = self.sockets.get_mut(listen) else { continue };
+            is_news |= std::mem::replace(opening, Opening::Closing) != Opening::Closing;
+        }
         is_news
     }
 
-    /// These are open.
-    pub(super) fn listening(&mut self, sockets: &BTreeSet<Listen>) -> bool {
-        let is_known = |listen: &Listen| self.sockets.contains(listen) && self.listening.contains(listen);
-        let is_news = !sockets.iter().all(is_known);
-        self.sockets.extend(sockets.iter().cloned());
-        self.listening.extend(sockets.iter().cloned());
+    /// These are open: also one that is to be closed, of which there will be word.
+    pub(super) fn opened(&mut self, sockets: &BTreeSet<Listen>) -> bool {
+        let mut is_news = false;
+        for listen in sockets {
+            let opening = self.sockets.entry(listen.clone()).or_default();
+            if *opening == Opening::Unknown {
+                (*opening, is_news) = (Opening::Open, true);
+            }
+        }
         is_news
     }
 
     /// These are closed, unless a start wants them again meanwhile.
     pub(super) fn closed(&mut self, sockets: &BTreeSet<Listen>) -> bool {
-        let closed: Vec<&Listen> = sockets.iter().filter(|listen| self.closing.remove(*listen)).collect();
-        for listen in &closed {
-            self.sockets.remove(*listen);
-            self.listening.remove(*listen);
-        }
-        !closed.is_empty()
+        let before = self.sockets.len();
+        self.sockets.retain(|listen, opening| *opening != Opening::Closing || !sockets.contains(listen));
+        self.sockets.len() < before
     }
 }

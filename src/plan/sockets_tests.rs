@@ -114,7 +114,7 @@ impl World {
     }
 
     fn open(&self) -> BTreeSet<Listen> {
-        self.observed.unit(&web()).map(|seen| seen.sockets.clone()).unwrap_or_default()
+        self.observed.unit(&web()).map(|seen| seen.sockets.keys().cloned().collect()).unwrap_or_default()
     }
 }
 

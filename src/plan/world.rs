@@ -66,9 +66,7 @@ static UNSEEN: Seen = Seen {
     proven: None,
     restarts: 0,
     trouble: None,
-    sockets: BTreeSet::new(),
-    listening: BTreeSet::new(),
-    closing: BTreeSet::new(),
+    sockets: BTreeMap::new(),
 };
 
 impl<'a> World<'a> {

@@ -55,7 +55,7 @@ impl Supervisor {
                 id: other.id.to_string(),
                 pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
             }),
-            listens: seen.map(|seen| seen.listening.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            listens: seen.map(|seen| seen.listening().map(ToString::to_string).collect()).unwrap_or_default(),
         }
     }
 

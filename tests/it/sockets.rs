@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -392,7 +393,8 @@ fn whenever_the_supervisor_dies_in_a_start_or_a_stop_what_listens_is_what_should
     let before = descriptors();
     for n in 0..24 {
         let order = ["stop", "start", "restart"][n as usize % 3];
-        let mut client = world.moored(&[order, "web"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut client = world.moored(&[order, "web"]);
+        let mut client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(n * 2));
         world.kill9(world.pids().supervisor);
         client.wait().unwrap();
