@@ -105,6 +105,9 @@ impl Stage {
             }
             let lives = self.observed.units.values().flat_map(|seen| seen.lives());
             let mut facts: Vec<Fact> = lives.flat_map(|live| answers_of(live, self.now)).collect();
+            let closing = self.observed.units.iter().map(|(unit, seen)| (unit.clone(), seen.closing()));
+            let closing = closing.filter(|(_, sockets)| !sockets.is_empty());
+            facts.extend(closing.map(|(unit, sockets)| Fact::Closed { unit, sockets }));
             facts.extend(self.passes());
             facts.extend(self.words(desired));
             if facts.is_empty() && self.take_overs(desired, &has_its_time, now) {
@@ -149,7 +152,7 @@ impl Stage {
             Action::Reload { .. } => Deed::Reload,
             Action::TakeOver { .. } => return,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
-            Action::Clear { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
+            Action::Clear { .. } | Action::Close { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
             // Contents settle, and no time goes by here: what is asked for tells of them.
             Action::Settle { .. } | Action::Swap { .. } => return,
             Action::Probe { .. } | Action::Hear { .. } | Action::Prove { .. } | Action::RollBack { .. } => return,

@@ -33,6 +33,7 @@ mod next;
 #[cfg(test)]
 mod next_tests;
 mod sets;
+mod sockets;
 mod swapped;
 #[cfg(test)]
 mod swapped_tests;
@@ -58,6 +59,7 @@ use named::Names;
 pub use named::{Named, NamedChanges};
 pub use next::{Next, Scope};
 use sets::Part;
+use sockets::Addresses;
 use swapped::Progress;
 use templates::Templates;
 pub use text::recall;
@@ -97,6 +99,7 @@ pub struct Catalogue {
     pending: BTreeSet<UnitName>,
     in_batch: bool,
     names: Names,
+    addresses: Addresses,
     /// Of the directories that became others.
     progress: Progress,
 }
@@ -309,6 +312,7 @@ impl Catalogue {
         self.merge(name);
         let Some(entry) = self.entries.get(name) else { return };
         let Some(on_disk) = entry.newest() else { return };
+        let mut refused = false;
         let verdict = match (&on_disk.text, &entry.merged) {
             (Err(NoText::Bad(errors)), _) | (Ok(_), Some(Err(errors))) => Verdict::Bad(errors.clone()),
             (Err(NoText::Mask), _) => Verdict::Masked,
@@ -319,7 +323,13 @@ impl Catalogue {
                 Some(Ok(facts)) => match text.with_files(name, |path| self.files.get(path)?.as_ref()) {
                     None => Verdict::Looking,
                     Some(Err(errors)) => Verdict::Bad(errors),
-                    Some(Ok(text)) => judge(&text, facts, validate),
+                    Some(Ok(text)) => match self.taken(name, &text) {
+                        None => judge(&text, facts, validate),
+                        Some(error) => {
+                            refused = true;
+                            Verdict::Bad(vec![error])
+                        }
+                    },
                 },
             },
         };
@@ -329,6 +339,7 @@ impl Catalogue {
         let of_earlier = view.is_some_and(|view| view.swap.is_some());
         let earlier = entry.in_force.as_ref().filter(|good| of_earlier && good.file.parent() == dir);
         let directory = earlier.map(|good| good.directory).or(view.and_then(|view| view.id)).unwrap_or_default();
+        self.is_refused_for_another(name, refused);
         let Some(entry) = self.entries.get_mut(name) else { return };
         if entry.settle(verdict, directory, now) {
             self.changes.insert(name.clone());

@@ -1,4 +1,4 @@
-//! How a container is started: cgroup, FIFOs, files, then the keeper is asked to spawn it.
+//! How a container is started: sockets, cgroup, FIFOs, files, then the keeper is asked to spawn it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -30,6 +30,7 @@ impl Hands {
         let files = ConfigDir::of(&self.places.containers, &id);
         let program = program::compile(&unit, &facts, &id.to_string(), &files, tells.as_deref());
         let program = program.map_err(|errors| errors.join("; "))?;
+        let sockets = self.listen(&unit)?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
@@ -46,6 +47,7 @@ impl Hands {
         slots.stderr = Some(fifos.err_write);
         cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
+        slots.extra = sockets;
         let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
         let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
         held.extend(notify.as_ref().map(AsFd::as_fd));

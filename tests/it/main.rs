@@ -35,6 +35,7 @@ mod schema;
 mod seccomp;
 mod secrets;
 mod simulation;
+mod sockets;
 mod start_first;
 mod start_first_beside;
 mod support;

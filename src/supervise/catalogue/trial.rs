@@ -45,6 +45,11 @@ impl Trial {
         Trial { earlier: earlier.map(Arc::new), bad, before: None }
     }
 
+    /// Texts that may come back.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<InForce>> {
+        self.earlier.iter().chain(&self.before)
+    }
+
     /// `old` is left for another text.
     pub(super) fn left(&mut self, old: &Arc<InForce>) {
         self.before.get_or_insert_with(|| Arc::clone(old));
@@ -125,6 +130,7 @@ impl Catalogue {
         let (before, earlier) = (entry.trial.before.take(), entry.trial.earlier.take());
         let next = entry.in_force.as_deref();
         entry.trial.earlier = next.and_then(|next| kept(next, before.as_ref(), earlier.as_ref(), standing)).cloned();
+        self.update_addresses(name);
     }
 
     /// What [`Catalogue::keep_earlier`] will keep if `next` comes into force now.
@@ -140,6 +146,7 @@ impl Catalogue {
             && entry.trial.earlier.take().is_some()
         {
             self.changes.insert(name.clone());
+            self.update_addresses(name);
         }
     }
 
