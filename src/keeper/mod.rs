@@ -53,6 +53,7 @@
 mod boot;
 mod child;
 mod client;
+mod duty;
 mod link;
 mod notify;
 mod orphans;
@@ -67,10 +68,11 @@ pub mod wire;
 
 pub use boot::main;
 pub(crate) use boot::{environment, start};
-pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect, observe};
+pub use client::{Child, ClientError, Connection, Event, Events, Full, Requests, Spawn, connect, observe};
 pub(crate) use client::{hello, next_message, send_request};
+pub(crate) use duty::Duty;
 pub use orphans::started_ticks;
-pub(crate) use run::{Keeper, Parts, signals};
+pub(crate) use run::{Keeper, Parts, now_ns, signals};
 pub use spawner::ScriptSpawner;
 pub(crate) use stage::open_stage;
 pub(crate) use supervisor::{Command, outlive};

@@ -124,7 +124,7 @@ impl Catalogue {
             return true;
         }
         let Some(data) = entry.set() else { return false };
-        self.entries.iter().any(|(other, entry)| entry.set() == Some(data) && self.lies_in_swap(other, entry))
+        self.entries().any(|(other, entry)| entry.set() == Some(data) && self.lies_in_swap(other, entry))
     }
 
     fn lies_in_swap(&self, name: &UnitName, entry: &Entry) -> bool {
@@ -138,7 +138,7 @@ impl Catalogue {
 
     /// All units of the set.
     pub(super) fn swapped(&self) -> impl Iterator<Item = (&UnitName, &Entry)> {
-        self.entries.iter().filter(|(name, entry)| self.is_of_swap(name, entry))
+        self.entries().filter(|(name, entry)| self.is_of_swap(name, entry))
     }
 
     /// What keeps the set from going in force.
