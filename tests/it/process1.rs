@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::support::{Supervisor, end_of, is_root, tool, wait_for};
 
-const UNIT: &str = "executable = \"/bin/busybox\"\nprocess.args = [\"/busybox\", \"sleep\", \"100000\"]\nstop.timeout = \"1s\"\n";
+const UNIT: &str =
+    "executable = \"/bin/busybox\"\nprocess.args = [\"/busybox\", \"sleep\", \"100000\"]\nstop.timeout = \"1s\"\n";
 
 /// `moored` with the supervisor's places, in a pid namespace of its own.
 fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Command {
@@ -49,7 +50,8 @@ fn it_is_the_init_of_a_namespace_and_ends_with_a_code() {
     let cgroups = |text: String| text.lines().filter(|line| line.contains(" - cgroup2 ")).count();
     let mounts = |pid: &str| cgroups(fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap());
     assert_eq!(mounts(&init.to_string()), mounts("self"));
-    let status = rustix::process::kill_process(rustix::process::Pid::from_raw(init).unwrap(), rustix::process::Signal::TERM);
+    let status =
+        rustix::process::kill_process(rustix::process::Pid::from_raw(init).unwrap(), rustix::process::Signal::TERM);
     status.unwrap();
     let ended = end_of(&mut unshare, Duration::from_secs(20)).expect("it ends after TERM");
     assert_eq!((ended.code(), ended.signal()), (Some(0), None), "{}", supervisor.output());

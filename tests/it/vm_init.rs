@@ -39,7 +39,8 @@ fn a_machine_boots_runs_its_units_and_ends_in_order() {
     assert!(lines.contains(&format!("done {passed}").as_str()), "{console}");
     let place = |text: &str| console.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{console}"));
     // Who depends on another one is stopped before it is; who does not stop at all is not waited for longer than the machine allows.
-    let order = ["stopping front.", "front.1 exited", "stopping db.", "db.1 exited", "the units are not stopped in time"];
+    let order =
+        ["stopping front.", "front.1 exited", "stopping db.", "db.1 exited", "the units are not stopped in time"];
     let places = order.map(place);
     assert!(places.is_sorted(), "{places:?}\n{console}");
     assert!(place("poweroff now") < place("reboot: Power down"), "{console}");

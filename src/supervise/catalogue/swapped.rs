@@ -124,7 +124,7 @@ impl Catalogue {
             return true;
         }
         let Some(data) = entry.set() else { return false };
-        self.entries.iter().any(|(other, entry)| entry.set() == Some(data) && self.lies_in_swap(other, entry))
+        self.entries().any(|(other, entry)| entry.set() == Some(data) && self.lies_in_swap(other, entry))
     }
 
     fn lies_in_swap(&self, name: &UnitName, entry: &Entry) -> bool {
