@@ -8,7 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
+use rustix::process::Signal;
+
+use super::super::support::wait_for;
 use super::operations::{self, Operation};
 use super::points::{MISSES, all_points, run};
 use super::stand::Stand;
@@ -106,6 +110,30 @@ fn try_faults(operation: &Operation) {
     println!("{} faults of {}: {tried:?}", tried.values().sum::<usize>(), operation.name);
     wrongs.extend(stand.account());
     assert!(wrongs.is_empty(), "{wrongs:#?}");
+}
+
+/// What is left in a cgroup is killed before the next generation starts, also where the cgroup could not be opened at adoption (EMFILE).
+#[test]
+fn a_cgroup_that_could_not_be_opened_is_not_an_empty_one() {
+    let Some(mut stand) = Stand::new("unopened") else { return };
+    for n in 1.. {
+        let (blow, calls) = (Blow::Fail(0), Some(vec![libc::SYS_openat2]));
+        let order = Order { role: "supervisor hands".to_owned(), n, blow, calls };
+        let outcome = run(&mut stand, &operations::ADOPT, Some(order));
+        assert_eq!(outcome.wrongs, Vec::<String>::new(), "at call {n}");
+        if outcome.seen.struck.is_none() {
+            assert!(n > 2, "no cgroup was opened");
+            return;
+        }
+        let row = stand.row("alone").unwrap();
+        let mut left = Command::new("sleep").arg("1000").spawn().unwrap();
+        let cgroup = stand.world.moored.cgroup().join(row.id.unwrap());
+        fs::write(cgroup.join("cgroup.procs"), left.id().to_string()).unwrap();
+        let runs = stand.count("runs");
+        stand.signal_alone(Signal::USR2);
+        wait_for("what was left to be killed", || left.try_wait().unwrap());
+        wait_for("the next run", || (stand.count("runs") > runs).then_some(()));
+    }
 }
 
 #[test]
