@@ -17,6 +17,16 @@
 //! pid of a record needs no pidfd to be unambiguous. `Ack` reaps, closes the held descriptors and forgets the id.
 //! `Spawn` or `Adopt` for an id that is not forgotten is refused with EEXIST.
 //!
+//! # Order
+//!
+//! | request | in this order | killed in between |
+//! |---|---|---|
+//! | `Spawn` | fork, record, told | the child dies while it sets itself up, or is an orphan that is known by its cgroup |
+//! | an exit | recorded, told; the zombie stays | the zombie goes to the anchor with its code |
+//! | `Ack` | record away, reaped, descriptors closed | as above: an exit that is heard again makes no second record |
+//! | `Adopt` | checked, orphan away, record, told | an orphan again |
+//! | `Release`, `SetTag`, `Hold` | done at once, in memory | who holds the same says it again to the next keeper |
+//!
 //! # Rules
 //!
 //! - **Nothing is queued.** What the supervisor is to be told is one bit per container, held name, orphan and fact. A

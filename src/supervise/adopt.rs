@@ -16,6 +16,15 @@
 //!
 //! The loop asks about records behind the starts that it has ordered, and jobs are done in order: so one that is just being started
 //! is never taken for one that is gone.
+//!
+//! # Order
+//!
+//! What this process has is announced as soon as the list is complete; then the loop's records are settled; then the keeper hears that
+//! adoption is done, and buries who was not adopted. That word is for the keeper whose list it was, by its connection: the next one, which may
+//! be there already, has not told of its children yet. Killed at any point of this, the next supervisor gets the same list, in which those
+//! are containers that were adopted already.
+//!
+//! What cannot be looked at (no descriptors are left) ends this supervisor: the next one looks again.
 
 use std::os::fd::AsFd;
 

@@ -1,4 +1,18 @@
 //! How a container is started: sockets, cgroup, FIFOs, files, then the keeper is asked to spawn it.
+//!
+//! # Order
+//!
+//! | done | killed behind it, the next supervisor finds |
+//! |---|---|
+//! | the record that it is begun (the loop, `plan::action`) | that no keeper knows it: it never started, and the next number is begun |
+//! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
+//! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
+//! | report pipe, payload | the same: nothing of them outlives this process |
+//! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
+//! | the log is attached, the report watched | what the keeper holds, and does both |
+//! | `Started` is recorded (the loop) | that it runs |
+//!
+//! An attempt that fails leaves what it made to `Clear`, as an end does.
 
 use std::os::fd::{AsFd, OwnedFd};
 
