@@ -28,6 +28,7 @@
 )]
 
 mod control;
+pub mod init;
 mod place;
 
 use std::convert::Infallible;
@@ -105,6 +106,9 @@ pub enum AnchorError {
     /// The keeper that was taken over died, and nobody takes its place.
     #[error("the keeper died and had no spare: containers may still run, their exits will be unknown")]
     KeeperLost,
+    /// `moored init` in a pid namespace whose own processes it cannot see.
+    #[error("/proc is that of another pid namespace: mount one of this namespace there (`unshare -pf --mount-proc`)")]
+    ForeignProc,
     /// An argument that cannot be passed on.
     #[error("an argument holds a NUL byte")]
     Argument,
@@ -130,7 +134,7 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
             // What reading the command line took.
             heap::trim();
             let mut control = Control::new(control, Some(keeper));
-            match control.run(&signals) {
+            match control.run(&signals, &mut ()) {
                 End::Done(code) => Ok(ExitCode::from(code)),
                 End::KeeperDied => {
                     let stopping = control.stopping;
@@ -139,11 +143,13 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
                     let parts = Parts { run_dir: run_dir.clone(), listener, image, signals, base, command };
                     Ok(ExitCode::from(Keeper::adopting(parts, spawner, stopping).run()))
                 }
+                // Only process 1 is in a hurry.
+                End::Late => Ok(ExitCode::FAILURE),
             }
         }
-        Place::Kept { control } => match Control::new(control, None).run(&signals) {
+        Place::Kept { control } => match Control::new(control, None).run(&signals, &mut ()) {
             End::Done(code) => Ok(ExitCode::from(code)),
-            End::KeeperDied => Err(AnchorError::KeeperLost),
+            End::KeeperDied | End::Late => Err(AnchorError::KeeperLost),
         },
     }
 }

@@ -23,6 +23,7 @@ pub mod check;
 pub mod exec;
 pub mod logs;
 pub mod oci;
+pub mod process1;
 pub mod render;
 pub mod settings;
 pub mod terminal;
@@ -40,6 +41,7 @@ use clap::Parser;
 pub use settings::Settings;
 
 use crate::anchor::AnchorError;
+use crate::anchor::init::Order;
 use crate::control::protocol::Request;
 use crate::control::{CallError, ConnectError};
 use crate::supervise::log::ReadError;
@@ -86,6 +88,17 @@ pub enum Failure {
     /// Only root may make containers.
     #[error("`moored {0}` needs root: containers, cgroups and mounts are made with its rights. Try `sudo moored {0}`")]
     NotRoot(&'static str),
+    /// An order for the machine that nobody takes.
+    #[error("process 1 is not moored but {found}: `moored {order}` is for a machine that booted with it")]
+    NotProcess1 {
+        /// What was asked for.
+        order: &'static str,
+        /// Who it is.
+        found: String,
+    },
+    /// Process 1 cannot be told.
+    #[error("telling process 1: {0}")]
+    Process1(#[source] io::Error),
     /// No unit can have this name.
     #[error("{0}")]
     BadUnit(String),
@@ -120,6 +133,8 @@ impl Failure {
             | Failure::WrongAnswer
             | Failure::NotBuilt(_)
             | Failure::NotRoot(_)
+            | Failure::NotProcess1 { .. }
+            | Failure::Process1(_)
             | Failure::BadUnit(_)
             | Failure::Anchor(_)
             | Failure::Logs(_)
@@ -144,6 +159,9 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if is_runtime_name(&program) {
         return up::oci(args, &args::Places::default().resolve().run_dir);
+    }
+    if std::process::id() == 1 && process1::is_init(&program, &args) {
+        return process1::main(&program, &args);
     }
     match args.split_first() {
         Some((first, rest)) if first == "oci" => up::oci(rest.to_vec(), &args::Places::default().resolve().run_dir),
@@ -173,16 +191,22 @@ fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
         Ok(code) => return code,
         Err(failure) => failure,
     };
-    let code = failure.code();
-    if code == EXIT_PIPE {
-        return ExitCode::from(code);
-    }
-    // Nobody is left to tell when standard error is gone too.
-    for line in failure.to_string().lines() {
-        let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
-    }
+    let usage = failure.code() == EXIT_USAGE || failure.code() == EXIT_PIPE;
+    let code = report(&failure);
     // For `exec` 1 would be the process's word.
-    ExitCode::from(if inside && code != EXIT_USAGE { failure.code_of_exec() } else { code })
+    if inside && !usage { ExitCode::from(failure.code_of_exec()) } else { code }
+}
+
+/// Says what went wrong, and how to exit.
+fn report(failure: &Failure) -> ExitCode {
+    let code = failure.code();
+    if code != EXIT_PIPE {
+        // Nobody is left to tell when standard error is gone too.
+        for line in failure.to_string().lines() {
+            let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
+        }
+    }
+    ExitCode::from(code)
 }
 
 /// `sync` without options, which scripts call after each edit, read without clap: setting its parser up takes 0.25 ms.
@@ -232,7 +256,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             print(&format!("{:#}\n", json_schema(of)))?;
             0
         }
-        Command::Init(_) => return Err(Failure::NotBuilt("init")),
+        Command::Init(_) => {
+            let cure = "`moored init` runs as process 1 (`init=` of the kernel, a container's first program, `unshare -pf --mount-proc`): \
+                        elsewhere use `moored up`";
+            return Err(Failure::Usage(cure));
+        }
+        Command::Poweroff => process1::order(Order::Poweroff)?,
+        Command::Reboot => process1::order(Order::Reboot)?,
+        Command::Halt => process1::order(Order::Halt)?,
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
         Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),

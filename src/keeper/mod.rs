@@ -63,6 +63,7 @@
 mod boot;
 mod child;
 mod client;
+mod duty;
 mod link;
 mod notify;
 mod orphans;
@@ -79,8 +80,9 @@ pub use boot::main;
 pub(crate) use boot::{environment, start};
 pub use client::{Child, ClientError, Connection, Event, Events, Full, Requests, Spawn, connect, observe};
 pub(crate) use client::{hello, next_message, send_request};
+pub(crate) use duty::Duty;
 pub use orphans::started_ticks;
-pub(crate) use run::{Keeper, Parts, signals};
+pub(crate) use run::{Keeper, Parts, now_ns, signals};
 pub use spawner::ScriptSpawner;
 pub(crate) use stage::open_stage;
 pub(crate) use supervisor::{Command, outlive};
@@ -94,10 +96,10 @@ pub const VERSION: u16 = 1;
 pub const SOCKET_NAME: &str = "keeper.sock";
 /// Longest message, in bytes: a tag, an id and the rest with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 8192;
-/// Most descriptors in one message (the kernel allows 253).
-pub const MESSAGE_FDS_MAX: usize = 48;
-/// Longest container or exec id, in bytes.
-pub const ID_BYTES_MAX: usize = 160;
+/// Most descriptors in one message (the kernel allows 253): a start with two for each cgroup v1 hierarchy and all sockets that a unit may have.
+pub const MESSAGE_FDS_MAX: usize = 72;
+/// Longest id of a container or exec, or name of something held, in bytes.
+pub const ID_BYTES_MAX: usize = 256;
 /// Longest tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 4096;
 /// Longest error text and cgroup path, in bytes; longer ones are cut.

@@ -156,7 +156,7 @@ fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_run
     exited(&mut observed, "web.1", at(6));
     seen.extend(begin(&text(1), &mut observed, at(6)));
     assert!(!seen.contains(&"start web.2".to_owned()), "{seen:?}");
-    assert!(seen.contains(&"stop job.2: its file changed".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"stop job.2: its text changed".to_owned()), "{seen:?}");
     exited(&mut observed, "job.2", at(7));
     assert_eq!(begin(&text(1), &mut observed, at(8)), ["start job.3"]);
     exited(&mut observed, "job.3", at(9));

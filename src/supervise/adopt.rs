@@ -64,7 +64,7 @@ pub struct Unlisted {
 impl Supervisor {
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { mut running, known, said, orphans, cgroups, stats, connection } = inventory;
+        let Inventory { mut running, known, said, orphans, cgroups, listening, stats, connection } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
         // Of two that no record knows the older one is the unit's.
@@ -74,6 +74,9 @@ impl Supervisor {
         }
         for (id, lines) in said {
             self.record(&Fact::Notified { id, lines });
+        }
+        for (unit, sockets) in listening {
+            self.record(&Fact::Listening { unit, sockets });
         }
         let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
         for live in live.iter().filter(|live| !known.contains(&live.id)) {
@@ -102,6 +105,7 @@ impl Supervisor {
 impl Hands {
     pub(super) fn begin_inventory(&mut self, stats: keeper::Stats, connection: keeper::Connection) {
         self.sessions.keeper_met();
+        self.forget_held();
         self.inventory = Some(Inventory { stats, connection, ..Inventory::default() });
     }
 
@@ -127,6 +131,7 @@ impl Hands {
             self.announce_to_keeper(&id, orphan);
         }
         self.sessions.keeper_synced(&self.keeper, &self.post);
+        inventory.listening = self.hold_again();
         let cgroups = self.cgroups.list().unwrap_or_default();
         inventory.cgroups = cgroups.iter().filter_map(|id| ContainerId::parse(id)).collect();
         inventory.cgroups.retain(|id| !inventory.known.contains(id) && !self.handles.contains_key(id));

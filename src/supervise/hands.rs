@@ -27,6 +27,7 @@ use rustix::event::{Timespec, epoll};
 use super::bell::Inbox;
 use super::executed::has_executed;
 use super::job::Job;
+use super::listen::{self, Listeners};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
 use super::narrate;
@@ -100,6 +101,7 @@ pub struct Hands {
     pub(super) places: Places,
     pub(super) handles: BTreeMap<ContainerId, Handle>,
     pub(super) sessions: Sessions,
+    pub(super) listeners: Listeners,
     /// Started when something is to be asked.
     pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
     watched: HashMap<u64, Watched>,
@@ -131,6 +133,7 @@ impl Hands {
             places,
             handles,
             sessions,
+            listeners: Listeners::default(),
             prober: None,
             watched,
             next_token: 1,
@@ -196,6 +199,7 @@ impl Hands {
             Job::EndProbe(token) => self.sessions.end_probe(token),
             Job::Limit(job) => self.limit(*job),
             Job::Swap(job) => self.swap(*job),
+            Job::Close(unit, sockets) => self.close(unit, sockets),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
@@ -339,8 +343,10 @@ impl Hands {
             keeper::Event::Child(child) => self.child(child),
             keeper::Event::Said { id, lines, answers } => self.said(&id, lines, answers),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
-            keeper::Event::Held { name, .. } => {
-                tracing::warn!("the keeper holds {name}, which this version does not know")
+            keeper::Event::Held { name, fd } => {
+                if !self.held(&name, fd) {
+                    tracing::warn!("the keeper holds {name}, which this version does not know")
+                }
             }
             keeper::Event::Synced => self.end_inventory(),
             keeper::Event::Refused(refusal) => self.refused(&refusal),
@@ -445,6 +451,9 @@ impl Hands {
                 self.look(id);
             }
             ("spawn" | "report" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
+            ("hold", _) if listen::is_held_name(&refusal.id) => {
+                tracing::warn!("the keeper does not hold {}: {why}: it closes if this process dies", refusal.id)
+            }
             (request, _) => tracing::debug!("the keeper refused {request} of {}: {why}", refusal.id),
         }
     }

@@ -24,6 +24,7 @@ mod facts;
 mod filled;
 pub mod fingerprint;
 mod health;
+mod init_toml;
 mod instances;
 mod json;
 mod keys;
@@ -48,6 +49,7 @@ mod schema;
 pub mod seccomp_default;
 mod sections;
 mod signal;
+pub mod socket;
 pub mod spec;
 #[cfg(test)]
 mod spec_tests;
@@ -76,6 +78,7 @@ pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
+pub use init_toml::{HostAddress, HostMount, INIT_TOML, InitToml, is_host_name, parse_init_toml};
 pub use instances::instances_of;
 pub use keys::{SchemaOf, json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
@@ -83,6 +86,7 @@ pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
+pub use socket::{Listen, Socket};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
 pub use told::Notify;
@@ -131,6 +135,8 @@ pub struct Unit {
     pub configs: Vec<ConfigFile>,
     /// Device nodes of the host's that are made and allowed inside.
     pub devices: Vec<Device>,
+    /// Where somebody listens for it, in the order in which it gets the sockets.
+    pub sockets: Vec<Socket>,
     /// Log caps.
     pub log: Log,
     /// Hardening; with a bundle only what the file says is applied.

@@ -65,6 +65,8 @@ impl ContainerCgroup {
         if host.layout == Layout::Unified {
             return unified::apply(&self.directory, settings);
         }
+        self.location.legacy.reserve_exact(hierarchies.len());
+        self.legacy.reserve_exact(hierarchies.len());
         for (name, path) in hierarchies {
             if let Some(directory) = legacy::make(name, path)? {
                 self.location.legacy.push((name.clone(), path.clone()));
