@@ -8,8 +8,8 @@
 //! down behind it. Killed in between, it is done again, which changes nothing more (`plan::action`).
 //!
 //! `Clear` comes when the exit record is written, the cgroup is empty and the pipes are drained: the cgroup goes first, then
-//! `RUN/c/<id>`, the log's hold on the pipes, and last the acknowledgement to the keeper. Killed before that, the keeper's list has the exit
-//! still; it is heard again, makes no second record, and what is left is cleared. Killed behind it, the record alone is left: it has ended
+//! `RUN/c/<id>`, the log's hold on the pipes, and last the acknowledgement to the keeper. Killed before that, the keeper's list has the
+//! exit still; it is heard again, makes no second record, and what is left is cleared. Killed behind it, the record alone is left: it has ended
 //! already, and is cleared again, of nothing.
 //!
 //! A cgroup that cannot be opened or read is not an empty one: a kill opens it again, and looks again.

@@ -226,13 +226,14 @@ impl Hands {
 
     // ---- what the kernel says ----
 
-    /// Registers a descriptor; it stays open with the entry.
+    /// Registers a descriptor; it stays open with the entry. If that fails, this supervisor ends.
     pub(super) fn watch(&mut self, fd: OwnedFd, flags: epoll::EventFlags, what: Watched) -> (u64, OwnedFd) {
         let token = self.next_token;
         self.next_token += 1;
         match epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags) {
             Ok(()) => drop(self.watched.insert(token, what)),
-            Err(errno) => tracing::error!("watching {what:?}: {errno}"),
+            // What nobody waits for would never be heard of: the next supervisor waits for it.
+            Err(errno) => self.say(Mail::Orphaned(format!("watching {what:?}: {errno}"))),
         }
         (token, fd)
     }

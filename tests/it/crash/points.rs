@@ -8,11 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moored::control::Response;
-
-use super::operations::{self, Operation, Victims, wait_done};
+use super::operations::{self, Answer, Operation, Victims, wait_done};
 use super::stand::{Before, Stand};
 use super::tracer::{Blow, Kind, Order, Seen, Tracer};
 
@@ -100,7 +99,7 @@ fn converge(
     stand: &Stand,
     operation: &Operation,
     before: &Before,
-    (mut asked, is_struck): (Option<std::thread::JoinHandle<Result<Vec<Response>, String>>>, bool),
+    (mut asked, is_struck): (Option<JoinHandle<Answer>>, bool),
     since: Instant,
     wrongs: &mut Vec<String>,
 ) {
