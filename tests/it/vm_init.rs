@@ -92,7 +92,7 @@ impl Parts {
         let mut console = Console::of(&mut machine);
         console.until("/ # ");
         machine.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-        let status = console.to_end().then(|| end_of(&mut machine, Duration::from_secs(5))).flatten();
+        let status = console.end().then(|| end_of(&mut machine, Duration::from_secs(5))).flatten();
         if status.is_none() {
             let _ = machine.kill();
             let _ = machine.wait();
@@ -172,7 +172,7 @@ impl Console {
         }
     }
 
-    fn to_end(&mut self) -> bool {
+    fn end(&mut self) -> bool {
         loop {
             if let Some(ended) = self.more() {
                 return ended;
