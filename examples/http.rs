@@ -52,7 +52,8 @@ fn main() -> ExitCode {
     }
     let listeners = passed();
     if !listeners.is_empty() {
-        return serve_until_stopped(listeners, false).map_or_else(|error| fail("serving", error), |()| ExitCode::SUCCESS);
+        return serve_until_stopped(listeners, false)
+            .map_or_else(|error| fail("serving", error), |()| ExitCode::SUCCESS);
     }
     let served = bound(port).and_then(|listener| serve_until_stopped(vec![listener], true));
     served.map_or_else(|error| fail(&format!("port {port}"), error), |()| ExitCode::SUCCESS)
