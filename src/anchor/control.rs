@@ -6,7 +6,7 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::keeper::wire::{Message, Request};
-use crate::keeper::{next_message, send_request};
+use crate::keeper::{next_message_with, send_request};
 use crate::sys::signal::SIGCHLD;
 use crate::sys::wait::{Which, peek, reap};
 
@@ -20,13 +20,17 @@ pub(super) enum End {
     Done(u8),
     /// Without a word.
     KeeperDied,
+    /// Not at all: it gave the anchor another program ([`Control::program`]).
+    Replace,
 }
 
 /// The control of one keeper.
 pub(super) struct Control {
-    socket: OwnedFd,
+    pub socket: OwnedFd,
     /// The keeper if it is our child.
-    keeper: Option<i32>,
+    pub keeper: Option<i32>,
+    /// What the keeper gave to be executed.
+    pub program: Option<OwnedFd>,
     /// An ordered stop was asked for.
     pub stopping: bool,
     /// What the keeper said last.
@@ -37,7 +41,12 @@ pub(super) struct Control {
 
 impl Control {
     pub fn new(socket: OwnedFd, keeper: Option<i32>) -> Self {
-        Control { socket, keeper, stopping: false, ended: None, hung_up: false }
+        Control { socket, keeper, program: None, stopping: false, ended: None, hung_up: false }
+    }
+
+    /// Says something, if there is somebody to hear it.
+    pub fn say(&self, request: &Request) {
+        let _ = send_request(self.socket.as_fd(), request);
     }
 
     /// Waits for the keeper's end.
@@ -61,7 +70,7 @@ impl Control {
             if i32::try_from(info.ssi_signo) != Ok(SIGCHLD) && !self.stopping {
                 self.stopping = true;
                 // A keeper that just died gets it from us in its place.
-                let _ = send_request(self.socket.as_fd(), &Request::Stop);
+                self.say(&Request::Stop);
             }
         }
     }
@@ -71,6 +80,9 @@ impl Control {
         // The order matters: what the keeper said before it died is there once it is seen dead.
         let died = self.keeper_died();
         self.take_messages();
+        if !died && self.ended.is_none() && self.program.is_some() {
+            return Some(End::Replace);
+        }
         match (self.ended, self.keeper) {
             (Some(code), None) => Some(End::Done(code)),
             (None, None) => self.hung_up.then_some(End::KeeperDied),
@@ -84,16 +96,21 @@ impl Control {
 
     fn take_messages(&mut self) {
         while !self.hung_up && self.readable() {
-            match next_message(self.socket.as_fd()) {
-                Ok(Some(Message::Ended { code, stays })) => {
+            let Ok(Some(received)) = next_message_with(self.socket.as_fd()) else {
+                self.hung_up = true;
+                return;
+            };
+            match received.message {
+                Some(Message::Ended { code, stays }) => {
                     self.ended = Some(code);
                     if stays {
                         // It goes on without us.
                         self.keeper = None;
                     }
                 }
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => self.hung_up = true,
+                Some(Message::Replace) => self.program = received.fds.into_iter().next(),
+                // What this version does not know is no end.
+                Some(_) | None => {}
             }
         }
     }

@@ -180,8 +180,10 @@ pub enum Command {
     #[command(hide = true, disable_help_flag = true)]
     Debug(Rest),
     /// Replace the program under running containers
-    #[command(hide = true, disable_help_flag = true)]
-    Upgrade(Rest),
+    Upgrade {
+        /// The new one [default: the file that `up` was started from, read again]
+        program: Option<PathBuf>,
+    },
     /// Print the text in force of a unit, merged from all its files, each value with the one it came from
     Cat {
         /// Which

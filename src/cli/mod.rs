@@ -14,7 +14,8 @@
 //! | 141 | the reader of the output went away, as if by SIGPIPE, silently |
 //!
 //! Which program runs is decided before clap looks: a name ending in `oci` or `runc` is runc's command line, and `keeper` and `supervisor`
-//! are the processes that the anchor starts, which should not pay for a parser they do not need.
+//! are the processes that the anchor starts, which should not pay for a parser they do not need. Before even that, a process that was given
+//! another program goes on from where it was ([`up::resume`]).
 
 pub mod args;
 pub mod ask;
@@ -28,6 +29,7 @@ pub mod settings;
 pub mod terminal;
 pub mod text;
 mod up;
+mod upgrade;
 pub mod values;
 
 use std::ffi::OsString;
@@ -42,10 +44,12 @@ pub use settings::Settings;
 use crate::anchor::AnchorError;
 use crate::control::protocol::Request;
 use crate::control::{CallError, ConnectError};
+use crate::keeper;
 use crate::supervise::log::ReadError;
 use crate::unit::diagnostic::one_line;
 use crate::unit::{SchemaOf, json_schema};
 use args::{Cli, Command};
+use upgrade::ProgramError;
 
 /// EX_USAGE.
 const EXIT_USAGE: u8 = 64;
@@ -95,6 +99,12 @@ pub enum Failure {
     /// The files of a unit's log.
     #[error(transparent)]
     Logs(ReadError),
+    /// The program that is to replace this one.
+    #[error("{0}")]
+    Program(ProgramError),
+    /// The keeper, asked by itself.
+    #[error(transparent)]
+    Keeper(#[from] keeper::ClientError),
     /// Standard output.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -111,7 +121,7 @@ pub enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Failure::Connect(_) => EXIT_UNAVAILABLE,
+            Failure::Connect(_) | Failure::Keeper(keeper::ClientError::Gone { .. }) => EXIT_UNAVAILABLE,
             Failure::Refused { code, .. } => *code,
             Failure::Usage(_) => EXIT_USAGE,
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_PIPE,
@@ -123,6 +133,8 @@ impl Failure {
             | Failure::BadUnit(_)
             | Failure::Anchor(_)
             | Failure::Logs(_)
+            | Failure::Program(_)
+            | Failure::Keeper(_)
             | Failure::Output(_)
             | Failure::Terminal { .. } => 1,
         }
@@ -139,6 +151,9 @@ impl Failure {
 
 /// Runs what the arguments say.
 pub fn main() -> ExitCode {
+    if let Some(resumed) = up::resume() {
+        return resumed.unwrap_or_else(|failure| fail(&failure, failure.code()));
+    }
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
@@ -149,6 +164,7 @@ pub fn main() -> ExitCode {
         Some((first, rest)) if first == "oci" => up::oci(rest.to_vec(), &args::Places::default().resolve().run_dir),
         Some((first, rest)) if first == "keeper" => up::keeper(rest.to_vec()),
         Some((first, rest)) if first == "supervisor" => up::supervisor(rest.to_vec()),
+        Some((first, _)) if first == keeper::CHECK_COMMAND => up::upgrade_check(),
         Some(_) | None => command_line(program, args),
     }
 }
@@ -174,15 +190,18 @@ fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
         Err(failure) => failure,
     };
     let code = failure.code();
-    if code == EXIT_PIPE {
-        return ExitCode::from(code);
-    }
-    // Nobody is left to tell when standard error is gone too.
-    for line in failure.to_string().lines() {
+    // For `exec` 1 would be the process's word.
+    fail(&failure, if inside && code != EXIT_USAGE && code != EXIT_PIPE { failure.code_of_exec() } else { code })
+}
+
+/// Says what failed, unless that is the reader.
+fn fail(failure: &Failure, code: u8) -> ExitCode {
+    let lines = failure.to_string();
+    for line in lines.lines().filter(|_| code != EXIT_PIPE) {
+        // Nobody is left to tell when standard error is gone too.
         let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
     }
-    // For `exec` 1 would be the process's word.
-    ExitCode::from(if inside && code != EXIT_USAGE { failure.code_of_exec() } else { code })
+    ExitCode::from(code)
 }
 
 /// `sync` without options, which scripts call after each edit, read without clap: setting its parser up takes 0.25 ms.
@@ -235,7 +254,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Init(_) => return Err(Failure::NotBuilt("init")),
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
-        Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),
+        Command::Upgrade { program } => upgrade::upgrade(run_dir, program)?,
         Command::Cat { unit, json } => ask::cat(run_dir, unit, json)?,
     };
     Ok(ExitCode::from(code))

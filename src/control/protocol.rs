@@ -276,6 +276,9 @@ pub struct SupervisorReport {
     pub keeper: Option<i32>,
     /// This process.
     pub supervisor: i32,
+    /// Which moored each of them is.
+    #[serde(default)]
+    pub builds: Builds,
     /// "no spare", "oom_score_adj refused", braked directories …
     pub notes: Vec<String>,
     /// Watched directories.
@@ -288,6 +291,17 @@ pub struct SupervisorReport {
     pub log_bytes: u64,
     /// Cgroups under our root that nobody knows.
     pub unknown_cgroups: Vec<String>,
+}
+
+/// Which moored each process is: its version, and its build's number.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Builds {
+    /// `None`: killed, or it has not said it yet.
+    pub anchor: Option<String>,
+    /// The containers' parent.
+    pub keeper: Option<String>,
+    /// Who answers.
+    pub supervisor: String,
 }
 
 /// One event.

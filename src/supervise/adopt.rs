@@ -89,6 +89,7 @@ impl Supervisor {
 impl Hands {
     pub(super) fn begin_inventory(&mut self, stats: keeper::Stats) {
         self.sessions.keeper_met();
+        self.ask(self.keeper.build());
         self.inventory = Some(Inventory { stats, ..Inventory::default() });
     }
 

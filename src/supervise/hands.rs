@@ -320,6 +320,7 @@ impl Hands {
             keeper::Event::Refused(refusal) => self.refused(&refusal),
             keeper::Event::Stop => self.say(Mail::StopAll { by: "signal".to_owned() }),
             keeper::Event::Stats(stats) => self.say(Mail::Keeper(stats)),
+            keeper::Event::Builds(builds) => self.say(Mail::Builds(builds)),
         }
     }
 

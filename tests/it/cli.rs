@@ -84,7 +84,7 @@ fn ps_without_a_supervisor_says_so_and_the_cure() {
 
 #[test]
 fn later_commands_are_refused_by_name() {
-    for name in ["init", "debug x", "upgrade"] {
+    for name in ["init", "debug x"] {
         let output = moored(Path::new("/nonexistent/run"), name).output().unwrap();
         let word = name.trim_end_matches(" x").trim_end_matches(" /d");
         assert_eq!(output.status.code(), Some(1), "{name}");
