@@ -119,6 +119,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the supervisor went away with the answer, as it does when it is killed or replaced.
+    fn is_lost_answer(&self) -> bool {
+        matches!(self, Failure::NoAnswer | Failure::Call(CallError::Receive(_) | CallError::Send(_)))
+    }
+
     fn code(&self) -> u8 {
         match self {
             Failure::Connect(_) | Failure::Keeper(keeper::ClientError::Gone { .. }) => EXIT_UNAVAILABLE,

@@ -131,6 +131,11 @@ pub enum Request {
         /// Rows and columns at the start.
         size: Option<(u16, u16)>,
     },
+    /// Go on with a session whose supervisor is gone; answers as to `exec`.
+    Attach {
+        /// As [`Response::ExecStarted`] named it.
+        session: String,
+    },
 }
 
 /// One line of an answer.
@@ -180,6 +185,9 @@ pub enum Response {
     ExecStarted {
         /// As the host sees it.
         pid: i32,
+        /// For [`Request::Attach`]; empty from a supervisor that does not know it.
+        #[serde(default)]
+        session: String,
     },
     /// The process ended: its code, or 128 + signal.
     ExecEnded {

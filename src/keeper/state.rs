@@ -5,7 +5,7 @@
 //! | 8 | `MOOREDST` |
 //! | 4 | the version, little endian as all of these |
 //! | 8 | how long the text is |
-//! | 8 | the text's FNV-1a |
+//! | 8 | FNV-1a of the version and the text |
 //! | … | the text, JSON |
 //!
 //! # Rules
@@ -271,7 +271,7 @@ pub(super) fn write(state: &State) -> io::Result<OwnedFd> {
     file.write_all(&MAGIC)?;
     file.write_all(&version().to_le_bytes())?;
     file.write_all(&(text.len() as u64).to_le_bytes())?;
-    file.write_all(&checksum(&text).to_le_bytes())?;
+    file.write_all(&checksum(version(), &text).to_le_bytes())?;
     file.write_all(&text)?;
     image::seal(file.as_fd())?;
     Ok(file.into())
@@ -293,7 +293,7 @@ fn decode(bytes: &[u8]) -> Result<State, StateError> {
     let (length, rest) = rest.split_first_chunk().ok_or(StateError::Torn)?;
     let (sum, _) = rest.split_first_chunk().ok_or(StateError::Torn)?;
     let (found, known) = (u32::from_le_bytes(*found), version());
-    if u64::from_le_bytes(*length) != text.len() as u64 || u64::from_le_bytes(*sum) != checksum(text) {
+    if u64::from_le_bytes(*length) != text.len() as u64 || u64::from_le_bytes(*sum) != checksum(found, text) {
         return Err(StateError::Torn);
     }
     if found > known {
@@ -304,8 +304,10 @@ fn decode(bytes: &[u8]) -> Result<State, StateError> {
 }
 
 /// FNV-1a, 64 bits: against accidents, as nobody can write a sealed memfd.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+fn checksum(version: u32, text: &[u8]) -> u64 {
+    let version = version.to_le_bytes();
+    let bytes = version.iter().chain(text);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The state that the program before left to this process, if there was one.
@@ -413,7 +415,7 @@ mod tests {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(version.to_le_bytes());
         bytes.extend((text.len() as u64).to_le_bytes());
-        bytes.extend(checksum(text.as_bytes()).to_le_bytes());
+        bytes.extend(checksum(version, text.as_bytes()).to_le_bytes());
         bytes.extend(text.as_bytes());
         bytes
     }

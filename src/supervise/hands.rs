@@ -156,6 +156,7 @@ impl Hands {
             }
             if timeout.is_some() {
                 self.sessions.kill_overdue(Instant::now());
+                self.sessions.give_up(Instant::now(), &self.keeper);
             }
             for job in self.inbox.take() {
                 if self.work(job).is_break() {
@@ -201,6 +202,7 @@ impl Hands {
             Job::Settle(unlisted) => self.settle(*unlisted),
             Job::AdoptionDone => self.ask(self.keeper.adoption_done()),
             Job::Session(job) => self.open_session(*job),
+            Job::Attach { session, reply } => self.sessions.attach(session, reply, &self.keeper, &self.post),
             Job::SessionGone(client) => self.sessions.client_gone(client),
             Job::Status(job) => self.status(*job),
             Job::LogLimits(unit, limits) => self.log.set_limits(unit, limits),

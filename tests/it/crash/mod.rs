@@ -8,6 +8,7 @@
 mod calls;
 mod deaths;
 mod lines;
+mod upgrades;
 
 pub use calls::Trap;
 
