@@ -169,7 +169,7 @@ fn what_cannot_take_over_is_refused_and_nothing_has_changed() {
         ("hang", elf(b"\xb8\x22\0\0\0\x0f\x05\xeb\xf7"), 0o755, "the dry run did not end in 10 s"),
         // exit(0), as anything might.
         ("zero", elf(b"\xb8\x3c\0\0\0\x31\xff\x0f\x05"), 0o755, no_answer),
-        ("writable", fs::read(env!("CARGO_BIN_EXE_moored")).unwrap(), 0o777, "everyone can write"),
+        ("writable", fs::read(env!("CARGO_BIN_EXE_moored")).unwrap(), 0o777, "writable by everybody"),
         ("missing", Vec::new(), 0o755, "does not exist"),
     ];
     for (name, bytes, mode, why) in programs {
@@ -184,10 +184,11 @@ fn what_cannot_take_over_is_refused_and_nothing_has_changed() {
     let error = world.refused(Path::new("/bin/true"));
     assert!(error.contains(no_answer), "{error}");
     // While one is judged there is no other.
+    let two = world.build("two", 1);
     let mut waiting = world.moored.moored(&["upgrade", world.moored.dir.join("hang").to_str().unwrap()]);
     let mut waiting = waiting.stderr(Stdio::null()).spawn().unwrap();
     wait_for("the dry run", || super::child_of(pids.keeper, "upgrade-check"));
-    let error = world.refused(&world.build("two", 1));
+    let error = world.refused(&two);
     assert!(error.contains("another upgrade is under way"), "{error}");
     assert_eq!(waiting.wait().unwrap().code(), Some(1));
     assert_eq!((world.pids(), world.running(2)), (pids, before));
