@@ -210,19 +210,24 @@ pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>
 /// What is put in force comes first, then what `sync` says.
 pub(super) fn apply(run_dir: &Path, args: Apply) -> Result<u8, Failure> {
     let Apply { units, timeout, atomic, plan, confirm_removals } = args;
-    let timeout_ms = timeout.map(millis);
-    let mut answers = answers(run_dir, &Request::Apply { confirm_removals, units, timeout_ms, atomic, plan })?;
-    loop {
-        match answers.next()? {
-            Some(Response::Done { lines }) => print_lines(&lines)?,
-            Some(Response::Synced { code, lines }) => {
-                print_lines(&lines)?;
-                return Ok(code);
+    let (timeout_ms, is_of_plan) = (timeout.map(millis), plan.is_some());
+    let request = Request::Apply { confirm_removals, units, timeout_ms, atomic, plan };
+    let once = || {
+        let mut answers = answers(run_dir, &request)?;
+        loop {
+            match answers.next()? {
+                Some(Response::Done { lines }) => print_lines(&lines)?,
+                Some(Response::Synced { code, lines }) => {
+                    print_lines(&lines)?;
+                    return Ok(code);
+                }
+                Some(_) => return Err(Failure::WrongAnswer),
+                None => return Err(Failure::NoAnswer),
             }
-            Some(_) => return Err(Failure::WrongAnswer),
-            None => return Err(Failure::NoAnswer),
         }
-    }
+    };
+    // What is put in force twice is in force; only of a plan it is not known whether it was done already.
+    if is_of_plan { once() } else { asked_again(once) }
 }
 
 pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result<u8, Failure> {

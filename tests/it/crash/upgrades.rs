@@ -196,9 +196,69 @@ fn what_cannot_take_over_is_refused_and_nothing_has_changed() {
 }
 
 #[test]
-fn there_must_be_somebody_to_be_replaced() {
-    let Some(mut world) = world("upgrade-nobody", &[]) else { return };
+fn an_anchor_that_came_later_is_replaced_too() {
+    let Some(mut world) = world("upgrade-later", &[]) else { return };
+    world.units(2, |_| WAITS.to_owned(), "");
+    let (before, pids) = (world.running(2), world.pids());
+    signal(pids.anchor.unwrap(), rustix::process::Signal::KILL);
+    wait_for("its end", || (!is_alive(pids.anchor.unwrap()) && world.pids().anchor.is_none()).then_some(()));
+    let said = world.upgrade(&world.build("red", 1));
+    assert!(
+        said.starts_with(&format!("keeper and supervisor run 0.1.0 ({}), and there is no anchor", hex("red"))),
+        "{said}"
+    );
+    world.moored.up();
+    let anchor = world.pids().anchor;
+    world.upgrade(&world.build("green", 1));
+    let green = format!("0.1.0 ({})", hex("green"));
+    assert_eq!(world.builds(), [green.clone(), green.clone(), green]);
+    assert_eq!((world.pids().anchor, world.pids().keeper), (anchor, pids.keeper));
+    assert_eq!(world.running(2), before);
     assert_eq!(world.moored.stop().code(), Some(0));
+    assert!(before.values().all(|pid| !is_alive(*pid)));
+}
+
+/// Descriptors of anchor and keeper, by what they are.
+fn descriptors(world: &World) -> Vec<String> {
+    let pids = world.pids();
+    let of = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let all = of(pids.anchor.unwrap()).chain(of(pids.keeper));
+    let kind = |fd: fs::DirEntry| fs::read_link(fd.path()).unwrap_or_default().to_string_lossy().into_owned();
+    let mut kinds: Vec<String> =
+        all.map(kind).map(|kind| kind.split(':').next().unwrap_or_default().to_owned()).collect();
+    kinds.sort();
+    kinds
+}
+
+#[test]
+fn an_upgrade_leaves_no_descriptor_behind() {
+    let Some(world) = world("upgrade-descriptors", &[]) else { return };
+    world.units(2, |_| WAITS.to_owned(), "");
+    world.running(2);
+    let before = descriptors(&world);
+    let builds = [world.build("red", 1), world.build("green", 1)];
+    for n in 0..4 {
+        world.upgrade(&builds[n % 2]);
+        world.refused(Path::new("/bin/true"));
+    }
+    wait_for("the same descriptors", || (descriptors(&world) == before).then_some(()));
+    let zombies = |pid: i32| super::child_of(pid, "upgrade-check").is_some();
+    assert!(!zombies(world.pids().keeper) && !zombies(world.pids().anchor.unwrap()));
+}
+
+#[test]
+fn there_must_be_somebody_to_be_replaced() {
+    let Some(mut world) = world("upgrade-nobody", &["--detach-on-exit"]) else { return };
+    world.units(1, |_| WAITS.to_owned(), "");
+    world.running(1);
+    assert_eq!(world.moored.stop().code(), Some(0));
+    let error = world.refused(&world.build("red", 1));
+    assert!(
+        error.contains("or runs on without a supervisor: there is nothing to upgrade. Nothing was changed"),
+        "{error}"
+    );
+    world.moored.up();
+    world.moored.ok(&["down"]);
     let output = world.moored.run(&["upgrade", "/bin/true"]);
     assert_eq!(output.status.code(), Some(69));
     let error = String::from_utf8(output.stderr).unwrap();
