@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::keeper::wire::{Message, Request};
-use crate::keeper::{next_message_with, send_request};
+use crate::keeper::wire::{Message, Request, Stats};
+use crate::keeper::{Duty, next_message_with, now_ns, send_request};
 use crate::sys::signal::SIGCHLD;
 use crate::sys::wait::{Which, peek, reap};
 
@@ -22,6 +22,8 @@ pub(super) enum End {
     KeeperDied,
     /// Not at all: it gave the anchor another program ([`Control::program`]).
     Replace,
+    /// Process 1 has no more time for it.
+    Late,
 }
 
 /// The control of one keeper.
@@ -37,11 +39,17 @@ pub(super) struct Control {
     ended: Option<u8>,
     /// The keeper will say nothing more.
     hung_up: bool,
+    /// As the keeper said last, when it was asked.
+    stats: Stats,
+    /// More children may have ended than were buried in one turn.
+    more: bool,
 }
 
 impl Control {
     pub fn new(socket: OwnedFd, keeper: Option<i32>) -> Self {
-        Control { socket, keeper, program: None, stopping: false, ended: None, hung_up: false }
+        let stats = Stats::default();
+        let (stopping, ended, hung_up, more) = (false, None, false, false);
+        Control { socket, keeper, program: None, stopping, ended, hung_up, stats, more }
     }
 
     /// Says something, if there is somebody to hear it.
@@ -50,24 +58,50 @@ impl Control {
     }
 
     /// Waits for the keeper's end.
-    pub fn run(&mut self, signals: &SignalFd) -> End {
+    pub fn run(&mut self, signals: &SignalFd, duty: &mut dyn Duty) -> End {
         loop {
+            if self.attend(duty) {
+                return End::Late;
+            }
             let listen = if self.hung_up { PollFlags::empty() } else { PollFlags::IN };
             let mut polls = [PollFd::new(signals, PollFlags::IN), PollFd::new(&self.socket, listen)];
             // A closed peer is reported for ever, asked for or not: leave it out then.
             let polls = if self.hung_up { polls.split_at_mut(1).0 } else { polls.as_mut_slice() };
-            let _ = poll(polls, None);
-            self.take_signals(signals);
+            let timeout = self.timeout(duty);
+            let _ = poll(polls, timeout.as_ref());
+            self.take_signals(signals, duty);
             if let Some(end) = self.look() {
                 return end;
             }
         }
     }
 
-    fn take_signals(&mut self, signals: &SignalFd) {
+    /// One round of the duty; asks for the figures that its next one takes. `true`: leave.
+    fn attend(&mut self, duty: &mut dyn Duty) -> bool {
+        let now = now_ns();
+        let is_due = duty.due_ns().is_some_and(|due| due <= now);
+        let leave = duty.round(now, (self.stats.supervisor, self.stats.supervisor_starts));
+        if is_due && !leave {
+            self.say(&Request::Stats);
+        }
+        leave
+    }
+
+    fn timeout(&self, duty: &dyn Duty) -> Option<Timespec> {
+        if self.more {
+            return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
+        }
+        duty.due_ns().map(|due| span(due.saturating_sub(now_ns())))
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd, duty: &mut dyn Duty) {
         for _ in 0..TURN_MAX {
             let Ok(Some(info)) = signals.read_signal() else { return };
-            if i32::try_from(info.ssi_signo) != Ok(SIGCHLD) && !self.stopping {
+            if i32::try_from(info.ssi_signo) == Ok(SIGCHLD) {
+                continue;
+            }
+            duty.signalled(info.ssi_signo);
+            if !self.stopping {
                 self.stopping = true;
                 // A keeper that just died gets it from us in its place.
                 self.say(&Request::Stop);
@@ -109,6 +143,7 @@ impl Control {
                     }
                 }
                 Some(Message::Replace) => self.program = received.fds.into_iter().next(),
+                Some(Message::Welcome { stats } | Message::Stats(stats)) => self.stats = stats,
                 // What this version does not know is no end.
                 Some(_) | None => {}
             }
@@ -135,7 +170,8 @@ impl Control {
     /// Whether the keeper is dead. Buries other children on the way: seeing the keeper alive after one of them was seen
     /// dead proves that it is not one that the keeper left to us. (Alive is one that has its socket open: a tracer may keep a
     /// death from us that has already left us the children, ptrace(2).)
-    fn keeper_died(&self) -> bool {
+    fn keeper_died(&mut self) -> bool {
+        self.more = false;
         for _ in 0..TURN_MAX {
             let Ok(Some(ended)) = peek(Which::Any) else { return false };
             if let Some(keeper) = self.keeper
@@ -148,6 +184,13 @@ impl Control {
             }
             let _ = reap(Which::Pid(ended.pid));
         }
+        self.more = true;
         false
     }
+}
+
+/// For poll(2).
+pub(super) fn span(ns: u64) -> Timespec {
+    let part = |ns: Option<u64>| ns.and_then(|ns| i64::try_from(ns).ok()).unwrap_or(0);
+    Timespec { tv_sec: part(ns.checked_div(1_000_000_000)), tv_nsec: part(ns.checked_rem(1_000_000_000)) }
 }

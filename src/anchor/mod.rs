@@ -29,6 +29,7 @@
 )]
 
 mod control;
+pub mod init;
 mod place;
 mod replace;
 
@@ -111,6 +112,9 @@ pub enum AnchorError {
     /// The keeper that was taken over died, and nobody takes its place.
     #[error("the keeper died and had no spare: containers may still run, their exits will be unknown")]
     KeeperLost,
+    /// `moored init` in a pid namespace whose own processes it cannot see.
+    #[error("/proc is that of another pid namespace: mount one of this namespace there (`unshare -pf --mount-proc`)")]
+    ForeignProc,
     /// An argument that cannot be passed on.
     #[error("an argument holds a NUL byte")]
     Argument,
@@ -165,10 +169,12 @@ impl Anchor {
     /// Waits for the keeper's end, and takes its place if it died.
     fn run(mut self, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
         loop {
-            match self.control.run(&self.signals) {
+            match self.control.run(&self.signals, &mut ()) {
                 End::Done(code) => return Ok(ExitCode::from(code)),
                 End::Replace => self.replace(),
                 End::KeeperDied => break,
+                // Only process 1 is in a hurry.
+                End::Late => return Ok(ExitCode::FAILURE),
             }
         }
         let Anchor { run_dir, supervisor_argv, listener, stage, image, signals, base, control, earlier, .. } = self;

@@ -165,9 +165,14 @@ pub enum Command {
     /// runc's command line: spec, create, start, run, exec, state, list, kill, delete
     #[command(disable_help_flag = true)]
     Oci(Rest),
-    /// Run as PID 1
-    #[command(hide = true, disable_help_flag = true)]
-    Init(Rest),
+    /// The same as `up`, as process 1 of a machine or of a container; also when process 1 is given no command
+    Init(Init),
+    /// Stop everything in order and switch the machine off, if moored is its process 1
+    Poweroff,
+    /// Stop everything in order and start the machine again, if moored is its process 1
+    Reboot,
+    /// Stop everything in order and halt the machine, if moored is its process 1
+    Halt,
     /// Show what led to what a unit is doing now, and who did it
     Why {
         /// Which
@@ -225,6 +230,17 @@ pub struct Up {
     /// Bytes that the logs of all units together may take
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub log_cap: Option<u64>,
+}
+
+/// `init`.
+#[derive(Debug, Default, Args)]
+pub struct Init {
+    /// As for `up`.
+    #[command(flatten)]
+    pub up: Up,
+    /// What the machine needs before its units; it need not exist [default: /etc/moored/init.toml]
+    #[arg(long, value_name = "FILE")]
+    pub init_config: Option<PathBuf>,
 }
 
 /// `apply`.
@@ -336,7 +352,7 @@ mod tests {
     fn oci_and_later_commands_take_anything() {
         let Command::Oci(rest) = parse("moored oci run --bundle /b -- x --help").unwrap().command else { panic!() };
         assert_eq!(rest.args.len(), 6);
-        assert!(matches!(parse("moored init --x quiet").unwrap().command, Command::Init(_)));
+        assert!(matches!(parse("moored debug --x quiet").unwrap().command, Command::Debug(_)));
     }
 
     #[test]

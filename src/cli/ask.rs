@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::args::Apply;
 use super::text::Style;
-use super::{Failure, print, render};
+use super::{Failure, print, process1, render};
 use crate::control::Client;
 use crate::control::client::Responses;
 use crate::control::protocol::{Change, Event, Request, Response};
@@ -265,6 +265,10 @@ pub(super) fn down(run_dir: &Path) -> Result<u8, Failure> {
     let Response::Supervisor(report) = one_answer(run_dir, &Request::Status { unit: None })? else {
         return Err(Failure::WrongAnswer);
     };
+    if process1::is_machine(report.anchor) {
+        let cure = "moored is process 1 of this machine: `moored poweroff` or `moored reboot` end it, `moored stop` stops units";
+        return Err(Failure::Usage(cure));
+    }
     // Before they end: afterwards the numbers could be anybody's.
     let pids = report.anchor.into_iter().chain(report.keeper).filter_map(Pid::from_raw);
     let ends: Vec<OwnedFd> = pids.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();

@@ -24,6 +24,7 @@ pub mod check;
 pub mod exec;
 pub mod logs;
 pub mod oci;
+pub mod process1;
 pub mod render;
 pub mod settings;
 pub mod terminal;
@@ -42,6 +43,7 @@ use clap::Parser;
 pub use settings::Settings;
 
 use crate::anchor::AnchorError;
+use crate::anchor::init::Order;
 use crate::control::protocol::Request;
 use crate::control::{CallError, ConnectError};
 use crate::keeper;
@@ -90,6 +92,17 @@ pub enum Failure {
     /// Only root may make containers.
     #[error("`moored {0}` needs root: containers, cgroups and mounts are made with its rights. Try `sudo moored {0}`")]
     NotRoot(&'static str),
+    /// An order for the machine that nobody takes.
+    #[error("process 1 is not moored but {found}: `moored {order}` is for a machine that booted with it")]
+    NotProcess1 {
+        /// What was asked for.
+        order: &'static str,
+        /// Who it is.
+        found: String,
+    },
+    /// Process 1 cannot be told.
+    #[error("telling process 1: {0}")]
+    Process1(#[source] io::Error),
     /// No unit can have this name.
     #[error("{0}")]
     BadUnit(String),
@@ -135,6 +148,8 @@ impl Failure {
             | Failure::WrongAnswer
             | Failure::NotBuilt(_)
             | Failure::NotRoot(_)
+            | Failure::NotProcess1 { .. }
+            | Failure::Process1(_)
             | Failure::BadUnit(_)
             | Failure::Anchor(_)
             | Failure::Logs(_)
@@ -157,13 +172,16 @@ impl Failure {
 /// Runs what the arguments say.
 pub fn main() -> ExitCode {
     if let Some(resumed) = up::resume() {
-        return resumed.unwrap_or_else(|failure| fail(&failure, failure.code()));
+        return resumed.unwrap_or_else(|failure| report(&failure));
     }
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
     if is_runtime_name(&program) {
         return up::oci(args, &args::Places::default().resolve().run_dir);
+    }
+    if std::process::id() == 1 && process1::is_init(&program, &args) {
+        return process1::main(&program, &args);
     }
     match args.split_first() {
         Some((first, rest)) if first == "oci" => up::oci(rest.to_vec(), &args::Places::default().resolve().run_dir),
@@ -194,17 +212,20 @@ fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
         Ok(code) => return code,
         Err(failure) => failure,
     };
-    let code = failure.code();
+    let usage = failure.code() == EXIT_USAGE || failure.code() == EXIT_PIPE;
+    let code = report(&failure);
     // For `exec` 1 would be the process's word.
-    fail(&failure, if inside && code != EXIT_USAGE && code != EXIT_PIPE { failure.code_of_exec() } else { code })
+    if inside && !usage { ExitCode::from(failure.code_of_exec()) } else { code }
 }
 
-/// Says what failed, unless that is the reader.
-fn fail(failure: &Failure, code: u8) -> ExitCode {
-    let lines = failure.to_string();
-    for line in lines.lines().filter(|_| code != EXIT_PIPE) {
+/// Says what went wrong, and how to exit.
+fn report(failure: &Failure) -> ExitCode {
+    let code = failure.code();
+    if code != EXIT_PIPE {
         // Nobody is left to tell when standard error is gone too.
-        let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
+        for line in failure.to_string().lines() {
+            let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
+        }
     }
     ExitCode::from(code)
 }
@@ -256,7 +277,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             print(&format!("{:#}\n", json_schema(of)))?;
             0
         }
-        Command::Init(_) => return Err(Failure::NotBuilt("init")),
+        Command::Init(_) => {
+            let cure = "`moored init` runs as process 1 (`init=` of the kernel, a container's first program, `unshare -pf --mount-proc`): \
+                        elsewhere use `moored up`";
+            return Err(Failure::Usage(cure));
+        }
+        Command::Poweroff => process1::order(Order::Poweroff)?,
+        Command::Reboot => process1::order(Order::Reboot)?,
+        Command::Halt => process1::order(Order::Halt)?,
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
         Command::Upgrade { program } => upgrade::upgrade(run_dir, program)?,

@@ -16,7 +16,7 @@ use super::orphans;
 use super::supervisor::{Command, Supervisor};
 use super::upgrade::Upgrade;
 use super::wire::{Message, Role};
-use super::{CONNECTIONS_MAX, Spawner};
+use super::{CONNECTIONS_MAX, Duty, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::SIGCHLD;
 use crate::sys::wait::{Which, peek, reap};
@@ -74,6 +74,8 @@ pub(crate) struct Keeper<'s> {
     pub(super) build: String,
     oom_score_adj: i32,
     pub(super) refused: Option<u8>,
+    /// This process is process 1.
+    pub(super) duty: Option<&'s mut dyn Duty>,
 }
 
 /// The supervisor said that it needs no successor.
@@ -117,7 +119,14 @@ impl<'s> Keeper<'s> {
             build: super::build(),
             oom_score_adj: crate::sys::base::oom_score_adj().unwrap_or(0),
             refused: None,
+            duty: None,
         }
+    }
+
+    /// The same as process 1.
+    pub fn with_duty(mut self, duty: &'s mut dyn Duty) -> Self {
+        self.duty = Some(duty);
+        self
     }
 
     /// In the place of a keeper that died: what it was the parent of is now ours. A supervisor among it goes on, if none
@@ -128,11 +137,8 @@ impl<'s> Keeper<'s> {
         keeper.is_anchor = true;
         keeper.stopping = stopping;
         for orphan in orphans::children() {
-            let found = match keeper.supervisor.pid {
-                None => orphans::supervisor(orphan.pid, &keeper.parts.command.argv, earlier),
-                Some(_) => None,
-            };
-            let Some(found) = found else {
+            let found = orphans::supervisor(orphan.pid, &keeper.parts.command.argv, earlier);
+            let Some(found) = found.filter(|_| keeper.supervisor.pid.is_none()) else {
                 keeper.orphans.push(Unadopted { orphan, untold: true });
                 continue;
             };
@@ -153,6 +159,10 @@ impl<'s> Keeper<'s> {
             if let Some(code) = self.outcome() {
                 self.end(code);
                 return code;
+            }
+            if self.is_out_of_time() {
+                self.end(1);
+                return 1;
             }
             let ready = self.wait();
             // First, while the places are what they were.
@@ -206,11 +216,21 @@ impl<'s> Keeper<'s> {
         state
     }
 
+    /// Whether process 1 has no more time for an ordered stop.
+    fn is_out_of_time(&mut self) -> bool {
+        let supervisor = (self.supervisor.pid, self.supervisor.starts);
+        self.duty.as_mut().is_some_and(|duty| duty.round(now_ns(), supervisor))
+    }
+
     fn timeout(&self) -> Option<Timespec> {
         let now = now_ns();
+        let duty = self.duty.as_ref().and_then(|duty| duty.due_ns());
+        // More children ended than were buried in one turn.
+        let more = self.look.then_some(now);
         let retry = self.starved.then(|| now.saturating_add(RETRY_NS));
-        let due =
-            [self.supervisor.due_ns, retry, self.next_hearing(now), self.upgrade_due()].into_iter().flatten().min()?;
+        let upgrade = self.upgrade_due();
+        let due = [self.supervisor.due_ns, retry, self.next_hearing(now), duty, more, upgrade];
+        let due = due.into_iter().flatten().min()?;
         let left = due.saturating_sub(now);
         let part = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
         let (seconds, rest) = (left.checked_div(1_000_000_000)?, left.checked_rem(1_000_000_000)?);
@@ -229,6 +249,9 @@ impl<'s> Keeper<'s> {
                 }
             } else {
                 self.begin_stop();
+                if let Some(duty) = self.duty.as_mut() {
+                    duty.signalled(info.ssi_signo);
+                }
             }
         }
     }
@@ -323,6 +346,7 @@ impl<'s> Keeper<'s> {
                 _ => return,
             }
         }
+        self.look = true;
     }
 
     fn may_bury(&self, pid: i32) -> bool {

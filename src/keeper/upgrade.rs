@@ -32,6 +32,8 @@
 //! - **Nothing is missed in between.** SIGCHLD is blocked before and after, and what is pending stays so; all children are looked at once
 //!   after it. What others send meanwhile lies in sockets that stay open, connections in the backlog of the one listener.
 //! - **A failed execve leaves nothing behind**: descriptors are closed on the next one again, the memfds are gone.
+//! - **Process 1 stays as it is** ([`super::Duty`]): it says so when its turn comes, and keeper and supervisor are replaced without it. In
+//!   the keeper's place it refuses.
 //! - One upgrade at a time, and none while everything stops. A stop that begins in the middle wins: the supervisor that does it is left
 //!   to it.
 
@@ -74,6 +76,8 @@ enum NotBegun {
     UnderWay,
     #[error("everything is being stopped, or runs on without a supervisor: there is nothing to upgrade")]
     Ending,
+    #[error("process 1 has the keeper's place, and has no other program before the next boot")]
+    Process1,
     #[error("the program did not come in a memory file that is sealed against every change")]
     NotSealed,
     #[error("starting the dry run: {0}")]
@@ -97,6 +101,9 @@ impl Keeper<'_> {
         }
         if self.is_ending() {
             return Err(NotBegun::Ending);
+        }
+        if self.duty.is_some() {
+            return Err(NotBegun::Process1);
         }
         let image = image.filter(|image| image::is_sealed(image.as_fd())).ok_or(NotBegun::NotSealed)?;
         let (state, _) = self.record();

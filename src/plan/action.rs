@@ -337,7 +337,7 @@ impl Seen {
         let since = own.map_or(0, |own| own.id.generation);
         let by_policy =
             |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none() && last.id.generation > since;
-        !self.start_now && !self.fresh && self.last.as_ref().is_some_and(by_policy)
+        !self.start_now && !self.fresh && self.last.as_deref().is_some_and(by_policy)
     }
 }
 

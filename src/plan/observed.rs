@@ -55,7 +55,7 @@ pub struct Shutdown {
     pub by: String,
 }
 
-/// All that is remembered of one unit.
+/// All that is remembered of one unit. There are many, and most of them run: what most of them lack is boxed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// The generation that has a cgroup, or may have one. A start waits until this is `None`.
@@ -66,13 +66,13 @@ pub struct Seen {
     /// The highest generation that was ever begun.
     pub high_water: u64,
     /// The last end.
-    pub last: Option<ExitRecord>,
+    pub last: Option<Box<ExitRecord>>,
     /// The one before.
-    pub previous: Option<ExitRecord>,
+    pub previous: Option<Box<ExitRecord>>,
     /// What the backoff and the limit count.
     pub backoff: Backoff,
     /// `moored stop`.
-    pub hold: Option<Hold>,
+    pub hold: Option<Box<Hold>>,
     /// Started by hand though not enabled.
     pub manual: bool,
     /// Somebody wants a start now, whatever policy and backoff say.
@@ -419,9 +419,11 @@ impl Stopping {
         Stopping { since: now, kill_at, why, signal, unhandled: false, killing }
     }
 
-    /// It runs after all: it has its whole timeout from here.
+    /// It runs after all: it has its whole timeout from here. A kill that was sent before found nothing to kill (its keeper was late to
+    /// fork), and counts for nothing.
     pub(super) fn started(&mut self, run: &Run, now: BootTime) {
         self.signal = Asked::No;
+        self.killing = Killing::default();
         self.kill_at = now.after(run.stop_timeout);
     }
 }

@@ -165,7 +165,7 @@ impl Seen {
             let is_other = last.fingerprint != live.run.fingerprint || stopped.is_some() && !last.beside;
             last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
         };
-        if self.last.as_ref().filter(is_left).is_none() {
+        if self.last.as_deref().filter(is_left).is_none() {
             self.backoff.count(&live.run, ran_well_for, stopped.is_some());
         }
         let fingerprint = live.run.fingerprint;
@@ -173,7 +173,7 @@ impl Seen {
         let comes = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
         let beside = comes || self.live_of(id).is_some_and(|live| live.never_took_over);
         let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
-        self.previous = self.last.replace(record);
+        self.previous = self.last.replace(Box::new(record));
         self.wishes_after_end(id);
         true
     }
@@ -255,7 +255,7 @@ impl Seen {
     }
 
     fn client_stop(&mut self, hold: &Hold) -> bool {
-        self.hold = Some(hold.clone());
+        self.hold = Some(Box::new(hold.clone()));
         self.backoff = Backoff::default();
         self.manual = false;
         self.start_now = false;

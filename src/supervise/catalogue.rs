@@ -67,7 +67,8 @@ use crate::unit::{Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, 
 /// Every unit that is in force or on disk.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    entries: BTreeMap<UnitName, Entry>,
+    /// Boxed, for a map keeps room for half as many again.
+    entries: BTreeMap<UnitName, Box<Entry>>,
     /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
     /// Env files, config files and secrets that texts name; `None`: not looked at yet.
@@ -211,6 +212,7 @@ impl Catalogue {
         entry.busy = None;
         let part = part.after(entry.texts.iter().find(|other| other.rank == rank).map(|other| &other.part));
         entry.texts.retain(|other| other.rank != rank);
+        entry.texts.reserve_exact(1);
         entry.texts.push(OnDisk { rank, path: path.to_owned(), part, text });
         entry.texts.sort_by_key(|text| text.rank);
         entry.stale = true;
@@ -340,12 +342,16 @@ impl Catalogue {
             let entry = self.entries.get(name);
             match entry.and_then(|entry| Some((entry.in_force.as_ref()?, entry.on_trial()))) {
                 Some((good, trial)) => {
-                    let want = Want { trial, earlier: entry.and_then(Entry::earlier), ..trial::want_of(good) };
+                    let want = Want { trial, earlier: entry.and_then(|entry| entry.earlier()), ..trial::want_of(good) };
                     desired.units.insert(name.clone(), want);
                 }
                 None => drop(desired.units.remove(name)),
             }
         }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&UnitName, &Entry)> {
+        self.entries.iter().map(|(name, entry)| (name, entry.as_ref()))
     }
 
     /// The text in force.

@@ -13,6 +13,7 @@ use super::program;
 use super::session::SessionJob;
 use super::swap::ConfigDir;
 use crate::plan::{Deed, Fact};
+use crate::runtime::cgroup::ContainerCgroup;
 use crate::unit::{ContainerId, Reload, Signal};
 
 impl Hands {
@@ -38,15 +39,23 @@ impl Hands {
     pub(super) fn kill(&mut self, id: ContainerId) {
         let Some(handle) = self.handles.get_mut(&id) else { return };
         let again = std::mem::replace(&mut handle.killed, true);
-        let Some(cgroup) = &handle.cgroup else { return };
         // What an earlier kill left: a process takes its time to die, and the plan does not kill again before that is over.
-        let left = if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
-        if let Err(error) = cgroup.kill() {
-            return self.failed(id, Deed::Kill, error.to_string());
+        let left = |cgroup: &ContainerCgroup| if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
+        let killed = self.cgroup_of(&id).and_then(|cgroup| {
+            cgroup.map_or(Ok(0), |cgroup| {
+                let left = left(cgroup);
+                cgroup.kill().map(|()| left)
+            })
+        });
+        match killed {
+            Ok(0) => {}
+            Ok(left) => {
+                self.fact(Fact::Lingering { id: id.clone(), processes: u32::try_from(left).unwrap_or(u32::MAX) })
+            }
+            Err(error) => return self.failed(id, Deed::Kill, error.to_string()),
         }
-        if left > 0 {
-            self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
-        }
+        // An earlier look may have failed.
+        self.look_at_cgroup(&id);
     }
 
     pub(super) fn signal(&mut self, id: ContainerId, signal: Signal) {

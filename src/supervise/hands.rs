@@ -35,7 +35,7 @@ use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
-use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
+use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
 use crate::unit::ContainerId;
 
 /// Where things are.
@@ -200,7 +200,7 @@ impl Hands {
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
-            Job::AdoptionDone => self.ask(self.keeper.adoption_done()),
+            Job::AdoptionDone(connection) => self.ask(self.keeper.adoption_done(connection)),
             Job::Session(job) => self.open_session(*job),
             Job::Attach { session, reply } => self.sessions.attach(session, reply, &self.keeper, &self.post),
             Job::SessionGone(client) => self.sessions.client_gone(client),
@@ -286,29 +286,54 @@ impl Hands {
         }
     }
 
-    fn look_at_cgroup(&mut self, id: &ContainerId) {
-        let Some(handle) = self.handles.get_mut(id).filter(|handle| handle.ended) else { return };
-        let is_empty = |handle: &Handle| handle.cgroup.as_ref().is_none_or(|cgroup| cgroup.is_empty().unwrap_or(true));
-        if !is_empty(handle) && handle.emptying.is_none() {
-            let Some(events) = handle.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok()) else { return };
-            let watched = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
-            if let Some(handle) = self.handles.get_mut(id) {
-                handle.emptying = Some(watched);
+    pub(super) fn look_at_cgroup(&mut self, id: &ContainerId) {
+        if self.handles.get(id).is_none_or(|handle| !handle.ended) {
+            return;
+        }
+        // One that cannot be looked at is not empty: the plan has it killed, which looks again.
+        match self.is_empty(id) {
+            Ok(true) => {
+                if let Some((token, fd)) = self.handles.get_mut(id).and_then(|handle| handle.emptying.take()) {
+                    self.unwatch(token, &fd);
+                }
+                self.fact(Fact::CgroupEmpty { id: id.clone() });
             }
+            Ok(false) => {}
+            Err(error) => tracing::warn!("{id}: it cannot be seen whether its cgroup is empty: {error}"),
         }
+    }
+
+    /// Where it is not, it is watched from here on.
+    fn is_empty(&mut self, id: &ContainerId) -> Result<bool, CgroupError> {
+        let Some(cgroup) = self.cgroup_of(id)? else { return Ok(true) };
+        if cgroup.is_empty()? {
+            return Ok(true);
+        }
+        let events = cgroup.events()?;
+        if self.handles.get(id).is_none_or(|handle| handle.emptying.is_some()) {
+            return Ok(false);
+        }
+        let watched = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
+        let Some(handle) = self.handles.get_mut(id) else { return Ok(true) };
+        handle.emptying = Some(watched);
         // Asked again behind the watch: it may have emptied in between.
-        let Some(handle) = self.handles.get_mut(id).filter(|handle| is_empty(handle)) else { return };
-        if let Some((token, fd)) = handle.emptying.take() {
-            self.unwatch(token, &fd);
+        handle.cgroup.as_ref().map_or(Ok(true), ContainerCgroup::is_empty)
+    }
+
+    /// The cgroup of a container, opened if it was not; `None`: there is none any more.
+    pub(super) fn cgroup_of(&mut self, id: &ContainerId) -> Result<Option<&ContainerCgroup>, CgroupError> {
+        let Some(handle) = self.handles.get_mut(id) else { return Ok(None) };
+        if handle.cgroup.is_none() {
+            handle.cgroup = self.cgroups.find(&id.to_string())?;
         }
-        self.fact(Fact::CgroupEmpty { id: id.clone() });
+        Ok(handle.cgroup.as_ref())
     }
 
     // ---- what the keeper says ----
 
     fn keeper_says(&mut self, event: keeper::Event) {
         match event {
-            keeper::Event::Welcome(stats) => self.begin_inventory(stats),
+            keeper::Event::Welcome(stats, connection) => self.begin_inventory(stats, connection),
             keeper::Event::Child(child) if child.kind == Kind::Exec => {
                 self.sessions.child(child, &self.keeper, &self.post)
             }

@@ -43,8 +43,8 @@ pub enum Job {
     Look(ContainerId),
     /// Find out about a generation that is live by the records, and was not in the keeper's list.
     Settle(Box<Unlisted>),
-    /// All that was known is adopted.
-    AdoptionDone,
+    /// All that was known is adopted: for the keeper of this connection.
+    AdoptionDone(keeper::Connection),
     /// Run a process inside, for a client.
     Session(Box<SessionJob>),
     /// The client of a session of an earlier supervisor's has come back.

@@ -54,4 +54,6 @@ pub struct Inventory {
     pub cgroups: Vec<ContainerId>,
     /// Figures.
     pub stats: keeper::Stats,
+    /// Who said all this.
+    pub connection: keeper::Connection,
 }

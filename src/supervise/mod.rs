@@ -253,11 +253,13 @@ pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<Spe
     Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }
 
-/// `on_limit = "reboot"`. With systemd as PID 1 it is asked, so that the rest of the host stops in order too.
+/// `on_limit = "reboot"`. A process 1 that reboots in order is asked to, so that the rest of the host stops too: systemd, or our own anchor.
 fn reboot() -> ExitCode {
     rustix::fs::sync();
-    let asked = std::path::Path::new("/run/systemd/system").is_dir()
-        && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
+    let is_moored = || std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "moored");
+    let takes_it = std::path::Path::new("/run/systemd/system").is_dir() || is_moored();
+    let asked =
+        takes_it && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
     if !asked && let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
         tracing::error!("rebooting: {errno}");
         return ExitCode::FAILURE;

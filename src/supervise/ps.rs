@@ -11,6 +11,11 @@ use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
 
+/// In the run-dir: what did not work at boot, one note a line (`anchor::init::boot`).
+const BOOT_NOTES: &str = "init.notes";
+/// Most that are shown.
+const BOOT_NOTES_MAX: usize = 100;
+
 /// The oom_score_adj that supervisor and keeper ask for.
 const OOM_SCORE_ADJ: i32 = -900;
 
@@ -34,6 +39,9 @@ impl Supervisor {
         if !self.scanned {
             notes.push("the directories are being read".to_owned());
         }
+        // In memory, as all of the run-dir: of a machine's process 1, about its boot.
+        let boot = std::fs::read_to_string(self.settings.run_dir.join(BOOT_NOTES)).unwrap_or_default();
+        notes.extend(boot.lines().take(BOOT_NOTES_MAX).map(str::to_owned));
         notes
     }
 
@@ -46,7 +54,7 @@ impl Supervisor {
             pid: live.and_then(|live| live.pid).and_then(|pid| i32::try_from(pid.0).ok()),
             since: status.since.map(|since| wall_of(since).0),
             restarts: seen.map_or(0, |seen| seen.restarts),
-            exit: seen.and_then(|seen| seen.last.as_ref()).map(exit_words),
+            exit: seen.and_then(|seen| seen.last.as_deref()).map(exit_words),
             reason: self.reason(name, seen, status),
             health: status.health.map(|health| health.word().to_owned()),
             drift: self.catalogue.drift(name),
@@ -119,7 +127,7 @@ impl Supervisor {
             merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
-            previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),
+            previous_exit: seen.and_then(|seen| seen.previous.as_deref()).map(exit_words),
             cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
             looser: unit
                 .map(looser)

@@ -18,3 +18,4 @@ pub mod service_manager;
 pub mod signal;
 pub mod trampoline;
 pub mod wait;
+pub mod watchdog;

@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn facts(config: &str) -> SourceFacts {
-        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().to_vec()) }
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) }
     }
 
     fn between(old: &str, new: &str) -> Vec<(String, String, Effect)> {

@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("store", &["sys", "unit", "plan", "oci"]),
     ("supervise", &["unit", "plan", "oci", "sys", "runtime", "keeper", "watch", "store", "control", "words"]),
     ("control", &["sys", "unit", "plan", "oci"]),
-    ("anchor", &["keeper", "sys"]),
+    ("anchor", &["keeper", "sys", "unit"]),
 ];
 
 /// What is allowed beyond the table: one name, not the whole layer.

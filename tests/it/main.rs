@@ -28,6 +28,7 @@ mod masks;
 mod mistakes;
 mod oci;
 mod oracle;
+mod process1;
 mod samples;
 mod schema;
 mod seccomp;
@@ -41,5 +42,7 @@ mod units;
 mod updates;
 #[cfg(target_arch = "x86_64")]
 mod vm;
+#[cfg(target_arch = "x86_64")]
+mod vm_init;
 mod why;
 mod world;

@@ -3,7 +3,7 @@
 //! One boot of qemu without hardware help runs all of `vm/scenarios`: each prints `ok NAME`, or `FAIL NAME` and how far it came, on the
 //! serial console. `tests/run` puts the kernel into `target/vm`.
 
-mod initramfs;
+pub mod initramfs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn containers_and_units_work_on_pure_cgroup_v2() {
     println!("{console}");
 }
 
-fn kernel() -> Option<PathBuf> {
+pub fn kernel() -> Option<PathBuf> {
     let kernel = Path::new(KERNEL_DIR).join("vmlinuz");
     let found = kernel.is_file();
     if !found {
@@ -57,17 +57,16 @@ fn archive(dir: &TempDir, busybox: &Path) -> Vec<u8> {
     archive.program("init", INIT);
     archive.program("scenarios", SCENARIOS);
     archive.copy("bin/busybox", busybox);
-    archive.copy("bin/moored", &stripped(dir));
+    archive.copy("bin/moored", &stripped(dir, Path::new(env!("CARGO_BIN_EXE_moored"))));
     archive.copy("lib/overlay.ko", &Path::new(KERNEL_DIR).join("overlay.ko"));
     archive.finish()
 }
 
 /// The binary without what a debugger reads, a third of its size: the machine copies it more than once, slowly.
-fn stripped(dir: &TempDir) -> PathBuf {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_moored"));
-    let copy = dir.join("moored");
-    let strip = Command::new("strip").arg("-o").arg(&copy).arg(&program).status();
-    if strip.is_ok_and(|status| status.success()) { copy } else { program }
+pub fn stripped(dir: &TempDir, program: &Path) -> PathBuf {
+    let copy = dir.0.join(program.file_name().unwrap());
+    let strip = Command::new("strip").arg("-o").arg(&copy).arg(program).status();
+    if strip.is_ok_and(|status| status.success()) { copy } else { program.to_owned() }
 }
 
 /// What the serial console says until the machine is off.

@@ -155,7 +155,7 @@ impl Catalogue {
                     || self.absent.contains_key(*name)
                     || self.pending.contains(*name))
         };
-        self.entries.iter().filter(is_unsettled).map(|(name, _)| name)
+        self.entries().filter(is_unsettled).map(|(name, _)| name)
     }
 
     /// Whether somebody who asks for a plan should wait for the rest of it: not for writers, who may take their time.

@@ -69,14 +69,14 @@ impl Entry {
 impl Catalogue {
     /// Every unit of the set that this one is of, itself included; alone if it is of none.
     pub(super) fn set_of(&self, name: &UnitName) -> Vec<UnitName> {
-        match self.entries.get(name).and_then(Entry::set) {
+        match self.entries.get(name).and_then(|entry| entry.set()) {
             None => vec![name.clone()],
             Some(dir) => self.members(dir).map(|(name, _)| name.clone()).collect(),
         }
     }
 
     fn members<'c>(&'c self, dir: &'c Path) -> impl Iterator<Item = (&'c UnitName, &'c Entry)> {
-        self.entries.iter().filter(move |(_, entry)| entry.set() == Some(dir))
+        self.entries().filter(move |(_, entry)| entry.set() == Some(dir))
     }
 
     /// Why what is next of this unit waits for others, if it does.

@@ -136,7 +136,7 @@ impl Catalogue {
 
     /// Somebody writes a template: none of its units is settled. Says whether there are any.
     pub fn template_busy(&mut self, path: &Path, who: &str) -> bool {
-        let is_from = |entry: &&mut Entry| entry.newest().is_some_and(|on_disk| on_disk.path == path);
+        let is_from = |entry: &&mut Box<Entry>| entry.newest().is_some_and(|on_disk| on_disk.path == path);
         let mut of_it = self.entries.values_mut().filter(is_from).peekable();
         let any = of_it.peek().is_some();
         of_it.for_each(|entry| entry.busy = Some(who.to_owned()));

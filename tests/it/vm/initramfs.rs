@@ -5,6 +5,8 @@ use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
 /// Every name and every content begins at a multiple of this.
 const ALIGNMENT: usize = 4;
 /// Ends the archive.
@@ -15,9 +17,16 @@ const TRAILER: &str = "TRAILER!!!";
 pub struct Initramfs {
     bytes: Vec<u8>,
     entries: u32,
+    /// Of everything in it, in seconds since 1970.
+    mtime: u32,
 }
 
 impl Initramfs {
+    /// One whose files are of this time, in seconds since 1970.
+    pub fn of_time(mtime: u32) -> Initramfs {
+        Initramfs { mtime, ..Initramfs::default() }
+    }
+
     /// A directory.
     pub fn directory(&mut self, name: &str) {
         self.entry(name, DIRECTORY, &[]);
@@ -26,6 +35,16 @@ impl Initramfs {
     /// A file that root may execute, with these contents.
     pub fn program(&mut self, name: &str, contents: &[u8]) {
         self.entry(name, PROGRAM, contents);
+    }
+
+    /// A file that root may write and everybody read.
+    pub fn file(&mut self, name: &str, contents: &[u8]) {
+        self.entry(name, FILE, contents);
+    }
+
+    /// A symbolic link.
+    pub fn link(&mut self, name: &str, to: &str) {
+        self.entry(name, LINK, to.as_bytes());
     }
 
     /// A file of the host's.
@@ -43,7 +62,7 @@ impl Initramfs {
     fn entry(&mut self, name: &str, mode: u32, contents: &[u8]) {
         self.entries += 1;
         let (inode, size) = (self.entries, contents.len());
-        let (uid, gid, links, mtime, device, check) = (0, 0, 1, 0, 0, 0);
+        let (uid, gid, links, mtime, device, check) = (0, 0, 1, self.mtime, 0, 0);
         let name_size = name.len() + 1;
         let header = format!(
             "070701{inode:08x}{mode:08x}{uid:08x}{gid:08x}{links:08x}{mtime:08x}{size:08x}\

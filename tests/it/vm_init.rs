@@ -1,0 +1,182 @@
+//! A machine whose process 1 is moored: it boots from an initramfs that holds little else, and is used over its serial console, by the shell that
+//! the kernel's command line asks for. `vm_init/scenarios` runs there.
+//!
+//! A release binary does it with 64 MB. One with debug assertions is four times as large, and lies in memory twice.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use super::support::{TempDir, end_of, tool};
+use super::vm::initramfs::Initramfs;
+use super::vm::{kernel, stripped};
+
+const MEMORY: &str = if cfg!(debug_assertions) { "192M" } else { "64M" };
+/// A machine that is not off by then hangs. It takes a minute where nothing else runs.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The time that the files in the image have; the machine's clock begins in 1970.
+const LAST_KNOWN: u32 = 1_700_000_000;
+const SCENARIOS: &[u8] = include_bytes!("vm_init/scenarios");
+const INIT_TOML: &str = include_str!("vm_init/init.toml");
+const UNITS: [(&str, &str); 5] = [
+    ("db", include_str!("vm_init/db.toml")),
+    ("front", include_str!("vm_init/front.toml")),
+    ("hello", include_str!("../../units/hello.toml")),
+    ("stubborn", include_str!("vm_init/stubborn.toml")),
+    ("web", include_str!("../../units/web.toml")),
+];
+
+#[test]
+fn a_machine_boots_runs_its_units_and_ends_in_order() {
+    let Some(parts) = Parts::find() else { return };
+    let console = parts.boot("init", INIT_TOML, "sh /scenarios");
+    let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
+    let passed = lines.iter().filter(|line| line.starts_with("ok ")).count();
+    assert!(!console.contains("FAIL ") && passed > 0, "{console}");
+    assert!(lines.contains(&format!("done {passed}").as_str()), "{console}");
+    let place = |text: &str| console.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{console}"));
+    // Who depends on another one is stopped before it is; who does not stop at all is not waited for longer than the machine allows.
+    let order =
+        ["stopping front.", "front.1 exited", "stopping db.", "db.1 exited", "the units are not stopped in time"];
+    let places = order.map(place);
+    assert!(places.is_sorted(), "{places:?}\n{console}");
+    assert!(place("poweroff now") < place("reboot: Power down"), "{console}");
+    println!("{console}");
+}
+
+#[test]
+fn a_broken_init_toml_boots_with_the_defaults_and_says_so() {
+    let Some(parts) = Parts::find() else { return };
+    let broken = "host_name = \"box\"\nwatchdog = 5\n[[mount]]\ntarget = \"var\"\n";
+    let console = parts.boot("broken", broken, "hostname; moored status | grep Note; kill -TERM 1");
+    for line in [
+        "moored: /etc/moored/init.toml:2:12 `watchdog` is the integer 5, expected a duration like \"250ms\" or \"1m30s\"",
+        "localhost",
+        "      Note: /etc/moored/init.toml is not valid: booted with the defaults",
+        "      Note: /etc/moored/init.toml:4:10 `mount.target` is the string \"var\", expected an absolute path without `..`",
+    ] {
+        let found = console.lines().any(|found| found.trim_end().starts_with(line));
+        assert!(found, "no {line:?} in\n{console}");
+    }
+    assert!(console.contains("reboot: Restarting system"), "{console}");
+}
+
+/// What the machine is made of.
+struct Parts {
+    qemu: PathBuf,
+    busybox: PathBuf,
+    kernel: PathBuf,
+}
+
+impl Parts {
+    fn find() -> Option<Parts> {
+        Some(Parts { qemu: tool("qemu-system-x86_64")?, busybox: tool("busybox")?, kernel: kernel()? })
+    }
+
+    /// Boots, gives the shell one line, and waits until the machine is off. What its console said.
+    fn boot(&self, name: &str, init_toml: &str, line: &str) -> String {
+        let dir = TempDir::new(&format!("vm-{name}"));
+        let image = dir.join("initramfs");
+        fs::write(&image, self.image(&dir, init_toml)).unwrap();
+        let mut command = Command::new(&self.qemu);
+        command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY]);
+        command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot", "-serial", "stdio"]);
+        command.args(["-rtc", "base=1970-01-02"]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&image);
+        // The last words are for nobody: the kernel gives them to process 1.
+        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off moored.shell splash single"]);
+        let mut machine = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut console = Console::of(&mut machine);
+        console.until("/ # ");
+        machine.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let status = console.to_end().then(|| end_of(&mut machine, Duration::from_secs(5))).flatten();
+        if status.is_none() {
+            let _ = machine.kill();
+            let _ = machine.wait();
+        }
+        assert!(status.is_some_and(|status| status.success()), "qemu: {status:?}\n{}", console.text);
+        console.text
+    }
+
+    fn image(&self, dir: &TempDir, init_toml: &str) -> Vec<u8> {
+        let moored = Path::new(env!("CARGO_BIN_EXE_moored"));
+        let example = |name: &str| stripped(dir, &moored.with_file_name("examples").join(name));
+        let mut image = Initramfs::of_time(LAST_KNOWN);
+        // No /proc, /sys, /run and /tmp: it makes what it needs.
+        for directory in ["bin", "dev", "etc", "etc/moored", "etc/moored/units", "var", "var/lib", "var/lib/moored"] {
+            image.directory(directory);
+        }
+        let samples = "etc/moored/target/samples";
+        for directory in ["etc/moored/target", samples] {
+            image.directory(directory);
+        }
+        for directory in ["bin", "web", "web/bin", "web/dev", "web/etc", "web/proc", "web/run", "web/sys", "web/tmp"] {
+            image.directory(&format!("{samples}/{directory}"));
+        }
+        image.copy("init", &stripped(dir, moored));
+        image.link("bin/moored", "/init");
+        image.copy("bin/busybox", &self.busybox);
+        image.program("bin/sh", b"#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexec /bin/busybox sh \"$@\"\n");
+        image.copy(&format!("{samples}/bin/hello"), &example("hello"));
+        image.copy(&format!("{samples}/web/bin/http"), &example("http"));
+        image.file("scenarios", SCENARIOS);
+        image.file("etc/moored/init.toml", init_toml.as_bytes());
+        image.file("var/lib/moored/clock", b"");
+        for (unit, text) in UNITS {
+            image.file(&format!("etc/moored/units/{unit}.toml"), text.as_bytes());
+        }
+        image.finish()
+    }
+}
+
+/// What a machine prints, as it comes.
+struct Console {
+    output: Receiver<Vec<u8>>,
+    text: String,
+    by: Instant,
+}
+
+impl Console {
+    fn of(machine: &mut Child) -> Console {
+        let mut stdout = machine.stdout.take().unwrap();
+        let (send, output) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = stdout.read(&mut bytes) {
+                if send.send(bytes[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Console { output, text: String::new(), by: Instant::now() + PATIENCE }
+    }
+
+    /// Reads on. `None`: it is over, or the patience is (`false`).
+    fn more(&mut self) -> Option<bool> {
+        match self.output.recv_timeout(self.by.saturating_duration_since(Instant::now())) {
+            Ok(bytes) => {
+                self.text.push_str(&String::from_utf8_lossy(&bytes));
+                None
+            }
+            Err(error) => Some(error == RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn until(&mut self, text: &str) {
+        while !self.text.contains(text) {
+            let ended = self.more();
+            assert!(ended.is_none(), "waited in vain for {text:?}:\n{}", self.text);
+        }
+    }
+
+    fn to_end(&mut self) -> bool {
+        loop {
+            if let Some(ended) = self.more() {
+                return ended;
+            }
+        }
+    }
+}
