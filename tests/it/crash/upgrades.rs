@@ -208,7 +208,8 @@ fn an_anchor_that_came_later_is_replaced_too() {
         "{said}"
     );
     world.moored.up();
-    let anchor = world.pids().anchor;
+    // It is there before the keeper has said so to the supervisor.
+    let anchor = Some(wait_for("the keeper to know it", || world.pids().anchor));
     world.upgrade(&world.build("green", 1));
     let green = format!("0.1.0 ({})", hex("green"));
     assert_eq!(world.builds(), [green.clone(), green.clone(), green]);
