@@ -48,7 +48,11 @@ pub fn ps(units: &[UnitReport], notes: &[String], style: &Style) -> String {
 fn ps_row(unit: &UnitReport, style: &Style) -> [String; 7] {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     // The reason says what differs.
-    let reason = if unit.drift.is_some() { format!("DRIFT: {}", unit.reason) } else { unit.reason.clone() };
+    let mut reason = if unit.drift.is_some() { format!("DRIFT: {}", unit.reason) } else { unit.reason.clone() };
+    if !unit.listens.is_empty() {
+        let semicolon = if reason.is_empty() { "" } else { "; " };
+        reason = format!("{reason}{semicolon}listens at {}", unit.listens.join(", "));
+    }
     [
         one_line(&unit.unit),
         one_line(&unit.phase),
@@ -105,6 +109,7 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         ("Container", report.id.clone()),
         ("Pid", report.pid.map(|pid| pid.to_string())),
         ("Beside", report.beside.as_ref().map(beside)),
+        ("Listens", Some(report.listens.join(", ")).filter(|listens| !listens.is_empty())),
         ("Restarts", Some(report.restarts.to_string())),
         ("Last exit", report.exit.clone()),
         ("Before", status.previous_exit.clone()),

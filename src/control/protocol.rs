@@ -229,6 +229,9 @@ pub struct UnitReport {
     /// In a start-first update: the container that is to take over from it, or from which it took over.
     #[serde(default)]
     pub beside: Option<Other>,
+    /// Where somebody listens for it, by `[[socket]]`.
+    #[serde(default)]
+    pub listens: Vec<String>,
 }
 
 /// The other container of a unit.

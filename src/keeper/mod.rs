@@ -17,6 +17,16 @@
 //! pid of a record needs no pidfd to be unambiguous. `Ack` reaps, closes the held descriptors and forgets the id.
 //! `Spawn` or `Adopt` for an id that is not forgotten is refused with EEXIST.
 //!
+//! # Order
+//!
+//! | request | in this order | killed in between |
+//! |---|---|---|
+//! | `Spawn` | fork, record, told | the child dies while it sets itself up, or is an orphan that is known by its cgroup |
+//! | an exit | recorded, told; the zombie stays | the zombie goes to the anchor with its code |
+//! | `Ack` | record away, reaped, descriptors closed | as above: an exit that is heard again makes no second record |
+//! | `Adopt` | checked, orphan away, record, told | an orphan again |
+//! | `Release`, `SetTag`, `Hold` | done at once, in memory | who holds the same says it again to the next keeper |
+//!
 //! # Rules
 //!
 //! - **Nothing is queued.** What the supervisor is to be told is one bit per container, held name, orphan and fact. A
@@ -96,10 +106,10 @@ pub const VERSION: u16 = 2;
 pub const SOCKET_NAME: &str = "keeper.sock";
 /// Longest message, in bytes: a tag, an id and the rest with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 8192;
-/// Most descriptors in one message (the kernel allows 253).
-pub const MESSAGE_FDS_MAX: usize = 48;
-/// Longest container or exec id, in bytes.
-pub const ID_BYTES_MAX: usize = 160;
+/// Most descriptors in one message (the kernel allows 253): a start with two for each cgroup v1 hierarchy and all sockets that a unit may have.
+pub const MESSAGE_FDS_MAX: usize = 72;
+/// Longest id of a container or exec, or name of something held, in bytes.
+pub const ID_BYTES_MAX: usize = 256;
 /// Longest tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 4096;
 /// Longest error text and cgroup path, in bytes; longer ones are cut.

@@ -15,9 +15,10 @@ use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
 use super::reason::Why;
+use super::sockets::Opening;
 use super::time::{BootTime, WallTime};
 use super::told::{Hearing, Told};
-use crate::unit::{ContainerId, Fingerprint, Signal, SwapMark, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Listen, Signal, SwapMark, Unit, UnitName};
 
 /// The world as the facts so far tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +90,9 @@ pub struct Seen {
     pub restarts: u64,
     /// The last action that failed, for people.
     pub trouble: Option<String>,
+    /// Sockets that are open for it, or may be (`sockets`).
+    #[serde(default)]
+    pub sockets: BTreeMap<Listen, Opening>,
 }
 
 /// One generation from before its cgroup is made until it is cleared away.

@@ -56,6 +56,8 @@ impl Observed {
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(id, *limits)),
+            Fact::Listening { unit, sockets } => !sockets.is_empty() && self.seen_mut(unit).opened(sockets),
+            Fact::Closed { unit, sockets } => self.units.get_mut(unit).is_some_and(|seen| seen.closed(sockets)),
             Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(id, *contents)),
             Fact::ActionFailed { id, deed, text } => {
                 self.on_seen(id, |seen| seen.action_failed(id, *deed, text, now.boot))
@@ -192,7 +194,8 @@ impl Seen {
         match self.live.as_mut().filter(|own| own.id != *id && own.is_up()) {
             // It was to take over for a wish to restart.
             Some(own) => own.restart |= used.start_now,
-            None => self.start_now |= used.start_now,
+            // Whoever wanted it wanted a start, be the text enabled or not.
+            None => (self.start_now, self.manual) = (self.start_now | used.start_now, self.manual | used.start_now),
         }
         self.manual |= used.manual;
         self.fresh |= used.fresh;

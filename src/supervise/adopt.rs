@@ -16,6 +16,15 @@
 //!
 //! The loop asks about records behind the starts that it has ordered, and jobs are done in order: so one that is just being started
 //! is never taken for one that is gone.
+//!
+//! # Order
+//!
+//! What this process has is announced as soon as the list is complete; then the loop's records are settled; then the keeper hears that
+//! adoption is done, and buries who was not adopted. That word is for the keeper whose list it was, by its connection: the next one, which may
+//! be there already, has not told of its children yet. Killed at any point of this, the next supervisor gets the same list, in which those
+//! are containers that were adopted already.
+//!
+//! What cannot be looked at (no descriptors are left) ends this supervisor: the next one looks again.
 
 use std::os::fd::AsFd;
 
@@ -55,7 +64,7 @@ pub struct Unlisted {
 impl Supervisor {
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { mut running, known, said, orphans, cgroups, stats, connection } = inventory;
+        let Inventory { mut running, known, said, orphans, cgroups, listening, stats, connection } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
         // Of two that no record knows the older one is the unit's.
@@ -65,6 +74,9 @@ impl Supervisor {
         }
         for (id, lines) in said {
             self.record(&Fact::Notified { id, lines });
+        }
+        for (unit, sockets) in listening {
+            self.record(&Fact::Listening { unit, sockets });
         }
         let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
         for live in live.iter().filter(|live| !known.contains(&live.id)) {
@@ -94,6 +106,7 @@ impl Hands {
     pub(super) fn begin_inventory(&mut self, stats: keeper::Stats, connection: keeper::Connection) {
         self.sessions.keeper_met();
         self.ask(self.keeper.build());
+        self.forget_held();
         self.inventory = Some(Inventory { stats, connection, ..Inventory::default() });
     }
 
@@ -119,6 +132,7 @@ impl Hands {
             self.announce_to_keeper(&id, orphan);
         }
         self.sessions.keeper_synced(&self.keeper, &self.post);
+        inventory.listening = self.hold_again();
         let cgroups = self.cgroups.list().unwrap_or_default();
         inventory.cgroups = cgroups.iter().filter_map(|id| ContainerId::parse(id)).collect();
         inventory.cgroups.retain(|id| !inventory.known.contains(id) && !self.handles.contains_key(id));

@@ -1,6 +1,18 @@
 //! What the hands do to a container that is there: signals, kills, other limits, and clearing away what is left of it.
 //!
 //! Signals go through the pidfd and kills through the cgroup: a number alone may be another process by now.
+//!
+//! # Order
+//!
+//! The loop has written down that a stop, kill, swap or change of limits is begun before it comes here; the fact that it is done is written
+//! down behind it. Killed in between, it is done again, which changes nothing more (`plan::action`).
+//!
+//! `Clear` comes when the exit record is written, the cgroup is empty and the pipes are drained: the cgroup goes first, then
+//! `RUN/c/<id>`, the log's hold on the pipes, and last the acknowledgement to the keeper. Killed before that, the keeper's list has the
+//! exit still; it is heard again, makes no second record, and what is left is cleared. Killed behind it, the record alone is left: it has ended
+//! already, and is cleared again, of nothing.
+//!
+//! A cgroup that cannot be opened or read is not an empty one: a kill opens it again, and looks again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;

@@ -27,6 +27,7 @@ use rustix::event::{Timespec, epoll};
 use super::bell::Inbox;
 use super::executed::has_executed;
 use super::job::Job;
+use super::listen::{self, Listeners};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
 use super::narrate;
@@ -100,6 +101,7 @@ pub struct Hands {
     pub(super) places: Places,
     pub(super) handles: BTreeMap<ContainerId, Handle>,
     pub(super) sessions: Sessions,
+    pub(super) listeners: Listeners,
     /// Started when something is to be asked.
     pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
     watched: HashMap<u64, Watched>,
@@ -131,6 +133,7 @@ impl Hands {
             places,
             handles,
             sessions,
+            listeners: Listeners::default(),
             prober: None,
             watched,
             next_token: 1,
@@ -197,6 +200,7 @@ impl Hands {
             Job::EndProbe(token) => self.sessions.end_probe(token),
             Job::Limit(job) => self.limit(*job),
             Job::Swap(job) => self.swap(*job),
+            Job::Close(unit, sockets) => self.close(unit, sockets),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
@@ -224,13 +228,14 @@ impl Hands {
 
     // ---- what the kernel says ----
 
-    /// Registers a descriptor; it stays open with the entry.
+    /// Registers a descriptor; it stays open with the entry. If that fails, this supervisor ends.
     pub(super) fn watch(&mut self, fd: OwnedFd, flags: epoll::EventFlags, what: Watched) -> (u64, OwnedFd) {
         let token = self.next_token;
         self.next_token += 1;
         match epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags) {
             Ok(()) => drop(self.watched.insert(token, what)),
-            Err(errno) => tracing::error!("watching {what:?}: {errno}"),
+            // What nobody waits for would never be heard of: the next supervisor waits for it.
+            Err(errno) => self.say(Mail::Orphaned(format!("watching {what:?}: {errno}"))),
         }
         (token, fd)
     }
@@ -340,8 +345,10 @@ impl Hands {
             keeper::Event::Child(child) => self.child(child),
             keeper::Event::Said { id, lines, answers } => self.said(&id, lines, answers),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
-            keeper::Event::Held { name, .. } => {
-                tracing::warn!("the keeper holds {name}, which this version does not know")
+            keeper::Event::Held { name, fd } => {
+                if !self.held(&name, fd) {
+                    tracing::warn!("the keeper holds {name}, which this version does not know")
+                }
             }
             keeper::Event::Synced => self.end_inventory(),
             keeper::Event::Refused(refusal) => self.refused(&refusal),
@@ -447,6 +454,9 @@ impl Hands {
                 self.look(id);
             }
             ("spawn" | "report" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
+            ("hold", _) if listen::is_held_name(&refusal.id) => {
+                tracing::warn!("the keeper does not hold {}: {why}: it closes if this process dies", refusal.id)
+            }
             (request, _) => tracing::debug!("the keeper refused {request} of {}: {why}", refusal.id),
         }
     }

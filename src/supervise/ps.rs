@@ -63,6 +63,7 @@ impl Supervisor {
                 id: other.id.to_string(),
                 pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
             }),
+            listens: seen.map(|seen| seen.listening().map(ToString::to_string).collect()).unwrap_or_default(),
         }
     }
 

@@ -391,6 +391,7 @@ impl Supervisor {
                 let facts = Arc::clone(&self.catalogue.in_force(&id.unit)?.facts);
                 Some(Job::Swap(Box::new(SwapJob { id, contents, unit, facts })))
             }
+            Action::Close { unit, sockets } => Some(Job::Close(unit, sockets)),
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::TakeOver { .. } => None,

@@ -140,6 +140,7 @@ impl Catalogue {
     pub(super) fn update_named(&mut self, unit: &UnitName) {
         let named = self.entries.get(unit).map(|entry| entry.named()).unwrap_or_default();
         self.names.set(unit, named);
+        self.update_addresses(unit);
     }
 }
 

@@ -7,6 +7,8 @@
 
 mod calls;
 mod deaths;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod lines;
 #[cfg(target_arch = "x86_64")]
 mod operations;

@@ -11,7 +11,8 @@ use super::signal as send;
 use super::stand::{Before, PRINT, Stand, want};
 use super::tracer::Kind;
 
-type Answer = Result<Vec<Response>, String>;
+/// Of a client: all that it was told, or why it was told nothing.
+pub type Answer = Result<Vec<Response>, String>;
 
 /// One.
 pub struct Operation {

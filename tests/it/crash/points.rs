@@ -3,15 +3,15 @@
 //! A role's calls are taken one after the other until there is none left to be killed before; so each call of one undisturbed operation is
 //! a kill point, and some more where the threads take their turns otherwise. `MOORED_KILL_POINTS=all` takes all of them, and writes a row of
 //! the table for each role to the file that `MOORED_KILL_REPORT` names (`tests/kill-points`); without it a few of each role are a sample. `MOORED_KILL_ROLE` takes those
-//! roles alone whose name holds it, `MOORED_KILL_STRIDE` each so manieth point.
+//! roles alone whose name holds it, `MOORED_KILL_STRIDE` only every so many
+//! points.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moored::control::Response;
-
-use super::operations::{self, Operation, Victims, wait_done};
+use super::operations::{self, Answer, Operation, Victims, wait_done};
 use super::stand::{Before, Stand};
 use super::tracer::{Blow, Kind, Order, Seen, Tracer};
 
@@ -22,7 +22,7 @@ const RECOVERS: Duration = Duration::from_secs(20);
 /// So often a point that was late is tried again before it is a violation.
 const LATE_AGAIN: usize = 2;
 /// So many points in a row with nobody there to be killed end a role.
-const MISSES: usize = 2;
+pub const MISSES: usize = 2;
 /// A bound on the calls of one role, for a role that never ends.
 const POINTS_MAX: usize = 5000;
 
@@ -37,20 +37,20 @@ struct Row {
     violations: Vec<String>,
 }
 
-struct Outcome {
-    seen: Seen,
+pub struct Outcome {
+    pub seen: Seen,
     took: Duration,
     /// It took longer than it may, and came right in the end.
     is_late: bool,
-    wrongs: Vec<String>,
+    pub wrongs: Vec<String>,
 }
 
-fn all_points() -> bool {
+pub fn all_points() -> bool {
     std::env::var_os("MOORED_KILL_POINTS").is_some_and(|value| value == "all")
 }
 
 /// One operation, disturbed by `order`.
-fn run(stand: &mut Stand, operation: &Operation, order: Option<Order>) -> Outcome {
+pub fn run(stand: &mut Stand, operation: &Operation, order: Option<Order>) -> Outcome {
     (operation.prepare)(stand);
     let before = stand.look();
     let stats = stand.stats().expect("a keeper");
@@ -99,7 +99,7 @@ fn converge(
     stand: &Stand,
     operation: &Operation,
     before: &Before,
-    (mut asked, is_struck): (Option<std::thread::JoinHandle<Result<Vec<Response>, String>>>, bool),
+    (mut asked, is_struck): (Option<JoinHandle<Answer>>, bool),
     since: Instant,
     wrongs: &mut Vec<String>,
 ) {

@@ -18,7 +18,7 @@ use moored::keeper::{self, Stats};
 use rustix::process::Signal;
 
 use super::super::support::{is_alive, wait_for};
-use super::{WAITS, World, generation, signal, world};
+use super::{WAITS, World, signal, world};
 
 /// Lines that one print adds: more than a log file of the least size takes.
 pub const PRINT: usize = 60;
@@ -292,7 +292,7 @@ impl Stand {
         self.stop_alone();
         wrongs.extend(self.listen());
         let heard = self.heard.borrow();
-        let ended = heard.1.keys().filter(|id| id.starts_with("alone.")).map(|id| generation(id)).count();
+        let ended = heard.1.keys().filter(|id| id.starts_with("alone.")).count();
         let runs = self.count("runs");
         if ended != runs {
             wrongs.push(format!("SAFETY 6: {runs} runs, and {ended} exit records"));

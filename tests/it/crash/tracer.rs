@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::faults::errors_of;
 use super::operations::Victims;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -47,8 +48,8 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
     Kill(Victims),
-    /// The call fails with this error number.
-    Fail(i32),
+    /// The call fails with this one of its errors (`faults::errors_of`).
+    Fail(usize),
 }
 
 /// Where to strike.
@@ -70,6 +71,8 @@ pub struct Seen {
     pub names: BTreeMap<(String, i64), usize>,
     /// When, and at which call, the blow fell.
     pub struck: Option<(Instant, i64)>,
+    /// The call was there, and cannot fail.
+    pub passed: bool,
 }
 
 struct Tracee {
@@ -308,9 +311,9 @@ impl Trace {
                 }
                 return true;
             }
-            Some(Blow::Fail(errno)) => {
+            Some(Blow::Fail(variant)) => {
                 if let Some(tracee) = self.tracees.get_mut(&task) {
-                    tracee.fail = Some(errno);
+                    tracee.fail = errors_of(call).and_then(|errors| errors.get(variant).copied());
                 }
                 skip_call(task);
                 let _ = ptrace::syscall(task, None);
@@ -333,6 +336,10 @@ impl Trace {
             Some(_) => return None,
         };
         if count != order.n || seen.struck.is_some() {
+            return None;
+        }
+        if matches!(order.blow, Blow::Fail(_)) && errors_of(call).is_none() {
+            seen.passed = true;
             return None;
         }
         seen.struck = Some((Instant::now(), call));

@@ -258,6 +258,14 @@ impl Oracle {
             // Whether an excused run was stopped in time only the supervisor knows: the shorter pause is allowed.
             truth.short_runs += 1;
         }
+        // One of the same text that ran on beside it, and long enough, begins the row anew.
+        let other = truth.other.as_ref().and_then(|other| Some((self.ended.get(other)?, self.journal.get(other))));
+        let is_later = |other: &End| other.at >= end.at && other.is_of(end.fingerprint);
+        let is_long =
+            |other: &End, journal| other.ran_for >= reset_after || other.forgotten && journal == Some(&UNKNOWN);
+        if other.is_some_and(|(other, journal)| is_later(other) && is_long(other, journal)) {
+            truth.short_runs = 0;
+        }
     }
 
     /// Invariant 5, and the restart policy, for a start that nobody asked for.
