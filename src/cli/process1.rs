@@ -22,7 +22,9 @@ const NAME: &str = "moored";
 pub fn is_init(program: &OsString, args: &[OsString]) -> bool {
     let is_command = |word: &OsString| Cli::command().get_subcommands().any(|command| command.get_name() == word);
     // Started by the anchor, which it is not then; or an option, which is for a command that follows.
-    let is_ours = |first: &OsString| first == "keeper" || first == "supervisor" || is_command(first);
+    let is_ours = |first: &OsString| {
+        ["keeper", "supervisor", keeper::CHECK_COMMAND].iter().any(|ours| first == ours) || is_command(first)
+    };
     let parses = || match Cli::try_parse_from(std::iter::once(program).chain(args)) {
         Ok(_) => true,
         Err(error) => matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion),

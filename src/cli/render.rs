@@ -166,6 +166,15 @@ pub fn supervisor(report: &SupervisorReport, style: &Style) -> String {
         "Pids",
         format!("anchor {}, keeper {}, supervisor {}", pid(report.anchor), pid(report.keeper), report.supervisor),
     );
+    let builds = &report.builds;
+    match [&builds.anchor, &builds.keeper].into_iter().flatten().all(|build| *build == builds.supervisor) {
+        true => field("Build", one_line(&builds.supervisor)),
+        false => {
+            let of = |build: &Option<String>| build.as_deref().map_or_else(|| "unknown".to_owned(), one_line);
+            let (anchor, keeper) = (of(&builds.anchor), of(&builds.keeper));
+            field("Build", format!("anchor {anchor}, keeper {keeper}, supervisor {}", one_line(&builds.supervisor)));
+        }
+    }
     field("Units", format!("{}, {} containers", report.units, report.containers));
     for dir in &report.units_dirs {
         field("Directory", one_line(&dir.to_string_lossy()));

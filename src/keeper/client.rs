@@ -27,7 +27,7 @@ use rustix::net::{
 
 use super::packet::{receive, send};
 use super::wire::{
-    ChildState, Kind, Line, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
+    Builds, ChildState, Kind, Line, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
 };
 use super::{CHILD_HELD_MAX, SOCKET_NAME, VERSION};
 
@@ -112,6 +112,8 @@ pub enum Event {
     Stop,
     /// Asked for, or who controls us changed (`spare`, `anchor`).
     Stats(Stats),
+    /// Which builds run: asked for, or one of them became another.
+    Builds(Builds),
 }
 
 /// The newest state of a container or exec.
@@ -210,15 +212,43 @@ pub(crate) fn hello(path: &Path, role: Role) -> Result<OwnedFd, ClientError> {
     }
 }
 
-/// The next message on a connection of another role; `None` when the keeper is gone.
+/// The next message on a connection of another role that this version knows; `None` when the keeper is gone.
 pub(crate) fn next_message(socket: BorrowedFd<'_>) -> Result<Option<Message>, ClientError> {
+    loop {
+        match next_message_with(socket)? {
+            Some(Received { message: Some(message), .. }) => return Ok(Some(message)),
+            Some(Received { message: None, .. }) => {}
+            None => return Ok(None),
+        }
+    }
+}
+
+/// What came on a connection of another role.
+pub(crate) struct Received {
+    /// `None`: one of another version.
+    pub message: Option<Message>,
+    /// Beside it.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// The next message with its descriptors.
+pub(crate) fn next_message_with(socket: BorrowedFd<'_>) -> Result<Option<Received>, ClientError> {
     let packet = receive(socket, RecvFlags::empty()).map_err(ClientError::Socket)?;
-    Ok(packet.map(|packet| decode_message(&packet.bytes)).transpose()?)
+    Ok(packet.map(|packet| Received { message: decode_message(&packet.bytes).ok(), fds: packet.fds }))
 }
 
 /// Sends a request without descriptors on a connection of another role.
 pub(crate) fn send_request(socket: BorrowedFd<'_>, request: &Request) -> Result<(), ClientError> {
-    send(socket, &encode(request)?, &[], SendFlags::empty()).map_err(ClientError::Socket)
+    send_request_with(socket, request, &[])
+}
+
+/// The same with descriptors.
+pub(super) fn send_request_with(
+    socket: BorrowedFd<'_>,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), ClientError> {
+    send(socket, &encode(request)?, fds, SendFlags::empty()).map_err(ClientError::Socket)
 }
 
 impl Events {
@@ -229,7 +259,10 @@ impl Events {
             let (connection, socket) = self.link.socket();
             match receive(socket.as_fd(), RecvFlags::empty()) {
                 Ok(Some(packet)) => {
-                    if let Some(event) = event(decode_message(&packet.bytes)?, packet.fds, connection)? {
+                    // One that does not decode is a newer keeper's, and nothing that this version needs.
+                    let message = decode_message(&packet.bytes).ok();
+                    let event = message.map(|message| event(message, packet.fds, connection)).transpose()?;
+                    if let Some(event) = event.flatten() {
                         return Ok(event);
                     }
                 }
@@ -263,7 +296,8 @@ fn event(message: Message, fds: Vec<OwnedFd>, connection: Connection) -> Result<
         Message::Stop => Event::Stop,
         Message::Stats(stats) => Event::Stats(stats),
         Message::Denied { errno, pid } => return Err(ClientError::Denied { errno, pid }),
-        Message::Ended { .. } => return Ok(None),
+        Message::Builds(builds) => Event::Builds(builds),
+        Message::Ended { .. } | Message::Replace | Message::Upgraded { .. } => return Ok(None),
     }))
 }
 
@@ -370,6 +404,11 @@ impl Requests {
     /// No supervisor is needed after this one. Without `leave_running` the keeper ends when all children are gone.
     pub fn finish(&self, leave_running: bool) -> Result<(), ClientError> {
         self.request(&Request::Finish { leave_running }, &[])
+    }
+
+    /// Says which moored this supervisor is. Answer: `Builds`, now and whenever the others say theirs.
+    pub fn build(&self) -> Result<(), ClientError> {
+        self.request(&Request::Build { build: super::build(), resumed: false }, &[])
     }
 
     /// Asks for figures. Answer: `Stats`.

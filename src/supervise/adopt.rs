@@ -105,6 +105,7 @@ impl Supervisor {
 impl Hands {
     pub(super) fn begin_inventory(&mut self, stats: keeper::Stats, connection: keeper::Connection) {
         self.sessions.keeper_met();
+        self.ask(self.keeper.build());
         self.forget_held();
         self.inventory = Some(Inventory { stats, connection, ..Inventory::default() });
     }

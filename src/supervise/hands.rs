@@ -159,6 +159,7 @@ impl Hands {
             }
             if timeout.is_some() {
                 self.sessions.kill_overdue(Instant::now());
+                self.sessions.give_up(Instant::now(), &self.keeper);
             }
             for job in self.inbox.take() {
                 if self.work(job).is_break() {
@@ -205,6 +206,7 @@ impl Hands {
             Job::Settle(unlisted) => self.settle(*unlisted),
             Job::AdoptionDone(connection) => self.ask(self.keeper.adoption_done(connection)),
             Job::Session(job) => self.open_session(*job),
+            Job::Attach { session, reply } => self.sessions.attach(session, reply, &self.keeper, &self.post),
             Job::SessionGone(client) => self.sessions.client_gone(client),
             Job::Status(job) => self.status(*job),
             Job::LogLimits(unit, limits) => self.log.set_limits(unit, limits),
@@ -352,6 +354,7 @@ impl Hands {
             keeper::Event::Refused(refusal) => self.refused(&refusal),
             keeper::Event::Stop => self.say(Mail::StopAll { by: "signal".to_owned() }),
             keeper::Event::Stats(stats) => self.say(Mail::Keeper(stats)),
+            keeper::Event::Builds(builds) => self.say(Mail::Builds(builds)),
         }
     }
 

@@ -50,6 +50,13 @@ pub enum Job {
     AdoptionDone(keeper::Connection),
     /// Run a process inside, for a client.
     Session(Box<SessionJob>),
+    /// The client of a session of an earlier supervisor's has come back.
+    Attach {
+        /// Which.
+        session: String,
+        /// To whom it is told how it ends.
+        reply: crate::control::Reply,
+    },
     /// A client of a session went away.
     SessionGone(crate::control::ClientId),
     /// Fill in what a container uses, and its log, and answer.

@@ -24,6 +24,8 @@ pub enum Mail {
     Inventory(Inventory),
     /// Figures of the keeper.
     Keeper(keeper::Stats),
+    /// Which builds run.
+    Builds(keeper::Builds),
     /// Begin the ordered stop.
     StopAll {
         /// By whom, for people.

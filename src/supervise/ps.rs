@@ -5,7 +5,7 @@ use std::path::Path;
 use super::clock::{self, wall, wall_of};
 use super::round::Supervisor;
 use crate::control::Response;
-use crate::control::protocol::{Other, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus};
 use crate::keeper;
 use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
@@ -146,6 +146,11 @@ impl Supervisor {
         self.keeper != keeper::Stats::default()
     }
 
+    fn builds_report(&self) -> Builds {
+        let (anchor, keeper) = (self.builds.anchor.clone(), self.builds.keeper.clone());
+        Builds { anchor, keeper: Some(keeper).filter(|keeper| !keeper.is_empty()), supervisor: keeper::build() }
+    }
+
     pub(super) fn supervisor_report(&self) -> Response {
         let anchor = self.keeper.anchor;
         let mut notes = self.notes();
@@ -164,11 +169,16 @@ impl Supervisor {
                 self.keeper.oom_score_adj
             ));
         }
+        let builds = self.builds_report();
+        if [&builds.anchor, &builds.keeper].into_iter().flatten().any(|build| *build != builds.supervisor) {
+            notes.push("not all three are of one build: `moored upgrade` makes them so".to_owned());
+        }
         notes.extend(device_rules_ignored().map(str::to_owned));
         Response::Supervisor(Box::new(SupervisorReport {
             anchor,
             keeper: Some(self.keeper.keeper),
             supervisor: i32::try_from(std::process::id()).unwrap_or(0),
+            builds,
             notes,
             units_dirs: self.settings.units_dirs.clone(),
             units: self.desired.units.len(),

@@ -19,6 +19,7 @@ mod random;
 mod stand;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
+mod upgrades;
 
 pub use calls::Trap;
 
