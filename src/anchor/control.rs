@@ -6,7 +6,7 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::keeper::wire::{Message, Request, Stats};
-use crate::keeper::{Duty, next_message, now_ns, send_request};
+use crate::keeper::{Duty, next_message_with, now_ns, send_request};
 use crate::sys::signal::SIGCHLD;
 use crate::sys::wait::{Which, peek, reap};
 
@@ -20,15 +20,19 @@ pub(super) enum End {
     Done(u8),
     /// Without a word.
     KeeperDied,
+    /// Not at all: it gave the anchor another program ([`Control::program`]).
+    Replace,
     /// Process 1 has no more time for it.
     Late,
 }
 
 /// The control of one keeper.
 pub(super) struct Control {
-    socket: OwnedFd,
+    pub socket: OwnedFd,
     /// The keeper if it is our child.
-    keeper: Option<i32>,
+    pub keeper: Option<i32>,
+    /// What the keeper gave to be executed.
+    pub program: Option<OwnedFd>,
     /// An ordered stop was asked for.
     pub stopping: bool,
     /// What the keeper said last.
@@ -44,7 +48,13 @@ pub(super) struct Control {
 impl Control {
     pub fn new(socket: OwnedFd, keeper: Option<i32>) -> Self {
         let stats = Stats::default();
-        Control { socket, keeper, stopping: false, ended: None, hung_up: false, stats, more: false }
+        let (stopping, ended, hung_up, more) = (false, None, false, false);
+        Control { socket, keeper, program: None, stopping, ended, hung_up, stats, more }
+    }
+
+    /// Says something, if there is somebody to hear it.
+    pub fn say(&self, request: &Request) {
+        let _ = send_request(self.socket.as_fd(), request);
     }
 
     /// Waits for the keeper's end.
@@ -72,7 +82,7 @@ impl Control {
         let is_due = duty.due_ns().is_some_and(|due| due <= now);
         let leave = duty.round(now, (self.stats.supervisor, self.stats.supervisor_starts));
         if is_due && !leave {
-            let _ = send_request(self.socket.as_fd(), &Request::Stats);
+            self.say(&Request::Stats);
         }
         leave
     }
@@ -94,7 +104,7 @@ impl Control {
             if !self.stopping {
                 self.stopping = true;
                 // A keeper that just died gets it from us in its place.
-                let _ = send_request(self.socket.as_fd(), &Request::Stop);
+                self.say(&Request::Stop);
             }
         }
     }
@@ -104,6 +114,9 @@ impl Control {
         // The order matters: what the keeper said before it died is there once it is seen dead.
         let died = self.keeper_died();
         self.take_messages();
+        if !died && self.ended.is_none() && self.program.is_some() {
+            return Some(End::Replace);
+        }
         match (self.ended, self.keeper) {
             (Some(code), None) => Some(End::Done(code)),
             (None, None) => self.hung_up.then_some(End::KeeperDied),
@@ -117,17 +130,22 @@ impl Control {
 
     fn take_messages(&mut self) {
         while !self.hung_up && self.readable() {
-            match next_message(self.socket.as_fd()) {
-                Ok(Some(Message::Ended { code, stays })) => {
+            let Ok(Some(received)) = next_message_with(self.socket.as_fd()) else {
+                self.hung_up = true;
+                return;
+            };
+            match received.message {
+                Some(Message::Ended { code, stays }) => {
                     self.ended = Some(code);
                     if stays {
                         // It goes on without us.
                         self.keeper = None;
                     }
                 }
-                Ok(Some(Message::Welcome { stats } | Message::Stats(stats))) => self.stats = stats,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => self.hung_up = true,
+                Some(Message::Replace) => self.program = received.fds.into_iter().next(),
+                Some(Message::Welcome { stats } | Message::Stats(stats)) => self.stats = stats,
+                // What this version does not know is no end.
+                Some(_) | None => {}
             }
         }
     }

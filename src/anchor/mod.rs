@@ -9,6 +9,7 @@
 //! | the keeper says that all is done | leaves with the code it says: 0 after an ordered stop |
 //! | the keeper dies without that | takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
 //! | another child ends | reaps it, but only while the keeper lives: later it may be a container |
+//! | the keeper gives it another program | executes that in its own place, if that can go on from its state ([`replace`]) |
 //! | there is a keeper already, without an anchor | controls that one and starts nothing; it is no spare, for it is not the parent |
 //!
 //! Nobody has to reconnect to another path: connections wait in the socket's backlog until whoever holds it takes them.
@@ -30,21 +31,26 @@
 mod control;
 pub mod init;
 mod place;
+mod replace;
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use nix::sys::signalfd::SignalFd;
+
+use crate::keeper::wire::Request;
 use crate::keeper::{self, Command, IGNORED, Keeper, Parts, STOPPING, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{self, SIGCHLD, SIGHUP};
 use crate::sys::{fd, heap, image};
 use control::{Control, End};
 use place::{Place, claim};
+pub(crate) use replace::resume;
 
 /// What `moored up` was asked for, as far as the anchor is concerned.
 #[derive(Debug, Clone)]
@@ -124,33 +130,60 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
     let image = sealed_image().map_err(AnchorError::Image)?;
     become_anchor().map_err(AnchorError::Setup)?;
     let (keeper_argv, supervisor_argv) = (c_strings(&options.keeper)?, c_strings(&options.supervisor)?);
-    let place = claim(&options.run_dir)?;
-    let _kept_open = keeper::open_stage(&options.run_dir);
-    match place {
+    let (listener, control) = match claim(&options.run_dir)? {
         Place::Free { listener, control } => {
             let run_dir = &options.run_dir;
             let keeper = keeper::start(image.as_fd(), listener.as_fd(), run_dir, &keeper_argv, &supervisor_argv)
                 .map_err(AnchorError::Keeper)?;
-            // What reading the command line took.
-            heap::trim();
-            let mut control = Control::new(control, Some(keeper));
-            match control.run(&signals, &mut ()) {
-                End::Done(code) => Ok(ExitCode::from(code)),
-                End::KeeperDied => {
-                    let stopping = control.stopping;
-                    drop(control);
-                    let command = Command::new(supervisor_argv);
-                    let parts = Parts { run_dir: run_dir.clone(), listener, image, signals, base, command };
-                    Ok(ExitCode::from(Keeper::adopting(parts, spawner, stopping).run()))
-                }
+            (Some(listener), Control::new(control, Some(keeper)))
+        }
+        Place::Kept { control } => (None, Control::new(control, None)),
+    };
+    control.say(&Request::Build { build: keeper::build(), resumed: false });
+    // What reading the command line took.
+    heap::trim();
+    let (run_dir, stage) = (options.run_dir.clone(), keeper::open_stage(&options.run_dir).ok());
+    let earlier = Vec::new();
+    Anchor { run_dir, keeper_argv, supervisor_argv, listener, stage, image, signals, base, control, earlier }
+        .run(spawner)
+}
+
+/// An anchor that has its keeper.
+struct Anchor {
+    run_dir: PathBuf,
+    keeper_argv: Vec<CString>,
+    supervisor_argv: Vec<CString>,
+    /// The keeper's, for when it dies; none of a keeper that somebody else started.
+    listener: Option<OwnedFd>,
+    /// The pipe of the logs, kept open.
+    stage: Option<OwnedFd>,
+    image: OwnedFd,
+    signals: SignalFd,
+    base: Base,
+    control: Control,
+    /// Other programs that may be a supervisor's: device and inode.
+    earlier: Vec<(u64, u64)>,
+}
+
+impl Anchor {
+    /// Waits for the keeper's end, and takes its place if it died.
+    fn run(mut self, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+        loop {
+            match self.control.run(&self.signals, &mut ()) {
+                End::Done(code) => return Ok(ExitCode::from(code)),
+                End::Replace => self.replace(),
+                End::KeeperDied => break,
                 // Only process 1 is in a hurry.
-                End::Late => Ok(ExitCode::FAILURE),
+                End::Late => return Ok(ExitCode::FAILURE),
             }
         }
-        Place::Kept { control } => match Control::new(control, None).run(&signals, &mut ()) {
-            End::Done(code) => Ok(ExitCode::from(code)),
-            End::KeeperDied | End::Late => Err(AnchorError::KeeperLost),
-        },
+        let Anchor { run_dir, supervisor_argv, listener, stage, image, signals, base, control, earlier, .. } = self;
+        let listener = listener.ok_or(AnchorError::KeeperLost)?;
+        let stopping = control.stopping;
+        drop(control);
+        let (command, waited_for) = (Command::new(supervisor_argv), waited_for());
+        let parts = Parts { run_dir, listener, stage, image, signals, waited_for, base, command };
+        Ok(ExitCode::from(Keeper::adopting(parts, spawner, stopping, &earlier).run()))
     }
 }
 
@@ -172,6 +205,14 @@ fn sealed_image() -> io::Result<OwnedFd> {
     let mut environment = keeper::environment();
     if std::env::var_os(heap::TUNABLES_NAME).is_none() {
         environment.push(heap::TUNABLES.to_owned());
+    }
+    // Where a later version is looked for; whatever it was set to is of another `up`.
+    let is_program =
+        |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next() == Some(keeper::PROGRAM.as_bytes());
+    environment.retain(|entry| !is_program(entry));
+    if let Ok(path) = std::env::current_exe() {
+        let entry = [keeper::PROGRAM.as_bytes(), b"=", path.as_os_str().as_bytes()].concat();
+        environment.extend(CString::new(entry));
     }
     let never: Infallible = image::execute(copy.as_fd(), &argv, &environment)?;
     match never {}

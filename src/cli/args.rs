@@ -188,8 +188,10 @@ pub enum Command {
     #[command(hide = true, disable_help_flag = true)]
     Debug(Rest),
     /// Replace the program under running containers
-    #[command(hide = true, disable_help_flag = true)]
-    Upgrade(Rest),
+    Upgrade {
+        /// The new one [default: the file that `up` was started from, read again]
+        program: Option<PathBuf>,
+    },
     /// Print the text in force of a unit, merged from all its files, each value with the one it came from
     Cat {
         /// Which
@@ -353,7 +355,7 @@ mod tests {
     fn oci_and_later_commands_take_anything() {
         let Command::Oci(rest) = parse("moored oci run --bundle /b -- x --help").unwrap().command else { panic!() };
         assert_eq!(rest.args.len(), 6);
-        assert!(matches!(parse("moored upgrade --x quiet").unwrap().command, Command::Upgrade(_)));
+        assert!(matches!(parse("moored debug --x quiet").unwrap().command, Command::Debug(_)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -19,6 +19,9 @@ use crate::unit::diagnostic::one_line;
 
 /// How long `down` waits for the anchor and the keeper once everything is stopped: they have nothing left to do.
 const LAST_WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// So many supervisors in a row may go away with the answer, before it is not asked for any more.
+pub(super) const LOST_MAX: u32 = 8;
 
 /// SIGKILL and SIGTERM, as `kill` sends them by default.
 const SIGKILL: u8 = 9;
@@ -43,7 +46,18 @@ impl Answers {
 }
 
 fn one_answer(run_dir: &Path, request: &Request) -> Result<Response, Failure> {
-    answers(run_dir, request)?.next()?.ok_or(Failure::NoAnswer)
+    asked_again(|| answers(run_dir, request)?.next()?.ok_or(Failure::NoAnswer))
+}
+
+/// Asks once more whenever the supervisor went away with the answer, as it does in an upgrade: only what may be asked twice.
+fn asked_again<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    for _ in 0..LOST_MAX {
+        match ask() {
+            Err(failure) if failure.is_lost_answer() => {}
+            done => return done,
+        }
+    }
+    ask()
 }
 
 /// Milliseconds, saturating.
@@ -92,21 +106,73 @@ pub(super) fn events(
     json: bool,
 ) -> Result<u8, Failure> {
     let style = Style::of_stdout();
-    let mut answers = answers(run_dir, &Request::Events { follow, since_ms, units })?;
     let show = |event: &Event| print(&if json { json_line(event)? } else { render::event(event, &style) });
-    let mut last = VecDeque::new();
-    while let Some(answer) = answers.next()? {
-        let Response::Event(event) = answer else { return Err(Failure::WrongAnswer) };
-        match lines {
-            None => show(&event)?,
-            Some(lines) => {
-                last.push_back(event);
-                last.drain(..last.len().saturating_sub(lines));
-            }
+    let mut follower = Follower { since_ms, ..Follower::default() };
+    loop {
+        let request = Request::Events { follow, since_ms: follower.since_ms, units: units.clone() };
+        match follower.read(run_dir, &request, lines, &show) {
+            // The end of those that are past is no loss.
+            Ok(()) if !follow => break,
+            Ok(()) => {}
+            Err(failure) if failure.is_lost_answer() => {}
+            Err(Failure::Connect(_)) if follower.lost > 0 => return Err(Failure::NoAnswer),
+            Err(failure) => return Err(failure),
+        }
+        follower.lost += 1;
+        if follower.lost > LOST_MAX {
+            return Err(Failure::NoAnswer);
         }
     }
-    last.iter().try_for_each(show)?;
-    if follow { Err(Failure::NoAnswer) } else { Ok(0) }
+    follower.last.iter().try_for_each(show)?;
+    Ok(0)
+}
+
+/// How far somebody has read the events, across the supervisors that tell them.
+#[derive(Default)]
+struct Follower {
+    since_ms: Option<u64>,
+    /// Number and time of the newest that was shown.
+    newest: Option<(u64, u64)>,
+    /// With `-n`: those to be shown at the end.
+    last: VecDeque<Event>,
+    /// Supervisors in a row that went away without telling any.
+    lost: u32,
+}
+
+impl Follower {
+    /// Reads to the end of an answer.
+    fn read(
+        &mut self,
+        run_dir: &Path,
+        request: &Request,
+        lines: Option<usize>,
+        show: &impl Fn(&Event) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut answers = answers(run_dir, request)?;
+        self.last.clear();
+        while let Some(answer) = answers.next()? {
+            let Response::Event(event) = answer else { return Err(Failure::WrongAnswer) };
+            self.lost = 0;
+            match lines {
+                None if self.is_known(&event) => {}
+                None => {
+                    (self.since_ms, self.newest) = (Some(event.time), Some((event.number, event.time)));
+                    show(&event)?;
+                }
+                Some(lines) => {
+                    self.last.push_back(event);
+                    self.last.drain(..self.last.len().saturating_sub(lines));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it was shown. A number alone does not say so: a supervisor that was killed may have told an event that it could not write
+    /// down, and the next one has given its number to another, later.
+    fn is_known(&self, event: &Event) -> bool {
+        event.number > 0 && self.newest.is_some_and(|(number, time)| event.number <= number && event.time <= time)
+    }
 }
 
 pub(super) fn why(run_dir: &Path, unit: String, json: bool) -> Result<u8, Failure> {
@@ -126,9 +192,15 @@ pub(super) fn cat(run_dir: &Path, unit: String, json: bool) -> Result<u8, Failur
 }
 
 pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>) -> Result<u8, Failure> {
-    let Response::Synced { code, lines } =
-        one_answer(run_dir, &Request::Sync { units, timeout_ms: timeout.map(millis) })?
-    else {
+    // In whole seconds: of the first one nothing is taken away.
+    let begun = Instant::now();
+    let once = || {
+        let left =
+            timeout.map(|timeout| millis(timeout.saturating_sub(Duration::from_secs(begun.elapsed().as_secs()))));
+        let request = Request::Sync { units: units.clone(), timeout_ms: left };
+        answers(run_dir, &request)?.next()?.ok_or(Failure::NoAnswer)
+    };
+    let Response::Synced { code, lines } = asked_again(once)? else {
         return Err(Failure::WrongAnswer);
     };
     print_lines(&lines)?;
@@ -138,19 +210,24 @@ pub(super) fn sync(run_dir: &Path, units: Vec<String>, timeout: Option<Duration>
 /// What is put in force comes first, then what `sync` says.
 pub(super) fn apply(run_dir: &Path, args: Apply) -> Result<u8, Failure> {
     let Apply { units, timeout, atomic, plan, confirm_removals } = args;
-    let timeout_ms = timeout.map(millis);
-    let mut answers = answers(run_dir, &Request::Apply { confirm_removals, units, timeout_ms, atomic, plan })?;
-    loop {
-        match answers.next()? {
-            Some(Response::Done { lines }) => print_lines(&lines)?,
-            Some(Response::Synced { code, lines }) => {
-                print_lines(&lines)?;
-                return Ok(code);
+    let (timeout_ms, is_of_plan) = (timeout.map(millis), plan.is_some());
+    let request = Request::Apply { confirm_removals, units, timeout_ms, atomic, plan };
+    let once = || {
+        let mut answers = answers(run_dir, &request)?;
+        loop {
+            match answers.next()? {
+                Some(Response::Done { lines }) => print_lines(&lines)?,
+                Some(Response::Synced { code, lines }) => {
+                    print_lines(&lines)?;
+                    return Ok(code);
+                }
+                Some(_) => return Err(Failure::WrongAnswer),
+                None => return Err(Failure::NoAnswer),
             }
-            Some(_) => return Err(Failure::WrongAnswer),
-            None => return Err(Failure::NoAnswer),
         }
-    }
+    };
+    // What is put in force twice is in force; only of a plan it is not known whether it was done already.
+    if is_of_plan { once() } else { asked_again(once) }
 }
 
 pub(super) fn plan(run_dir: &Path, units: Option<PathBuf>, json: bool) -> Result<u8, Failure> {
@@ -206,14 +283,21 @@ pub(super) fn down(run_dir: &Path) -> Result<u8, Failure> {
 
 /// A request that ends in `Done`; what is said on the way is printed as it comes.
 pub(super) fn act(run_dir: &Path, request: &Request) -> Result<u8, Failure> {
-    let mut answers = answers(run_dir, request)?;
     let mut done = false;
-    while let Some(answer) = answers.next()? {
-        let Response::Done { lines } = answer else { return Err(Failure::WrongAnswer) };
-        print_lines(&lines)?;
-        done = true;
+    let mut once = || {
+        let mut answers = answers(run_dir, request)?;
+        while let Some(answer) = answers.next()? {
+            let Response::Done { lines } = answer else { return Err(Failure::WrongAnswer) };
+            print_lines(&lines)?;
+            done = true;
+        }
+        if done { Ok(0) } else { Err(Failure::NoAnswer) }
+    };
+    match request {
+        // What is wished for twice is wished for.
+        Request::Start { .. } | Request::Stop { .. } | Request::Reload { .. } => asked_again(once),
+        _ => once(),
     }
-    if done { Ok(0) } else { Err(Failure::NoAnswer) }
 }
 
 fn print_lines(lines: &[String]) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 //! A unit is checked with its drop-ins of the same directory, or, where no path is given, of all directories that `up` reads; and with the
 //! defaults of moored.toml, which is checked itself.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -44,6 +45,8 @@ struct Report {
     files: usize,
     defaults: Option<unit::LayerText>,
     findings: Vec<Finding>,
+    /// Of each unit the sockets of the text that counts, and where they stand.
+    sockets: BTreeMap<unit::UnitName, (Vec<unit::Socket>, Vec<Place>)>,
 }
 
 impl Report {
@@ -101,7 +104,20 @@ fn check_all(paths: &[PathBuf], config: &Path) -> Report {
         let dirs: Vec<PathBuf> = UNITS_DIRS.iter().map(PathBuf::from).filter(|dir| dir.exists()).collect();
         dirs.iter().for_each(|dir| check_dir(dir, &dirs, &mut report));
     }
+    check_addresses(&mut report);
     report
+}
+
+/// Two units that want one address.
+fn check_addresses(report: &mut Report) {
+    let mut claims = unit::socket::Claims::default();
+    for (name, (sockets, places)) in std::mem::take(&mut report.sockets) {
+        let Err((n, other)) = claims.claim(&name, &sockets) else { continue };
+        if let (Some(socket), Some(Place { file, line, column })) = (sockets.get(n), places.get(n).cloned()) {
+            let error = Diagnostic::of_file(&file, unit::socket::taken_by(socket, &other), None);
+            report.error(Diagnostic { line, column, ..error });
+        }
+    }
 }
 
 /// moored.toml, if there is one; the defaults that it holds if it is valid.
@@ -235,6 +251,7 @@ fn check_template(path: &Path, dirs: &[PathBuf], report: &mut Report) -> bool {
 
 fn check_file(path: &Path, name: &unit::UnitName, dirs: &[PathBuf], report: &mut Report) {
     if let Some(parsed) = check_text(path, name, dirs, Depth::Files, report) {
+        report.sockets.insert(name.clone(), (parsed.unit.sockets.clone(), parsed.sockets_at.clone()));
         check_source(parsed.source_at, &parsed.unit, report);
     }
 }

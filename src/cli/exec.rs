@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use super::Failure;
 use super::args::Exec;
-use super::ask::Answers;
+use super::ask::{Answers, LOST_MAX};
 use super::cable::{Cable, failed, take_signals};
 use super::terminal;
 use crate::control::Client;
@@ -43,13 +43,10 @@ fn with_own_streams(run_dir: &Path, args: Exec) -> Result<u8, Failure> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let input = if args.interactive { stdin.as_fd() } else { null.as_fd() };
     let fds = [input, stdout.as_fd(), stderr.as_fd()];
-    let mut answers = Answers(Client::connect(run_dir)?.call(&request(args), &fds)?);
+    let mut session = Session::open(run_dir, &request(args), &fds)?;
     loop {
-        match answers.next()? {
-            Some(Response::ExecStarted { .. }) => {}
-            Some(Response::ExecEnded { code }) => return Ok(code),
-            Some(_) => return Err(Failure::WrongAnswer),
-            None => return Err(Failure::NoAnswer),
+        if let Some(code) = session.next()? {
+            return Ok(code);
         }
     }
 }
@@ -59,25 +56,64 @@ fn with_terminal(run_dir: &Path, args: Exec) -> Result<u8, Failure> {
     let interactive = args.interactive;
     // Blocked before anything can be left half done; they arrive as input from here on.
     let signals = take_signals([Signal::SIGWINCH, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT])?;
-    let mut answers = Answers(Client::connect(run_dir)?.call(&request(args), &[theirs.as_fd()])?);
+    let mut session = Session::open(run_dir, &request(args), &[theirs.as_fd()])?;
     drop(theirs);
     let mut cable = Cable::new(Some(ours), interactive, signals);
     loop {
-        let turn = cable.turn(answers.0.as_fd(), answers.0.is_buffered())?;
+        let answers = &session.answers.0;
+        let turn = cable.turn(answers.as_fd(), answers.is_buffered())?;
         if let Some(signal) = turn.signal {
             return Ok(128u8.saturating_add(signal));
         }
         if !turn.other {
             continue;
         }
-        match answers.next()? {
-            Some(Response::ExecStarted { .. }) => {}
-            Some(Response::ExecEnded { code }) => {
-                cable.finish()?;
-                return Ok(code);
-            }
-            Some(_) => return Err(Failure::WrongAnswer),
-            None => return Err(Failure::NoAnswer),
+        if let Some(code) = session.next()? {
+            cable.finish()?;
+            return Ok(code);
         }
+    }
+}
+
+/// What the supervisor says of the process, and after it the one that takes over from it. The process needs neither for what it reads and
+/// writes.
+struct Session<'a> {
+    run_dir: &'a Path,
+    answers: Answers,
+    /// Once it runs.
+    name: Option<String>,
+    /// Supervisors asked in a row that went away without an answer.
+    lost: u32,
+}
+
+impl<'a> Session<'a> {
+    fn open(run_dir: &'a Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Self, Failure> {
+        let answers = Answers(Client::connect(run_dir)?.call(request, fds)?);
+        Ok(Session { run_dir, answers, name: None, lost: 0 })
+    }
+
+    /// Waits for something to be said: the code, if it is over.
+    fn next(&mut self) -> Result<Option<u8>, Failure> {
+        match self.answers.next() {
+            Ok(Some(Response::ExecStarted { session, .. })) => {
+                self.name = Some(session).filter(|name| !name.is_empty());
+                self.lost = 0;
+            }
+            Ok(Some(Response::ExecEnded { code })) => return Ok(Some(code)),
+            Ok(Some(_)) => return Err(Failure::WrongAnswer),
+            Ok(None) => self.attach()?,
+            Err(failure) if failure.is_lost_answer() => self.attach()?,
+            Err(failure) => return Err(failure),
+        }
+        Ok(None)
+    }
+
+    /// The supervisor went away, and the process goes on: the next one is asked for it.
+    fn attach(&mut self) -> Result<(), Failure> {
+        // Without its name nobody can tell whether it runs.
+        let session = self.name.clone().filter(|_| self.lost < LOST_MAX).ok_or(Failure::NoAnswer)?;
+        self.lost += 1;
+        self.answers = Answers(Client::connect(self.run_dir)?.call(&Request::Attach { session }, &[])?);
+        Ok(())
     }
 }

@@ -14,7 +14,8 @@
 //! | 141 | the reader of the output went away, as if by SIGPIPE, silently |
 //!
 //! Which program runs is decided before clap looks: a name ending in `oci` or `runc` is runc's command line, and `keeper` and `supervisor`
-//! are the processes that the anchor starts, which should not pay for a parser they do not need.
+//! are the processes that the anchor starts, which should not pay for a parser they do not need. Before even that, a process that was given
+//! another program goes on from where it was ([`up::resume`]).
 
 pub mod args;
 pub mod ask;
@@ -29,6 +30,7 @@ pub mod settings;
 pub mod terminal;
 pub mod text;
 mod up;
+mod upgrade;
 pub mod values;
 
 use std::ffi::OsString;
@@ -44,10 +46,12 @@ use crate::anchor::AnchorError;
 use crate::anchor::init::Order;
 use crate::control::protocol::Request;
 use crate::control::{CallError, ConnectError};
+use crate::keeper;
 use crate::supervise::log::ReadError;
 use crate::unit::diagnostic::one_line;
 use crate::unit::{SchemaOf, json_schema};
 use args::{Cli, Command};
+use upgrade::ProgramError;
 
 /// EX_USAGE.
 const EXIT_USAGE: u8 = 64;
@@ -108,6 +112,12 @@ pub enum Failure {
     /// The files of a unit's log.
     #[error(transparent)]
     Logs(ReadError),
+    /// The program that is to replace this one.
+    #[error("{0}")]
+    Program(ProgramError),
+    /// The keeper, asked by itself.
+    #[error(transparent)]
+    Keeper(#[from] keeper::ClientError),
     /// Standard output.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -122,9 +132,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the supervisor went away with the answer, as it does when it is killed or replaced.
+    fn is_lost_answer(&self) -> bool {
+        matches!(self, Failure::NoAnswer | Failure::Call(CallError::Receive(_) | CallError::Send(_)))
+    }
+
     fn code(&self) -> u8 {
         match self {
-            Failure::Connect(_) => EXIT_UNAVAILABLE,
+            Failure::Connect(_) | Failure::Keeper(keeper::ClientError::Gone { .. }) => EXIT_UNAVAILABLE,
             Failure::Refused { code, .. } => *code,
             Failure::Usage(_) => EXIT_USAGE,
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_PIPE,
@@ -138,6 +153,8 @@ impl Failure {
             | Failure::BadUnit(_)
             | Failure::Anchor(_)
             | Failure::Logs(_)
+            | Failure::Program(_)
+            | Failure::Keeper(_)
             | Failure::Output(_)
             | Failure::Terminal { .. } => 1,
         }
@@ -154,6 +171,9 @@ impl Failure {
 
 /// Runs what the arguments say.
 pub fn main() -> ExitCode {
+    if let Some(resumed) = up::resume() {
+        return resumed.unwrap_or_else(|failure| report(&failure));
+    }
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
@@ -167,6 +187,7 @@ pub fn main() -> ExitCode {
         Some((first, rest)) if first == "oci" => up::oci(rest.to_vec(), &args::Places::default().resolve().run_dir),
         Some((first, rest)) if first == "keeper" => up::keeper(rest.to_vec()),
         Some((first, rest)) if first == "supervisor" => up::supervisor(rest.to_vec()),
+        Some((first, _)) if first == keeper::CHECK_COMMAND => up::upgrade_check(),
         Some(_) | None => command_line(program, args),
     }
 }
@@ -268,7 +289,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Halt => process1::order(Order::Halt)?,
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
         Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
-        Command::Upgrade(_) => return Err(Failure::NotBuilt("upgrade")),
+        Command::Upgrade { program } => upgrade::upgrade(run_dir, program)?,
         Command::Cat { unit, json } => ask::cat(run_dir, unit, json)?,
     };
     Ok(ExitCode::from(code))

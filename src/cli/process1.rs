@@ -22,9 +22,12 @@ const NAME: &str = "moored";
 pub fn is_init(program: &OsString, args: &[OsString]) -> bool {
     let is_command = |word: &OsString| Cli::command().get_subcommands().any(|command| command.get_name() == word);
     // Started by the anchor, which it is not then; or an option, which is for a command that follows.
-    let is_ours = |first: &OsString| first == "keeper" || first == "supervisor" || is_command(first);
-    let parses = || match Cli::try_parse_from(std::iter::once(program).chain(args)) {
-        Ok(_) => true,
+    let is_ours = |first: &OsString| {
+        ["keeper", "supervisor", keeper::CHECK_COMMAND].iter().any(|ours| first == ours) || is_command(first)
+    };
+    let is_other = || match Cli::try_parse_from(std::iter::once(program).chain(args)) {
+        // With the places before it.
+        Ok(cli) => !matches!(cli.command, Command::Init(_)),
         Err(error) => matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion),
     };
     let named = Path::new(program).file_name().is_some_and(|name| name == "init");
@@ -32,7 +35,7 @@ pub fn is_init(program: &OsString, args: &[OsString]) -> bool {
         _ if named => true,
         None => true,
         Some(first) if first == "init" => true,
-        Some(first) => !is_ours(first) && !parses(),
+        Some(first) => !is_ours(first) && !is_other(),
     }
 }
 
@@ -99,9 +102,16 @@ mod tests {
             let mut words = line.split(' ').map(OsString::from);
             is_init(&words.next().unwrap(), &words.collect::<Vec<_>>())
         };
-        for line in
-            ["/init", "/sbin/init", "/init up", "/bin/moored", "/bin/moored quiet splash", "moored init", "moored -b"]
-        {
+        for line in [
+            "/init",
+            "/sbin/init",
+            "/init up",
+            "/bin/moored",
+            "/bin/moored quiet splash",
+            "moored init",
+            "moored -b",
+            "moored --run-dir /r init --units /u",
+        ] {
             assert!(init(line), "{line}");
         }
         for line in [

@@ -48,7 +48,11 @@ pub fn ps(units: &[UnitReport], notes: &[String], style: &Style) -> String {
 fn ps_row(unit: &UnitReport, style: &Style) -> [String; 7] {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     // The reason says what differs.
-    let reason = if unit.drift.is_some() { format!("DRIFT: {}", unit.reason) } else { unit.reason.clone() };
+    let mut reason = if unit.drift.is_some() { format!("DRIFT: {}", unit.reason) } else { unit.reason.clone() };
+    if !unit.listens.is_empty() {
+        let semicolon = if reason.is_empty() { "" } else { "; " };
+        reason = format!("{reason}{semicolon}listens at {}", unit.listens.join(", "));
+    }
     [
         one_line(&unit.unit),
         one_line(&unit.phase),
@@ -105,6 +109,7 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         ("Container", report.id.clone()),
         ("Pid", report.pid.map(|pid| pid.to_string())),
         ("Beside", report.beside.as_ref().map(beside)),
+        ("Listens", Some(report.listens.join(", ")).filter(|listens| !listens.is_empty())),
         ("Restarts", Some(report.restarts.to_string())),
         ("Last exit", report.exit.clone()),
         ("Before", status.previous_exit.clone()),
@@ -161,6 +166,15 @@ pub fn supervisor(report: &SupervisorReport, style: &Style) -> String {
         "Pids",
         format!("anchor {}, keeper {}, supervisor {}", pid(report.anchor), pid(report.keeper), report.supervisor),
     );
+    let builds = &report.builds;
+    match [&builds.anchor, &builds.keeper].into_iter().flatten().all(|build| *build == builds.supervisor) {
+        true => field("Build", one_line(&builds.supervisor)),
+        false => {
+            let of = |build: &Option<String>| build.as_deref().map_or_else(|| "unknown".to_owned(), one_line);
+            let (anchor, keeper) = (of(&builds.anchor), of(&builds.keeper));
+            field("Build", format!("anchor {anchor}, keeper {keeper}, supervisor {}", one_line(&builds.supervisor)));
+        }
+    }
     field("Units", format!("{}, {} containers", report.units, report.containers));
     for dir in &report.units_dirs {
         field("Directory", one_line(&dir.to_string_lossy()));

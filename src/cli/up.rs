@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::{Failure, Settings};
+use crate::keeper::state::{Of, State};
 use crate::{anchor, keeper, supervise};
 
 /// `moored up`: becomes the anchor.
@@ -15,6 +16,24 @@ pub fn up(settings: Settings) -> Result<ExitCode, Failure> {
     let options =
         anchor::Options { run_dir: settings.run_dir, keeper: vec!["moored".into(), "keeper".into()], supervisor };
     Ok(anchor::run(&options, &mut keeper::ScriptSpawner)?)
+}
+
+/// Whether this process had another program before, and left its state to this one: then it goes on from there, whatever its arguments say.
+pub fn resume() -> Option<Result<ExitCode, Failure>> {
+    let spawner = &mut keeper::ScriptSpawner;
+    match keeper::state::inherited()? {
+        Ok(State { of: Of::Anchor(state), .. }) => Some(anchor::resume(state, spawner).map_err(Failure::Anchor)),
+        Ok(State { of: Of::Keeper(state), .. }) => Some(Ok(keeper::resume(*state, spawner))),
+        Err(_) => Some(Ok(ExitCode::from(keeper::NOT_RESUMED))),
+    }
+}
+
+/// `moored upgrade-check`, started by a keeper or an anchor that is to be replaced by this program.
+pub fn upgrade_check() -> ExitCode {
+    keeper::check(|argv| match argv.split_at_checked(2) {
+        Some((_, rest)) => Settings::from_args(rest.to_vec()).map(drop),
+        None => Err("there are none".to_owned()),
+    })
 }
 
 /// `moored keeper`, started by the anchor.

@@ -131,6 +131,11 @@ pub enum Request {
         /// Rows and columns at the start.
         size: Option<(u16, u16)>,
     },
+    /// Go on with a session whose supervisor is gone; answers as to `exec`.
+    Attach {
+        /// As [`Response::ExecStarted`] named it.
+        session: String,
+    },
 }
 
 /// One line of an answer.
@@ -180,6 +185,9 @@ pub enum Response {
     ExecStarted {
         /// As the host sees it.
         pid: i32,
+        /// For [`Request::Attach`]; empty from a supervisor that does not know it.
+        #[serde(default)]
+        session: String,
     },
     /// The process ended: its code, or 128 + signal.
     ExecEnded {
@@ -221,6 +229,9 @@ pub struct UnitReport {
     /// In a start-first update: the container that is to take over from it, or from which it took over.
     #[serde(default)]
     pub beside: Option<Other>,
+    /// Where somebody listens for it, by `[[socket]]`.
+    #[serde(default)]
+    pub listens: Vec<String>,
 }
 
 /// The other container of a unit.
@@ -276,6 +287,9 @@ pub struct SupervisorReport {
     pub keeper: Option<i32>,
     /// This process.
     pub supervisor: i32,
+    /// Which moored each of them is.
+    #[serde(default)]
+    pub builds: Builds,
     /// "no spare", "oom_score_adj refused", braked directories …
     pub notes: Vec<String>,
     /// Watched directories.
@@ -288,6 +302,17 @@ pub struct SupervisorReport {
     pub log_bytes: u64,
     /// Cgroups under our root that nobody knows.
     pub unknown_cgroups: Vec<String>,
+}
+
+/// Which moored each process is: its version, and its build's number.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Builds {
+    /// `None`: killed, or it has not said it yet.
+    pub anchor: Option<String>,
+    /// The containers' parent.
+    pub keeper: Option<String>,
+    /// Who answers.
+    pub supervisor: String,
 }
 
 /// One event.

@@ -13,6 +13,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
 use super::run::{Keeper, Parts, signals};
+use super::state::{self, KeeperState, StateError};
 use super::supervisor::Command;
 use super::{IGNORED, Spawner};
 use crate::sys::base::Base;
@@ -24,9 +25,11 @@ const SETTINGS_FD: i32 = 3;
 /// Where a keeper finds its listening socket.
 const LISTENER_FD: i32 = 4;
 /// Descriptors are moved here and up, out of the way of the fixed ones.
-const SPARE_FD: i32 = 10;
+pub(super) const SPARE_FD: i32 = 10;
 /// Longest settings, in bytes: two argument lists' worth.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+/// What a program ends with that cannot go on from the state it was given.
+pub(crate) const NOT_RESUMED: u8 = 124;
 /// What `execve` of something that is not to be executed by hand says.
 const NOT_STARTED_BY_ANCHOR: u8 = 125;
 
@@ -36,7 +39,7 @@ struct Settings {
     supervisor: Vec<Vec<u8>>,
 }
 
-/// The environment as `execve` takes it; what cannot be passed (it cannot hold a NUL) is left out.
+/// The environment as `execve` takes it; what cannot be passed (it cannot hold a NUL) is left out, and what was for this process alone.
 pub(crate) fn environment() -> Vec<CString> {
     let pair = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         let mut bytes = name.into_vec();
@@ -44,7 +47,7 @@ pub(crate) fn environment() -> Vec<CString> {
         bytes.extend(value.into_vec());
         CString::new(bytes).ok()
     };
-    std::env::vars_os().filter_map(pair).collect()
+    std::env::vars_os().filter(|(name, _)| name != state::NAME).filter_map(pair).collect()
 }
 
 impl Command {
@@ -83,11 +86,19 @@ pub(crate) fn start(
 /// anchor. Call it once, before any thread.
 pub fn main(spawner: &mut dyn Spawner) -> ExitCode {
     match parts() {
-        Ok(parts) => {
-            let _kept_open = super::open_stage(&parts.run_dir);
-            ExitCode::from(Keeper::new(parts, spawner).run())
-        }
+        Ok(parts) => ExitCode::from(Keeper::new(parts, spawner).run()),
         Err(_) => ExitCode::from(NOT_STARTED_BY_ANCHOR),
+    }
+}
+
+/// The keeper in its next program, or an anchor that has taken its place. It cannot say why it cannot go on; whoever is its spare does.
+pub(crate) fn resume(state: KeeperState, spawner: &mut dyn Spawner) -> ExitCode {
+    // Executed by descriptor it would be called by the descriptor's number.
+    let _ = rustix::thread::set_name(if state.is_anchor { c"moored" } else { c"moored-keeper" });
+    let kept = fd::cloexec_from(3).map_err(StateError::from).and_then(|()| Keeper::resume(state, spawner));
+    match kept {
+        Ok(keeper) => ExitCode::from(keeper.run()),
+        Err(_) => ExitCode::from(NOT_RESUMED),
     }
 }
 
@@ -96,7 +107,8 @@ fn parts() -> io::Result<Parts> {
     // Ignored before they are unblocked: the anchor, in the same process group, takes them.
     signal::ignore(&IGNORED)?;
     signal::ignore(&[SIGINT, SIGHUP, SIGQUIT])?;
-    let signals = signals(&[SIGCHLD, SIGTERM])?;
+    let waited_for = vec![SIGCHLD, SIGTERM];
+    let signals = signals(&waited_for)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let _ = rustix::thread::set_name(c"moored-keeper");
     let missing = || io::Error::from_raw_os_error(libc::EBADF);
@@ -108,7 +120,8 @@ fn parts() -> io::Result<Parts> {
     let (image, _) = image::own()?;
     let run_dir = PathBuf::from(std::ffi::OsString::from_vec(settings.run_dir));
     let argv = settings.supervisor.into_iter().map(CString::new).collect::<Result<_, _>>().map_err(io::Error::other)?;
-    Ok(Parts { run_dir, listener, image, signals, base, command: Command::new(argv) })
+    let (stage, command) = (super::open_stage(&run_dir).ok(), Command::new(argv));
+    Ok(Parts { run_dir, listener, stage, image, signals, waited_for, base, command })
 }
 
 fn inherited(number: i32) -> Option<OwnedFd> {

@@ -27,7 +27,7 @@ use rustix::net::{
 
 use super::packet::{receive, send};
 use super::wire::{
-    ChildState, Kind, Line, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
+    Builds, ChildState, Kind, Line, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
 };
 use super::{CHILD_HELD_MAX, SOCKET_NAME, VERSION};
 
@@ -75,11 +75,15 @@ pub struct Spawn<'a> {
     pub held: &'a [BorrowedFd<'a>],
 }
 
+/// Which connection to a keeper: the first is 0, and each begins with a `Welcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connection(u64);
+
 /// What the keeper says.
 #[derive(Debug)]
 pub enum Event {
-    /// A keeper begins to tell what it knows. See the module's step 1.
-    Welcome(Stats),
+    /// A keeper begins to tell what it knows, on this connection. See the module's step 1.
+    Welcome(Stats, Connection),
     /// The newest state of a container or exec.
     Child(Child),
     /// A child of a dead keeper. See the module's step 2.
@@ -108,6 +112,8 @@ pub enum Event {
     Stop,
     /// Asked for, or who controls us changed (`spare`, `anchor`).
     Stats(Stats),
+    /// Which builds run: asked for, or one of them became another.
+    Builds(Builds),
 }
 
 /// The newest state of a container or exec.
@@ -140,17 +146,20 @@ pub struct Full {
 #[derive(Debug)]
 struct Link {
     path: PathBuf,
-    socket: Mutex<Arc<OwnedFd>>,
+    socket: Mutex<(Connection, Arc<OwnedFd>)>,
 }
 
 impl Link {
-    fn socket(&self) -> Arc<OwnedFd> {
+    fn socket(&self) -> (Connection, Arc<OwnedFd>) {
         // A poisoned lock holds a good descriptor all the same: it is replaced in one step.
-        Arc::clone(&self.socket.lock().unwrap_or_else(PoisonError::into_inner))
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        (socket.0, Arc::clone(&socket.1))
     }
 
     fn replace(&self, socket: OwnedFd) {
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(socket);
+        let mut place = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let Connection(number) = place.0;
+        *place = (Connection(number.saturating_add(1)), Arc::new(socket));
     }
 }
 
@@ -172,7 +181,7 @@ pub struct Events {
 pub fn connect(run_dir: &Path) -> Result<(Requests, Events), ClientError> {
     let path = run_dir.join(SOCKET_NAME);
     let socket = hello(&path, Role::Supervisor)?;
-    let link = Arc::new(Link { path, socket: Mutex::new(Arc::new(socket)) });
+    let link = Arc::new(Link { path, socket: Mutex::new((Connection::default(), Arc::new(socket))) });
     Ok((Requests { link: Arc::clone(&link) }, Events { link }))
 }
 
@@ -203,15 +212,43 @@ pub(crate) fn hello(path: &Path, role: Role) -> Result<OwnedFd, ClientError> {
     }
 }
 
-/// The next message on a connection of another role; `None` when the keeper is gone.
+/// The next message on a connection of another role that this version knows; `None` when the keeper is gone.
 pub(crate) fn next_message(socket: BorrowedFd<'_>) -> Result<Option<Message>, ClientError> {
+    loop {
+        match next_message_with(socket)? {
+            Some(Received { message: Some(message), .. }) => return Ok(Some(message)),
+            Some(Received { message: None, .. }) => {}
+            None => return Ok(None),
+        }
+    }
+}
+
+/// What came on a connection of another role.
+pub(crate) struct Received {
+    /// `None`: one of another version.
+    pub message: Option<Message>,
+    /// Beside it.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// The next message with its descriptors.
+pub(crate) fn next_message_with(socket: BorrowedFd<'_>) -> Result<Option<Received>, ClientError> {
     let packet = receive(socket, RecvFlags::empty()).map_err(ClientError::Socket)?;
-    Ok(packet.map(|packet| decode_message(&packet.bytes)).transpose()?)
+    Ok(packet.map(|packet| Received { message: decode_message(&packet.bytes).ok(), fds: packet.fds }))
 }
 
 /// Sends a request without descriptors on a connection of another role.
 pub(crate) fn send_request(socket: BorrowedFd<'_>, request: &Request) -> Result<(), ClientError> {
-    send(socket, &encode(request)?, &[], SendFlags::empty()).map_err(ClientError::Socket)
+    send_request_with(socket, request, &[])
+}
+
+/// The same with descriptors.
+pub(super) fn send_request_with(
+    socket: BorrowedFd<'_>,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), ClientError> {
+    send(socket, &encode(request)?, fds, SendFlags::empty()).map_err(ClientError::Socket)
 }
 
 impl Events {
@@ -219,10 +256,13 @@ impl Events {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Event, ClientError> {
         loop {
-            let socket = self.link.socket();
+            let (connection, socket) = self.link.socket();
             match receive(socket.as_fd(), RecvFlags::empty()) {
                 Ok(Some(packet)) => {
-                    if let Some(event) = event(decode_message(&packet.bytes)?, packet.fds)? {
+                    // One that does not decode is a newer keeper's, and nothing that this version needs.
+                    let message = decode_message(&packet.bytes).ok();
+                    let event = message.map(|message| event(message, packet.fds, connection)).transpose()?;
+                    if let Some(event) = event.flatten() {
                         return Ok(event);
                     }
                 }
@@ -235,10 +275,10 @@ impl Events {
 }
 
 /// What a message means to a supervisor; `None` for one that is not for it.
-fn event(message: Message, fds: Vec<OwnedFd>) -> Result<Option<Event>, ClientError> {
+fn event(message: Message, fds: Vec<OwnedFd>, connection: Connection) -> Result<Option<Event>, ClientError> {
     let mut fds = fds.into_iter();
     Ok(Some(match message {
-        Message::Welcome { stats } => Event::Welcome(stats),
+        Message::Welcome { stats } => Event::Welcome(stats, connection),
         Message::Child { id, kind, pid, state, tag, held } => {
             let pidfd = if state == ChildState::Running { fds.next() } else { None };
             let full = tag.map(|tag| Full { tag, held: place(held.unwrap_or(0), &mut fds) });
@@ -256,7 +296,8 @@ fn event(message: Message, fds: Vec<OwnedFd>) -> Result<Option<Event>, ClientErr
         Message::Stop => Event::Stop,
         Message::Stats(stats) => Event::Stats(stats),
         Message::Denied { errno, pid } => return Err(ClientError::Denied { errno, pid }),
-        Message::Ended { .. } => return Ok(None),
+        Message::Builds(builds) => Event::Builds(builds),
+        Message::Ended { .. } | Message::Replace | Message::Upgraded { .. } => return Ok(None),
     }))
 }
 
@@ -348,9 +389,11 @@ impl Requests {
         self.request(&Request::Unhold { name: name.to_owned() }, &[])
     }
 
-    /// This supervisor is up and has adopted what it knows. Due after every `Welcome`.
-    pub fn adoption_done(&self) -> Result<(), ClientError> {
-        self.request(&Request::AdoptionDone, &[])
+    /// This supervisor is up and has adopted what it knows. Due after every `Welcome`, and said to that keeper alone: the next one, which
+    /// may be there already, would take it for its own and give up the children that it is still to tell of.
+    pub fn adoption_done(&self, connection: Connection) -> Result<(), ClientError> {
+        let (present, socket) = self.link.socket();
+        if present == connection { send_on(&socket, &Request::AdoptionDone, &[]) } else { Ok(()) }
     }
 
     /// Begins the ordered stop as a signal to the anchor would (`moored down`). Answer: `Stop`.
@@ -363,16 +406,25 @@ impl Requests {
         self.request(&Request::Finish { leave_running }, &[])
     }
 
+    /// Says which moored this supervisor is. Answer: `Builds`, now and whenever the others say theirs.
+    pub fn build(&self) -> Result<(), ClientError> {
+        self.request(&Request::Build { build: super::build(), resumed: false }, &[])
+    }
+
     /// Asks for figures. Answer: `Stats`.
     pub fn stats(&self) -> Result<(), ClientError> {
         self.request(&Request::Stats, &[])
     }
 
     fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
-        request.check(fds.len())?;
-        match send(self.link.socket().as_fd(), &encode(request)?, fds, SendFlags::empty()) {
-            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(()),
-            Err(errno) => Err(ClientError::Socket(errno)),
-        }
+        send_on(&self.link.socket().1, request, fds)
+    }
+}
+
+fn send_on(socket: &OwnedFd, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+    request.check(fds.len())?;
+    match send(socket.as_fd(), &encode(request)?, fds, SendFlags::empty()) {
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(()),
+        Err(errno) => Err(ClientError::Socket(errno)),
     }
 }

@@ -39,6 +39,14 @@ pub(super) struct Link {
     pub synced: bool,
     pub stop: bool,
     pub stats: bool,
+    /// Which builds run is to be told.
+    pub builds: bool,
+    /// The program that runs here is to be given to it.
+    pub replace: bool,
+    /// What it said of itself.
+    pub build: Option<String>,
+    /// It asked for the upgrade that is under way.
+    pub upgrades: bool,
     /// While there is one, no further request is read: so one place is enough.
     pub refusal: Option<Refusal>,
     /// Said last, then the connection ends.
@@ -58,6 +66,10 @@ impl Link {
             synced: false,
             stop: false,
             stats: false,
+            builds: false,
+            replace: false,
+            build: None,
+            upgrades: false,
             refusal: None,
             last: None,
         }

@@ -17,6 +17,16 @@
 //! pid of a record needs no pidfd to be unambiguous. `Ack` reaps, closes the held descriptors and forgets the id.
 //! `Spawn` or `Adopt` for an id that is not forgotten is refused with EEXIST.
 //!
+//! # Order
+//!
+//! | request | in this order | killed in between |
+//! |---|---|---|
+//! | `Spawn` | fork, record, told | the child dies while it sets itself up, or is an orphan that is known by its cgroup |
+//! | an exit | recorded, told; the zombie stays | the zombie goes to the anchor with its code |
+//! | `Ack` | record away, reaped, descriptors closed | as above: an exit that is heard again makes no second record |
+//! | `Adopt` | checked, orphan away, record, told | an orphan again |
+//! | `Release`, `SetTag`, `Hold` | done at once, in memory | who holds the same says it again to the next keeper |
+//!
 //! # Rules
 //!
 //! - **Nothing is queued.** What the supervisor is to be told is one bit per container, held name, orphan and fact. A
@@ -34,6 +44,7 @@
 //! - **What containers say is read here** (`notify`), so that nobody who says something ever waits for a supervisor.
 //! - **Reaping waits for adoption.** A keeper that took over tells the supervisor its unknown children as orphans and
 //!   reaps none before `AdoptionDone`.
+//! - **Its program can be replaced under it** ([`upgrade`](self::upgrade())): whatever is added to its state must be in [`state`] too.
 //! - Everything is bounded by the constants below; a message beyond them ends its connection, a request beyond them is
 //!   refused by name.
 
@@ -51,45 +62,54 @@
 )]
 
 mod boot;
+mod check;
 mod child;
 mod client;
 mod duty;
 mod link;
 mod notify;
+mod operator;
 mod orphans;
 mod packet;
 mod run;
 mod serve;
 mod spawner;
 mod stage;
+pub(crate) mod state;
 mod supervisor;
 mod tell;
+mod upgrade;
 pub mod wire;
 
 pub use boot::main;
-pub(crate) use boot::{environment, start};
-pub use client::{Child, ClientError, Event, Events, Full, Requests, Spawn, connect, observe};
-pub(crate) use client::{hello, next_message, send_request};
+pub(crate) use boot::{NOT_RESUMED, environment, resume, start};
+pub use check::{COMMAND as CHECK_COMMAND, check};
+pub(crate) use check::{Check, Checked};
+pub use client::{Child, ClientError, Connection, Event, Events, Full, Requests, Spawn, connect, observe};
+pub(crate) use client::{hello, next_message, next_message_with, send_request};
 pub(crate) use duty::Duty;
+pub use operator::{Upgraded, builds, upgrade};
 pub use orphans::started_ticks;
 pub(crate) use run::{Keeper, Parts, now_ns, signals};
 pub use spawner::ScriptSpawner;
 pub(crate) use stage::open_stage;
 pub(crate) use supervisor::{Command, outlive};
-pub use wire::{ChildState, Exit, Kind, Line, Orphan, Refusal, Stats};
+pub use wire::{Builds, ChildState, Exit, Kind, Line, Orphan, Refusal, Stats};
 
-use crate::sys::signal;
+use std::os::fd::AsFd;
 
-/// The protocol's version; both sides must be of the same.
-pub const VERSION: u16 = 1;
+use crate::sys::{build_id, image, signal};
+
+/// The protocol's version; keeper and supervisor must be of the same.
+pub const VERSION: u16 = 2;
 /// The socket's name in the run-dir.
 pub const SOCKET_NAME: &str = "keeper.sock";
 /// Longest message, in bytes: a tag, an id and the rest with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 8192;
-/// Most descriptors in one message (the kernel allows 253).
-pub const MESSAGE_FDS_MAX: usize = 48;
-/// Longest container or exec id, in bytes.
-pub const ID_BYTES_MAX: usize = 160;
+/// Most descriptors in one message (the kernel allows 253): a start with two for each cgroup v1 hierarchy and all sockets that a unit may have.
+pub const MESSAGE_FDS_MAX: usize = 72;
+/// Longest id of a container or exec, or name of something held, in bytes.
+pub const ID_BYTES_MAX: usize = 256;
 /// Longest tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 4096;
 /// Longest error text and cgroup path, in bytes; longer ones are cut.
@@ -112,6 +132,18 @@ pub(crate) const IGNORED: [i32; 6] =
 pub(crate) const STOPPING: [i32; 4] = [signal::SIGTERM, signal::SIGINT, signal::SIGHUP, signal::SIGQUIT];
 /// Most descriptors held by name.
 pub const HELD_MAX: usize = 1024;
+
+/// The environment variable with the path that `moored up` was started from.
+pub(crate) const PROGRAM: &str = "MOORED_PROGRAM";
+/// So many digits of its number tell a build from others.
+const BUILD_DIGITS: usize = 12;
+
+/// Which moored this program is: its version, and its build's number if the linker gave it one.
+pub fn build() -> String {
+    let id = image::own().ok().and_then(|(program, _)| build_id::build_id(program.as_fd()));
+    let id = id.as_deref().and_then(|id| id.get(..BUILD_DIGITS).or(Some(id)));
+    id.map_or_else(|| env!("CARGO_PKG_VERSION").to_owned(), |id| format!("{} ({id})", env!("CARGO_PKG_VERSION")))
+}
 
 /// What forks. The real one runs a script; the keeper does not look into payloads.
 pub trait Spawner {

@@ -55,7 +55,7 @@ pub(super) struct Said {
     /// To be told even if it is nothing new.
     pub asked: bool,
     /// Its socket rests until then.
-    rests_until_ns: u64,
+    pub rests_until_ns: u64,
 }
 
 impl Said {

@@ -46,13 +46,25 @@ fn parse_cgroup(text: &str) -> Option<String> {
     (path.len() <= TEXT_BYTES_MAX).then(|| path.to_owned())
 }
 
-/// Whether `pid` runs our own program with the arguments of a supervisor. A zombie does not: its program is gone.
-pub(super) fn is_supervisor(pid: i32, argv: &[CString]) -> bool {
+/// What a supervisor runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    /// What we run.
+    Ours,
+    /// What we ran before an upgrade, or were to run after one.
+    Earlier,
+}
+
+/// Whether `pid` runs one of these programs (device and inode) with the arguments of a supervisor. A zombie does not: its program is gone.
+pub(super) fn supervisor(pid: i32, argv: &[CString], earlier: &[(u64, u64)]) -> Option<Program> {
     let identity = |path: &str| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let ours = identity("/proc/self/exe");
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let wanted = argv.iter().flat_map(|arg| arg.to_bytes_with_nul()).copied();
-    ours.is_some() && identity(&format!("/proc/{pid}/exe")) == ours && wanted.eq(line)
+    let found = identity(&format!("/proc/{pid}/exe")).filter(|_| wanted.eq(line))?;
+    match identity("/proc/self/exe") == Some(found) {
+        true => Some(Program::Ours),
+        false => earlier.contains(&found).then_some(Program::Earlier),
+    }
 }
 
 #[cfg(test)]

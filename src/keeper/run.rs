@@ -14,6 +14,7 @@ use super::child::{Child, Named, Unadopted, exit};
 use super::link::Link;
 use super::orphans;
 use super::supervisor::{Command, Supervisor};
+use super::upgrade::Upgrade;
 use super::wire::{Message, Role};
 use super::{CONNECTIONS_MAX, Duty, Spawner};
 use crate::sys::base::Base;
@@ -37,8 +38,12 @@ pub(crate) struct Parts {
     pub listener: OwnedFd,
     /// The program, for `execveat`.
     pub image: OwnedFd,
+    /// The pipe of the logs, kept open ([`super::open_stage`]).
+    pub stage: Option<OwnedFd>,
     /// SIGCHLD and those that mean an ordered stop, blocked.
     pub signals: SignalFd,
+    /// The same, by number.
+    pub waited_for: Vec<i32>,
     /// As the program was started.
     pub base: Base,
     /// The supervisor's.
@@ -64,10 +69,13 @@ pub(crate) struct Keeper<'s> {
     pub(super) starved: bool,
     /// Somebody may have ended since the last look.
     pub(super) look: bool,
+    pub(super) upgrade: Option<Upgrade>,
+    /// Which moored this is.
+    pub(super) build: String,
     oom_score_adj: i32,
-    refused: Option<u8>,
+    pub(super) refused: Option<u8>,
     /// This process is process 1.
-    duty: Option<&'s mut dyn Duty>,
+    pub(super) duty: Option<&'s mut dyn Duty>,
 }
 
 /// The supervisor said that it needs no successor.
@@ -88,6 +96,11 @@ impl<'s> Keeper<'s> {
     /// At the beginning: no children, the supervisor due at once.
     pub fn new(mut parts: Parts, spawner: &'s mut dyn Spawner) -> Self {
         parts.base.raise(OOM_SCORE_ADJ);
+        Keeper::with(parts, spawner)
+    }
+
+    /// The same where the limits are set already.
+    pub(super) fn with(parts: Parts, spawner: &'s mut dyn Spawner) -> Self {
         Keeper {
             parts,
             spawner,
@@ -102,6 +115,8 @@ impl<'s> Keeper<'s> {
             supervisor: Supervisor::due_at_once(),
             starved: false,
             look: true,
+            upgrade: None,
+            build: super::build(),
             oom_score_adj: crate::sys::base::oom_score_adj().unwrap_or(0),
             refused: None,
             duty: None,
@@ -115,18 +130,22 @@ impl<'s> Keeper<'s> {
     }
 
     /// In the place of a keeper that died: what it was the parent of is now ours. A supervisor among it goes on, if none
-    /// lives one is started.
-    pub fn adopting(parts: Parts, spawner: &'s mut dyn Spawner, stopping: bool) -> Self {
+    /// lives one is started. One of a program that this process was `earlier` gives way to its own.
+    pub fn adopting(parts: Parts, spawner: &'s mut dyn Spawner, stopping: bool, earlier: &[(u64, u64)]) -> Self {
         let mut keeper = Keeper::new(parts, spawner);
         keeper.adopting = true;
         keeper.is_anchor = true;
         keeper.stopping = stopping;
         for orphan in orphans::children() {
-            if keeper.supervisor.pid.is_none() && orphans::is_supervisor(orphan.pid, &keeper.parts.command.argv) {
-                keeper.supervisor.found(orphan.pid, now_ns());
-                keeper.supervisor.due_ns = None;
-            } else {
+            let found = orphans::supervisor(orphan.pid, &keeper.parts.command.argv, earlier);
+            let Some(found) = found.filter(|_| keeper.supervisor.pid.is_none()) else {
                 keeper.orphans.push(Unadopted { orphan, untold: true });
+                continue;
+            };
+            keeper.supervisor.found(orphan.pid, now_ns());
+            keeper.supervisor.due_ns = None;
+            if found == orphans::Program::Earlier {
+                keeper.supervisor.replace(now_ns());
             }
         }
         keeper
@@ -159,6 +178,7 @@ impl<'s> Keeper<'s> {
                 self.note_exits();
             }
             self.drop_closed();
+            self.go_on_with_upgrade();
         }
     }
 
@@ -208,7 +228,9 @@ impl<'s> Keeper<'s> {
         // More children ended than were buried in one turn.
         let more = self.look.then_some(now);
         let retry = self.starved.then(|| now.saturating_add(RETRY_NS));
-        let due = [self.supervisor.due_ns, retry, self.next_hearing(now), duty, more].into_iter().flatten().min()?;
+        let upgrade = self.upgrade_due();
+        let due = [self.supervisor.due_ns, retry, self.next_hearing(now), duty, more, upgrade];
+        let due = due.into_iter().flatten().min()?;
         let left = due.saturating_sub(now);
         let part = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
         let (seconds, rest) = (left.checked_div(1_000_000_000)?, left.checked_rem(1_000_000_000)?);
@@ -328,7 +350,10 @@ impl<'s> Keeper<'s> {
     }
 
     fn may_bury(&self, pid: i32) -> bool {
-        !self.adopting && self.supervisor.pid != Some(pid) && self.children.iter().all(|child| child.pid != pid)
+        !self.adopting
+            && self.supervisor.pid != Some(pid)
+            && !self.is_check(pid)
+            && self.children.iter().all(|child| child.pid != pid)
     }
 
     fn bury_unknown(&mut self, pid: i32) {

@@ -39,6 +39,24 @@ impl Keeper<'_> {
                 self.begin_stop();
                 Ok(())
             }
+            (Some(_), Request::Builds) => {
+                if let Some(link) = self.links.get_mut(at) {
+                    link.builds = true;
+                }
+                Ok(())
+            }
+            (Some(_), Request::Upgrade) => {
+                self.begin_upgrade(at, packet.fds.into_iter().next());
+                return;
+            }
+            (Some(Role::Anchor | Role::Supervisor), Request::Build { build, resumed }) => {
+                self.says_build(at, &build, resumed);
+                Ok(())
+            }
+            (Some(Role::Anchor), Request::NotReplaced { text }) => {
+                self.anchor_says(Some(text));
+                Ok(())
+            }
             (Some(Role::Supervisor), request) => self.command(&request, packet.fds).map_err(|errno| (request, errno)),
             (Some(_), request) => Err((request, Errno::PERM)),
         };
@@ -72,7 +90,9 @@ impl Keeper<'_> {
     /// Takes a connection into its role, or says why not.
     fn greet(&mut self, at: usize, version: u16, role: Role) {
         let Some(peer) = self.links.get(at).map(|link| link.peer) else { return };
-        let denial = if version == VERSION { self.denial(peer, role) } else { Some((Errno::PROTO, None)) };
+        // What the others say is of every version: see `upgrade`.
+        let speaks = version == VERSION || role != Role::Supervisor;
+        let denial = if speaks { self.denial(peer, role) } else { Some((Errno::PROTO, None)) };
         if let Some((errno, pid)) = denial {
             if let Some(link) = self.links.get_mut(at) {
                 link.last = Some(Message::Denied { errno: errno.raw_os_error(), pid });
@@ -154,7 +174,9 @@ impl Keeper<'_> {
                 Ok(())
             }
             // Anybody's, and served before.
-            Request::Hello { .. } | Request::Stop | Request::Stats => Ok(()),
+            Request::Hello { .. } | Request::Stop | Request::Stats | Request::Builds | Request::Upgrade => Ok(()),
+            Request::Build { .. } => Ok(()),
+            Request::NotReplaced { .. } => Err(Errno::PERM),
         }
     }
 

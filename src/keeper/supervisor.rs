@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::state::SupervisorRecord;
 use super::wire::Exit;
 use crate::sys::{image, signal};
 
@@ -31,6 +32,8 @@ pub(super) struct Supervisor {
     pub starts: u32,
     started_ns: u64,
     failures: u32,
+    /// The one that lives was killed, for one of another program.
+    replaced: bool,
 }
 
 /// What `argv` and the environment of the supervisor are.
@@ -70,9 +73,42 @@ impl Supervisor {
     /// Notes that it died.
     pub fn died(&mut self, now_ns: u64, restart: bool) {
         self.pid = None;
-        if restart {
-            self.plan_restart(now_ns);
+        match (restart, std::mem::take(&mut self.replaced)) {
+            (true, true) => self.due_ns = Some(now_ns),
+            (true, false) => self.plan_restart(now_ns),
+            (false, _) => {}
         }
+    }
+
+    /// Ends the one that lives; the next one is due at once, and what this one's program did is not held against it.
+    pub fn replace(&mut self, now_ns: u64) {
+        self.failures = 0;
+        match self.pid {
+            Some(pid) => {
+                self.replaced = true;
+                let _ = signal::send_to_child(pid, signal::SIGKILL);
+            }
+            None => self.due_ns = Some(now_ns),
+        }
+    }
+
+    /// For the keeper's next program.
+    pub fn record(&self) -> SupervisorRecord {
+        SupervisorRecord {
+            pid: self.pid,
+            due_ns: self.due_ns,
+            ready: self.ready,
+            ever_ready: self.ever_ready,
+            starts: self.starts,
+            started_ns: self.started_ns,
+            failures: self.failures,
+        }
+    }
+
+    /// From the keeper's program before.
+    pub fn resumed(record: SupervisorRecord) -> Self {
+        let SupervisorRecord { pid, due_ns, ready, ever_ready, starts, started_ns, failures } = record;
+        Supervisor { pid, due_ns, ready, ever_ready, starts, started_ns, failures, replaced: false }
     }
 
     /// The next start: at once after a good run; 100 ms after a run that was short but came up; after one that did not

@@ -8,19 +8,20 @@ use super::child::{Child, Named, Unadopted, Untold};
 use super::client::mask;
 use super::link::{Link, Sent};
 use super::run::{Finish, Keeper};
-use super::wire::{ChildState, Message, Role};
+use super::wire::{Builds, ChildState, Message, Role};
 
 impl Keeper<'_> {
     /// Tells each connection what it has not been told, until it is all said or the socket is full.
     pub(super) fn flush(&mut self) {
         let stats = self.stats();
+        let builds = self.links.iter().any(|link| link.builds).then(|| self.builds());
         let stays = self.finish == Some(Finish { leave_running: true }) && self.is_dormant();
         let mut links = std::mem::take(&mut self.links);
         for link in links.iter_mut().filter(|link| !link.closed && !link.deaf && !link.blocked) {
             if stays && link.is(Role::Anchor) {
                 link.last = Some(Message::Ended { code: 0, stays: true });
             }
-            match self.tell(link, stats) {
+            match self.tell(link, stats, builds.as_ref()) {
                 Sent::Yes | Sent::Full | Sent::Gone => {}
                 Sent::Starved => self.starved = true,
             }
@@ -29,7 +30,7 @@ impl Keeper<'_> {
         self.drop_closed();
     }
 
-    fn tell(&mut self, link: &mut Link, stats: super::Stats) -> Sent {
+    fn tell(&mut self, link: &mut Link, stats: super::Stats, builds: Option<&Builds>) -> Sent {
         if let Some(last) = link.last.take() {
             let sent = link.send(&last, &[]);
             link.closed = true;
@@ -52,7 +53,23 @@ impl Keeper<'_> {
             said = after(said, || tell_orphans(link, &mut self.orphans));
             said = after(said, || tell_flag(link, |link| &mut link.synced, &Message::Synced));
         }
-        after(said, || tell_flag(link, |link| &mut link.stats, &Message::Stats(stats)))
+        said = after(said, || tell_flag(link, |link| &mut link.stats, &Message::Stats(stats)));
+        if said == Sent::Yes
+            && let Some(builds) = builds
+        {
+            said = tell_flag(link, |link| &mut link.builds, &Message::Builds(builds.clone()));
+        }
+        after(said, || self.tell_replace(link))
+    }
+
+    /// The program that runs here is the one to execute.
+    fn tell_replace(&self, link: &mut Link) -> Sent {
+        if !link.replace {
+            return Sent::Yes;
+        }
+        let sent = link.send(&Message::Replace, &[self.parts.image.as_fd()]);
+        link.replace = sent != Sent::Yes;
+        sent
     }
 }
 

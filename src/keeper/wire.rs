@@ -1,9 +1,12 @@
 //! Messages between the keeper and the supervisor, the anchor and observers: postcard in one `SOCK_SEQPACKET` packet
 //! each, descriptors beside them in the order the message says.
+//!
+//! What is new goes behind what is there: another variant, never another field. So a process of another build says nothing that is
+//! misunderstood; a message that does not decode is left out by whom the keeper says it to.
 
 use serde::{Deserialize, Serialize};
 
-use super::{CHILD_HELD_MAX, ID_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_FDS_MAX, TAG_BYTES_MAX};
+use super::{CHILD_HELD_MAX, ID_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_FDS_MAX, TAG_BYTES_MAX, TEXT_BYTES_MAX};
 
 /// Who connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +180,22 @@ pub enum Request {
         /// Whose.
         id: String,
     },
+    /// The anchor or the supervisor says which moored it is.
+    Build {
+        /// [`super::build`].
+        build: String,
+        /// By the anchor: its program was just replaced, as [`Message::Replace`] asked for.
+        resumed: bool,
+    },
+    /// By the anchor: its program could not be replaced.
+    NotReplaced {
+        /// Why.
+        text: String,
+    },
+    /// Ask for [`Builds`].
+    Builds,
+    /// Replace all three. Descriptor: the program, in a memfd that is sealed.
+    Upgrade,
 }
 
 /// What the keeper says. Descriptors in the order given.
@@ -240,6 +259,30 @@ pub enum Message {
         /// To a `Hear`: nothing that was sent before that is missing.
         answers: bool,
     },
+    /// Asked for, or to a supervisor that has said its own, whenever one is said.
+    Builds(Builds),
+    /// For the anchor: execute this program. Descriptor: the program.
+    Replace,
+    /// To an `Upgrade`: how it ended. The connection ends.
+    Upgraded {
+        /// What was not done, and why.
+        trouble: Option<String>,
+        /// What runs now.
+        builds: Builds,
+    },
+}
+
+/// Which moored runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Builds {
+    /// The anchor, if one lives and has said it.
+    pub anchor: Option<String>,
+    /// The keeper.
+    pub keeper: String,
+    /// The supervisor, if one lives and has said it.
+    pub supervisor: Option<String>,
+    /// The path that `moored up` was started from; empty if it is not known.
+    pub program: Vec<u8>,
 }
 
 /// One line of a message by sd_notify(3).
@@ -345,6 +388,10 @@ impl Request {
             Request::Finish { .. } => ("finish", "", &[]),
             Request::Stats => ("stats", "", &[]),
             Request::Hear { id } => ("hear", id, &[]),
+            Request::Build { .. } => ("build", "", &[]),
+            Request::NotReplaced { .. } => ("not-replaced", "", &[]),
+            Request::Builds => ("builds", "", &[]),
+            Request::Upgrade => ("upgrade", "", &[]),
         }
     }
 
@@ -359,7 +406,7 @@ impl Request {
                 let held = held.count_ones() as usize;
                 (held.saturating_add(usize::from(*pidfd)), held)
             }
-            Request::Hold { .. } => (1, 0),
+            Request::Hold { .. } | Request::Upgrade => (1, 0),
             Request::Hello { .. }
             | Request::Ack { .. }
             | Request::SetTag { .. }
@@ -370,7 +417,10 @@ impl Request {
             | Request::Stop
             | Request::Finish { .. }
             | Request::Stats
-            | Request::Hear { .. } => (0, 0),
+            | Request::Hear { .. }
+            | Request::Build { .. }
+            | Request::NotReplaced { .. }
+            | Request::Builds => (0, 0),
         }
     }
 
@@ -382,6 +432,11 @@ impl Request {
         }
         if tag.len() > TAG_BYTES_MAX {
             return Err(WireError::Bound("tag"));
+        }
+        if let Request::Build { build: text, .. } | Request::NotReplaced { text } = self
+            && text.len() > TEXT_BYTES_MAX
+        {
+            return Err(WireError::Bound("text"));
         }
         let (said, held) = self.descriptors();
         if said > MESSAGE_FDS_MAX || held > CHILD_HELD_MAX {

@@ -38,6 +38,8 @@ pub struct Context {
     pub best_effort: bool,
     /// HOME from the root's passwd file, where the environment has none.
     pub home: bool,
+    /// LISTEN_PID, for a process that is passed sockets.
+    pub listen_pid: bool,
 }
 
 impl Context {
@@ -55,6 +57,7 @@ impl Context {
             new_keyring: true,
             best_effort: false,
             home: true,
+            listen_pid: false,
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn compile(
         steps.push(Step::Gate);
     }
     let (args, env) = (process.args.clone().unwrap_or_default(), environment(process, report));
-    steps.push(Step::Execute { args, env, home: context.home });
+    steps.push(Step::Execute { args, env, home: context.home, listen_pid: context.listen_pid });
 }
 
 fn refuse(process: &Process, report: &mut Report) {

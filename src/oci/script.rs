@@ -128,6 +128,8 @@ pub enum Step {
         env: Vec<String>,
         /// Add HOME from the root's passwd file where the environment has none.
         home: bool,
+        /// Add LISTEN_PID, the process's own number (sd_listen_fds(3)), in the place of any.
+        listen_pid: bool,
     },
 }
 

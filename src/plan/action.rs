@@ -19,12 +19,13 @@
 //! | `Settle` | nothing | noted again |
 //! | `Swap` | that a swap was begun | asked again until `Swapped`, which notes the contents and the reload in one |
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
+//! | `Close` | nothing: that it may be open was | asked again |
 //! | `Forget` | the floor of generations | asked again |
 //! | `Prove` | that this text did well | asked again, or the mark stands |
 //! | `RollBack` | nothing: the catalogue has the earlier text | asked again |
 //! | `Reboot` | nothing | asked again |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, 
 use super::reason::Why;
 use super::time::{BootTime, Now};
 use super::told::Told;
-use crate::unit::{ContainerId, Fingerprint, Reload, Signal, SwapMark, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Listen, Reload, Signal, SwapMark, Unit, UnitName};
 
 /// One thing for the supervisor to do. Each is harmless when done twice.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +147,14 @@ pub enum Action {
         /// Which.
         id: ContainerId,
     },
-    /// Remove the marks of a unit whose file is gone: its hold, and if nothing of it is live its whole record.
+    /// Close these sockets: from now on nobody listens there. Answer: `Closed`.
+    Close {
+        /// Whose.
+        unit: UnitName,
+        /// Which.
+        sockets: BTreeSet<Listen>,
+    },
+    /// Remove the marks of a unit whose file is gone: its hold, and if nothing of it is live or open its whole record.
     Forget {
         /// Which.
         unit: UnitName,
@@ -200,6 +208,7 @@ impl Action {
             | Action::Swap { id, .. }
             | Action::Clear { id } => Ok(id),
             Action::Raise { unit, .. }
+            | Action::Close { unit, .. }
             | Action::Prove { unit, .. }
             | Action::RollBack { unit, .. }
             | Action::Forget { unit }
@@ -248,6 +257,7 @@ impl Observed {
             }
             Action::Swap { id, contents, .. } => self.live_mut(id).is_some_and(|live| live.begin_swap(*contents)),
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
+            Action::Close { unit, sockets } => self.units.get_mut(unit).is_some_and(|seen| seen.begin_close(sockets)),
             Action::Forget { unit } => self.begin_forget(unit),
             Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
             Action::RollBack { unit, fingerprint, .. } => self.seen_mut(unit).begin_roll_back(*fingerprint),
@@ -258,8 +268,8 @@ impl Observed {
     fn begin_forget(&mut self, unit: &UnitName) -> bool {
         let Some(seen) = self.units.get_mut(unit) else { return false };
         self.floor = self.floor.max(seen.high_water);
-        if seen.live.is_some() {
-            // Its exit record is still to be journalled, so it stays until nothing is live; but a file that comes back
+        if seen.live.is_some() || !seen.sockets.is_empty() {
+            // Its exit record is still to be journalled, or a socket to be closed, so it stays until that is done; but a file that comes back
             // before that starts anew, whatever the end was.
             for live in seen.live.iter_mut().chain(seen.beside.as_deref_mut()) {
                 (live.restart, live.used) = (false, Wishes::default());
@@ -296,6 +306,7 @@ impl Seen {
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
+        self.begin_sockets(unit);
         let (relies, contents) = (relies.clone(), SwapMark::of(unit));
         self.live = Some(Live { relies, contents, told: Told::begin(unit), ..Live::new(id.clone(), run, used) });
         true
@@ -317,6 +328,7 @@ impl Seen {
         self.restarts += u64::from(!restart && self.is_automatic_restart(run.fingerprint, Some(id)));
         self.high_water = id.generation;
         self.trouble = None;
+        self.begin_sockets(unit);
         let (relies, contents) = (relies.clone(), SwapMark::of(unit));
         let used = Wishes { start_now: restart, ..Wishes::default() };
         self.beside = Some(Box::new(Live { relies, contents, ..Live::new(id.clone(), run, used) }));
@@ -337,7 +349,7 @@ impl Seen {
         let since = own.map_or(0, |own| own.id.generation);
         let by_policy =
             |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none() && last.id.generation > since;
-        !self.start_now && !self.fresh && self.last.as_ref().is_some_and(by_policy)
+        !self.start_now && !self.fresh && self.last.as_deref().is_some_and(by_policy)
     }
 }
 
@@ -416,6 +428,11 @@ impl fmt::Display for Action {
             Action::Settle { id, .. } => write!(f, "wait for the files of {id} to settle"),
             Action::Swap { id, .. } => write!(f, "swap the files of {id}"),
             Action::Clear { id } => write!(f, "clear {id}"),
+            Action::Close { unit, sockets } => {
+                write!(f, "close")?;
+                sockets.iter().try_for_each(|listen| write!(f, " {listen}"))?;
+                write!(f, " of {unit}")
+            }
             Action::Forget { unit } => write!(f, "forget {unit}"),
             Action::Prove { unit, .. } => write!(f, "the text of {unit} did well"),
             Action::RollBack { unit, why, .. } => write!(f, "roll back {unit}: {why}"),

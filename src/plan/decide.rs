@@ -201,7 +201,7 @@ impl<'a> World<'a> {
 impl Seen {
     /// The hold, unless its time is over.
     pub fn hold_at(&self, now: BootTime) -> Option<&Hold> {
-        self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
+        self.hold.as_deref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
     }
 
     /// The end that counts for a start of this text: of two that ran beside each other, whichever ended last, that of the text; of the same
@@ -213,7 +213,7 @@ impl Seen {
             true => !is_of(last) || last.stopped.is_some() && !other.beside,
             false => last.beside && !other.beside,
         };
-        Some(self.previous.as_ref().filter(|other| is_of(other)).filter(counts).unwrap_or(last))
+        Some(self.previous.as_deref().filter(|other| is_of(other)).filter(counts).unwrap_or(last))
     }
 
     fn running(&self) -> Option<&Live> {

@@ -4,6 +4,7 @@
 //! next start it looks again: at the keeper's list for each live generation (`Adopted`, `Exited`, `NeverStarted`, `Lost`), at the
 //! cgroup and the log of each ended one (`CgroupEmpty`, `Drained`). Only a client's wishes must be on disk before its answer.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use super::host::Presence;
 use super::observed::{Hold, HostPid, Limits, Run};
 use super::time::BootTime;
 use super::told::Line;
-use crate::unit::{CheckKind, ContainerId, Signal, SwapMark, UnitName};
+use crate::unit::{CheckKind, ContainerId, Listen, Signal, SwapMark, UnitName};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +141,20 @@ pub enum Fact {
         /// Which they are.
         contents: SwapMark,
     },
+    /// These of the unit's sockets are open.
+    Listening {
+        /// Whose.
+        unit: UnitName,
+        /// Which.
+        sockets: BTreeSet<Listen>,
+    },
+    /// They are closed.
+    Closed {
+        /// Whose.
+        unit: UnitName,
+        /// Which.
+        sockets: BTreeSet<Listen>,
+    },
     /// An action other than `Start` did not succeed.
     ActionFailed {
         /// Which.
@@ -244,6 +259,8 @@ impl fmt::Display for Fact {
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
             Fact::Swapped { id, .. } => write!(f, "{id} got other contents of files"),
+            Fact::Listening { unit, sockets } => write!(f, "{unit} has open{}", listed(sockets)),
+            Fact::Closed { unit, sockets } => write!(f, "{unit} has closed{}", listed(sockets)),
             Fact::ActionFailed { id, deed, text } => write!(f, "{id}: {deed:?} failed: {text}"),
             Fact::ClientStart { unit } => write!(f, "start of {unit} asked for"),
             Fact::ClientStop { unit, hold } => write!(f, "stop of {unit} asked for by {}", hold.by),
@@ -262,6 +279,10 @@ impl fmt::Display for Fact {
             Fact::Shutdown { by } => write!(f, "shutdown by {by}"),
         }
     }
+}
+
+fn listed(sockets: &BTreeSet<Listen>) -> String {
+    sockets.iter().map(|listen| format!(" {listen}")).collect()
 }
 
 impl Fact {
@@ -292,6 +313,8 @@ impl Fact {
             | Fact::ClientRestart { .. }
             | Fact::ClientReload { .. }
             | Fact::ClientKill { .. }
+            | Fact::Listening { .. }
+            | Fact::Closed { .. }
             | Fact::Awake
             | Fact::Found { .. }
             | Fact::Booted { .. }
@@ -306,7 +329,9 @@ impl Fact {
             | Fact::ClientStop { unit, .. }
             | Fact::ClientRestart { unit }
             | Fact::ClientReload { unit }
-            | Fact::ClientKill { unit, .. } => Some(unit),
+            | Fact::ClientKill { unit, .. }
+            | Fact::Listening { unit, .. }
+            | Fact::Closed { unit, .. } => Some(unit),
             other => other.id().map(|id| &id.unit),
         }
     }

@@ -64,7 +64,7 @@ impl Seen {
 
     /// The exit record of a live generation that has ended: only such, as two ends later it may be gone.
     pub fn end_of(&self, id: &ContainerId) -> Option<&ExitRecord> {
-        self.last.iter().chain(&self.previous).find(|record| record.id == *id)
+        self.last.iter().chain(&self.previous).map(Box::as_ref).find(|record| record.id == *id)
     }
 
     pub(super) fn role(&self, live: &Live) -> Role {

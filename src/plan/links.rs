@@ -8,7 +8,7 @@
 //! same. Whether a new link makes a ring is found out by following the links of its own unit, as far as that is near; what is not found
 //! out in this way, and every change while there is a ring, costs a look at all links. Rings are mistakes, and rare.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::desired::Desired;
@@ -87,10 +87,17 @@ pub(super) fn network_owner(unit: &Unit) -> Option<&UnitName> {
 impl Links {
     /// Of all that there are.
     pub fn new(desired: &Desired, observed: &Observed) -> Links {
-        let (mut links, mut rewired) = (Links::default(), Rewired::default());
         let undeclared = observed.units.keys().filter(|name| !desired.units.contains_key(*name));
-        for name in desired.units.keys().chain(undeclared) {
-            links.refresh(name, desired, observed, &mut rewired);
+        let named = |name: &UnitName| (name.clone(), Named::now(name, desired, observed));
+        let all = desired.units.keys().chain(undeclared).map(named).filter(|(_, named)| *named != Named::default());
+        let mut links = Links { of: all.collect(), ..Links::default() };
+        for (name, named) in &links.of {
+            for other in named.depends_on() {
+                links.dependents.entry(other.clone()).or_default().insert(name.clone());
+            }
+            for owner in &named.joined {
+                links.joiners.entry(owner.clone()).or_default().insert(name.clone());
+            }
         }
         links.tangled = links.find_tangled();
         links
@@ -180,9 +187,13 @@ impl Links {
     fn find_tangled(&self) -> BTreeSet<UnitName> {
         let edges: Vec<_> =
             self.of.keys().flat_map(|unit| self.waits_for(unit).map(move |other| (unit, other))).collect();
+        let waiting = peel(&edges);
+        if waiting.is_empty() {
+            return BTreeSet::new();
+        }
         let reversed: Vec<_> = edges.iter().map(|(unit, other)| (*other, *unit)).collect();
-        let (first, second) = (peel(&edges), peel(&reversed));
-        first.intersection(&second).copied().cloned().collect()
+        let waited_for = peel(&reversed);
+        waiting.into_iter().filter(|unit| waited_for.contains(unit)).cloned().collect()
     }
 }
 
@@ -209,8 +220,8 @@ fn rewire<'n>(
 }
 
 /// The units that are left when those without an edge out of them are taken away until there is none (Kahn).
-fn peel<'a>(edges: &[(&'a UnitName, &'a UnitName)]) -> BTreeSet<&'a UnitName> {
-    let (mut out, mut into): (BTreeMap<_, usize>, BTreeMap<_, Vec<_>>) = (BTreeMap::new(), BTreeMap::new());
+fn peel<'a>(edges: &[(&'a UnitName, &'a UnitName)]) -> HashSet<&'a UnitName> {
+    let (mut out, mut into): (HashMap<_, usize>, HashMap<_, Vec<_>>) = (HashMap::new(), HashMap::new());
     for (unit, other) in edges {
         *out.entry(*unit).or_default() += 1;
         into.entry(*other).or_default().push(*unit);

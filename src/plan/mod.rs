@@ -56,6 +56,9 @@ mod reason;
 mod reconcile;
 mod record;
 mod rehearse;
+mod sockets;
+#[cfg(test)]
+mod sockets_tests;
 mod status;
 mod time;
 mod told;
@@ -79,6 +82,7 @@ pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie, Why};
 pub use reconcile::{Plan, reconcile};
 pub use rehearse::{Rehearsal, Turn, rehearse};
+pub use sockets::Opening;
 pub use status::{Phase, Status, Statuses, status, statuses};
 pub use time::{BootTime, Now, WallTime};
 pub use told::{Hearing, Line, Reloading, Told};

@@ -15,9 +15,10 @@ use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::host::Host;
 use super::reason::Why;
+use super::sockets::Opening;
 use super::time::{BootTime, WallTime};
 use super::told::{Hearing, Told};
-use crate::unit::{ContainerId, Fingerprint, Signal, SwapMark, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, Listen, Signal, SwapMark, Unit, UnitName};
 
 /// The world as the facts so far tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub struct Shutdown {
     pub by: String,
 }
 
-/// All that is remembered of one unit.
+/// All that is remembered of one unit. There are many, and most of them run: what most of them lack is boxed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// The generation that has a cgroup, or may have one. A start waits until this is `None`.
@@ -66,13 +67,13 @@ pub struct Seen {
     /// The highest generation that was ever begun.
     pub high_water: u64,
     /// The last end.
-    pub last: Option<ExitRecord>,
+    pub last: Option<Box<ExitRecord>>,
     /// The one before.
-    pub previous: Option<ExitRecord>,
+    pub previous: Option<Box<ExitRecord>>,
     /// What the backoff and the limit count.
     pub backoff: Backoff,
     /// `moored stop`.
-    pub hold: Option<Hold>,
+    pub hold: Option<Box<Hold>>,
     /// Started by hand though not enabled.
     pub manual: bool,
     /// Somebody wants a start now, whatever policy and backoff say.
@@ -89,6 +90,9 @@ pub struct Seen {
     pub restarts: u64,
     /// The last action that failed, for people.
     pub trouble: Option<String>,
+    /// Sockets that are open for it, or may be (`sockets`).
+    #[serde(default)]
+    pub sockets: BTreeMap<Listen, Opening>,
 }
 
 /// One generation from before its cgroup is made until it is cleared away.
@@ -419,9 +423,11 @@ impl Stopping {
         Stopping { since: now, kill_at, why, signal, unhandled: false, killing }
     }
 
-    /// It runs after all: it has its whole timeout from here.
+    /// It runs after all: it has its whole timeout from here. A kill that was sent before found nothing to kill (its keeper was late to
+    /// fork), and counts for nothing.
     pub(super) fn started(&mut self, run: &Run, now: BootTime) {
         self.signal = Asked::No;
+        self.killing = Killing::default();
         self.kill_at = now.after(run.stop_timeout);
     }
 }

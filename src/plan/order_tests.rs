@@ -156,9 +156,24 @@ fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_run
     exited(&mut observed, "web.1", at(6));
     seen.extend(begin(&text(1), &mut observed, at(6)));
     assert!(!seen.contains(&"start web.2".to_owned()), "{seen:?}");
-    assert!(seen.contains(&"stop job.2: its file changed".to_owned()), "{seen:?}");
+    assert!(seen.contains(&"stop job.2: its text changed".to_owned()), "{seen:?}");
     exited(&mut observed, "job.2", at(7));
     assert_eq!(begin(&text(1), &mut observed, at(8)), ["start job.3"]);
     exited(&mut observed, "job.3", at(9));
     assert_eq!(begin(&text(1), &mut observed, at(10)), ["start web.2"]);
+}
+
+#[test]
+fn a_kill_that_came_before_its_keeper_forked_takes_nothing_from_the_stop_timeout() {
+    let (desired, mut observed) = (desired(&chain(1)), Observed::default());
+    assert_eq!(begin(&desired, &mut observed, at(0)), ["start u0.1"]);
+    observed.record(&Fact::Shutdown { by: "test".to_owned() }, at(1));
+    assert_eq!(begin(&desired, &mut observed, at(1)), ["stop u0.1: everything stops"]);
+    assert_eq!(begin(&desired, &mut observed, at(2001)), ["kill u0.1"]);
+    started(&mut observed, "u0", at(2500));
+    assert_eq!(begin(&desired, &mut observed, at(2500)), ["stop u0.1: everything stops"]);
+    // The kill's own pause would be over.
+    assert_eq!(begin(&desired, &mut observed, at(20_000)), [""; 0]);
+    assert_eq!(status(&desired, &observed, &name("u0"), at(20_000).boot).phase, Phase::Stopping, "not stuck");
+    assert_eq!(begin(&desired, &mut observed, at(32_500)), ["kill u0.1"]);
 }

@@ -320,7 +320,7 @@ impl fmt::Display for Why {
             Why::Restart => f.write_str("restart asked for"),
             Why::Unheard => f.write_str("whether it is ready is not known since the keeper died"),
             Why::Disabled => f.write_str("not enabled"),
-            Why::Changed => f.write_str("its file changed"),
+            Why::Changed => f.write_str("its text changed"),
             Why::Unhealthy(text) => write!(f, "unhealthy: {text}"),
             Why::Dependency(unit) => write!(f, "{unit}, which it depends on, is gone or was started anew"),
             Why::Network(unit) => write!(f, "it shares the network of {unit}, which stops or changed"),

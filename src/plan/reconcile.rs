@@ -15,6 +15,7 @@ use super::desired::{Desired, Want};
 use super::handover::plan_handover;
 use super::health::Probing;
 use super::observed::{Asked, Backoff, Ended, Killing, Live, Observed, Seen, State, Stopping};
+use super::sockets::plan_sockets;
 use super::time::BootTime;
 use super::trial::Trial;
 use super::world::{View, World};
@@ -53,6 +54,7 @@ pub(super) fn plan_unit<'a>(world: &World<'a>, view: View<'a>) -> Draft {
     world.turn();
     let (mut plan, mut forgets) = (Plan::default(), Vec::new());
     plan_trial(world, view, &mut plan);
+    plan_sockets(world, view, &mut plan);
     match &view.seen.live {
         Some(live) => {
             plan_live(world, view, live, &mut plan);
@@ -287,9 +289,10 @@ impl Plan {
 }
 
 impl Seen {
-    /// Something that is to go when the file goes: all if nothing is live, else what would outlive the generation.
+    /// Something that is to go when the file goes: all if nothing is live and no socket open, else what would outlive these.
     fn has_marks(&self) -> bool {
         let wishes = self.hold.is_some() || self.manual || self.start_now;
-        self.live.is_none() || !self.fresh || wishes || self.backoff != Backoff::default()
+        let is_over = self.live.is_none() && self.sockets.is_empty();
+        is_over || !self.fresh || wishes || self.backoff != Backoff::default()
     }
 }

@@ -56,6 +56,8 @@ impl Observed {
             }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(id, *limits)),
+            Fact::Listening { unit, sockets } => !sockets.is_empty() && self.seen_mut(unit).opened(sockets),
+            Fact::Closed { unit, sockets } => self.units.get_mut(unit).is_some_and(|seen| seen.closed(sockets)),
             Fact::Swapped { id, contents } => self.on_seen(id, |seen| seen.swapped(id, *contents)),
             Fact::ActionFailed { id, deed, text } => {
                 self.on_seen(id, |seen| seen.action_failed(id, *deed, text, now.boot))
@@ -165,7 +167,7 @@ impl Seen {
             let is_other = last.fingerprint != live.run.fingerprint || stopped.is_some() && !last.beside;
             last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
         };
-        if self.last.as_ref().filter(is_left).is_none() {
+        if self.last.as_deref().filter(is_left).is_none() {
             self.backoff.count(&live.run, ran_well_for, stopped.is_some());
         }
         let fingerprint = live.run.fingerprint;
@@ -173,7 +175,7 @@ impl Seen {
         let comes = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
         let beside = comes || self.live_of(id).is_some_and(|live| live.never_took_over);
         let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
-        self.previous = self.last.replace(record);
+        self.previous = self.last.replace(Box::new(record));
         self.wishes_after_end(id);
         true
     }
@@ -192,7 +194,8 @@ impl Seen {
         match self.live.as_mut().filter(|own| own.id != *id && own.is_up()) {
             // It was to take over for a wish to restart.
             Some(own) => own.restart |= used.start_now,
-            None => self.start_now |= used.start_now,
+            // Whoever wanted it wanted a start, be the text enabled or not.
+            None => (self.start_now, self.manual) = (self.start_now | used.start_now, self.manual | used.start_now),
         }
         self.manual |= used.manual;
         self.fresh |= used.fresh;
@@ -255,7 +258,7 @@ impl Seen {
     }
 
     fn client_stop(&mut self, hold: &Hold) -> bool {
-        self.hold = Some(hold.clone());
+        self.hold = Some(Box::new(hold.clone()));
         self.backoff = Backoff::default();
         self.manual = false;
         self.start_now = false;

@@ -105,6 +105,9 @@ impl Stage {
             }
             let lives = self.observed.units.values().flat_map(|seen| seen.lives());
             let mut facts: Vec<Fact> = lives.flat_map(|live| answers_of(live, self.now)).collect();
+            let closing = self.observed.units.iter().map(|(unit, seen)| (unit.clone(), seen.closing()));
+            let closing = closing.filter(|(_, sockets)| !sockets.is_empty());
+            facts.extend(closing.map(|(unit, sockets)| Fact::Closed { unit, sockets }));
             facts.extend(self.passes());
             facts.extend(self.words(desired));
             if facts.is_empty() && self.take_overs(desired, &has_its_time, now) {
@@ -149,7 +152,7 @@ impl Stage {
             Action::Reload { .. } => Deed::Reload,
             Action::TakeOver { .. } => return,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
-            Action::Clear { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
+            Action::Clear { .. } | Action::Close { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
             // Contents settle, and no time goes by here: what is asked for tells of them.
             Action::Settle { .. } | Action::Swap { .. } => return,
             Action::Probe { .. } | Action::Hear { .. } | Action::Prove { .. } | Action::RollBack { .. } => return,
@@ -328,7 +331,7 @@ mod tests {
             "start added",
             "stop gone: its file is gone",
             "update live",
-            "replace new-args: its file changed",
+            "replace new-args: its text changed",
             "stop off: not enabled",
         ];
         assert_eq!(told(&before, &after), expected);
@@ -345,7 +348,7 @@ mod tests {
         after[3].1 = "[process]\ncwd = \"/x\"\n";
         let expected = [
             "replace a-join: it shares the network of net, which stops or changed",
-            "replace net: its file changed",
+            "replace net: its text changed",
             "replace b-restart: net, which it depends on, is gone or was started anew",
         ];
         assert_eq!(told(&before, &after), expected);

@@ -66,6 +66,7 @@ static UNSEEN: Seen = Seen {
     proven: None,
     restarts: 0,
     trouble: None,
+    sockets: BTreeMap::new(),
 };
 
 impl<'a> World<'a> {

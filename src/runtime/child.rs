@@ -131,7 +131,7 @@ impl Run {
             }
             Step::Descriptors => self.place_descriptors(),
             Step::Gate => self.wait_for_start(),
-            Step::Execute { args, env, home } => {
+            Step::Execute { args, env, home, listen_pid } => {
                 let found = self.found.as_deref().ok_or(StepError::EmptySlot { slot: "the program" })?;
                 let home = if *home { self.account.home.as_deref() } else { None };
                 let by_way_of = match (&self.trampoline, &self.report) {
@@ -139,7 +139,8 @@ impl Run {
                     (Some(_), None) => return Err(StepError::EmptySlot { slot: "the report" }),
                     (None, _) => None,
                 };
-                program::execute(found, args, env, home, by_way_of)
+                let env = if *listen_pid { program::with_listen_pid(env) } else { env.clone() };
+                program::execute(found, args, &env, home, by_way_of)
             }
         }
     }

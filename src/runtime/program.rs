@@ -47,6 +47,12 @@ fn check(path: &str) -> Result<(), Errno> {
     if stat.st_mode & 0o111 == 0 { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
+/// The environment with the number that the process has where it runs: only it knows, and execve(2) keeps it.
+pub(super) fn with_listen_pid(env: &[String]) -> Vec<String> {
+    let others = env.iter().filter(|entry| !entry.starts_with("LISTEN_PID=")).cloned();
+    others.chain([format!("LISTEN_PID={}", std::process::id())]).collect()
+}
+
 /// Executes it, by way of a trampoline, which takes over the report, if one is given. Comes back only with an error.
 pub(super) fn execute(
     found: &CStr,

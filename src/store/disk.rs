@@ -344,7 +344,7 @@ impl Dirs {
         Ok(Some(Good {
             text,
             layers,
-            config,
+            config: config.map(Vec::into),
             variables,
             configs,
             path: index.path.clone().into_path(),

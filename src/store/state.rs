@@ -73,7 +73,7 @@ pub struct Good {
     /// What was merged with it.
     pub layers: Vec<LayerText>,
     /// config.json's bytes, for a bundle.
-    pub config: Option<Vec<u8>>,
+    pub config: Option<Arc<[u8]>>,
     /// What its env files defined, for a unit that has some.
     pub variables: Option<BTreeMap<String, String>>,
     /// The contents of its config files, by target.

@@ -51,7 +51,7 @@ fn good(text: &str, config: Option<&str>) -> Good {
     Good {
         layers: Vec::new(),
         text: text.to_owned(),
-        config: config.map(|config| config.as_bytes().to_vec()),
+        config: config.map(|config| config.as_bytes().into()),
         variables: None,
         configs: Vec::new(),
         path: "/etc/moored/units/web.toml".into(),

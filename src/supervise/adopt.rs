@@ -16,9 +16,19 @@
 //!
 //! The loop asks about records behind the starts that it has ordered, and jobs are done in order: so one that is just being started
 //! is never taken for one that is gone.
+//!
+//! # Order
+//!
+//! What this process has is announced as soon as the list is complete; then the loop's records are settled; then the keeper hears that
+//! adoption is done, and buries who was not adopted. That word is for the keeper whose list it was, by its connection: the next one, which may
+//! be there already, has not told of its children yet. Killed at any point of this, the next supervisor gets the same list, in which those
+//! are containers that were adopted already.
+//!
+//! What cannot be looked at (no descriptors are left) ends this supervisor: the next one looks again.
 
 use std::os::fd::AsFd;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::clock;
@@ -33,6 +43,9 @@ use crate::plan::{Fact, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
 use crate::unit::ContainerId;
 use rustix::event::epoll::EventFlags;
+
+/// Looks at a cgroup whose processes come and go.
+const ELDEST_TRIES: usize = 8;
 
 /// A generation that is live by the records and was not in the keeper's list.
 pub struct Unlisted {
@@ -51,7 +64,7 @@ pub struct Unlisted {
 impl Supervisor {
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { mut running, known, said, orphans, cgroups, stats } = inventory;
+        let Inventory { mut running, known, said, orphans, cgroups, listening, stats, connection } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
         // Of two that no record knows the older one is the unit's.
@@ -61,6 +74,9 @@ impl Supervisor {
         }
         for (id, lines) in said {
             self.record(&Fact::Notified { id, lines });
+        }
+        for (unit, sockets) in listening {
+            self.record(&Fact::Listening { unit, sockets });
         }
         let live: Vec<&Live> = self.observed.units.values().flat_map(|seen| seen.lives()).collect();
         for live in live.iter().filter(|live| !known.contains(&live.id)) {
@@ -78,7 +94,7 @@ impl Supervisor {
         for id in &self.unknown_cgroups {
             tracing::warn!("{id} has a cgroup and nobody knows it: left alone; `moored status` lists it");
         }
-        self.hands.push(Job::AdoptionDone);
+        self.hands.push(Job::AdoptionDone(connection));
         self.adopted = true;
         if stats.stopping {
             self.stop_all("signal");
@@ -87,9 +103,11 @@ impl Supervisor {
 }
 
 impl Hands {
-    pub(super) fn begin_inventory(&mut self, stats: keeper::Stats) {
+    pub(super) fn begin_inventory(&mut self, stats: keeper::Stats, connection: keeper::Connection) {
         self.sessions.keeper_met();
-        self.inventory = Some(Inventory { stats, ..Inventory::default() });
+        self.ask(self.keeper.build());
+        self.forget_held();
+        self.inventory = Some(Inventory { stats, connection, ..Inventory::default() });
     }
 
     /// The eldest of a cgroup is the container's init; what else was left to us (execs, daemons) is younger.
@@ -114,6 +132,7 @@ impl Hands {
             self.announce_to_keeper(&id, orphan);
         }
         self.sessions.keeper_synced(&self.keeper, &self.post);
+        inventory.listening = self.hold_again();
         let cgroups = self.cgroups.list().unwrap_or_default();
         inventory.cgroups = cgroups.iter().filter_map(|id| ContainerId::parse(id)).collect();
         inventory.cgroups.retain(|id| !inventory.known.contains(id) && !self.handles.contains_key(id));
@@ -144,8 +163,11 @@ impl Hands {
             self.take_over_from_disk(&id, &run);
             return self.announce_to_keeper(&id, Some(pid));
         }
-        if self.take_over_foreign(&id, &run) {
-            return;
+        match self.take_over_foreign(&id, &run) {
+            Ok(true) => return,
+            Ok(false) => {}
+            // Nothing is concluded from what could not be looked at: the next supervisor does.
+            Err(text) => return self.say(Mail::Orphaned(format!("{id}: cannot see whether it still runs: {text}"))),
         }
         self.fact(match starting && !fresh {
             true => Fact::NeverStarted { id: id.clone() },
@@ -176,6 +198,7 @@ impl Hands {
             self.log.attach_again(id.clone(), out, err);
         }
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
+        // Opened later if that fails now.
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
         self.handles.insert(id.clone(), Handle { cgroup, report, notify, tag, ..Handle::default() });
     }
@@ -196,13 +219,14 @@ impl Hands {
     // ---- foreign: nobody's child that we know ----
 
     /// Whether something lives in its cgroup: then it is watched by a pidfd.
-    fn take_over_foreign(&mut self, id: &ContainerId, run: &Run) -> bool {
-        let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
-        let Some((pid, pidfd)) = cgroup.as_ref().and_then(eldest) else { return false };
-        let Ok(copy) = pidfd.try_clone() else { return false };
+    fn take_over_foreign(&mut self, id: &ContainerId, run: &Run) -> Result<bool, String> {
+        let cgroup = self.cgroups.find(&id.to_string()).map_err(|error| error.to_string())?;
+        let Some(cgroup) = cgroup else { return Ok(false) };
+        let Some((pid, pidfd)) = eldest(&cgroup)? else { return Ok(false) };
+        let copy = pidfd.try_clone().map_err(|error| format!("copying a pidfd: {error}"))?;
         self.take_over_from_disk(id, run);
         let watched = self.watch(copy, EventFlags::IN, Watched::Foreign(id.clone()));
-        let Some(handle) = self.handles.get_mut(id) else { return false };
+        let Some(handle) = self.handles.get_mut(id) else { return Ok(false) };
         (handle.pid, handle.pidfd, handle.foreign) = (pid, Some(pidfd), Some(watched));
         (handle.executed, handle.announced) = (true, true);
         // No keeper reads it, so nobody does: better that it finds no socket than that it waits for a reader.
@@ -211,7 +235,7 @@ impl Hands {
         if deaf {
             self.fact(Fact::Notified { id: id.clone(), lines: vec![Line::unheard(clock::now().boot)] });
         }
-        true
+        Ok(true)
     }
 
     pub(super) fn foreign_ended(&mut self, id: &ContainerId) {
@@ -227,10 +251,26 @@ impl Hands {
 
 /// The first process of a container by its start, which is its pid 1. Its number is from a list, so it is held first and then looked up
 /// again: then it is that process.
-fn eldest(cgroup: &ContainerCgroup) -> Option<(i32, std::os::fd::OwnedFd)> {
-    let pids = cgroup.processes().ok()?.into_iter().filter_map(|pid| i32::try_from(pid).ok());
-    let (_, pid) = pids.filter_map(|pid| Some((keeper::started_ticks(pid)?, pid))).min()?;
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let is_listed = cgroup.processes().ok()?.iter().any(|listed| i32::try_from(*listed) == Ok(pid));
-    (is_listed && is_alive(pidfd.as_fd())).then_some((pid, pidfd))
+fn eldest(cgroup: &ContainerCgroup) -> Result<Option<(i32, std::os::fd::OwnedFd)>, String> {
+    let list = || cgroup.processes().map_err(|error| error.to_string());
+    // A process may end between two calls.
+    for _ in 0..ELDEST_TRIES {
+        let pids = list()?.into_iter().filter_map(|pid| i32::try_from(pid).ok());
+        let pids: Vec<i32> = pids.collect();
+        if pids.is_empty() {
+            return Ok(None);
+        }
+        let found = pids.iter().filter_map(|pid| Some((keeper::started_ticks(*pid)?, *pid))).min();
+        let Some(pid) = found.and_then(|(_, pid)| Pid::from_raw(pid)) else { continue };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => continue,
+            Err(errno) => return Err(format!("opening a pidfd: {errno}")),
+        };
+        let pid = pid.as_raw_nonzero().get();
+        if list()?.iter().any(|listed| i32::try_from(*listed) == Ok(pid)) && is_alive(pidfd.as_fd()) {
+            return Ok(Some((pid, pidfd)));
+        }
+    }
+    Err("its processes cannot be looked at".to_owned())
 }

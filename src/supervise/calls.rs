@@ -104,6 +104,7 @@ impl Supervisor {
                 self.apply_order(terms, strangers, timeout_ms.map(Duration::from_millis), reply);
             }
             Request::Down => self.go_down(by, reply),
+            Request::Attach { session } => self.hands.push(Job::Attach { session, reply }),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
                 let unit = self.resolve_one(&unit)?;
                 let live = self.observed.unit(&unit).and_then(|seen| seen.live.as_ref());

@@ -13,7 +13,8 @@
 //! What is valid and means something else than what is in force is *next* (`next`): it goes in force by itself, or when somebody says so.
 //! A text in force is left only for another valid one or for the removal of its file, which a mask also is. A directory that is missing or unreadable removes
 //! nothing. If a directory became another one (device, inode or mount changed) and more than half of its units would go, they are braked:
-//! they run on until somebody confirms or the files return. A unit that is in several directories is what the last of them says.
+//! they run on until somebody confirms or the files return. What it holds goes in force as a whole (`swapped`). A unit that is in several
+//! directories is what the last of them says.
 //!
 //! What counts of a unit is its own text merged with its drop-ins (`layers`) and the defaults: whenever one of them changes, all are judged anew.
 //! Texts that the watch posted together are judged when all of them are entered, so that no merge is in force that was never on disk.
@@ -32,6 +33,10 @@ mod next;
 #[cfg(test)]
 mod next_tests;
 mod sets;
+mod sockets;
+mod swapped;
+#[cfg(test)]
+mod swapped_tests;
 mod templates;
 #[cfg(test)]
 mod templates_tests;
@@ -54,6 +59,8 @@ use named::Names;
 pub use named::{Named, NamedChanges};
 pub use next::{Next, Scope};
 use sets::Part;
+use sockets::Addresses;
+use swapped::Progress;
 use templates::Templates;
 pub use text::recall;
 use text::{NoText, OnDisk, Rank, Read, Text, Verdict, judge};
@@ -67,7 +74,8 @@ use crate::unit::{Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, 
 /// Every unit that is in force or on disk.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    entries: BTreeMap<UnitName, Entry>,
+    /// Boxed, for a map keeps room for half as many again.
+    entries: BTreeMap<UnitName, Box<Entry>>,
     /// By source, not by path: a file is no rootfs and may be an executable.
     sources: BTreeMap<Source, SourceView>,
     /// Env files, config files and secrets that texts name; `None`: not looked at yet.
@@ -91,6 +99,9 @@ pub struct Catalogue {
     pending: BTreeSet<UnitName>,
     in_batch: bool,
     names: Names,
+    addresses: Addresses,
+    /// Of the directories that became others.
+    progress: Progress,
 }
 
 /// One unit.
@@ -202,6 +213,7 @@ impl Catalogue {
         now: WallTime,
     ) {
         let rank = Rank::Own(self.rank_of(path));
+        self.told_of(path);
         if let Some(view) = path.parent().and_then(|dir| self.directories.get_mut(dir)) {
             view.braked.remove(&name);
         }
@@ -211,6 +223,7 @@ impl Catalogue {
         entry.busy = None;
         let part = part.after(entry.texts.iter().find(|other| other.rank == rank).map(|other| &other.part));
         entry.texts.retain(|other| other.rank != rank);
+        entry.texts.reserve_exact(1);
         entry.texts.push(OnDisk { rank, path: path.to_owned(), part, text });
         entry.texts.sort_by_key(|text| text.rank);
         entry.stale = true;
@@ -223,6 +236,7 @@ impl Catalogue {
 
     /// An entry of a watched directory that is no unit and should not look like one.
     pub fn stray(&mut self, path: &Path, why: Option<String>) {
+        self.told_of(path);
         match why {
             Some(why) => self.strays.insert(path.to_owned(), why),
             None => self.strays.remove(path),
@@ -236,6 +250,7 @@ impl Catalogue {
 
     /// A file is gone for good.
     pub fn gone(&mut self, path: &Path, name: &UnitName, validate: Validate, now: WallTime) {
+        self.told_of(path);
         let rank = Rank::Own(self.rank_of(path));
         let braked =
             path.parent().and_then(|dir| self.directories.get(dir)).is_some_and(|view| view.braked.contains(name));
@@ -297,6 +312,7 @@ impl Catalogue {
         self.merge(name);
         let Some(entry) = self.entries.get(name) else { return };
         let Some(on_disk) = entry.newest() else { return };
+        let mut refused = false;
         let verdict = match (&on_disk.text, &entry.merged) {
             (Err(NoText::Bad(errors)), _) | (Ok(_), Some(Err(errors))) => Verdict::Bad(errors.clone()),
             (Err(NoText::Mask), _) => Verdict::Masked,
@@ -307,13 +323,25 @@ impl Catalogue {
                 Some(Ok(facts)) => match text.with_files(name, |path| self.files.get(path)?.as_ref()) {
                     None => Verdict::Looking,
                     Some(Err(errors)) => Verdict::Bad(errors),
-                    Some(Ok(text)) => judge(&text, facts, validate),
+                    Some(Ok(text)) => match self.taken(name, &text) {
+                        None => judge(&text, facts, validate),
+                        Some(error) => {
+                            refused = true;
+                            Verdict::Bad(vec![error])
+                        }
+                    },
                 },
             },
         };
-        let directory = on_disk.path.parent().and_then(|dir| self.directories.get(dir)).and_then(|view| view.id);
+        let dir = on_disk.path.parent();
+        let view = dir.and_then(|dir| self.directories.get(dir));
+        // What stays in force is of the directory it was in, until this one is in force as a whole.
+        let of_earlier = view.is_some_and(|view| view.swap.is_some());
+        let earlier = entry.in_force.as_ref().filter(|good| of_earlier && good.file.parent() == dir);
+        let directory = earlier.map(|good| good.directory).or(view.and_then(|view| view.id)).unwrap_or_default();
+        self.is_refused_for_another(name, refused);
         let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.settle(verdict, directory.unwrap_or_default(), now) {
+        if entry.settle(verdict, directory, now) {
             self.changes.insert(name.clone());
         }
         match entry.next {
@@ -340,12 +368,16 @@ impl Catalogue {
             let entry = self.entries.get(name);
             match entry.and_then(|entry| Some((entry.in_force.as_ref()?, entry.on_trial()))) {
                 Some((good, trial)) => {
-                    let want = Want { trial, earlier: entry.and_then(Entry::earlier), ..trial::want_of(good) };
+                    let want = Want { trial, earlier: entry.and_then(|entry| entry.earlier()), ..trial::want_of(good) };
                     desired.units.insert(name.clone(), want);
                 }
                 None => drop(desired.units.remove(name)),
             }
         }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&UnitName, &Entry)> {
+        self.entries.iter().map(|(name, entry)| (name, entry.as_ref()))
     }
 
     /// The text in force.
@@ -419,9 +451,12 @@ impl Catalogue {
         }
     }
 
-    /// Whether a text waits for a look at its source, a file for its writer, or a removal for its time.
+    /// Whether a text waits for a look at its source, a file for its writer, or a removal for its time; its own, or of its set.
     pub fn is_unsettled(&self, name: &UnitName) -> bool {
+        let waits_for_set =
+            || self.next(name).and_then(|_| self.set_holds(name)).is_some_and(|hold| hold.is_settling());
         self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())
+            || waits_for_set()
             || self.drop_ins.writer(name).is_some()
             || self.pending.contains(name)
             || self.absent.contains_key(name)

@@ -128,6 +128,7 @@ pub fn find<'v>(
             FileView::Directory(why) | FileView::Refused(why) => error(at, format!("env_file: {why}"), None),
         }
     }
+    const DIRECTORY: &str = "name its files one by one, or mount it with [[mount]]";
     let (mut configs, mut total) = (BTreeMap::new(), 0);
     for (config, at) in unit.configs.iter().zip(&places.configs) {
         match look(&config.source)? {
@@ -148,8 +149,10 @@ pub fn find<'v>(
                 }
             }
             FileView::Directory(_) => {
-                let message = format!("{}: {} is a directory", config.key(), config.source.display());
-                error(at, message, Some("which is known but not built in this version: name its files one by one"));
+                let message = format!("{}: {} is a directory, expected a file", config.key(), config.source.display());
+                // What can be mounted can be read by others.
+                let help = if config.secret { "name its files one by one" } else { DIRECTORY };
+                error(at, message, Some(help));
             }
             FileView::Missing(why) | FileView::Refused(why) => {
                 error(at, format!("{}: {why}", config.key()), None);

@@ -1,6 +1,18 @@
 //! What the hands do to a container that is there: signals, kills, other limits, and clearing away what is left of it.
 //!
 //! Signals go through the pidfd and kills through the cgroup: a number alone may be another process by now.
+//!
+//! # Order
+//!
+//! The loop has written down that a stop, kill, swap or change of limits is begun before it comes here; the fact that it is done is written
+//! down behind it. Killed in between, it is done again, which changes nothing more (`plan::action`).
+//!
+//! `Clear` comes when the exit record is written, the cgroup is empty and the pipes are drained: the cgroup goes first, then
+//! `RUN/c/<id>`, the log's hold on the pipes, and last the acknowledgement to the keeper. Killed before that, the keeper's list has the
+//! exit still; it is heard again, makes no second record, and what is left is cleared. Killed behind it, the record alone is left: it has ended
+//! already, and is cleared again, of nothing.
+//!
+//! A cgroup that cannot be opened or read is not an empty one: a kill opens it again, and looks again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,6 +25,7 @@ use super::program;
 use super::session::SessionJob;
 use super::swap::ConfigDir;
 use crate::plan::{Deed, Fact};
+use crate::runtime::cgroup::ContainerCgroup;
 use crate::unit::{ContainerId, Reload, Signal};
 
 impl Hands {
@@ -38,15 +51,23 @@ impl Hands {
     pub(super) fn kill(&mut self, id: ContainerId) {
         let Some(handle) = self.handles.get_mut(&id) else { return };
         let again = std::mem::replace(&mut handle.killed, true);
-        let Some(cgroup) = &handle.cgroup else { return };
         // What an earlier kill left: a process takes its time to die, and the plan does not kill again before that is over.
-        let left = if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
-        if let Err(error) = cgroup.kill() {
-            return self.failed(id, Deed::Kill, error.to_string());
+        let left = |cgroup: &ContainerCgroup| if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
+        let killed = self.cgroup_of(&id).and_then(|cgroup| {
+            cgroup.map_or(Ok(0), |cgroup| {
+                let left = left(cgroup);
+                cgroup.kill().map(|()| left)
+            })
+        });
+        match killed {
+            Ok(0) => {}
+            Ok(left) => {
+                self.fact(Fact::Lingering { id: id.clone(), processes: u32::try_from(left).unwrap_or(u32::MAX) })
+            }
+            Err(error) => return self.failed(id, Deed::Kill, error.to_string()),
         }
-        if left > 0 {
-            self.fact(Fact::Lingering { id, processes: u32::try_from(left).unwrap_or(u32::MAX) });
-        }
+        // An earlier look may have failed.
+        self.look_at_cgroup(&id);
     }
 
     pub(super) fn signal(&mut self, id: ContainerId, signal: Signal) {

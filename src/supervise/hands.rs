@@ -27,6 +27,7 @@ use rustix::event::{Timespec, epoll};
 use super::bell::Inbox;
 use super::executed::has_executed;
 use super::job::Job;
+use super::listen::{self, Listeners};
 use super::log::LogWriter;
 use super::mail::{Inventory, Mail};
 use super::narrate;
@@ -35,7 +36,7 @@ use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
-use crate::runtime::cgroup::{CgroupRoot, ContainerCgroup};
+use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
 use crate::unit::ContainerId;
 
 /// Where things are.
@@ -100,6 +101,7 @@ pub struct Hands {
     pub(super) places: Places,
     pub(super) handles: BTreeMap<ContainerId, Handle>,
     pub(super) sessions: Sessions,
+    pub(super) listeners: Listeners,
     /// Started when something is to be asked.
     pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
     watched: HashMap<u64, Watched>,
@@ -131,6 +133,7 @@ impl Hands {
             places,
             handles,
             sessions,
+            listeners: Listeners::default(),
             prober: None,
             watched,
             next_token: 1,
@@ -156,6 +159,7 @@ impl Hands {
             }
             if timeout.is_some() {
                 self.sessions.kill_overdue(Instant::now());
+                self.sessions.give_up(Instant::now(), &self.keeper);
             }
             for job in self.inbox.take() {
                 if self.work(job).is_break() {
@@ -196,11 +200,13 @@ impl Hands {
             Job::EndProbe(token) => self.sessions.end_probe(token),
             Job::Limit(job) => self.limit(*job),
             Job::Swap(job) => self.swap(*job),
+            Job::Close(unit, sockets) => self.close(unit, sockets),
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
-            Job::AdoptionDone => self.ask(self.keeper.adoption_done()),
+            Job::AdoptionDone(connection) => self.ask(self.keeper.adoption_done(connection)),
             Job::Session(job) => self.open_session(*job),
+            Job::Attach { session, reply } => self.sessions.attach(session, reply, &self.keeper, &self.post),
             Job::SessionGone(client) => self.sessions.client_gone(client),
             Job::Status(job) => self.status(*job),
             Job::LogLimits(unit, limits) => self.log.set_limits(unit, limits),
@@ -222,13 +228,14 @@ impl Hands {
 
     // ---- what the kernel says ----
 
-    /// Registers a descriptor; it stays open with the entry.
+    /// Registers a descriptor; it stays open with the entry. If that fails, this supervisor ends.
     pub(super) fn watch(&mut self, fd: OwnedFd, flags: epoll::EventFlags, what: Watched) -> (u64, OwnedFd) {
         let token = self.next_token;
         self.next_token += 1;
         match epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags) {
             Ok(()) => drop(self.watched.insert(token, what)),
-            Err(errno) => tracing::error!("watching {what:?}: {errno}"),
+            // What nobody waits for would never be heard of: the next supervisor waits for it.
+            Err(errno) => self.say(Mail::Orphaned(format!("watching {what:?}: {errno}"))),
         }
         (token, fd)
     }
@@ -284,42 +291,70 @@ impl Hands {
         }
     }
 
-    fn look_at_cgroup(&mut self, id: &ContainerId) {
-        let Some(handle) = self.handles.get_mut(id).filter(|handle| handle.ended) else { return };
-        let is_empty = |handle: &Handle| handle.cgroup.as_ref().is_none_or(|cgroup| cgroup.is_empty().unwrap_or(true));
-        if !is_empty(handle) && handle.emptying.is_none() {
-            let Some(events) = handle.cgroup.as_ref().and_then(|cgroup| cgroup.events().ok()) else { return };
-            let watched = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
-            if let Some(handle) = self.handles.get_mut(id) {
-                handle.emptying = Some(watched);
+    pub(super) fn look_at_cgroup(&mut self, id: &ContainerId) {
+        if self.handles.get(id).is_none_or(|handle| !handle.ended) {
+            return;
+        }
+        // One that cannot be looked at is not empty: the plan has it killed, which looks again.
+        match self.is_empty(id) {
+            Ok(true) => {
+                if let Some((token, fd)) = self.handles.get_mut(id).and_then(|handle| handle.emptying.take()) {
+                    self.unwatch(token, &fd);
+                }
+                self.fact(Fact::CgroupEmpty { id: id.clone() });
             }
+            Ok(false) => {}
+            Err(error) => tracing::warn!("{id}: it cannot be seen whether its cgroup is empty: {error}"),
         }
+    }
+
+    /// Where it is not, it is watched from here on.
+    fn is_empty(&mut self, id: &ContainerId) -> Result<bool, CgroupError> {
+        let Some(cgroup) = self.cgroup_of(id)? else { return Ok(true) };
+        if cgroup.is_empty()? {
+            return Ok(true);
+        }
+        let events = cgroup.events()?;
+        if self.handles.get(id).is_none_or(|handle| handle.emptying.is_some()) {
+            return Ok(false);
+        }
+        let watched = self.watch(events, epoll::EventFlags::PRI, Watched::Cgroup(id.clone()));
+        let Some(handle) = self.handles.get_mut(id) else { return Ok(true) };
+        handle.emptying = Some(watched);
         // Asked again behind the watch: it may have emptied in between.
-        let Some(handle) = self.handles.get_mut(id).filter(|handle| is_empty(handle)) else { return };
-        if let Some((token, fd)) = handle.emptying.take() {
-            self.unwatch(token, &fd);
+        handle.cgroup.as_ref().map_or(Ok(true), ContainerCgroup::is_empty)
+    }
+
+    /// The cgroup of a container, opened if it was not; `None`: there is none any more.
+    pub(super) fn cgroup_of(&mut self, id: &ContainerId) -> Result<Option<&ContainerCgroup>, CgroupError> {
+        let Some(handle) = self.handles.get_mut(id) else { return Ok(None) };
+        if handle.cgroup.is_none() {
+            handle.cgroup = self.cgroups.find(&id.to_string())?;
         }
-        self.fact(Fact::CgroupEmpty { id: id.clone() });
+        Ok(handle.cgroup.as_ref())
     }
 
     // ---- what the keeper says ----
 
     fn keeper_says(&mut self, event: keeper::Event) {
         match event {
-            keeper::Event::Welcome(stats) => self.begin_inventory(stats),
+            keeper::Event::Welcome(stats, connection) => self.begin_inventory(stats, connection),
             keeper::Event::Child(child) if child.kind == Kind::Exec => {
                 self.sessions.child(child, &self.keeper, &self.post)
             }
             keeper::Event::Child(child) => self.child(child),
             keeper::Event::Said { id, lines, answers } => self.said(&id, lines, answers),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
-            keeper::Event::Held { name, .. } => {
-                tracing::warn!("the keeper holds {name}, which this version does not know")
+            keeper::Event::Held { name, fd } => {
+                if !self.held(&name, fd) {
+                    tracing::warn!("the keeper holds {name}, which this version does not know")
+                }
             }
             keeper::Event::Synced => self.end_inventory(),
             keeper::Event::Refused(refusal) => self.refused(&refusal),
             keeper::Event::Stop => self.say(Mail::StopAll { by: "signal".to_owned() }),
             keeper::Event::Stats(stats) => self.say(Mail::Keeper(stats)),
+            keeper::Event::Builds(builds) => self.say(Mail::Builds(builds)),
         }
     }
 
@@ -419,6 +454,9 @@ impl Hands {
                 self.look(id);
             }
             ("spawn" | "report" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
+            ("hold", _) if listen::is_held_name(&refusal.id) => {
+                tracing::warn!("the keeper does not hold {}: {why}: it closes if this process dies", refusal.id)
+            }
             (request, _) => tracing::debug!("the keeper refused {request} of {}: {why}", refusal.id),
         }
     }

@@ -1,5 +1,6 @@
 //! What the loop hands over to the hands: each job with all that it needs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -7,7 +8,7 @@ use super::adopt::Unlisted;
 use super::session::SessionJob;
 use crate::keeper;
 use crate::plan::{Limits, Run};
-use crate::unit::{CheckKind, ContainerId, Health, Reload, Signal, SourceFacts, SwapMark, Unit};
+use crate::unit::{CheckKind, ContainerId, Health, Listen, Reload, Signal, SourceFacts, SwapMark, Unit, UnitName};
 
 /// What the hands are to do.
 pub enum Job {
@@ -37,16 +38,25 @@ pub enum Job {
     Limit(Box<LimitJob>),
     /// Swap in the contents of its files.
     Swap(Box<SwapJob>),
+    /// Listen no more at these addresses of a unit.
+    Close(UnitName, BTreeSet<Listen>),
     /// Acknowledge, remove cgroup and FIFOs.
     Clear(ContainerId),
     /// Find out what is left of a generation whose end is known.
     Look(ContainerId),
     /// Find out about a generation that is live by the records, and was not in the keeper's list.
     Settle(Box<Unlisted>),
-    /// All that was known is adopted.
-    AdoptionDone,
+    /// All that was known is adopted: for the keeper of this connection.
+    AdoptionDone(keeper::Connection),
     /// Run a process inside, for a client.
     Session(Box<SessionJob>),
+    /// The client of a session of an earlier supervisor's has come back.
+    Attach {
+        /// Which.
+        session: String,
+        /// To whom it is told how it ends.
+        reply: crate::control::Reply,
+    },
     /// A client of a session went away.
     SessionGone(crate::control::ClientId),
     /// Fill in what a container uses, and its log, and answer.

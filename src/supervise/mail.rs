@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::control;
 use crate::keeper;
 use crate::plan::{Fact, HostPid, Line, Run};
-use crate::unit::ContainerId;
+use crate::unit::{ContainerId, Listen, UnitName};
 use crate::watch;
 
 /// What can be in the mailbox.
@@ -24,6 +24,8 @@ pub enum Mail {
     Inventory(Inventory),
     /// Figures of the keeper.
     Keeper(keeper::Stats),
+    /// Which builds run.
+    Builds(keeper::Builds),
     /// Begin the ordered stop.
     StopAll {
         /// By whom, for people.
@@ -50,6 +52,10 @@ pub struct Inventory {
     pub orphans: BTreeMap<ContainerId, (u64, i32)>,
     /// Cgroups under our root that are no container's that the keeper knows.
     pub cgroups: Vec<ContainerId>,
+    /// Sockets that are open.
+    pub listening: Vec<(UnitName, BTreeSet<Listen>)>,
     /// Figures.
     pub stats: keeper::Stats,
+    /// Who said all this.
+    pub connection: keeper::Connection,
 }

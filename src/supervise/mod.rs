@@ -16,6 +16,7 @@
 //! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
 
 mod adopt;
+mod attach;
 mod bell;
 mod calls;
 mod cat;
@@ -28,8 +29,10 @@ mod executed;
 mod fifo;
 mod files;
 mod hands;
+mod holder;
 pub mod host;
 mod job;
+mod listen;
 pub mod log;
 mod mail;
 mod narrate;

@@ -8,7 +8,7 @@ use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
 use crate::plan::{Action, Exit, Fact};
-use crate::unit::{CheckKind, ContainerId, SettingChange, UnitName, template_sample};
+use crate::unit::{CheckKind, ContainerId, Listen, SettingChange, UnitName, template_sample};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
     let time = clock::now().wall.0;
@@ -47,6 +47,12 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         }
         Fact::Swapped { id, .. } => {
             event(Some(&id.unit), "swapped", format!("{id} got the new contents of its files without a restart"), None)
+        }
+        Fact::Listening { unit, sockets } => {
+            event(Some(unit), "listening", format!("listens at {}", listed(sockets)), None)
+        }
+        Fact::Closed { unit, sockets } => {
+            event(Some(unit), "closed", format!("listens no more at {}", listed(sockets)), None)
         }
         Fact::ActionFailed { id, text, .. } => event(Some(&id.unit), "trouble", format!("{id}: {text}"), None),
         Fact::ClientStart { unit } => event(Some(unit), "asked", "start asked for".to_owned(), None),
@@ -97,8 +103,14 @@ pub fn action(action: &Action) -> Option<Event> {
         | Action::Settle { .. }
         | Action::Swap { .. }
         | Action::Clear { .. }
+        | Action::Close { .. }
         | Action::Forget { .. } => return None,
     })
+}
+
+fn listed(sockets: &BTreeSet<Listen>) -> String {
+    let all: Vec<String> = sockets.iter().map(ToString::to_string).collect();
+    all.join(", ")
 }
 
 /// A check came to another verdict.

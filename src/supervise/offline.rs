@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::planned::{Item, What, World, changes};
 use super::{contents, host, source, validate};
 use crate::control::Response;
+use crate::unit::socket::{Claims, taken_by};
 use crate::unit::{
-    Diagnostic, Layer, LayerKind, LayerText, SourceFacts, SpecError, Unit, UnitName, file_stem_to_name,
+    Diagnostic, Layer, LayerKind, LayerText, Place, Socket, SourceFacts, SpecError, Unit, UnitName, file_stem_to_name,
     files_with_drop_ins, instances_of, is_template, parse_layers, template_of, template_sample, text_of,
 };
 use crate::watch::TEXT_MAX_BYTES;
@@ -22,6 +23,8 @@ pub struct Checked {
     pub unit: Unit,
     /// Its source.
     pub facts: Arc<SourceFacts>,
+    /// Where its sockets stand.
+    sockets_at: Vec<Place>,
     /// What is odd but no error.
     pub warnings: Vec<String>,
 }
@@ -112,6 +115,7 @@ fn check(path: &Path, name: &UnitName, trust: &Trust, defaults: Option<&LayerTex
     Ok(Checked {
         unit: parsed.unit,
         facts: Arc::new(facts),
+        sockets_at: parsed.sockets_at,
         warnings: lines(parsed.warnings).into_iter().chain(more).collect(),
     })
 }
@@ -172,6 +176,16 @@ pub fn is_mask(path: &Path) -> bool {
 /// A unit in force, with its source.
 pub type Ours = BTreeMap<UnitName, (Arc<Unit>, Arc<SourceFacts>)>;
 
+/// Unless it wants an address that another unit has.
+fn is_free(checked: Checked, claims: &mut Claims) -> Result<Checked, Vec<String>> {
+    let unit = &checked.unit;
+    let Err((n, other)) = claims.claim(&unit.name, &unit.sockets) else { return Ok(checked) };
+    let (Some(socket), Some(at)) = (unit.sockets.get(n), checked.sockets_at.get(n)) else { return Ok(checked) };
+    let (line, column) = (at.line, at.column);
+    let error = Diagnostic::of_file(&at.file, taken_by(socket, &other), None);
+    Err(vec![Diagnostic { line, column, ..error }.to_string()])
+}
+
 /// What the texts in `dir`, with the `defaults` in force, would change of what is in force.
 pub fn compare(dir: &Path, ours: &Ours, world: &World, defaults: Option<&LayerText>) -> Response {
     let trust = Trust::new(rustix::process::geteuid().as_raw());
@@ -181,8 +195,21 @@ pub fn compare(dir: &Path, ours: &Ours, world: &World, defaults: Option<&LayerTe
     };
     units.retain(|_, path| !is_mask(path));
     let mut items = Vec::new();
-    for (unit, path) in &units {
-        let checked = check(path, unit, &trust, defaults).map_err(|found| errors.extend(found));
+    let checked: Vec<_> = units.iter().map(|(unit, path)| (unit, path, check(path, unit, &trust, defaults))).collect();
+    let mut claims = Claims::default();
+    // The address that a unit has and keeps is not another one's, whatever their names.
+    for (unit, _, checked) in &checked {
+        let old = ours.get(*unit).map(|(old, _)| old.sockets.as_slice()).unwrap_or_default();
+        let is_kept = |socket: &&Socket| match checked {
+            Ok(new) => new.unit.sockets.iter().any(|new| new.listen == socket.listen),
+            Err(_) => true,
+        };
+        let kept: Vec<Socket> = old.iter().filter(is_kept).cloned().collect();
+        let _ = claims.claim(unit, &kept);
+    }
+    for (unit, path, checked) in checked {
+        let checked = checked.and_then(|checked| is_free(checked, &mut claims));
+        let checked = checked.map_err(|found| errors.extend(found));
         let what = checked.map_or(What::Invalid, |checked| What::Text(Arc::new(checked.unit), checked.facts));
         let is_template = path.file_name().is_some_and(|name| template_sample(name).is_some());
         let listed_by = is_template.then(|| path.clone());

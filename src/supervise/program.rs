@@ -67,6 +67,13 @@ fn compiled(
         let (file, place, path) = (None, None, "process.user".to_owned());
         vec![SpecError { file, place, path, message: message.to_owned() }]
     })?;
+    let listens = unit::socket::environment(unit);
+    if !listens.is_empty() {
+        let env = text.spec.process.get_or_insert_default().env.get_or_insert_default();
+        let is_ours = |entry: &String| listens.iter().any(|(name, _)| entry.split('=').next() == Some(*name));
+        env.retain(|entry| !is_ours(entry));
+        env.extend(listens.iter().map(|(name, value)| format!("{name}={value}")));
+    }
     if let Some(dir) = notify {
         // After all others, so that none hides it.
         text.spec.mounts.get_or_insert_default().push(notify_mount(dir));
@@ -77,6 +84,7 @@ fn compiled(
         user: text.user_lookup.as_deref().map(user_and_group),
         devices: text.devices,
         join_network: text.network_of.is_some(),
+        listen_pid: !unit.sockets.is_empty(),
         best_effort: true,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::clock::{self, wall, wall_of};
 use super::round::Supervisor;
 use crate::control::Response;
-use crate::control::protocol::{Other, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus};
 use crate::keeper;
 use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
@@ -54,7 +54,7 @@ impl Supervisor {
             pid: live.and_then(|live| live.pid).and_then(|pid| i32::try_from(pid.0).ok()),
             since: status.since.map(|since| wall_of(since).0),
             restarts: seen.map_or(0, |seen| seen.restarts),
-            exit: seen.and_then(|seen| seen.last.as_ref()).map(exit_words),
+            exit: seen.and_then(|seen| seen.last.as_deref()).map(exit_words),
             reason: self.reason(name, seen, status),
             health: status.health.map(|health| health.word().to_owned()),
             drift: self.catalogue.drift(name),
@@ -63,6 +63,7 @@ impl Supervisor {
                 id: other.id.to_string(),
                 pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
             }),
+            listens: seen.map(|seen| seen.listening().map(ToString::to_string).collect()).unwrap_or_default(),
         }
     }
 
@@ -127,7 +128,7 @@ impl Supervisor {
             merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
-            previous_exit: seen.and_then(|seen| seen.previous.as_ref()).map(exit_words),
+            previous_exit: seen.and_then(|seen| seen.previous.as_deref()).map(exit_words),
             cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
             looser: unit
                 .map(looser)
@@ -143,6 +144,11 @@ impl Supervisor {
 
     pub(super) fn has_met_keeper(&self) -> bool {
         self.keeper != keeper::Stats::default()
+    }
+
+    fn builds_report(&self) -> Builds {
+        let (anchor, keeper) = (self.builds.anchor.clone(), self.builds.keeper.clone());
+        Builds { anchor, keeper: Some(keeper).filter(|keeper| !keeper.is_empty()), supervisor: keeper::build() }
     }
 
     pub(super) fn supervisor_report(&self) -> Response {
@@ -163,11 +169,16 @@ impl Supervisor {
                 self.keeper.oom_score_adj
             ));
         }
+        let builds = self.builds_report();
+        if [&builds.anchor, &builds.keeper].into_iter().flatten().any(|build| *build != builds.supervisor) {
+            notes.push("not all three are of one build: `moored upgrade` makes them so".to_owned());
+        }
         notes.extend(device_rules_ignored().map(str::to_owned));
         Response::Supervisor(Box::new(SupervisorReport {
             anchor,
             keeper: Some(self.keeper.keeper),
             supervisor: i32::try_from(std::process::id()).unwrap_or(0),
+            builds,
             notes,
             units_dirs: self.settings.units_dirs.clone(),
             units: self.desired.units.len(),

@@ -64,6 +64,7 @@ pub struct Supervisor {
     pub(super) ordered_by: BTreeMap<UnitName, String>,
     pub(super) followers: Vec<(Reply, Vec<String>)>,
     pub(super) keeper: keeper::Stats,
+    pub(super) builds: keeper::Builds,
     pub(super) unknown_cgroups: Vec<ContainerId>,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
@@ -122,6 +123,7 @@ impl Supervisor {
             ordered_by: BTreeMap::new(),
             followers: Vec::new(),
             keeper: keeper::Stats::default(),
+            builds: keeper::Builds::default(),
             unknown_cgroups: Vec::new(),
             wake_at: None,
             first_read: false,
@@ -182,6 +184,7 @@ impl Supervisor {
             Mail::Control(post) => self.control(post),
             Mail::Inventory(inventory) => self.take_inventory(inventory),
             Mail::Keeper(stats) => self.keeper = stats,
+            Mail::Builds(builds) => self.builds = builds,
             Mail::StopAll { by } => self.stop_all(&by),
             Mail::Orphaned(why) => self.end = Some(End::Orphaned(why)),
             Mail::Stored(fact) => {
@@ -388,6 +391,7 @@ impl Supervisor {
                 let facts = Arc::clone(&self.catalogue.in_force(&id.unit)?.facts);
                 Some(Job::Swap(Box::new(SwapJob { id, contents, unit, facts })))
             }
+            Action::Close { unit, sockets } => Some(Job::Close(unit, sockets)),
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::TakeOver { .. } => None,

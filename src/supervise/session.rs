@@ -6,7 +6,7 @@
 //! | who ends | what becomes of the process |
 //! |---|---|
 //! | the client | it is hung up (SIGHUP, as by a terminal that is gone): what was started for somebody is not left to nobody |
-//! | this supervisor | its client hears of it and goes; the next supervisor finds the process by its tag and hangs it up, or kills it if it was a probe. A reload goes on |
+//! | this supervisor | it goes on, and its client comes back to the next supervisor ([`super::attach`]); a probe is killed. A reload goes on |
 //! | the keeper | it is handed to the next keeper; the client notices nothing |
 //! | the container | the kernel ends it: 128 + SIGKILL |
 //!
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::attach::Left;
 use super::bell::Inbox;
 use super::fifo;
 use super::mail::Mail;
@@ -84,7 +85,7 @@ pub enum Purpose {
 }
 
 /// The keeper's tag of a process that has a client.
-const TAG_CLIENT: &[u8] = b"client";
+pub(super) const TAG_CLIENT: &[u8] = b"client";
 /// The keeper's tag of one that goes on without.
 const TAG_RELOAD: &[u8] = b"reload";
 /// The keeper's tag of one that says whether its container is well.
@@ -93,9 +94,10 @@ const TAG_PROBE: &[u8] = b"probe";
 /// A program that could not be run, for what is neither 126 nor 127.
 const NOT_RUN: u8 = 125;
 
-struct Session {
-    container: ContainerId,
-    report: OwnedFd,
+pub(super) struct Session {
+    pub(super) container: ContainerId,
+    /// The keeper has it too, if it is a client's; none of one that it had none of.
+    report: Option<OwnedFd>,
     purpose: Option<Purpose>,
     /// It is to be killed as soon as there is a process.
     killed: bool,
@@ -108,9 +110,14 @@ struct Session {
 }
 
 impl Session {
-    fn new(container: ContainerId, report: OwnedFd, purpose: Purpose) -> Session {
+    pub(super) fn new(container: ContainerId, report: Option<OwnedFd>, purpose: Purpose) -> Session {
         let ends_by = matches!(purpose, Purpose::Reload).then(|| Instant::now() + RELOAD_TIMEOUT);
         Session { container, report, purpose: Some(purpose), killed: false, ends_by, process: None, missing: false }
+    }
+
+    /// Of a process that runs already.
+    pub(super) fn with(self, process: (i32, OwnedFd)) -> Session {
+        Session { process: Some(process), ..self }
     }
 
     fn kill(&mut self) {
@@ -123,7 +130,7 @@ impl Session {
 }
 
 /// Why there is no exit code.
-struct NotRun {
+pub(super) struct NotRun {
     text: String,
     code: u8,
 }
@@ -143,7 +150,9 @@ impl From<Failure> for NotRun {
 /// All that run.
 #[derive(Default)]
 pub struct Sessions {
-    by_id: HashMap<String, Session>,
+    pub(super) by_id: HashMap<String, Session>,
+    /// Of earlier supervisors.
+    pub(super) left: Left,
     next: u64,
 }
 
@@ -180,12 +189,12 @@ impl Sessions {
                 .map_err(|errors| errors.join("; "))
                 .and_then(|script| {
                     let (report, slots) = slots(process.terminal, fds, target)?;
-                    let id = self.spawn(&container, &script, slots, purpose.tag(), keeper)?;
+                    let id = self.spawn(&container, &script, slots, &report, purpose.tag(), keeper)?;
                     Ok((id, report))
                 }),
         };
         match spawned {
-            Ok((id, report)) => drop(self.by_id.insert(id, Session::new(container, report, purpose))),
+            Ok((id, report)) => drop(self.by_id.insert(id, Session::new(container, Some(report), purpose))),
             Err(text) => end(Some(purpose), &container, Err(text.into()), post),
         }
     }
@@ -195,6 +204,7 @@ impl Sessions {
         container: &ContainerId,
         script: &Script,
         slots: Slots,
+        report: &OwnedFd,
         tag: &[u8],
         keeper: &keeper::Requests,
     ) -> Result<String, String> {
@@ -202,13 +212,16 @@ impl Sessions {
         self.next += 1;
         let id = format!("exec:{container}:{}:{}", std::process::id(), self.next);
         let (payload_fd, slots) = (payload.memfd(), payload.slots());
-        let spawn = keeper::Spawn { id: &id, kind: Kind::Exec, tag, payload: payload_fd, slots: &slots, held: &[] };
+        // Of these alone the next supervisor may be asked.
+        let held: &[BorrowedFd<'_>] = if tag == TAG_CLIENT { &[report.as_fd()] } else { &[] };
+        let spawn = keeper::Spawn { id: &id, kind: Kind::Exec, tag, payload: payload_fd, slots: &slots, held };
         keeper.spawn(&spawn).map_err(|error| error.to_string())?;
         Ok(id)
     }
 
     /// The keeper says how one fares.
     pub fn child(&mut self, child: keeper::Child, keeper: &keeper::Requests, post: &Sender<Mail>) {
+        let Some(child) = self.leave(child) else { return };
         let outcome = match child.state {
             ChildState::Running => return self.running(child),
             ChildState::Failed { text, .. } => Err(text.into()),
@@ -221,10 +234,11 @@ impl Sessions {
     }
 
     /// One of an earlier supervisor has no session here: its client is gone, only the record is left.
-    fn ended(&mut self, id: &str, outcome: Result<u8, NotRun>, post: &Sender<Mail>) {
+    pub(super) fn ended(&mut self, id: &str, outcome: Result<u8, NotRun>, post: &Sender<Mail>) {
         let Some(session) = self.by_id.remove(id) else { return };
         let is_overdue = session.killed && session.ends_by.is_some();
-        let outcome = match (outcome, report::read(session.report.as_fd())) {
+        let report = session.report.as_ref().map_or(Report::Closed, |report| report::read(report.as_fd()));
+        let outcome = match (outcome, report) {
             (Ok(_), Report::Failed(failure)) => Err(failure.into()),
             (Ok(_), _) if is_overdue => {
                 Err(format!("it took longer than {} s and was killed", RELOAD_TIMEOUT.as_secs()).into())
@@ -237,10 +251,8 @@ impl Sessions {
     fn running(&mut self, child: keeper::Child) {
         let Some(pidfd) = child.pidfd else { return };
         let Some(session) = self.by_id.get_mut(&child.id) else {
-            match child.full.map(|full| full.tag) {
-                Some(tag) if tag == TAG_CLIENT => hang_up(child.pid, pidfd.as_fd()),
-                Some(tag) if tag == TAG_PROBE => kill(child.pid, pidfd.as_fd()),
-                _ => {}
+            if child.full.is_some_and(|full| full.tag == TAG_PROBE) {
+                kill(child.pid, pidfd.as_fd());
             }
             return;
         };
@@ -251,7 +263,7 @@ impl Sessions {
         match &session.purpose {
             None => hang_up(child.pid, pidfd.as_fd()),
             Some(Purpose::Client(reply)) if session.process.is_none() => {
-                reply.send(&Response::ExecStarted { pid: child.pid });
+                reply.send(&Response::ExecStarted { pid: child.pid, session: child.id });
             }
             Some(Purpose::Client(_) | Purpose::Reload | Purpose::Probe(..)) => {}
         }
@@ -272,6 +284,7 @@ impl Sessions {
     /// A keeper begins to say what it knows.
     pub fn keeper_met(&mut self) {
         self.by_id.values_mut().for_each(|session| session.missing = true);
+        self.left.keeper_met();
     }
 
     /// It has said all: what it has not named was a dead keeper's.
@@ -292,11 +305,13 @@ impl Sessions {
                 end(session.purpose, &session.container, Err(text.into()), post);
             }
         }
+        self.attach_waiting(keeper, post);
     }
 
     /// When one of those that run will have taken too long.
     pub fn next_due(&self) -> Option<Instant> {
-        self.by_id.values().filter(|session| !session.killed).filter_map(|session| session.ends_by).min()
+        let reloads = self.by_id.values().filter(|session| !session.killed).filter_map(|session| session.ends_by);
+        reloads.chain(self.left.next_due()).min()
     }
 
     /// Kills those that have. Their end is told all the same.
@@ -317,6 +332,7 @@ impl Sessions {
 
     /// Nobody waits for its end any more.
     pub fn client_gone(&mut self, client: ClientId) {
+        self.left.client_gone(client);
         for session in self.by_id.values_mut() {
             let gone = |purpose: &mut Purpose| matches!(purpose, Purpose::Client(reply) if reply.id() == client);
             if session.purpose.take_if(gone).is_some()
@@ -364,7 +380,7 @@ impl Purpose {
 /// As the kernel does when a terminal is gone: SIGHUP to the process group that it leads, and SIGCONT, so that one which is stopped
 /// gets it. `nohup` inside has the effect that it has outside. The pid is not yet acknowledged, so the number is still its own; until it
 /// leads a group it is itself all there is.
-fn hang_up(pid: i32, pidfd: BorrowedFd<'_>) {
+pub(super) fn hang_up(pid: i32, pidfd: BorrowedFd<'_>) {
     signal_group(pid, pidfd, &[Signal::HUP, Signal::CONT]);
 }
 
@@ -417,7 +433,7 @@ fn found(outcome: Result<u8, NotRun>) -> probe::Found {
     }
 }
 
-fn code_of(exit: keeper::Exit) -> u8 {
+pub(super) fn code_of(exit: keeper::Exit) -> u8 {
     match exit {
         keeper::Exit::Code(code) => code,
         keeper::Exit::Signal { signal, .. } => 128u8.saturating_add(signal),
@@ -441,8 +457,8 @@ mod tests {
         let (report, _) = rustix::pipe::pipe().unwrap();
         let mut sessions = Sessions::default();
         assert_eq!(sessions.next_due(), None, "nothing wakes up");
-        let session = Session::new(container.clone(), report, Purpose::Reload);
-        sessions.by_id.insert("exec".to_owned(), Session { process: Some((pid, pidfd)), ..session });
+        let session = Session::new(container.clone(), Some(report), Purpose::Reload);
+        sessions.by_id.insert("exec".to_owned(), session.with((pid, pidfd)));
         let due = sessions.next_due().unwrap();
         sessions.kill_overdue(due - Duration::from_secs(1));
         assert_eq!(sleep.try_wait().unwrap(), None, "it has its time");

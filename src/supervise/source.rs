@@ -138,7 +138,7 @@ pub fn find(source: &Source, trust: Option<&Trust>) -> Result<SourceFacts, Sourc
 
 fn of_bundle(path: &Path, file: TrustedFile) -> SourceFacts {
     let resolved = file.resolved.parent().unwrap_or(path).to_owned();
-    SourceFacts { resolved, config_json: Some(file.bytes) }
+    SourceFacts { resolved, config_json: Some(file.bytes.into()) }
 }
 
 /// `path` as a rootfs; `resolved` is where its links lead.

@@ -1,4 +1,18 @@
-//! How a container is started: cgroup, FIFOs, files, then the keeper is asked to spawn it.
+//! How a container is started: sockets, cgroup, FIFOs, files, then the keeper is asked to spawn it.
+//!
+//! # Order
+//!
+//! | done | killed behind it, the next supervisor finds |
+//! |---|---|
+//! | the record that it is begun (the loop, `plan::action`) | that no keeper knows it: it never started, and the next number is begun |
+//! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
+//! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
+//! | report pipe, payload | the same: nothing of them outlives this process |
+//! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
+//! | the log is attached, the report watched | what the keeper holds, and does both |
+//! | `Started` is recorded (the loop) | that it runs |
+//!
+//! An attempt that fails leaves what it made to `Clear`, as an end does.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -30,6 +44,7 @@ impl Hands {
         let files = ConfigDir::of(&self.places.containers, &id);
         let program = program::compile(&unit, &facts, &id.to_string(), &files, tells.as_deref());
         let program = program.map_err(|errors| errors.join("; "))?;
+        let sockets = self.listen(&unit)?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
@@ -46,6 +61,7 @@ impl Hands {
         slots.stderr = Some(fifos.err_write);
         cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
+        slots.extra = sockets;
         let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
         let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
         held.extend(notify.as_ref().map(AsFd::as_fd));

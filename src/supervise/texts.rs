@@ -36,7 +36,9 @@ impl Supervisor {
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
             _ if self.catalogue.next(name).is_some() => {
-                let why = self.catalogue.drift(name).filter(|_| !self.is_beginning());
+                // Of a set that is not settled it is told when it is.
+                let is_told = !self.is_beginning() && !self.catalogue.is_unsettled(name);
+                let why = self.catalogue.drift(name).filter(|_| is_told);
                 why.map(|why| narrate::waits(name, why))
             }
             // Why it is another one was told.

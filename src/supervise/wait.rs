@@ -36,6 +36,7 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
     let live = seen.and_then(|seen| seen.live.as_ref());
     match goal {
         Goal::Stopped => match (live, status.phase) {
+            (None, _) if seen.is_some_and(|seen| !seen.sockets.is_empty()) => Verdict::Pending,
             (None, _) => Verdict::Reached("stopped".to_owned()),
             (Some(_), Phase::Stuck) => Verdict::Missed(words.to_owned()),
             (Some(_), _) => Verdict::Pending,
@@ -123,5 +124,5 @@ fn is_to_be_told(live: &Live, seen: Option<&Seen>) -> bool {
 
 /// Whether nothing at all is left to stop.
 pub fn all_stopped(observed: &Observed) -> bool {
-    observed.units.values().all(|seen| seen.live.is_none())
+    observed.units.values().all(|seen| seen.live.is_none() && seen.sockets.is_empty())
 }

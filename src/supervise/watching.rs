@@ -305,7 +305,7 @@ fn config_view(bundle: &Path, file: Result<watch::Contents, watch::ReadError>) -
         Err(why) => Err(SourceError::refused("bundle", bundle, why).to_string()),
         Ok(watch::Contents { bytes, resolved, .. }) => {
             let resolved = resolved.parent().unwrap_or(bundle).to_owned();
-            Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes) }))
+            Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes.into()) }))
         }
     }
 }

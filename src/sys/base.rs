@@ -4,6 +4,7 @@
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 
 use super::signal;
 
@@ -18,7 +19,37 @@ pub struct Base {
     raised: bool,
 }
 
+/// A [`Base`] on its way to the next program of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRecord {
+    /// The soft limit on open files; `None`: there is none.
+    pub open_files: Option<u64>,
+    /// The hard one.
+    pub open_files_max: Option<u64>,
+    /// Where `/proc` said.
+    pub oom_score_adj: Option<i32>,
+    /// Both were changed since.
+    pub raised: bool,
+}
+
+impl From<BaseRecord> for Base {
+    fn from(record: BaseRecord) -> Self {
+        let open_files = Rlimit { current: record.open_files, maximum: record.open_files_max };
+        Base { open_files, oom_score_adj: record.oom_score_adj, raised: record.raised }
+    }
+}
+
 impl Base {
+    /// For the next program of this process, which can no longer see it.
+    pub fn record(&self) -> BaseRecord {
+        BaseRecord {
+            open_files: self.open_files.current,
+            open_files_max: self.open_files.maximum,
+            oom_score_adj: self.oom_score_adj,
+            raised: self.raised,
+        }
+    }
+
     /// Notes how things are now.
     pub fn capture() -> Self {
         Base { open_files: getrlimit(Resource::Nofile), oom_score_adj: oom_score_adj(), raised: false }

@@ -16,20 +16,39 @@ const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFla
 /// The program this process runs, open for `execveat`; and whether it is a sealed memfd already.
 pub fn own() -> io::Result<(OwnedFd, bool)> {
     let fd = OwnedFd::from(File::open("/proc/self/exe")?);
-    // EINVAL: a file that knows no seals.
-    let sealed = fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SEALS));
+    let sealed = is_sealed(fd.as_fd());
     Ok((fd, sealed))
+}
+
+/// Whether nobody can write a file any more, or change its length.
+pub fn is_sealed(fd: BorrowedFd<'_>) -> bool {
+    // EINVAL: a file that knows no seals.
+    fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SEALS))
+}
+
+/// Seals a memfd, which was made to be sealed.
+pub fn seal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(fcntl_add_seals(fd, SEALS)?)
+}
+
+/// Device and inode: the same for all processes that run from one memfd.
+pub fn identity(program: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    rustix::fs::fstat(program).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// A sealed copy of `program`, executable.
 pub fn sealed_copy(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    sealed(&mut File::from(program.try_clone_to_owned()?), name)
+}
+
+/// A sealed program with these bytes.
+pub fn sealed(bytes: &mut impl io::Read, name: &CStr) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // MFD_EXEC exists since Linux 6.3 and is needed where vm.memfd_noexec is 1.
     let copy = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
-    let mut from = File::from(program.try_clone_to_owned()?);
     let mut to = File::from(copy);
-    io::copy(&mut from, &mut to)?;
-    fcntl_add_seals(&to, SEALS)?;
+    io::copy(bytes, &mut to)?;
+    seal(to.as_fd())?;
     Ok(to.into())
 }
 

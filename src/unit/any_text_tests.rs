@@ -21,7 +21,7 @@ fn check(text: &str) {
     let errors = match read(text) {
         Err(errors) => errors,
         Ok(parsed) => {
-            let config_json = (!parsed.unit.source.is_hardened()).then(|| b"{}".to_vec());
+            let config_json = (!parsed.unit.source.is_hardened()).then(|| b"{}"[..].into());
             let facts = SourceFacts { resolved: "/srv/web".into(), config_json };
             let compiled = compile(&parsed.unit, &facts);
             assert!(compiled.is_ok() || !parsed.unit.source.is_hardened(), "{compiled:?} of {text:?}");

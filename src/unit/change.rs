@@ -133,6 +133,7 @@ fn shown(setting: &Setting) -> String {
             Signal::from_number(number).map_or_else(|| text.to_owned(), |signal| quoted(&signal.to_string()))
         }
         ("restart.limit", _, _) => limit(text),
+        (name, _, Ok(number)) if name.starts_with("socket.") => format!("descriptor {number}"),
         (name, _, _) if (name.starts_with("config.") || name.starts_with("secret.")) && text.is_empty() => {
             "a file".to_owned()
         }
@@ -196,7 +197,7 @@ mod tests {
     }
 
     fn facts(config: &str) -> SourceFacts {
-        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().to_vec()) }
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) }
     }
 
     fn between(old: &str, new: &str) -> Vec<(String, String, Effect)> {
@@ -234,6 +235,7 @@ mod tests {
                 "\"30s\" \"1m30s\"",
                 Replace,
             ),
+            ("", "[[socket]]\nlisten = \"unix:///a.b\"", "socket.unix:///a.b", "- descriptor 3", Replace),
             ("", "[oci]\nprocess.umask = 1", "oci process.umask", "- 1", Replace),
             ("[oci]\nprocess.umask = 2", "[oci]\nprocess.umask = 1", "oci process.umask", "2 1", Replace),
         ] {

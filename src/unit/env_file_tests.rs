@@ -131,3 +131,21 @@ fn where_a_variable_is_defined_means_nothing_to_the_container() {
     let found = changes((&of_text, &facts()), (&of_file, &facts()));
     assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
 }
+
+#[test]
+fn a_check_gets_a_variable_as_it_stands_and_that_is_said_unless_a_shell_puts_it_in() {
+    let text = |env_file: &str, exec: &str| {
+        format!("rootfs = \"/r\"\n[process]\nargs = [\"/a\"]\n{env_file}\n[health.readiness]\nexec = {exec}\n")
+    };
+    let warnings = |text: &str| {
+        let found = parse(&UnitName::new("web").unwrap(), file(), text).unwrap().warnings;
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let plain = "[\"/bin/check\", \"--port=${PORT}\"]";
+    let said = "web.toml:6:8 `health.readiness.exec` holds \"--port=${PORT}\", which a check gets as it stands, \
+                a shell has the variables in its environment: [\"/bin/sh\", \"-c\", \"…\"]";
+    assert_eq!(warnings(&text("env_file = \"web.env\"", plain)), [said]);
+    assert_eq!(warnings(&text("", plain)), [] as [&str; 0], "nothing is replaced in any place");
+    let shell = "[\"/bin/busybox\", \"sh\", \"-c\", \"check ${PORT}\"]";
+    assert_eq!(warnings(&text("env_file = \"web.env\"", shell)), [] as [&str; 0]);
+}

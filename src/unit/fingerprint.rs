@@ -273,6 +273,11 @@ fn around(unit: &Unit, all: &mut Settings) {
     for device in &unit.devices {
         all.put(Effect::Replace, format!("device.{}", device.path.display()), "");
     }
+    for (n, socket) in unit.sockets.iter().enumerate() {
+        // Which descriptor it is.
+        all.put(Effect::Replace, format!("socket.{}", socket.listen), (n + 3).to_string());
+        all.some(Effect::Replace, &format!("socket.{}.name", socket.listen), socket.name.as_ref(), String::clone);
+    }
 }
 
 /// That it is there is part of the container, its contents only where they are never swapped.
@@ -346,7 +351,7 @@ mod tests {
     }
 
     fn facts(config: &str) -> SourceFacts {
-        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().to_vec()) }
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) }
     }
 
     #[test]
@@ -382,6 +387,7 @@ mod tests {
             ("bundle = \"/srv/web\"\n[process]\nargs = [\"/x\"]\n", "process.args", Effect::Replace),
             ("bundle = \"/srv/web\"\n[oci]\nprocess.umask = 1\n", "oci process.umask", Effect::Replace),
             ("bundle = \"/srv/web\"\n[[mount]]\ntarget=\"/d\"\ntype=\"tmpfs\"\n", "mount./d", Effect::Replace),
+            ("bundle = \"/srv/web\"\n[[socket]]\nlisten=\"unix:///a\"\n", "socket.unix:///a", Effect::Replace),
         ] {
             let new = unit(text);
             assert_ne!(fingerprint(&base, &facts_), fingerprint(&new, &facts_), "{text}");

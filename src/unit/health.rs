@@ -21,6 +21,9 @@ use super::told::{self, Notify};
 use super::variable::Given;
 use super::walk::{Field, Table, Walk};
 
+/// Programs that put variables in themselves.
+const SHELLS: [&str; 6] = ["sh", "ash", "bash", "dash", "ksh", "zsh"];
+
 /// How it is known whether the container is well: at least one check, or its own word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
@@ -247,7 +250,11 @@ fn probe<'w>(
             let variables = std::mem::replace(&mut walk.variables, Given::None);
             let args = process::args(walk, &first);
             walk.variables = variables;
-            args.map(|(args, _)| Probe::Exec(args))
+            let (args, _) = args?;
+            if !matches!(variables, Given::None) {
+                warn_of_variables(walk, &first, &args);
+            }
+            Some(Probe::Exec(args))
         }
         "http" => http(walk, &first),
         "tcp" => tcp(walk, &first),
@@ -255,6 +262,16 @@ fn probe<'w>(
             let max_age = walk.duration(max_age, Duration::from_millis(1));
             walk.inside_path(&first).map(|path| Probe::File { path: path.into(), max_age })
         }
+    }
+}
+
+/// In a unit with an `env_file` a variable looks as if it stood for something here too. For a shell it does.
+fn warn_of_variables(walk: &mut Walk, field: &Field, args: &[String]) {
+    let is_shell = args.iter().any(|arg| SHELLS.contains(&arg.rsplit('/').next().unwrap_or_default()));
+    if let Some(arg) = args.iter().find(|arg| arg.contains("${") && !is_shell) {
+        let message = format!("`{}` holds \"{}\", which a check gets as it stands", field.name, quote(arg));
+        let help = "a shell has the variables in its environment: [\"/bin/sh\", \"-c\", \"…\"]";
+        walk.warn(&field.at(), &message, Some(help));
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything has a default, and a file that is not valid is as one that is not there: a machine boots with the defaults and says loudly what
 //! is wrong. What the host has (devices, interfaces) is not judged here.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -381,6 +381,15 @@ const KEYS: &[Key] = &[
         "\"/dev/ttyUSB0\"",
         "A device node of the host's, made and allowed inside.",
     ),
+    key(
+        "socket[].listen",
+        Kind::Pattern("^(tcp|unix)://."),
+        "",
+        Replace,
+        "\"tcp://0.0.0.0:8080\"",
+        "Where somebody listens for it, in the host's network: tcp://ADDRESS:PORT or unix:///PATH. Passed as LISTEN_FDS.",
+    ),
+    key("socket[].name", Kind::Text, "the unit's name", Replace, "\"http\"", "What LISTEN_FDNAMES calls it."),
     key("log.max_size", Kind::Size { least: PAGE }, "10M", Live, "\"1M\"", "Of one file; then the next is begun."),
     key("log.max_files", Kind::Whole { most: 1000 }, "5", Live, "2", "Files kept."),
     key(

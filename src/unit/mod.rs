@@ -49,6 +49,7 @@ mod schema;
 pub mod seccomp_default;
 mod sections;
 mod signal;
+pub mod socket;
 pub mod spec;
 #[cfg(test)]
 mod spec_tests;
@@ -85,6 +86,7 @@ pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
+pub use socket::{Listen, Socket};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
 pub use told::Notify;
@@ -133,6 +135,8 @@ pub struct Unit {
     pub configs: Vec<ConfigFile>,
     /// Device nodes of the host's that are made and allowed inside.
     pub devices: Vec<Device>,
+    /// Where somebody listens for it, in the order in which it gets the sockets.
+    pub sockets: Vec<Socket>,
     /// Log caps.
     pub log: Log,
     /// Hardening; with a bundle only what the file says is applied.

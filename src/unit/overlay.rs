@@ -17,6 +17,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::diagnostic::quote;
 use super::layer::LayerKind;
+use super::socket::Listen;
 use super::specifier::{self, Names};
 use super::walk::{Field, Walk};
 use super::{path, schema};
@@ -184,10 +185,14 @@ pub(crate) fn identity(names: Names, at: &str, item: &Value) -> Option<String> {
     Some(tidy(names, table.get(named_by(at)?)?.get_ref().as_str()?))
 }
 
-/// As it is compared: what it stands for, without doubled slashes.
+/// As it is compared: what it stands for, without doubled slashes, an address in its one spelling.
 fn tidy(names: Names, text: &str) -> String {
     let text = specifier::expand(text, names, names.unit.as_str()).unwrap_or_else(|_| text.to_owned());
-    path::inside(&text).unwrap_or(text)
+    match (Listen::parse(&text), path::inside(&text)) {
+        (Ok(listen), _) => listen.to_string(),
+        (Err(_), Ok(tidy)) => tidy,
+        (Err(_), Err(_)) => text,
+    }
 }
 
 /// The key that names the tables of an array of tables.

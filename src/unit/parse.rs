@@ -47,6 +47,8 @@ pub struct Parsed {
     pub env_files_at: Vec<Place>,
     /// The same of the source of each config file.
     pub configs_at: Vec<Place>,
+    /// The same of the address of each socket.
+    pub sockets_at: Vec<Place>,
 }
 
 /// Parses the unit `name` from the `text` of `file`. Relative paths start from `file`'s directory, so that they become
@@ -226,6 +228,7 @@ fn finish(walk: &mut Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Resul
                 source_at: walk.places.position(walk.source_at),
                 env_files_at: positions(&walk.env_files_at),
                 configs_at: positions(&walk.configs_at),
+                sockets_at: positions(&walk.sockets_at),
             })
         }
         _ => Err(errors),

@@ -149,6 +149,10 @@ fn every_key_arrives() {
             },
         ],
         devices: vec![Device { path: "/dev/ttyUSB0".into() }],
+        sockets: vec![
+            Socket { listen: Listen::Tcp("[::1]:8080".parse().unwrap()), name: None },
+            Socket { listen: Listen::Unix("/run/web.sock".to_owned()), name: Some("local".to_owned()) },
+        ],
         log: Log { max_size_bytes: 64 << 10, max_files: 2 },
         security: Security {
             capabilities: Some(vec!["CAP_CHOWN".to_owned(), "CAP_NET_BIND_SERVICE".to_owned()]),

@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 19] = [
+const KEYS: [(&str, &[&str]); 20] = [
     (
         "",
         &[
@@ -28,6 +28,7 @@ const KEYS: [(&str, &[&str]); 19] = [
             "config",
             "secret",
             "device",
+            "socket",
             "log",
             "security",
             "oci",
@@ -49,12 +50,13 @@ const KEYS: [(&str, &[&str]); 19] = [
     ("config", &["source", "target", "mode", "on_change"]),
     ("secret", &["source", "target", "mode", "on_change"]),
     ("device", &["path"]),
+    ("socket", &["listen", "name"]),
     ("log", &["max_size", "max_files"]),
     ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "condition",
     "process",
     "restart",
@@ -68,17 +70,23 @@ const TABLES: [&str; 16] = [
     "config",
     "secret",
     "device",
+    "socket",
     "log",
     "security",
     "oci",
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 9] = [
+const LATER: [(&str, &str, Option<&str>); 14] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "replicas", None),
     ("", "schedule", None),
-    ("", "socket", None),
+    ("socket", "backlog", None),
+    ("socket", "reuse_port", None),
+    ("socket", "mode", Some("a unix socket is open to every user (0666): restrict the directory")),
+    ("socket", "user", None),
+    ("socket", "group", None),
+    ("socket", "owner", None),
     ("network", "bridge", None),
     ("network", "ports", None),
     ("security", "profile", None),
@@ -97,7 +105,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 127] = [
+const SYNONYMS: [(&str, Cure); 134] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -149,6 +157,13 @@ const SYNONYMS: [(&str, Cure); 127] = [
     ("ports", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
     ("publish", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
     ("expose", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
+    ("listenstream", Key("socket", "listen")),
+    ("listendatagram", Say("udp is not built in this version; for TCP did you mean `listen` in [[socket]]?")),
+    ("address", Key("socket", "listen")),
+    ("bind", Key("socket", "listen")),
+    ("filedescriptorname", Key("socket", "name")),
+    ("fdname", Key("socket", "name")),
+    ("sockets", Say("did you mean [[socket]], one table for each?")),
     ("networkmode", Key("network", "mode")),
     ("net", Key("network", "mode")),
     ("restartpolicy", Key("restart", "policy")),
@@ -282,7 +297,7 @@ pub(crate) fn later(table: &str, key: &str) -> Option<Option<&'static str>> {
 pub(crate) fn header(table: &str) -> String {
     match table {
         "" => "the top level".to_owned(),
-        "mount" | "config" | "secret" | "device" => format!("[[{table}]]"),
+        "mount" | "config" | "secret" | "device" | "socket" => format!("[[{table}]]"),
         "health.*" => "[health.readiness]".to_owned(),
         _ => format!("[{table}]"),
     }
@@ -415,9 +430,10 @@ mod tests {
 
     #[test]
     fn what_is_designed_but_not_built_is_known() {
-        assert!(later("", "socket").is_some());
+        assert!(later("", "schedule").is_some());
+        assert!(later("socket", "backlog").is_some());
         assert!(later("", "userns").is_some(), "also at another level");
-        assert!(later("process", "socket").is_some());
+        assert!(later("process", "schedule").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");
         assert!(later("", "args").is_none());

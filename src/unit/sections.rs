@@ -11,7 +11,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, config_file, dependency, health, instances, merge, mounts, process, update};
+use super::{capability, config_file, dependency, health, instances, merge, mounts, process, socket, update};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,6 +66,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         mounts,
         configs,
         devices: mounts::devices(walk, top),
+        sockets: socket::sockets(walk, top),
         log: log(walk, top),
         security: security(walk, top),
         oci: merge::overrides(walk, top, source.as_ref()),

@@ -41,7 +41,7 @@ fn unit(text: &str) -> Unit {
 }
 
 fn bundle(text: &str) -> SpecText {
-    let facts = SourceFacts { resolved: "/srv/web-2".into(), config_json: Some(CONFIG.as_bytes().to_vec()) };
+    let facts = SourceFacts { resolved: "/srv/web-2".into(), config_json: Some(CONFIG.as_bytes().into()) };
     compile(&unit(&format!("bundle = \"/srv/web\"\n{text}")), &facts).unwrap()
 }
 
@@ -256,7 +256,7 @@ fn an_executable_gets_a_root_made_around_it() {
 #[test]
 fn mistakes_in_config_json_are_placed_in_it() {
     let compiled = |config: &str| {
-        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().to_vec()) };
+        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) };
         let errors = compile(&unit("bundle = \"/srv/web\""), &facts).unwrap_err();
         errors.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -286,7 +286,7 @@ fn relative_sources_of_binds_start_from_the_bundle() {
         r#""type": "tmpfs", "source": "tmpfs" }"#,
         r#""source": "data", "options": ["rbind"] }, { "destination": "/t", "type": "tmpfs", "source": "t" }"#,
     );
-    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes()) };
+    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes().into()) };
     let text = compile(&unit("bundle = \"/srv/web\""), &facts).unwrap();
     assert_eq!(mount(&text, "/data/")["source"], "/srv/web/data");
     assert_eq!(mount(&text, "/t")["source"], "t");
@@ -304,7 +304,7 @@ proptest! {
         }
         let whole = unit(concat!("bundle = \"/srv/web\"\nprocess.user = \"x\"\n", "process.env.A = 1\nresources.memory = \"1M\"\n",
             "resources.shm = \"1M\"\nnetwork.mode = \"host\"\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/data\"\n"));
-        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes()) };
+        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes().into()) };
         if let Err(errors) = compile(&whole, &facts) {
             assert!(!errors.is_empty() && errors.iter().all(|error| !error.to_string().contains('\n')));
         }

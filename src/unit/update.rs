@@ -162,7 +162,7 @@ mod tests {
 
     fn decided(text: &str, config: Option<&str>) -> OnBad {
         let unit = parse(&UnitName::new("web").unwrap(), Path::new("/u/web.toml"), text).unwrap().unit;
-        let facts = SourceFacts { resolved: "/b".into(), config_json: config.map(|text| text.as_bytes().to_vec()) };
+        let facts = SourceFacts { resolved: "/b".into(), config_json: config.map(|text| text.as_bytes().into()) };
         on_bad(&unit, &facts)
     }
 

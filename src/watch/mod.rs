@@ -19,7 +19,8 @@
 //! - **A directory that is missing or unreadable is not an empty one**: nothing in it is [`Event::Gone`] then. When another
 //!   directory is at the path (replaced, mounted over, unmounted), [`Event::Directory`] comes first and says which names
 //!   are in it. The supervisor compares these with what it runs, decides on the brake, and then knows what a
-//!   [`Event::Gone`] that follows a second later means. `names` itself removes nothing.
+//!   [`Event::Gone`] that follows a second later means. `names` itself removes nothing, and each of them is told of in an event of
+//!   its own that follows: what it says now, the same as before or not, or that it is gone again.
 //! - **Drop-ins** are files of a directory `NAME.toml.d` beside the unit files, with events of the same kinds: their path tells them
 //!   from units. That such a directory is missing, while the one above is there, says that all in it is gone; there is no
 //!   [`Event::Gone`] for each then.
@@ -89,7 +90,7 @@ pub enum Purpose {
 /// with the name of its directory in between).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A unit file's settled text; it, or where it was read, differs from what was posted last.
+    /// A unit file's settled text; it, or where it was read, differs from what was posted last, or its directory was told of since.
     Text {
         /// Which file.
         path: PathBuf,
@@ -173,7 +174,7 @@ pub enum DirectoryState {
         identity: Identity,
         /// Its path without links.
         resolved: PathBuf,
-        /// The unit files in it, sorted; read or refused in events of their own.
+        /// The unit files in it, sorted; each read, refused or gone in an event of its own.
         names: Vec<OsString>,
         /// The directories of drop-ins in it, sorted.
         drop_ins: Vec<OsString>,

@@ -12,8 +12,8 @@
 //! | a look found a text where there are no leases | [`LOOKS_APART`] after the first look that saw the very same |
 //! | a look found a text, or a reason to refuse it | never: it is settled |
 //!
-//! What is settled is posted only when it differs from what was posted last, or when somebody was told of a writer since. So an event too many costs a look and
-//! nothing else, and a file may be looked at whenever somebody thinks that it might have changed.
+//! What is settled is posted only when it differs from what was posted last, or when somebody was told of a writer, or of its directory, since
+//! ([`Settle::again`]). So an event too many costs a look and nothing else, and a file may be looked at whenever somebody thinks that it might have changed.
 //!
 //! `hurry` is `moored sync`: the quiet time, the age and the absence count as over; a writer, or the second look, does not.
 
@@ -107,6 +107,8 @@ struct File {
     waiting: bool,
     first_look: Option<(Digest, Moment)>,
     posted: Option<Posted>,
+    /// What is found next is posted, the same or not.
+    again: bool,
 }
 
 /// All files that are followed.
@@ -151,7 +153,7 @@ impl Settle {
             if let Some(due) = file.due.take() {
                 self.due.remove(&(due, key));
             }
-            *file = File { posted: file.posted, ..File::default() };
+            *file = File { posted: file.posted, again: file.again, ..File::default() };
         }
     }
 
@@ -161,9 +163,14 @@ impl Settle {
         self.files.remove(&key);
     }
 
-    /// Whether anything was ever said of it.
+    /// What the next look settles is said in any case, also that nothing is there.
+    pub fn again(&mut self, key: Key) {
+        self.files.entry(key).or_default().again = true;
+    }
+
+    /// Whether anything was ever said of it, or is to be said in any case.
     pub fn is_posted(&self, key: Key) -> bool {
-        self.files.get(&key).is_some_and(|file| file.posted.is_some())
+        self.files.get(&key).is_some_and(|file| file.posted.is_some() || file.again)
     }
 
     /// Whether the last look found a writer.
@@ -248,7 +255,7 @@ impl Settle {
                     file.absent_since = None;
                     return file.say(Posted::Absent(why));
                 }
-                if file.posted == Some(Posted::Absent(why)) {
+                if file.posted == Some(Posted::Absent(why)) && !file.again {
                     return Verdict::Same;
                 }
                 self.schedule(key, gone);
@@ -281,8 +288,8 @@ impl Settle {
 impl File {
     /// After a writer was told of, also that nothing came of it.
     fn say(&mut self, what: Posted) -> Verdict {
-        let busy_said = std::mem::take(&mut self.busy_said);
-        if self.posted == Some(what) && !busy_said {
+        let in_any_case = std::mem::take(&mut self.busy_said) | std::mem::take(&mut self.again);
+        if self.posted == Some(what) && !in_any_case {
             return Verdict::Same;
         }
         self.posted = Some(what);
@@ -391,6 +398,26 @@ mod tests {
         assert_eq!(settle.outcome(1, Outcome::Found(7), ms(40), false), Verdict::Same);
         settle.outcome(1, Outcome::Held, ms(50), false);
         assert_eq!(settle.outcome(1, Outcome::Found(7), ms(60), false), Verdict::Same, "nothing was said");
+    }
+
+    #[test]
+    fn what_is_to_be_said_again_is_said_once_whatever_it_is() {
+        let mut settle = Settle::default();
+        settle.outcome(1, Outcome::Found(7), ms(0), false);
+        settle.again(1);
+        settle.rest(1);
+        assert_eq!(settle.outcome(1, Outcome::Young { wait: QUIET }, ms(1), false), Verdict::Wait);
+        assert_eq!(settle.outcome(1, Outcome::Found(7), ms(30), false), Verdict::Post);
+        assert_eq!(settle.outcome(1, Outcome::Found(7), ms(40), false), Verdict::Same);
+        // One that nobody knows and that goes before it was read is gone, after its second.
+        settle.again(2);
+        assert!(settle.is_posted(2));
+        assert_eq!(settle.outcome(2, GONE, ms(0), false), Verdict::Wait);
+        assert_eq!(settle.outcome(2, GONE, ms(1000), false), Verdict::Post);
+        settle.again(2);
+        assert_eq!(settle.outcome(2, GONE, ms(1100), false), Verdict::Wait);
+        assert_eq!(settle.outcome(2, GONE, ms(2100), false), Verdict::Post);
+        assert_eq!(settle.outcome(2, GONE, ms(2200), false), Verdict::Same);
     }
 
     #[test]

@@ -316,6 +316,14 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.settle.look_by(dir.key, at);
     }
 
+    /// Who is told of a directory is told of each name in it too, the same or not.
+    fn tell_all_again(&mut self, index: usize, names: &[OsString], drop_ins: &[OsString]) {
+        let files: Vec<Key> = names.iter().filter_map(|name| self.unit_key(index, name)).collect();
+        let dirs: Vec<usize> = drop_ins.iter().filter_map(|name| self.drop_in_dir(index, name)).collect();
+        let dirs = dirs.into_iter().map(|index| self.dirs[index].key);
+        files.into_iter().chain(dirs).for_each(|key| self.settle.again(key));
+    }
+
     /// Those of which one system call says that they may have changed.
     fn look_at_follows(&mut self, now: Moment) {
         for (follow, &key) in &self.follows {

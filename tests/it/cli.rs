@@ -84,7 +84,7 @@ fn ps_without_a_supervisor_says_so_and_the_cure() {
 
 #[test]
 fn later_commands_are_refused_by_name() {
-    for name in ["init", "debug x", "upgrade"] {
+    for name in ["init", "debug x"] {
         let output = moored(Path::new("/nonexistent/run"), name).output().unwrap();
         let word = name.trim_end_matches(" x").trim_end_matches(" /d");
         assert_eq!(output.status.code(), Some(1), "{name}");
@@ -188,7 +188,7 @@ fn exec_hands_over_its_own_streams() {
     stdout.write_all(b"inside\n").unwrap();
     fds.next().unwrap().write_all(b"wrong\n").unwrap();
     drop(stdout);
-    call.reply.send(&Response::ExecStarted { pid: 1 });
+    call.reply.send(&Response::ExecStarted { pid: 1, session: String::new() });
     call.reply.send(&Response::ExecEnded { code: 42 });
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
@@ -293,7 +293,7 @@ impl Terminals {
         let console = call.fds.pop().unwrap();
         let (master, inside) = pty();
         send_fd(console.as_fd(), master.as_fd());
-        call.reply.send(&Response::ExecStarted { pid: 1 });
+        call.reply.send(&Response::ExecStarted { pid: 1, session: String::new() });
         eventually("raw mode", || !is_canonical(&line));
         Self { world, child, user, line, call, inside }
     }

@@ -9,6 +9,8 @@
 //! - no unit whose texts all mean the same container has another one;
 //! - what has no file, or is masked, does not run; and what nobody touched was not touched.
 //!
+//! Between storms the directory is away for a while, or a copy takes its place.
+//!
 //! `MOORED_FUZZ_SECONDS=600` runs it for longer, `MOORED_FUZZ_SEED=n` with another seed. A failure prints the seed and the last operations;
 //! what each worker does follows from the seed, how the workers meet does not.
 
@@ -19,13 +21,14 @@ mod texts;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use model::Model;
 use operations::{Kind, Worker};
+use rustix::fs::{CWD, RenameFlags};
 
 use super::simulation::rng::Rng;
 use super::support::wait_for;
@@ -121,6 +124,7 @@ fn whatever_is_done_to_the_files_each_unit_runs_its_own_last_valid_text() {
     while Instant::now() < end {
         edits += match rng.below(10) {
             0..4 => one_edit(&mut rng, &mut workers),
+            4 if rng.chance(50) => directory_replaced(&mut rng, &site, &model, &journal),
             4 => directory_away(&mut rng, &site, &journal),
             _ => storm(&mut rng, &world, &mut workers),
         };
@@ -148,6 +152,28 @@ fn directory_away(rng: &mut Rng, site: &Site, journal: &Journal) -> u64 {
     fs::rename(&site.units, &away).unwrap();
     std::thread::sleep(pause);
     fs::rename(&away, &site.units).unwrap();
+    1
+}
+
+/// A copy takes its place. While something of it is not valid, that would hold back all later edits of it.
+fn directory_replaced(rng: &mut Rng, site: &Site, model: &Model, journal: &Journal) -> u64 {
+    if model.is_any_invalid() {
+        return 0;
+    }
+    let [copy, away] = ["copy", "away"].map(|name| site.units.with_extension(name));
+    let copied = Command::new("cp").arg("-a").arg(&site.units).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let at_once = rng.chance(50);
+    journal.say("-", &format!("a copy takes the directory's place{}", if at_once { " at once" } else { "" }));
+    if at_once {
+        rustix::fs::renameat_with(CWD, &copy, CWD, &site.units, RenameFlags::EXCHANGE).unwrap();
+        fs::rename(&copy, &away).unwrap();
+    } else {
+        fs::rename(&site.units, &away).unwrap();
+        std::thread::sleep(Duration::from_millis(rng.below(50)));
+        fs::rename(&copy, &site.units).unwrap();
+    }
+    fs::remove_dir_all(away).unwrap();
     1
 }
 

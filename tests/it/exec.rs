@@ -337,7 +337,7 @@ fn a_hundred_at_once_leave_nothing() {
 }
 
 #[test]
-fn a_session_survives_the_keeper_and_is_hung_up_after_the_supervisor() {
+fn a_session_survives_the_keeper_and_the_supervisor_and_not_its_client() {
     let Some(supervisor) = web("exec-kill9", "") else { return };
     let init = supervisor.pid("web");
     let mut first = client(&supervisor, &["web", "--", "sh", "-c", "sleep 601; exit 9"]);
@@ -352,12 +352,26 @@ fn a_session_survives_the_keeper_and_is_hung_up_after_the_supervisor() {
     supervisor.kill9(sleeping);
     assert_eq!(first.wait().unwrap().code(), Some(9), "and its code is known");
 
-    let mut second = client(&supervisor, &["web", "--", "sleep", "602"]);
-    wait_sleeper(&supervisor, "602");
-    supervisor.kill9(supervisor.pids().supervisor);
-    let status = second.wait().unwrap();
-    assert_eq!(status.code(), Some(125), "nobody is left to tell its code");
-    wait_no_sleeper(&supervisor, "602");
+    let mut second = client(&supervisor, &["web", "--", "sh", "-c", "sleep 602; exit 8"]);
+    let sleeping = wait_sleeper(&supervisor, "602");
+    for _ in 0..3 {
+        let before = supervisor.pids().supervisor;
+        supervisor.kill9(before);
+        wait_for("another supervisor", || (supervisor.pids().supervisor != before).then_some(()));
+    }
+    assert!(second.try_wait().unwrap().is_none(), "its client has come back each time");
+    supervisor.kill9(sleeping);
+    assert_eq!(second.wait().unwrap().code(), Some(8));
+
+    // One that goes while there is nobody to notice it.
+    let mut third = client(&supervisor, &["web", "--", "sleep", "603"]);
+    wait_sleeper(&supervisor, "603");
+    let frozen = rustix::process::Pid::from_raw(supervisor.pids().supervisor).unwrap();
+    rustix::process::kill_process(frozen, rustix::process::Signal::STOP).unwrap();
+    third.kill().unwrap();
+    third.wait().unwrap();
+    supervisor.kill9(frozen.as_raw_nonzero().get());
+    wait_no_sleeper(&supervisor, "603");
     assert_eq!(supervisor.pid("web"), init, "the container is as it was");
     assert_nothing_left(&supervisor);
 }

@@ -9,13 +9,13 @@ use super::support::{is_alive, wait_for};
 use super::world::{FOREVER, Running, World};
 
 /// It says in the shared directory that it is there, and ends within its stop timeout.
-fn serving(name: &str) -> String {
+pub fn serving(name: &str) -> String {
     format!("touch /shared/up-{name}; trap 'rm /shared/up-{name}; exit 0' TERM; sleep 1000 & wait; wait")
 }
 
 impl World {
     /// A unit that is updated start-first: `ready` is a file of the shared directory that says that it is well.
-    fn start_first(&self, unit: &str, script: &str, ready: Option<&str>, update: &str) {
+    pub fn start_first(&self, unit: &str, script: &str, ready: Option<&str>, update: &str) {
         let shared = self.shared();
         let mount = format!("[[mount]]\nsource = \"{}\"\ntarget = \"/shared\"\nread_only = false\n", shared.display());
         let health = ready.map_or(String::new(), |file| {
@@ -30,13 +30,13 @@ impl World {
     }
 
     /// Waits until another container runs beside the unit's.
-    fn beside(&self, unit: &str) -> Running {
+    pub fn beside(&self, unit: &str) -> Running {
         let row = self.wait_unit(unit, "with one beside it", |row| row["beside"]["pid"].is_i64());
         Running::of(&row["beside"])
     }
 
     /// Waits until this container is the unit's and the one before is gone.
-    fn taken_over(&self, unit: &str, new: &Running) {
+    pub fn taken_over(&self, unit: &str, new: &Running) {
         let is_alone = |row: &Value| row["id"] == new.id.as_str() && row["beside"].is_null();
         self.wait_unit(unit, "taken over", is_alone);
     }
@@ -46,12 +46,12 @@ impl World {
         assert_eq!(Running::of(&row), *running, "{row}\n{}", self.output());
     }
 
-    fn count(&self, unit: &str, what: &str) -> usize {
+    pub fn count(&self, unit: &str, what: &str) -> usize {
         self.happened(unit).iter().filter(|(kind, _)| kind == what).count()
     }
 }
 
-const AT_ONCE: &str = "min_healthy = \"0s\"\non_bad = \"rollback\"";
+pub const AT_ONCE: &str = "min_healthy = \"0s\"\non_bad = \"rollback\"";
 
 #[test]
 fn the_old_one_runs_until_the_new_one_has_done_well_and_one_of_them_is_always_there() {

@@ -177,9 +177,10 @@ impl Supervisor {
         fs::remove_file(self.units().join(format!("{name}.toml"))).unwrap();
     }
 
-    /// The binary with this supervisor's places.
+    /// The binary (another one where `MOORED_BIN` names it) with this supervisor's places.
     pub fn moored(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moored"));
+        let program = std::env::var_os("MOORED_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moored").into());
+        let mut command = Command::new(program);
         for (option, place) in
             [("--run-dir", "run"), ("--state-dir", "state"), ("--log-dir", "log"), ("--config", "moored.toml")]
         {

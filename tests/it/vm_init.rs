@@ -1,7 +1,7 @@
 //! A machine whose process 1 is moored: it boots from an initramfs that holds little else, and is used over its serial console, by the shell that
 //! the kernel's command line asks for. `vm_init/scenarios` runs there.
 //!
-//! A release binary does it with 64 MB. One with debug assertions is four times as large, and lies in memory twice.
+//! A binary with debug assertions is five times as large as a released one, and lies in memory twice: in the initramfs, and sealed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -92,7 +92,7 @@ impl Parts {
         let mut console = Console::of(&mut machine);
         console.until("/ # ");
         machine.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-        let status = console.to_end().then(|| end_of(&mut machine, Duration::from_secs(5))).flatten();
+        let status = console.end().then(|| end_of(&mut machine, Duration::from_secs(5))).flatten();
         if status.is_none() {
             let _ = machine.kill();
             let _ = machine.wait();
@@ -172,7 +172,7 @@ impl Console {
         }
     }
 
-    fn to_end(&mut self) -> bool {
+    fn end(&mut self) -> bool {
         loop {
             if let Some(ended) = self.more() {
                 return ended;

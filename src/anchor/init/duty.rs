@@ -79,6 +79,11 @@ impl Watch {
         self.order
     }
 
+    /// Whether the units had all the time that there was.
+    pub fn is_late(&self, now_ns: u64) -> bool {
+        self.stop_by_ns.is_some_and(|by| by <= now_ns)
+    }
+
     /// Says it where no signal did.
     pub fn set_order(&mut self, order: Order) {
         self.order.get_or_insert(order);
@@ -141,7 +146,7 @@ impl Duty for Watch {
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.look(now_ns, supervisor, stopping);
         }
-        self.stop_by_ns.is_some_and(|by| by <= now_ns)
+        self.is_late(now_ns)
     }
 }
 

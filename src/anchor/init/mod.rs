@@ -46,6 +46,7 @@ pub use order::Order;
 use super::control::{Control, End};
 use super::place::{Place, claim};
 use super::{AnchorError, become_anchor, c_strings, sealed_image};
+use crate::keeper::wire::Request;
 use crate::keeper::{self, Command, IGNORED, Keeper, Parts, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{SIGCHLD, SIGHUP, SIGINT, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -159,6 +160,7 @@ impl<'o> Init<'o> {
             match self.supervise(spawner, log_cap) {
                 // Stopped in order, by whatever order it was: a machine has nothing else to do.
                 Ok(0) => self.watch.set_order(Order::Poweroff),
+                Ok(_) if self.watch.order().is_some() => {}
                 Ok(code) => console::say(&format!("the supervisor does not run: it ended with code {code}")),
                 Err(error) => console::say(&format!("nothing can be started: {error}")),
             }
@@ -169,6 +171,9 @@ impl<'o> Init<'o> {
                 }
                 wait(Until::Time, RETRY, &signals, &mut self.watch);
             }
+        }
+        if self.watch.is_late(keeper::now_ns()) {
+            console::say("the units are not stopped in time");
         }
         let order = self.watch.order().unwrap_or(Order::Reboot);
         shutdown::end(order, &signals, &mut self.watch)
@@ -202,7 +207,7 @@ impl<'o> Init<'o> {
         let keeper_argv = c_strings(&self.options.keeper)?;
         let supervisor_argv = c_strings(&(self.options.supervisor)(log_cap))?;
         let place = claim(run_dir)?;
-        let _kept_open = keeper::open_stage(run_dir);
+        let stage = keeper::open_stage(run_dir).ok();
         let (mut control, listener) = match place {
             Place::Free { listener, control } => {
                 let keeper = keeper::start(image.as_fd(), listener.as_fd(), run_dir, &keeper_argv, &supervisor_argv)
@@ -212,14 +217,18 @@ impl<'o> Init<'o> {
             // Ours, from before we executed ourselves again.
             Place::Kept { control } => (Control::new(control, None), None),
         };
+        control.say(&Request::Build { build: keeper::build(), resumed: false });
         heap::trim();
-        let stopping = match control.run(&signals, &mut self.watch) {
-            End::Done(code) => return Ok(code),
-            End::Late => {
-                console::say("the units are not stopped in time");
-                return Ok(1);
+        let stopping = loop {
+            match control.run(&signals, &mut self.watch) {
+                End::Done(code) => return Ok(code),
+                End::Late => return Ok(1),
+                End::Replace => {
+                    control.program = None;
+                    control.say(&Request::NotReplaced { text: "process 1 gets another program by a boot".to_owned() });
+                }
+                End::KeeperDied => break control.stopping,
             }
-            End::KeeperDied => control.stopping,
         };
         drop(control);
         let listener = match listener {
@@ -227,8 +236,9 @@ impl<'o> Init<'o> {
             None => self.listener(run_dir)?,
         };
         let command = Command::new(supervisor_argv);
-        let parts = Parts { run_dir: run_dir.clone(), listener, image, signals, base: self.base.clone(), command };
-        Ok(Keeper::adopting(parts, spawner, stopping).with_duty(&mut self.watch).run())
+        let (run_dir, base, waited_for) = (run_dir.clone(), self.base.clone(), self.wanted.to_vec());
+        let parts = Parts { run_dir, listener, stage, image, signals, waited_for, base, command };
+        Ok(Keeper::adopting(parts, spawner, stopping, &[]).with_duty(&mut self.watch).run())
     }
 
     fn listener(&self, run_dir: &Path) -> Result<OwnedFd, AnchorError> {

@@ -1,7 +1,7 @@
 //! What people see, word for word.
 
 use super::*;
-use crate::control::protocol::ChangedSetting;
+use crate::control::protocol::{Builds, ChangedSetting};
 
 const NOW: u64 = 1_767_614_400_000;
 
@@ -129,6 +129,7 @@ fn the_supervisor_tells_its_pids() {
         anchor: None,
         keeper: Some(2),
         supervisor: 3,
+        builds: Builds { anchor: None, keeper: Some("2.0".into()), supervisor: "2.1".into() },
         notes: vec!["no spare: the anchor is gone".into()],
         units_dirs: vec!["/etc/moored/units".into()],
         units: 40,
@@ -139,6 +140,7 @@ fn the_supervisor_tells_its_pids() {
     let expected = "\
 ● moored
       Pids: anchor none, keeper 2, supervisor 3
+     Build: anchor unknown, keeper 2.0, supervisor 2.1
      Units: 40, 38 containers
  Directory: /etc/moored/units
       Logs: 3M

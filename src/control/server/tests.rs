@@ -213,12 +213,12 @@ fn a_slow_reader_gets_everything_in_order() {
     let answers = Asker::connect(world.dir.path()).unwrap().call(&ps(), &[]).unwrap();
     let call = world.call();
     for n in 0..60_000 {
-        assert!(call.reply.send(&Response::ExecStarted { pid: n }));
+        assert!(call.reply.send(&Response::ExecStarted { pid: n, session: String::new() }));
     }
     drop(call);
     let mut next = 0;
     for answer in answers {
-        assert_eq!(answer.unwrap(), Response::ExecStarted { pid: next });
+        assert_eq!(answer.unwrap(), Response::ExecStarted { pid: next, session: String::new() });
         next += 1;
         if next % 10_000 == 0 {
             std::thread::sleep(Duration::from_millis(5));

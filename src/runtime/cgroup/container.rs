@@ -65,6 +65,8 @@ impl ContainerCgroup {
         if host.layout == Layout::Unified {
             return unified::apply(&self.directory, settings);
         }
+        self.location.legacy.reserve_exact(hierarchies.len());
+        self.legacy.reserve_exact(hierarchies.len());
         for (name, path) in hierarchies {
             if let Some(directory) = legacy::make(name, path)? {
                 self.location.legacy.push((name.clone(), path.clone()));
@@ -210,13 +212,10 @@ impl ContainerCgroup {
         }
     }
 
-    /// Pids in this cgroup and those below it, as this pid namespace numbers them.
+    /// Pids in this cgroup and those below it, as this pid namespace numbers them. What cannot be looked at is an error, never empty.
     pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
         let mut pids = Vec::new();
-        walk(&self.directory, MAX_DEPTH, &mut |directory| {
-            let text = read(directory, "cgroup.procs").unwrap_or_default();
-            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
-        });
+        collect_processes(&self.directory, MAX_DEPTH, &mut pids).map_err(failed("list", &self.location.unified))?;
         Ok(pids)
     }
 
@@ -285,7 +284,7 @@ fn remove_tree(root: &OwnedFd, path: &str) -> Result<(), CgroupError> {
 }
 
 fn remove_children(directory: &OwnedFd, depth: usize) {
-    for name in children(directory) {
+    for name in children(directory).unwrap_or_default() {
         if let Some(child) = (depth > 0).then(|| open_beneath(directory, &name).ok()).flatten() {
             remove_children(&child, depth - 1);
         }
@@ -294,24 +293,46 @@ fn remove_children(directory: &OwnedFd, depth: usize) {
     }
 }
 
-fn walk(directory: &OwnedFd, depth: usize, visit: &mut impl FnMut(&OwnedFd)) {
-    visit(directory);
-    if depth == 0 {
-        return;
+fn collect_processes(directory: &OwnedFd, depth: usize, pids: &mut Vec<u32>) -> Result<(), Errno> {
+    match read(directory, "cgroup.procs") {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0)),
+        // A threaded one, whose processes are listed above it.
+        Err(Errno::OPNOTSUPP) => {}
+        Err(errno) => return unless_gone(errno),
     }
-    for name in children(directory) {
-        if let Ok(child) = open_beneath(directory, &name) {
-            walk(&child, depth - 1, visit);
+    let names = if depth > 0 {
+        children(directory).or_else(|errno| unless_gone(errno).map(|()| Vec::new()))?
+    } else {
+        Vec::new()
+    };
+    for name in names {
+        match open_beneath(directory, &name) {
+            Ok(child) => collect_processes(&child, depth - 1, pids)?,
+            Err(errno) => unless_gone(errno)?,
         }
+    }
+    Ok(())
+}
+
+/// A cgroup that was removed meanwhile has no processes.
+fn unless_gone(errno: Errno) -> Result<(), Errno> {
+    match errno {
+        Errno::NODEV | Errno::NOENT => Ok(()),
+        other => Err(other),
     }
 }
 
 /// Names of the directories in a directory.
-pub(super) fn children(directory: &OwnedFd) -> Vec<String> {
-    let Ok(entries) = Dir::read_from(directory) else { return Vec::new() };
-    let directories = entries.flatten().filter(|entry| entry.file_type() == FileType::Directory);
-    let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name != "." && name != "..").collect()
+pub(super) fn children(directory: &OwnedFd) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
 }
 
 pub(super) fn open_beneath(root: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {

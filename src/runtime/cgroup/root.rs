@@ -122,7 +122,8 @@ impl CgroupRoot {
     pub fn list(&self) -> Result<Vec<String>, CgroupError> {
         let directory =
             open_beneath(&self.host.unified, self.path.trim_start_matches('/')).map_err(failed("open", &self.path))?;
-        Ok(children(&directory).into_iter().filter(|name| name != LEAF).collect())
+        let names = children(&directory).map_err(failed("list", &self.path))?;
+        Ok(names.into_iter().filter(|name| name != LEAF).collect())
     }
 
     /// Removes the root's directories where [`CgroupRoot::open`] made them and nothing is in them any more.

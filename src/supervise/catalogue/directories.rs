@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use super::swapped::Swap;
 use super::{ABSENCE, Catalogue, Entry, Next, Validate};
 use crate::plan::{Now, WallTime};
 use crate::unit::{UnitName, template_sample};
@@ -32,6 +33,8 @@ pub(super) struct DirectoryView {
     pub(super) other_templates: BTreeSet<OsString>,
     /// Directories of drop-ins that it holds.
     pub(super) braked_drop_ins: BTreeSet<PathBuf>,
+    /// It became another one, and what is in that is not in force yet.
+    pub(super) swap: Option<Swap>,
 }
 
 impl DirectoryView {
@@ -55,8 +58,9 @@ impl Catalogue {
         }
     }
 
-    /// A directory is there, whole: `files` are the names of all its unit files and templates. Brakes a mass removal if it is not the one it was; else removes
-    /// what an earlier run remembered and is not there any more. Says what is braked, if so.
+    /// A directory is there, whole: `files` are the names of all its unit files and templates. If it is not the one it was, it is a set
+    /// ([`swapped`](super::swapped)), and a mass removal is braked; else what an earlier run remembered and is not there any more is
+    /// removed. Says what is braked, if so.
     pub fn directory_listed(
         &mut self,
         dir: &Path,
@@ -75,7 +79,13 @@ impl Catalogue {
         let drop_ins = self.drop_ins.dirs_below(dir);
         let there = |of: &&PathBuf| of.file_name().is_some_and(|name| drop_in_dirs.contains(name));
         let lost: BTreeSet<PathBuf> = drop_ins.iter().filter(|of| !there(of)).cloned().collect();
-        let earlier = self.earlier_id(dir);
+        let earlier = self.earlier_id(dir, id);
+        let listed = self.directories.get(dir).and_then(|view| view.id);
+        let is_other = match listed {
+            Some(listed) => !listed.is_same_inode(id),
+            None => self.is_other_than_remembered(dir, id, files),
+        };
+        self.swap_listed(dir, is_other, files, drop_in_dirs);
         let view = self.directories.get_mut(dir)?;
         let replaced = earlier.is_some_and(|earlier| !earlier.is_same(id));
         (view.id, view.trouble) = (Some(id), None);
@@ -101,11 +111,15 @@ impl Catalogue {
         self.entries.iter().filter(|(_, entry)| in_dir(entry)).map(|(name, _)| name.clone()).collect()
     }
 
-    fn earlier_id(&self, dir: &Path) -> Option<DirectoryId> {
+    /// The one that was listed before; else, of those in which an earlier run read what is in force, one that is not `id`, if there is one:
+    /// what the brake held is of an older directory than the rest.
+    fn earlier_id(&self, dir: &Path, id: DirectoryId) -> Option<DirectoryId> {
         let of_view = self.directories.get(dir).and_then(|view| view.id);
         let remembered = || {
-            let mut goods = self.entries.values().filter_map(|entry| entry.in_force.as_ref());
-            goods.find(|good| good.file.parent() == Some(dir)).map(|good| good.directory)
+            let goods = self.entries.values().filter_map(|entry| entry.in_force.as_ref());
+            let mut ids = goods.filter(|good| good.file.parent() == Some(dir)).map(|good| good.directory);
+            let first = ids.next()?;
+            Some(std::iter::once(first).chain(ids).find(|earlier| !earlier.is_same(id)).unwrap_or(first))
         };
         of_view.or_else(remembered)
     }
@@ -134,6 +148,12 @@ impl DirectoryId {
     /// Whether both may be the same directory: what one of them does not know cannot tell them apart.
     fn is_same(self, other: DirectoryId) -> bool {
         let same = |a: u64, b: u64| a == b || a == 0 || b == 0;
-        same(self.device, other.device) && same(self.inode, other.inode) && same(self.mount, other.mount)
+        same(self.mount, other.mount) && self.is_same_inode(other)
+    }
+
+    /// The same directory, perhaps through another mount.
+    fn is_same_inode(self, other: DirectoryId) -> bool {
+        let same = |a: u64, b: u64| a == b || a == 0 || b == 0;
+        same(self.device, other.device) && same(self.inode, other.inode)
     }
 }

@@ -105,6 +105,33 @@ impl DropIns {
             .collect()
     }
 
+    /// The directories of drop-ins below a directory of units of which any was read in this run.
+    pub(super) fn dirs_read(&self, dir: &Path) -> BTreeSet<PathBuf> {
+        let all = self.by_file.values().flat_map(BTreeMap::values).flatten().filter(|one| !one.remembered);
+        let dirs = all.filter_map(|one| one.path.parent()).chain(self.troubles.keys().map(PathBuf::as_path));
+        dirs.filter(|of| of.parent() == Some(dir)).map(Path::to_owned).collect()
+    }
+
+    /// Whether a unit has any in this directory of units, or may have, as they cannot be read.
+    pub(super) fn has_of(&self, unit: &UnitName, dir: &Path) -> bool {
+        if self.by_file.is_empty() && self.troubles.is_empty() {
+            return false;
+        }
+        let is_below = |path: &Path| path.parent() == Some(dir);
+        let in_trouble =
+            |file: &OsString| self.troubles.keys().any(|of| is_below(of) && target(of).as_ref() == Some(file));
+        let has = |file: &OsString| {
+            let mut all = self.by_file.get(file).into_iter().flat_map(BTreeMap::values).flatten();
+            all.any(|one| one.path.parent().is_some_and(is_below)) || in_trouble(file)
+        };
+        files_with_drop_ins(unit).iter().any(has)
+    }
+
+    /// Remembered ones that are not there, until that has settled.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &Path> {
+        self.absent.keys().map(PathBuf::as_path)
+    }
+
     /// The directories of drop-ins below a directory of units that hold any.
     pub(super) fn dirs_below(&self, dir: &Path) -> BTreeSet<PathBuf> {
         let all = self.by_file.values().flat_map(BTreeMap::values).flatten().filter_map(|one| one.path.parent());
@@ -164,6 +191,7 @@ impl Catalogue {
     }
 
     fn put_drop_in(&mut self, path: &Path, text: Result<LayerText, NoText>, validate: Validate, now: WallTime) {
+        self.told_of(path);
         let Some(dir) = path.parent() else { return };
         let rank = self.rank_of(dir);
         if let Some(view) = dir.parent().and_then(|dir| self.directories.get_mut(dir)) {
@@ -175,6 +203,7 @@ impl Catalogue {
 
     /// One is gone for good.
     pub fn drop_in_gone(&mut self, path: &Path, validate: Validate, now: WallTime) {
+        self.told_of(path);
         let Some(dir) = path.parent() else { return };
         if !self.is_braked_drop_in(dir) {
             self.drop_ins.remove(path);
@@ -196,6 +225,9 @@ impl Catalogue {
         let unseen = self.drop_ins.in_dir(dir).into_iter().filter(|(path, remembered)| *remembered && !is_listed(path));
         let unseen: Vec<PathBuf> = unseen.map(|(path, _)| path.to_owned()).collect();
         self.drop_ins.absent.extend(unseen.into_iter().map(|path| (path, until)));
+        let read = self.drop_ins.in_dir(dir).into_iter().filter(|(_, remembered)| !remembered);
+        let read: Vec<PathBuf> = read.map(|(path, _)| path.to_owned()).collect();
+        self.will_tell_of(dir, listed.iter().map(|name| dir.join(name)).chain(read));
         if self.drop_ins.troubles.remove(dir).is_some() {
             self.drop_ins_changed(dir, validate, now.wall);
         }
@@ -203,6 +235,7 @@ impl Catalogue {
 
     /// A directory of drop-ins is there and cannot be read: what was read of it stays.
     pub fn drop_ins_lost(&mut self, dir: &Path, why: String, validate: Validate, now: WallTime) {
+        self.told_of_all_in(dir);
         self.drop_ins.troubles.insert(dir.to_owned(), why);
         self.drop_ins_changed(dir, validate, now);
     }
@@ -210,6 +243,7 @@ impl Catalogue {
     /// A directory of drop-ins is gone for good, from a directory of units that is there.
     pub fn drop_ins_gone(&mut self, dir: &Path, validate: Validate, now: WallTime) {
         self.stray(dir, None);
+        self.told_of_all_in(dir);
         self.drop_ins.troubles.remove(dir);
         if !self.is_braked_drop_in(dir) {
             let gone: Vec<PathBuf> = self.drop_ins.in_dir(dir).into_iter().map(|(path, _)| path.to_owned()).collect();

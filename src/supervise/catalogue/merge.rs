@@ -18,9 +18,10 @@ impl Catalogue {
     pub fn end_batch(&mut self, validate: Validate, now: WallTime) {
         self.in_batch = false;
         for _ in 0..JUDGED_MAX {
-            let Some(name) = self.pending.pop_first() else { return };
+            let Some(name) = self.pending.pop_first() else { break };
             self.evaluate(&name, validate, now);
         }
+        self.look_at_swap();
     }
 
     /// Whether more waits to be judged: [`Catalogue::end_batch`] goes on with it.

@@ -32,7 +32,8 @@ pub struct NamedChanges {
 /// Who names what.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Names {
-    of: BTreeMap<UnitName, BTreeSet<Named>>,
+    /// Sorted. Nearly always one or two: a set would keep room for eleven.
+    of: BTreeMap<UnitName, Box<[Named]>>,
     by: BTreeMap<Named, BTreeSet<UnitName>>,
     changes: NamedChanges,
 }
@@ -59,9 +60,9 @@ impl NamedChanges {
 
 impl Names {
     /// What a unit names now.
-    fn set(&mut self, unit: &UnitName, named: BTreeSet<Named>) {
+    fn set(&mut self, unit: &UnitName, named: Box<[Named]>) {
         let before = self.of.remove(unit).unwrap_or_default();
-        for gone in before.difference(&named) {
+        for gone in before.iter().filter(|named_before| !named.contains(named_before)) {
             if let Some(of) = self.by.get_mut(gone) {
                 of.remove(unit);
                 if of.is_empty() {
@@ -70,7 +71,7 @@ impl Names {
                 }
             }
         }
-        for new in named.difference(&before) {
+        for new in named.iter().filter(|named_now| !before.contains(named_now)) {
             let of = self.by.entry(new.clone()).or_default();
             if of.is_empty() {
                 self.changes.came(new);
@@ -103,7 +104,7 @@ impl Catalogue {
     pub fn take_named(&mut self) -> NamedChanges {
         if cfg!(debug_assertions) {
             let all = self.entries.iter().map(|(name, entry)| (name.clone(), entry.named()));
-            let all: BTreeMap<UnitName, BTreeSet<Named>> = all.filter(|(_, named)| !named.is_empty()).collect();
+            let all: BTreeMap<UnitName, Box<[Named]>> = all.filter(|(_, named)| !named.is_empty()).collect();
             assert!(all == self.names.of, "named: {:?}; a look at everything finds {all:?}", self.names.of);
         }
         let changes = std::mem::take(&mut self.names.changes);
@@ -137,17 +138,19 @@ impl Catalogue {
 
     /// After a change of a unit's texts.
     pub(super) fn update_named(&mut self, unit: &UnitName) {
-        let named = self.entries.get(unit).map(Entry::named).unwrap_or_default();
+        let named = self.entries.get(unit).map(|entry| entry.named()).unwrap_or_default();
         self.names.set(unit, named);
+        self.update_addresses(unit);
     }
 }
 
 impl Entry {
-    fn named(&self) -> BTreeSet<Named> {
+    fn named(&self) -> Box<[Named]> {
         let source = self.text().map(|text| Named::Source(text.unit.source.clone()));
         let files = self.files().map(|path| Named::File(path.to_owned()));
         let places = self.units().flat_map(|unit| &unit.conditions).filter_map(Condition::path);
-        source.into_iter().chain(files).chain(places.cloned().map(Named::Place)).collect()
+        let all: BTreeSet<Named> = source.into_iter().chain(files).chain(places.cloned().map(Named::Place)).collect();
+        all.into_iter().collect()
     }
 }
 
@@ -182,11 +185,11 @@ mod tests {
     fn what_goes_and_comes_again_is_no_change() {
         let mut names = Names::default();
         names.set(&name("a"), [file("/x")].into());
-        names.set(&name("a"), BTreeSet::new());
+        names.set(&name("a"), Box::default());
         assert!(names.changes.is_empty() && names == Names::default());
         names.set(&name("a"), [file("/x")].into());
         names.changes = NamedChanges::default();
-        names.set(&name("a"), BTreeSet::new());
+        names.set(&name("a"), Box::default());
         names.set(&name("b"), [file("/x")].into());
         assert!(names.changes.is_empty() && names.by(&file("/x")) == [name("b")]);
     }

@@ -8,8 +8,8 @@
 //! | a text that is not valid, or whose source is still being looked at | nothing: what was valid before is not on disk any more |
 //!
 //! Next goes in force
-//! - by itself ([`Catalogue::release`]), except under `--manual`, while its set is not whole ([`sets`](super::sets)), and when
-//!   `moored apply --atomic` left it behind because another text was not valid;
+//! - by itself ([`Catalogue::release`]), except under `--manual`, while its set is not whole ([`sets`](super::sets),
+//!   [`swapped`](super::swapped)), and when `moored apply --atomic` left it behind because another text was not valid;
 //! - by an order ([`Catalogue::ready`], then [`Catalogue::put_in_force`]), which cannot split a set either.
 //!
 //! Between the two calls of an order the disk is written, and files may change: what was ready goes in force, and what was found since is
@@ -79,7 +79,12 @@ impl Catalogue {
     pub fn needs_no_order(&self, name: &UnitName) -> Option<bool> {
         let entry = self.entries.get(name)?;
         entry.next.as_ref()?;
-        Some(!self.manual && !entry.left_behind && self.held_by_set(name).is_none())
+        Some(!self.manual && !self.is_left_behind(name) && self.set_holds(name).is_none())
+    }
+
+    fn is_left_behind(&self, name: &UnitName) -> bool {
+        let itself = self.entries.get(name).is_some_and(|entry| entry.left_behind);
+        itself || self.is_swap_left_behind() && self.is_swapped(name)
     }
 
     /// While an order for all or nothing is waited for, nothing goes ahead of it.
@@ -89,20 +94,37 @@ impl Catalogue {
 
     /// Puts in force by itself what needs no order: what came to need none, as each was judged by itself before.
     pub fn release(&mut self, validate: Validate, now: WallTime) {
+        self.release_swap(validate, now);
         for name in self.waiting.clone() {
             self.release_one(&name, validate, now);
         }
     }
 
+    /// All of it in one go.
+    fn release_swap(&mut self, validate: Validate, now: WallTime) {
+        self.look_at_swap();
+        if self.is_swapping()
+            && !self.withheld
+            && !self.manual
+            && self.swap_hold().is_none()
+            && !self.is_swap_left_behind()
+        {
+            let swapped = self.swapped().filter_map(|(name, entry)| Some((name.clone(), entry.next.clone()?)));
+            let swapped: Vec<(UnitName, Next)> = swapped.collect();
+            self.put_in_force(swapped, validate, now);
+        }
+    }
+
     pub(super) fn release_one(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
-        if !self.withheld && self.needs_no_order(name) == Some(true) {
+        if !self.withheld && !self.is_swapped(name) && self.needs_no_order(name) == Some(true) {
             let next = self.next(name).cloned().map(|next| (name.clone(), next));
             self.put_in_force(next.into_iter().collect(), validate, now);
         }
     }
 
     /// What an order for these units can put in force now. A set comes whole, although one of it was named, or stays.
-    pub fn ready(&self, scope: &Scope) -> Vec<(UnitName, Next)> {
+    pub fn ready(&mut self, scope: &Scope) -> Vec<(UnitName, Next)> {
+        self.look_at_swap();
         let names: BTreeSet<UnitName> = match scope {
             Scope::All => self.waiting.clone(),
             Scope::Named(names) => names.iter().flat_map(|name| self.set_of(name)).collect(),
@@ -137,6 +159,7 @@ impl Catalogue {
             }
             self.update_named(&name);
         }
+        self.look_at_swap();
     }
 
     /// These wait for another order, or for another text.
@@ -155,7 +178,7 @@ impl Catalogue {
                     || self.absent.contains_key(*name)
                     || self.pending.contains(*name))
         };
-        self.entries.iter().filter(is_unsettled).map(|(name, _)| name)
+        self.entries().filter(is_unsettled).map(|(name, _)| name)
     }
 
     /// Whether somebody who asks for a plan should wait for the rest of it: not for writers, who may take their time.
@@ -181,11 +204,18 @@ impl Catalogue {
         let entry = self.entries.get(name)?;
         let next = entry.next.as_ref()?;
         if let Some(why) = self.held_by_set(name) {
-            return Some(format!("its new text waits: {why}"));
+            let what = if matches!(next, Next::Text(_)) { "new text" } else { "removal" };
+            return Some(format!("its {what} waits: {why}"));
         }
-        if entry.left_behind {
+        if self.is_left_behind(name) {
             return Some(
-                "its new text is valid, and `moored apply --atomic` left it behind: `moored apply`".to_owned(),
+                match next {
+                    Next::Text(_) => {
+                        "its new text is valid, and `moored apply --atomic` left it behind: `moored apply`"
+                    }
+                    Next::Removed | Next::Masked => "`moored apply --atomic` left its removal behind: `moored apply`",
+                }
+                .to_owned(),
             );
         }
         if !self.manual {

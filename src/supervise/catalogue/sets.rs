@@ -8,7 +8,10 @@
 //! A set goes in force as a whole or not at all. It is whole when all of it was read from one version, and nothing of it is not valid, is
 //! being written, or waits for a look at its source. A file that is removed from the set is not of it any more: its removal waits for nobody.
 //! What is seen is where a link ends, not the way: a version is a directory whose name begins with `..`.
+//!
+//! A directory of units that became another one is a set as well: [`swapped`](super::swapped).
 
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +47,54 @@ impl Part {
     }
 }
 
+/// What keeps a set from going in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// Of the set, as people know it.
+    file: PathBuf,
+    what: Lack,
+}
+
+/// What a file of a set lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Validity,
+    /// It will be known by itself.
+    Rest,
+    /// It was read from another version than others.
+    Version,
+}
+
+impl Hold {
+    pub(super) fn invalid(file: impl Into<PathBuf>) -> Hold {
+        Hold { file: file.into(), what: Lack::Validity }
+    }
+
+    pub(super) fn unsettled(file: impl Into<PathBuf>) -> Hold {
+        Hold { file: file.into(), what: Lack::Rest }
+    }
+
+    pub(super) fn other_version(file: impl Into<PathBuf>) -> Hold {
+        Hold { file: file.into(), what: Lack::Version }
+    }
+
+    /// Whether it ends by itself.
+    pub(super) fn is_settling(&self) -> bool {
+        self.what == Lack::Rest
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.what {
+            Lack::Validity => "not valid",
+            Lack::Rest => "not settled",
+            Lack::Version => "of another version",
+        };
+        write!(f, "{}, which is swapped with it, is {what}", self.file.display())
+    }
+}
+
 impl OnDisk {
     /// The directory whose set it is of.
     fn set(&self) -> Option<&Path> {
@@ -60,46 +111,54 @@ impl Entry {
     }
 
     /// That of what counts on disk.
-    fn file_name(&self, name: &UnitName) -> String {
+    pub(super) fn file_name(&self, name: &UnitName) -> String {
         let file = self.newest().and_then(|on_disk| on_disk.path.file_name());
         file.map_or_else(|| format!("{name}.toml"), |file| file.to_string_lossy().into_owned())
+    }
+
+    /// What keeps a set from going in force that this unit is of.
+    pub(super) fn hold(&self, name: &UnitName) -> Option<Hold> {
+        if !self.errors.is_empty() {
+            return Some(Hold::invalid(self.file_name(name)));
+        }
+        // What is merged of no text is merged when there is one.
+        let is_stale = self.stale && !self.texts.is_empty();
+        (self.looking || self.busy.is_some() || is_stale).then(|| Hold::unsettled(self.file_name(name)))
     }
 }
 
 impl Catalogue {
     /// Every unit of the set that this one is of, itself included; alone if it is of none.
     pub(super) fn set_of(&self, name: &UnitName) -> Vec<UnitName> {
-        match self.entries.get(name).and_then(Entry::set) {
+        match self.entries.get(name).and_then(|entry| entry.set()) {
+            _ if self.is_swapped(name) => self.swapped().map(|(name, _)| name.clone()).collect(),
             None => vec![name.clone()],
             Some(dir) => self.members(dir).map(|(name, _)| name.clone()).collect(),
         }
     }
 
     fn members<'c>(&'c self, dir: &'c Path) -> impl Iterator<Item = (&'c UnitName, &'c Entry)> {
-        self.entries.iter().filter(move |(_, entry)| entry.set() == Some(dir))
+        self.entries().filter(move |(_, entry)| entry.set() == Some(dir))
     }
 
     /// Why what is next of this unit waits for others, if it does.
     pub fn held_by_set(&self, name: &UnitName) -> Option<String> {
         self.next(name)?;
-        self.set_holds(name)
+        self.set_holds(name).map(|hold| hold.to_string())
     }
 
     /// What keeps the set of this unit from going in force; `None` if nothing does, or it is of no set.
-    fn set_holds(&self, name: &UnitName) -> Option<String> {
+    pub(super) fn set_holds(&self, name: &UnitName) -> Option<Hold> {
+        if self.is_swapped(name) {
+            return self.swap_hold().cloned();
+        }
         let entry = self.entries.get(name)?;
         let dir = entry.set()?;
         let version = |entry: &Entry| entry.newest().map(|on_disk| on_disk.part.clone());
         let mine = version(entry);
         self.members(dir).find_map(|(other, member)| {
-            if !member.errors.is_empty() {
-                Some(format!("{}, which is swapped with it, is not valid", member.file_name(other)))
-            } else if member.looking || member.busy.is_some() || member.stale {
-                Some(format!("{}, which is swapped with it, is not settled", member.file_name(other)))
-            } else {
-                let other = member.file_name(other);
-                (version(member) != mine).then(|| format!("{other}, which is swapped with it, is of another version"))
-            }
+            let is_other = || (version(member) != mine).then(|| Hold::other_version(member.file_name(other)));
+            member.hold(other).or_else(is_other)
         })
     }
 }

@@ -64,6 +64,17 @@ impl Templates {
         Some(Effect { path: last.path.clone(), part: last.part.clone(), text: last.text.clone(), listed })
     }
 
+    /// All that were read.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.by_name.values().flatten().map(|template| template.path.as_path())
+    }
+
+    /// Those that count and do not say what they list.
+    pub(super) fn bad(&self) -> impl Iterator<Item = &Path> {
+        let counting = self.by_name.values().filter_map(|here| here.last());
+        counting.filter(|template| !template.errors.is_empty()).map(|template| template.path.as_path())
+    }
+
     fn knows(&self, path: &Path) -> bool {
         let of_name = path.file_name().and_then(|name| self.by_name.get(name));
         of_name.is_some_and(|all| all.iter().any(|template| template.path == path))
@@ -99,6 +110,7 @@ impl Catalogue {
         validate: Validate,
         now: Now,
     ) {
+        self.told_of(path);
         let (Some(file), rank) = (path.file_name().map(OsStr::to_owned), self.rank_of(path)) else { return };
         let here = self.templates.by_name.entry(file.clone()).or_default();
         let earlier = here.iter().position(|other| other.rank == rank).map(|at| here.remove(at));
@@ -120,6 +132,7 @@ impl Catalogue {
 
     /// A template is gone for good.
     pub fn template_gone(&mut self, path: &Path, validate: Validate, now: Now) {
+        self.told_of(path);
         let Some(file) = path.file_name() else { return };
         if let Some(here) = self.templates.by_name.get_mut(file) {
             here.retain(|other| other.path != path);
@@ -136,7 +149,7 @@ impl Catalogue {
 
     /// Somebody writes a template: none of its units is settled. Says whether there are any.
     pub fn template_busy(&mut self, path: &Path, who: &str) -> bool {
-        let is_from = |entry: &&mut Entry| entry.newest().is_some_and(|on_disk| on_disk.path == path);
+        let is_from = |entry: &&mut Box<Entry>| entry.newest().is_some_and(|on_disk| on_disk.path == path);
         let mut of_it = self.entries.values_mut().filter(is_from).peekable();
         let any = of_it.peek().is_some();
         of_it.for_each(|entry| entry.busy = Some(who.to_owned()));

@@ -189,6 +189,7 @@ fn the_brake_holds_what_goes_with_a_directory_that_became_another_one() {
     template(&mut it, "/u/worker@.toml", &text("[\"a\", \"b\"]", "1"), at(9000));
     assert_eq!((it.drift(&name("worker@a")), force(&it).len()), (None, 3));
     assert_eq!(it.confirm_removals(&[], valid, WallTime(0)).len(), 1);
+    it.release(valid, WallTime(0));
     assert_eq!(force(&it).len(), 2);
 
     // With one that lists few of them.
@@ -196,6 +197,7 @@ fn the_brake_holds_what_goes_with_a_directory_that_became_another_one() {
     assert_eq!(listed("/u", 8, &["worker@.toml"], &mut it), None);
     template(&mut it, "/u/worker@.toml", &text("[\"a\"]", "1"), at(0));
     it.expire(valid, at(9000));
+    it.release(valid, WallTime(0));
     assert_eq!(force(&it).len(), 3);
     // In the same directory the list means what it says.
     template(&mut it, "/u/worker@.toml", &text("[\"a\", \"b\", \"c\"]", "1"), at(9000));

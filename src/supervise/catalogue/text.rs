@@ -65,6 +65,8 @@ pub(super) struct Text {
     pub(super) warnings: Vec<String>,
     /// The key that names the source.
     pub(super) source_at: Place,
+    /// The address of each socket.
+    pub(super) sockets_at: Vec<Place>,
     /// Where its files are named. The unit has neither variables nor contents until these are read.
     pub(super) places: Places,
 }
@@ -91,8 +93,9 @@ pub(super) fn parse(name: &UnitName, file: &Path, read: Read, layers: Vec<LayerT
 impl Text {
     fn of(parsed: Parsed, file: PathBuf, read: Read, layers: Vec<LayerText>) -> Text {
         let places = Places::of(&parsed);
-        let Parsed { unit, warnings, source_at, .. } = parsed;
-        Text { unit: Arc::new(unit), file, read, layers, warnings: lines(warnings), source_at, places }
+        let Parsed { unit, warnings, source_at, sockets_at, .. } = parsed;
+        let (unit, warnings) = (Arc::new(unit), lines(warnings));
+        Text { unit, file, read, layers, warnings, source_at, sockets_at, places }
     }
 
     /// With what its files hold, from what `look` finds at their paths; `None`: one is not looked at yet.

@@ -45,6 +45,11 @@ impl Trial {
         Trial { earlier: earlier.map(Arc::new), bad, before: None }
     }
 
+    /// Texts that may come back.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<InForce>> {
+        self.earlier.iter().chain(&self.before)
+    }
+
     /// `old` is left for another text.
     pub(super) fn left(&mut self, old: &Arc<InForce>) {
         self.before.get_or_insert_with(|| Arc::clone(old));
@@ -125,6 +130,7 @@ impl Catalogue {
         let (before, earlier) = (entry.trial.before.take(), entry.trial.earlier.take());
         let next = entry.in_force.as_deref();
         entry.trial.earlier = next.and_then(|next| kept(next, before.as_ref(), earlier.as_ref(), standing)).cloned();
+        self.update_addresses(name);
     }
 
     /// What [`Catalogue::keep_earlier`] will keep if `next` comes into force now.
@@ -140,6 +146,7 @@ impl Catalogue {
             && entry.trial.earlier.take().is_some()
         {
             self.changes.insert(name.clone());
+            self.update_addresses(name);
         }
     }
 
@@ -148,7 +155,11 @@ impl Catalogue {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
         let bad = Bad { texts: texts_of(good).into(), fingerprint: fingerprint_of(good), why: why.to_owned(), at: now };
-        let Some(earlier) = entry.trial.earlier.take() else { return };
+        let Some(mut earlier) = entry.trial.earlier.take() else { return };
+        // It may have been read in a directory whose place another one took since.
+        if earlier.file == good.file && earlier.directory != good.directory {
+            Arc::make_mut(&mut earlier).directory = good.directory;
+        }
         (entry.in_force, entry.trial.bad) = (Some(earlier), Some(bad));
         self.changes.insert(name.clone());
         self.update_named(name);

@@ -58,6 +58,7 @@ fn unit() -> Value {
         ("config", &["source", "target"]),
         ("secret", &["source", "target"]),
         ("device", &["path"]),
+        ("socket", &["listen"]),
     ] {
         schema["properties"][table]["items"]["required"] = json!(keys);
     }

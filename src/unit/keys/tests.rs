@@ -101,6 +101,11 @@ fn texts(key: &Key) -> (String, String) {
             let text = format!("{base}[[{table}]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}{} = {example}\n", name.rsplit('.').next().unwrap()))
         }
+        "socket[].listen" => (base.to_owned(), format!("{base}[[socket]]\nlisten = {example}\n")),
+        "socket[].name" => {
+            let text = format!("{base}[[socket]]\nlisten = \"unix:///x\"\n");
+            (text.clone(), format!("{text}name = {example}\n"))
+        }
         "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
         _ => match name.split_once('.') {
             None => (base.to_owned(), format!("{base}{name} = {example}\n")),

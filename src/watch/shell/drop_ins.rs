@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::super::settle::{Key, Moment, QUIET};
 use super::super::trusted::OpenDir;
@@ -70,6 +71,15 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.settle.rest(self.dirs[index].key);
         self.dirs[index].names.values().for_each(|&key| self.settle.rest(key));
         None
+    }
+
+    /// Whether a directory of drop-ins that is missing is so itself. A link of its own that leads to nothing is no removal of drop-ins, as
+    /// what they say is not known; one on the way to the directory above is none of its own.
+    pub(super) fn is_in_parent(&self, index: usize, missing: &Path) -> bool {
+        let dir = &self.dirs[index];
+        let above = dir.parent.and_then(|parent| self.dirs[parent].seen.as_ref());
+        let name = dir.path.file_name();
+        above.zip(name).is_some_and(|((_, above), name)| above.join(name) == missing)
     }
 
     /// With all in it.

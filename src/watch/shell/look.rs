@@ -185,6 +185,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         self.look_at_names(index, dir, &names, wanted, now);
         self.look_at_drop_in_dirs(index, &drop_ins, wanted, now);
         if verdict == Verdict::Post {
+            self.tell_all_again(index, &names, &drop_ins);
             let (identity, resolved) = (dir.node.id, dir.resolved.clone());
             let state = DirectoryState::Present { identity, resolved, names, drop_ins };
             self.batch.push(Event::Directory { dir: self.dirs[index].path.clone(), state });
@@ -216,10 +217,10 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         let now = self.now();
         let key = self.dirs[index].key;
         let at_once = !self.settle.is_posted(key);
-        // A link that leads to nothing is no removal of drop-ins: what they say is not known.
         let is_drop_ins = self.dirs[index].parent.is_some();
-        let absent = matches!(why, ReadError::Missing { .. } | ReadError::Dangling { .. })
-            && !(is_drop_ins && matches!(why, ReadError::Dangling { .. }));
+        let is_no_link = |missing: &Path| !is_drop_ins || self.is_in_parent(index, missing);
+        let absent = matches!(&why, ReadError::Missing { .. })
+            || matches!(&why, ReadError::Dangling { missing, .. } if is_no_link(missing));
         if is_drop_ins && absent && at_once {
             return self.forget_drop_in_dir(index);
         }
@@ -322,10 +323,8 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
             (Verdict::Busy, Ok(Settled::Held { resolved })) => return self.busy(path, &resolved),
             (Verdict::Post, Ok(Settled::Read(file) | Settled::Unleased(file))) => {
                 self.batch_bytes += file.bytes.len();
-                {
-                    let readable_by_others = file.node.is_readable_by_others();
-                    Ok(Contents { bytes: file.bytes, resolved: file.resolved, readable_by_others })
-                }
+                let readable_by_others = file.node.is_readable_by_others();
+                Ok(Contents { bytes: file.bytes, resolved: file.resolved, readable_by_others })
             }
             (Verdict::Post, Err(why)) => Err(why),
             (Verdict::Post | Verdict::Busy, _) | (Verdict::Same | Verdict::Wait, _) => return,

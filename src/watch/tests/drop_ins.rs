@@ -217,6 +217,25 @@ fn links_lead_to_drop_ins_and_mask_them() {
 }
 
 #[test]
+fn in_a_directory_behind_a_link_none_is_none() {
+    on_each(|on| {
+        let base = Fixture::base(on);
+        fs::create_dir_all(base.join("release/db.toml.d")).unwrap();
+        fs::write(base.join("release/web.toml"), "1").unwrap();
+        fs::write(base.join("release/db.toml.d/10.toml"), "a").unwrap();
+        symlink("release", base.join("units")).unwrap();
+        let units = base.join("units");
+        let mut it = Fixture::at(base, units);
+        it.sync();
+        assert_eq!(it.sync_files(&["web.toml"]), (vec![], vec![]));
+        fs::remove_dir_all(it.file("db.toml.d")).unwrap();
+        it.expect("missing", |event| {
+            matches!(event, Event::Directory { dir, state: DirectoryState::Missing } if dir.ends_with("db.toml.d"))
+        });
+    });
+}
+
+#[test]
 fn a_half_written_drop_in_is_not_read() {
     on_each(|on| {
         use std::io::Write;

@@ -7,7 +7,19 @@
 
 mod calls;
 mod deaths;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod lines;
+#[cfg(target_arch = "x86_64")]
+mod operations;
+#[cfg(target_arch = "x86_64")]
+mod points;
+mod random;
+#[cfg(target_arch = "x86_64")]
+mod stand;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
+mod upgrades;
 
 pub use calls::Trap;
 
@@ -155,6 +167,17 @@ impl World {
 
     /// The log files of a unit, oldest first, as they are.
     fn raw(&self, unit: &str) -> Vec<u8> {
+        self.log_files(unit).iter().flat_map(|path| fs::read(path).unwrap_or_default()).collect()
+    }
+
+    /// The last few of them.
+    fn tail(&self, unit: &str, files: usize) -> String {
+        let logs = self.log_files(unit);
+        let last = &logs[logs.len().saturating_sub(files)..];
+        last.iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+    }
+
+    fn log_files(&self, unit: &str) -> Vec<PathBuf> {
         let dir = self.moored.dir.join("log").join(unit);
         let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -163,7 +186,7 @@ impl World {
             .filter_map(|path| Some((number(&path)?, path)))
             .collect();
         logs.sort();
-        logs.iter().flat_map(|(_, path)| fs::read(path).unwrap_or_default()).collect()
+        logs.into_iter().map(|(_, path)| path).collect()
     }
 
     fn touch(&self, file: &str) {

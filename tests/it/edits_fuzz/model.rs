@@ -96,6 +96,11 @@ impl<'s> Model<'s> {
         self.lock().values().map(|history| history.containers).sum()
     }
 
+    /// Whether something on disk is not valid, as far as it was looked at.
+    pub fn is_any_invalid(&self) -> bool {
+        self.lock().values().any(|history| matches!(history.last(), State::Present | State::Invalid(_)))
+    }
+
     fn look(&self, unit: &str) -> State {
         let files = [&self.site.above, &self.site.units].map(|dir| dir.join(format!("{unit}.toml")));
         let Some(file) = files.iter().find(|file| fs::symlink_metadata(file).is_ok()) else { return State::Absent };

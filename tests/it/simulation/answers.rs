@@ -20,6 +20,8 @@ pub fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Update { limits: None, .. } => return None,
         // Its failure has a fact of its own, and what follows has none.
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
+        // What cannot be taken away stays, and is told.
+        Action::Close { .. } => return None,
         // It has results, or none.
         Action::Probe { .. } | Action::Hear { .. } => return None,
         Action::Prove { .. } | Action::RollBack { .. } => return None,

@@ -1,11 +1,11 @@
 //! The fake host: the keeper, the kernel's cgroups and the programs in the containers. It is the truth; a supervisor
 //! learns of it by facts that come late, and by looking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use moored::plan::{BootTime, Exit, Fact, HostPid, Line, Outcome, Run, Want};
-use moored::unit::{ContainerId, Fingerprint, SwapMark, UnitName};
+use moored::unit::{ContainerId, Fingerprint, Listen, SwapMark, UnitName};
 
 use super::rng::Rng;
 
@@ -13,6 +13,9 @@ pub struct Host {
     pub containers: BTreeMap<ContainerId, Container>,
     /// When the keeper that lives now was born.
     pub keeper_since: BootTime,
+    /// Sockets that it holds.
+    pub sockets: BTreeSet<(UnitName, Listen)>,
+    pub sockets_rng: Rng,
     /// Nothing goes wrong any more.
     pub calm: bool,
     /// Those whose word, or silence, is a reason to stop them.
@@ -161,6 +164,7 @@ impl Host {
     /// The keeper dies; the anchor takes its place. What ended is forgotten, what is being set up dies, what runs runs on.
     pub fn lose_keeper(&mut self, now: BootTime) {
         self.keeper_since = now;
+        self.sockets.clear();
         for container in self.containers.values_mut() {
             if let Stage::Setup { .. } = container.stage {
                 container.end(Outcome::Exited { exit: Exit::Signal(9), oom: false }, now);

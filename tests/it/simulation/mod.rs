@@ -17,10 +17,11 @@ mod order;
 mod rehearsal;
 pub mod rng;
 mod sample;
+mod sockets;
 mod supervisor;
 mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -48,6 +49,8 @@ pub enum Bug {
     EditsUntold,
     /// The contents of files that a container has, and the wish to reload it, are not read back after a crash.
     ContentsForgotten,
+    /// Which sockets are open is neither read back nor told after a crash.
+    SocketsForgotten,
     /// Of two containers of a unit the one that comes is taken for the one that runs, after a crash.
     RolesSwapped,
 }
@@ -99,12 +102,14 @@ impl History {
         // Of its own, so that what files a text has changes nothing else of a history.
         let mut files_rng = Rng::new(seed ^ 0x5eed);
         let mut order_rng = Rng::new(seed ^ 0x0bde);
+        let mut sockets_rng = Rng::new(seed ^ 0x50c7);
         let mut texts = BTreeMap::new();
         for (index, name) in names.iter().enumerate() {
             let number = |version| (index as u8) * 16 + version + 1;
             let mut pool: Vec<Want> = Vec::new();
             for version in 0..TEXTS {
                 let fresh = sample::random(&mut rng, name, number(version), &names);
+                let fresh = sockets::with_sockets(&mut sockets_rng, fresh);
                 let text = sample::with_files(&mut files_rng, fresh, pool.last());
                 pool.push(sample::with_order(&mut order_rng, text));
             }
@@ -112,6 +117,8 @@ impl History {
         }
         let host = Host {
             containers: BTreeMap::new(),
+            sockets: BTreeSet::new(),
+            sockets_rng,
             keeper_since: BootTime(1),
             calm: false,
             sick: Vec::new(),
@@ -135,6 +142,7 @@ impl History {
         self.mount(true);
         self.rest()?;
         self.check_converged()?;
+        self.check_sockets()?;
         let before = self.running();
         self.say("one more crash");
         self.crash();
@@ -143,10 +151,12 @@ impl History {
             return Err(format!("12: a crash changed what runs: {before:?} to {:?}", self.running()));
         }
         self.check_contents()?;
+        self.check_sockets()?;
         self.say("shutdown");
         self.oracle.shutdown = true;
         self.crash();
         self.rest()?;
+        self.check_closed()?;
         match self.host.containers.keys().next() {
             Some(left) => Err(format!("14: {left} outlives the shutdown")),
             None => self.oracle.on_end_of_time(),
@@ -496,5 +506,5 @@ fn contents_forgotten_in_a_crash_are_caught() {
 
 #[test]
 fn dependencies_that_are_not_read_are_caught() {
-    assert_caught(Bug::DependenciesForgotten, &["order:"]);
+    assert_caught(Bug::DependenciesForgotten, &["order:", "ring:"]);
 }

@@ -221,7 +221,13 @@ impl Oracle {
         must(old.is_none_or(|old| !host.containers[old].kept), "1", || format!("{id} starts beside {old:?}"))?;
         must(!self.shutdown, "14", || format!("{id} starts in a shutdown"))?;
         self.count_last(host, &id.unit);
+        let before = self.units.get(&id.unit).and_then(|truth| self.begun.get(truth.last.as_ref()?));
+        let is_other = before.is_some_and(|before| before.fingerprint != want.fingerprint);
         let truth = self.units.entry(id.unit.clone()).or_default();
+        if is_other {
+            // Another text begins anew, also beside a container of the one before.
+            truth.short_runs = 0;
+        }
         must(id.generation > truth.highest, "1", || format!("{id} is a generation that was there before"))?;
         let good = truth.good.as_ref().is_some_and(|good| good.fingerprint == want.fingerprint);
         must(good, "3", || format!("{id} is not the last good text"))?;
@@ -257,6 +263,14 @@ impl Oracle {
         } else if !excused {
             // Whether an excused run was stopped in time only the supervisor knows: the shorter pause is allowed.
             truth.short_runs += 1;
+        }
+        // One of the same text that ran on beside it, and long enough, begins the row anew.
+        let other = truth.other.as_ref().and_then(|other| Some((self.ended.get(other)?, self.journal.get(other))));
+        let is_later = |other: &End| other.at >= end.at && other.is_of(end.fingerprint);
+        let is_long =
+            |other: &End, journal| other.ran_for >= reset_after || other.forgotten && journal == Some(&UNKNOWN);
+        if other.is_some_and(|(other, journal)| is_later(other) && is_long(other, journal)) {
+            truth.short_runs = 0;
         }
     }
 

@@ -47,6 +47,7 @@ pub fn service(name: &UnitName) -> Unit {
         mounts: Vec::new(),
         configs: Vec::new(),
         devices: Vec::new(),
+        sockets: Vec::new(),
         log: Log { max_size_bytes: 10 << 20, max_files: 5 },
         security: Security::default(),
         oci: serde_json::Map::new(),

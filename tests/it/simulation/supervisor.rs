@@ -48,7 +48,7 @@ pub struct Supervisor {
     desired: Desired,
     pub observed: Observed,
     planner: Planner,
-    mail: Vec<(BootTime, Fact)>,
+    pub mail: Vec<(BootTime, Fact)>,
     looked: BTreeSet<(ContainerId, bool)>,
     wake_at: Option<BootTime>,
     /// Something happened since the last round.
@@ -98,6 +98,9 @@ impl Supervisor {
             if out.bug == Bug::BackoffForgotten {
                 seen.backoff = Default::default();
             }
+            if out.bug == Bug::SocketsForgotten {
+                seen.sockets.clear();
+            }
             if let (Bug::RolesSwapped, Some(live), Some(beside)) = (out.bug, &mut seen.live, &mut seen.beside) {
                 std::mem::swap(live, beside);
             }
@@ -113,6 +116,7 @@ impl Supervisor {
             out.disk.good.clear();
         }
         this.found_disk(out);
+        this.find_sockets(out);
         this.read_files(out, files);
         this.look_after_crash(out);
         if out.oracle.shutdown {
@@ -200,7 +204,7 @@ impl Supervisor {
         self.awake = true;
     }
 
-    fn record(&mut self, out: &mut Outside, fact: &Fact) -> bool {
+    pub fn record(&mut self, out: &mut Outside, fact: &Fact) -> bool {
         let news = self.observed.record(fact, out.both());
         if news {
             self.planner.recorded(fact);
@@ -320,7 +324,7 @@ impl Supervisor {
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
             }
-            Action::Settle { .. } | Action::Swap { .. } => {}
+            Action::Settle { .. } | Action::Swap { .. } | Action::Close { .. } => {}
             Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
         }
         self.burn()?;
@@ -377,6 +381,7 @@ impl Supervisor {
             }
             Action::Update { limits: None, .. } => {}
             Action::Clear { id } => self.clear(out, id)?,
+            Action::Close { unit, sockets } => self.close_sockets(out, unit, sockets)?,
             Action::Hear { id } => {
                 // In this order, as all that the keeper says.
                 let at = out.now.after(millis(out.rng.below(300)));
@@ -450,6 +455,8 @@ impl Supervisor {
         out.oracle.on_start(out.host, id, &want, out.now)?;
         out.oracle.on_ordered_start(out.host, id, out.mounted)?;
         out.host.spawn(out.rng, id, out.now);
+        out.host.open_sockets(id);
+        self.tell_sockets(out, &id.unit);
         self.burn()
     }
 

@@ -1,0 +1,106 @@
+//! The anchor's part of an upgrade ([`keeper::state`]): it executes the program that the keeper gives it, in its own place.
+//!
+//! The keeper runs that program already and has asked for this. The anchor makes a dry run of its own, since it has a state of its own, and
+//! waits for it: a signal that comes meanwhile is pending, and an answer takes 10 s at most. Then it executes the program; after that, or
+//! if anything fails before, it tells the keeper so. Whether the keeper is still there to hear it makes no difference.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use super::control::Control;
+use super::{Anchor, AnchorError, become_anchor, waited_for};
+use crate::keeper::state::{
+    self, AnchorState, Bytes, Inherited, Of, Passed, State, StateError, bytes_of, c_strings, path_of,
+};
+use crate::keeper::wire::Request;
+use crate::keeper::{self, Check, Checked, IGNORED, Spawner, now_ns};
+use crate::sys::{fd, heap, image, signal};
+
+/// Most programs remembered: only the last few can be those of a process that lives.
+const EARLIER_MAX: usize = 8;
+/// Longest text of a failure, in characters.
+const TEXT_MAX: usize = 100;
+
+impl Anchor {
+    /// Executes the program that the keeper gave. Returns if that fails.
+    pub(super) fn replace(&mut self) {
+        let Some(program) = self.control.program.take() else { return };
+        let why: String = self.try_replace(&program).chars().take(TEXT_MAX).collect();
+        // The keeper runs it all the same, and so will its supervisor.
+        self.remember(&program);
+        self.control.say(&Request::NotReplaced { text: why });
+    }
+
+    fn try_replace(&self, program: &OwnedFd) -> String {
+        let (state, passed) = self.record();
+        let checked = Check::start(program.as_fd(), &state, now_ns()).and_then(|check| check.wait(now_ns));
+        match checked {
+            Ok(Checked::Yes(_)) => format!("executing it: {}", state::execute(program.as_fd(), &state, &passed)),
+            Ok(Checked::No(why)) => why,
+            Ok(Checked::NotYet) => "its dry run has not ended".to_owned(),
+            Err(error) => format!("its dry run: {error}"),
+        }
+    }
+
+    fn remember(&mut self, program: &OwnedFd) {
+        self.earlier.extend(image::identity(program.as_fd()));
+        self.earlier.drain(..self.earlier.len().saturating_sub(EARLIER_MAX));
+    }
+
+    fn record(&self) -> (State, Passed<'_>) {
+        use std::os::unix::ffi::OsStrExt;
+        let mut passed = Passed::default();
+        let earlier = self.earlier.iter().copied().chain(image::identity(self.image.as_fd()));
+        let of = AnchorState {
+            run_dir: Bytes(self.run_dir.as_os_str().as_bytes().to_vec()),
+            keeper_argv: bytes_of(&self.keeper_argv),
+            supervisor_argv: bytes_of(&self.supervisor_argv),
+            listener: self.listener.as_ref().map(|listener| passed.pass(listener.as_fd())),
+            control: passed.pass(self.control.socket.as_fd()),
+            stage: self.stage.as_ref().map(|stage| passed.pass(stage.as_fd())),
+            keeper: self.control.keeper,
+            stopping: self.control.stopping,
+            base: self.base.record(),
+            earlier: earlier.collect(),
+        };
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        (State { pid, of: Of::Anchor(of) }, passed)
+    }
+}
+
+/// The anchor in its next program.
+pub(crate) fn resume(state: AnchorState, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+    let Ok(anchor) = resumed(state) else {
+        return Ok(ExitCode::from(keeper::NOT_RESUMED));
+    };
+    anchor.control.say(&Request::Build { build: keeper::build(), resumed: true });
+    heap::trim();
+    anchor.run(spawner)
+}
+
+fn resumed(state: AnchorState) -> Result<Anchor, StateError> {
+    fd::cloexec_from(3)?;
+    let mut inherited = Inherited::default();
+    let mut optional = |number: Option<_>| number.map(|number| inherited.take(number)).transpose();
+    let (listener, stage) = (optional(state.listener)?, optional(state.stage)?);
+    let mut control = Control::new(inherited.take(state.control)?, state.keeper);
+    control.stopping = state.stopping;
+    let signals = keeper::signals(&waited_for())?;
+    signal::ignore(&IGNORED)?;
+    become_anchor()?;
+    let (image, _) = image::own()?;
+    let mut anchor = Anchor {
+        run_dir: path_of(state.run_dir),
+        keeper_argv: c_strings(state.keeper_argv)?,
+        supervisor_argv: c_strings(state.supervisor_argv)?,
+        listener,
+        stage,
+        image,
+        signals,
+        base: state.base.into(),
+        control,
+        earlier: state.earlier,
+    };
+    anchor.earlier.drain(..anchor.earlier.len().saturating_sub(EARLIER_MAX));
+    Ok(anchor)
+}
