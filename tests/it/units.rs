@@ -415,7 +415,6 @@ fn a_oneshot_runs_once_and_a_disabled_unit_not_at_all() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let Some(world) = World::start("later") else { return };
     let table = [
-        ("socket", "[[socket]]\nlisten = \"tcp://0.0.0.0:1\"", "`socket` is known but not built"),
         ("userns", "[security]\nuserns = \"auto\"", "`userns` is known but not built"),
         ("profile", "[security]\nprofile = \"host\"", "`profile` is known but not built"),
         ("seccomp", "[security]\nseccomp = \"/etc/profile.json\"", "a profile's path is known but not built"),
