@@ -9,7 +9,7 @@
 //! | the keeper says that all is done | leaves with the code it says: 0 after an ordered stop |
 //! | the keeper dies without that | takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
 //! | another child ends | reaps it, but only while the keeper lives: later it may be a container |
-//! | the keeper gives it another program | executes that in its own place, if that can go on from its state ([`replace`]) |
+//! | the keeper gives it another program | executes that in its own place, if that can go on from its state (`replace`) |
 //! | there is a keeper already, without an anchor | controls that one and starts nothing; it is no spare, for it is not the parent |
 //!
 //! Nobody has to reconnect to another path: connections wait in the socket's backlog until whoever holds it takes them.

@@ -15,7 +15,7 @@
 //!
 //! Which program runs is decided before clap looks: a name ending in `oci` or `runc` is runc's command line, and `keeper` and `supervisor`
 //! are the processes that the anchor starts, which should not pay for a parser they do not need. Before even that, a process that was given
-//! another program goes on from where it was ([`up::resume`]).
+//! another program goes on from where it was (`up::resume`).
 
 pub mod args;
 pub mod ask;

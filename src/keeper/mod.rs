@@ -44,7 +44,7 @@
 //! - **What containers say is read here** (`notify`), so that nobody who says something ever waits for a supervisor.
 //! - **Reaping waits for adoption.** A keeper that took over tells the supervisor its unknown children as orphans and
 //!   reaps none before `AdoptionDone`.
-//! - **Its program can be replaced under it** ([`upgrade`](self::upgrade())): whatever is added to its state must be in [`state`] too.
+//! - **Its program can be replaced under it** ([`upgrade`](self::upgrade())): whatever is added to its state must be in `state` too.
 //! - Everything is bounded by the constants below; a message beyond them ends its connection, a request beyond them is
 //!   refused by name.
 

@@ -1,18 +1,18 @@
 //! `moored init`: the anchor as process 1.
 //!
 //! Process 1 of a machine must not end: the kernel panics. Process 1 of a pid namespace may: its end is the end of the namespace. Which of the two
-//! this is, the namespace's own number says ([`early`]); everything below but the first and the last row is for a machine alone.
+//! this is, the namespace's own number says (`early`); everything below but the first and the last row is for a machine alone.
 //!
 //! | state | what happens | next |
 //! |---|---|---|
-//! | early | the kernel's file systems are mounted, an initramfs root is left ([`early`]) | from memory |
+//! | early | the kernel's file systems are mounted, an initramfs root is left (`early`) | from memory |
 //! | from memory | it executes itself from a sealed memfd, and comes through early once more, where nothing is left to do | boot |
-//! | boot | a child does what init.toml says ([`boot`]); at most [`BOOT_MOST`] | supervising |
-//! | supervising | the anchor's own work, and with the keeper dead the keeper's; orphans are buried, the watchdog is petted ([`duty`]) | the end, or no supervisor |
-//! | no supervisor | it ended by itself and refuses to run: the reason is on the console, with a shell if there is one | after [`RETRY`] supervising |
-//! | the end | what is left is killed, disks are synced and unmounted, reboot(2) ([`shutdown`]); in a namespace: exit | none |
+//! | boot | a child does what init.toml says (`boot`); at most `BOOT_MOST` | supervising |
+//! | supervising | the anchor's own work, and with the keeper dead the keeper's; orphans are buried, the watchdog is petted (`duty`) | the end, or no supervisor |
+//! | no supervisor | it ended by itself and refuses to run: the reason is on the console, with a shell if there is one | after `RETRY` supervising |
+//! | the end | what is left is killed, disks are synced and unmounted, reboot(2) (`shutdown`); in a namespace: exit | none |
 //!
-//! Orders come as signals ([`order`]), at any time; during the boot they skip the rest of it. The first one counts.
+//! Orders come as signals (`order`), at any time; during the boot they skip the rest of it. The first one counts.
 //!
 //! A panic is a mistake of ours, and must not be the machine's: process 1 then executes itself again, finds the keeper, whose parent it still is,
 //! and goes on. Nothing is configured twice: the notes that the boot leaves in the run-dir say that it was done.

@@ -59,7 +59,7 @@ impl Catalogue {
     }
 
     /// A directory is there, whole: `files` are the names of all its unit files and templates. If it is not the one it was, it is a set
-    /// ([`swapped`](super::swapped)), and a mass removal is braked; else what an earlier run remembered and is not there any more is
+    /// (`swapped`), and a mass removal is braked; else what an earlier run remembered and is not there any more is
     /// removed. Says what is braked, if so.
     pub fn directory_listed(
         &mut self,
