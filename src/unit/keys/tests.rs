@@ -4,7 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::unit::{
     Effect, FileContents, Layer, LayerKind, Names, SourceFacts, SwapMark, Unit, UnitName, Variables, changes,
-    check_moored_toml, container_fingerprint, instances_of, mistakes_of_part, parse, schema,
+    check_moored_toml, container_fingerprint, instances_of, mistakes_of_part, parse, parse_init_toml, schema,
 };
 
 fn unit(text: &str) -> Unit {
@@ -169,6 +169,8 @@ fn every_sample_of_the_readme_is_right() {
     for text in blocks {
         let errors = if text.contains("[defaults]") {
             check_moored_toml(Path::new("moored.toml"), text).err().unwrap_or_default()
+        } else if text.contains("host_name") {
+            parse_init_toml(Path::new("init.toml"), text).err().unwrap_or_default()
         } else if text.contains("instances =") {
             instances_of(Path::new("/etc/moored/units/worker@.toml"), text).err().unwrap_or_default()
         } else {
