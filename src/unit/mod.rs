@@ -25,6 +25,8 @@ mod filled;
 pub mod fingerprint;
 mod health;
 mod init_toml;
+#[cfg(test)]
+mod init_toml_tests;
 mod instances;
 mod json;
 mod keys;
