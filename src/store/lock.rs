@@ -1,4 +1,7 @@
 //! One supervisor for each run-dir: flock(2) on `RUN/lock`, which ends with the process, however that ends.
+//!
+//! The kernel takes a process apart one thing after the other. One that was killed may have lost its program and still hold the lock; its
+//! successor waits for that.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -63,7 +66,7 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the lock or says who has it; never waits.
+    /// Takes the lock or says who has it; waits only for one that dies.
     pub fn take(run_dir: &Path) -> Result<RunLock, LockError> {
         DirBuilder::new()
             .recursive(true)
@@ -82,7 +85,13 @@ impl RunLock {
             .map_err(|source| LockError::Open { path: path.clone(), source })?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Held { run_dir: run_dir.to_owned(), pid: pid_in(&file) }),
+            Err(Errno::WOULDBLOCK) => match pid_in(&file) {
+                Some(pid) if !lives(pid) => {
+                    let locked = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+                    locked.map_err(|source| LockError::Lock { path: path.clone(), source })?;
+                }
+                pid => return Err(LockError::Held { run_dir: run_dir.to_owned(), pid }),
+            },
             Err(source) => return Err(LockError::Lock { path, source }),
         }
         let written = file
@@ -92,6 +101,14 @@ impl RunLock {
         written.map_err(|source| LockError::Write { path, source })?;
         Ok(RunLock { _file: file })
     }
+}
+
+/// Whether a process goes on: there is one that is neither ended nor on the way (`PF_EXITING` of proc_pid_stat(5), field 9).
+fn lives(pid: u32) -> bool {
+    const EXITING: u32 = 4;
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    fields.nth(6).and_then(|flags| flags.parse::<u32>().ok()).is_none_or(|flags| flags & EXITING == 0)
 }
 
 /// `None` in the moment between the lock and the pid.

@@ -468,3 +468,27 @@ fn one_supervisor_for_each_run_dir() {
     drop(lock);
     RunLock::take(&run).unwrap();
 }
+
+/// It has ended already and holds its lock still: that takes the kernel a moment.
+#[test]
+fn a_supervisor_that_dies_is_waited_for() {
+    let temp = Temp::new();
+    let path = temp.0.join("lock");
+    let mut dying = std::process::Command::new("/bin/true").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::copy(&mut dying.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+    fs::write(&path, format!("{}\n", dying.id())).unwrap();
+    let held = fs::File::open(&path).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&held.metadata().unwrap());
+    let waits = |line: &str| line.contains("->") && line.contains(&format!(":{inode} "));
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| RunLock::take(&temp.0));
+        while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+            assert!(!taken.is_finished(), "it did not wait");
+            std::thread::yield_now();
+        }
+        drop(held);
+        assert!(taken.join().unwrap().is_ok());
+    });
+    dying.wait().unwrap();
+}

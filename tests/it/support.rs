@@ -16,8 +16,8 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long `moored down` may take before the processes are killed.
-const DOWN: Duration = Duration::from_secs(30);
+/// How long `moored down` may take before the processes are killed: longer than a program that hears no TERM is given.
+const DOWN: Duration = Duration::from_secs(90);
 
 /// Says why a test is not run; panics instead where nothing may be skipped (`MOORED_NO_SKIP=1`, as in CI).
 pub fn skip(why: &str) {
@@ -448,6 +448,14 @@ fn an_unused_supervisor_leaves_nothing() {
 pub fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Whether it has a handler for SIGTERM: a first process without one does not hear it.
+pub fn hears_term(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & 1 << (rustix::process::Signal::TERM.as_raw() - 1) != 0)
 }
 
 /// Neither gone nor a zombie.

@@ -206,7 +206,7 @@ fn holds_and_backoff_outlive_the_supervisor() {
 fn without_an_anchor_all_goes_on_and_the_next_up_takes_control() {
     let Some(mut world) = world("anchor", &[]) else { return };
     world.units(2, |_| WAITS.to_owned(), "");
-    let before = world.running(2);
+    let before = world.waiting(2);
     world.kill(&[Victim::Anchor]);
     assert_eq!(world.pids().anchor, None);
     assert!(world.moored.ok(&["status"]).contains("no spare"));
@@ -215,7 +215,7 @@ fn without_an_anchor_all_goes_on_and_the_next_up_takes_control() {
     world.moored.wait_unit(&name(0), "restarted", |row| row["restarts"] == 1 && row["phase"] == "running");
     world.moored.up();
     wait_for("the new anchor to be known", || (world.pids().anchor == Some(world.moored.anchor_pid())).then_some(()));
-    assert_eq!(world.running(2)[&name(1)], before[&name(1)]);
+    assert_eq!(world.waiting(2)[&name(1)], before[&name(1)]);
     assert_eq!(world.moored.stop().code(), Some(0));
     assert!(!is_alive(before[&name(1)]));
 }
@@ -278,7 +278,7 @@ fn an_ordered_stop_is_finished_whoever_is_killed_in_it() {
         let script =
             |n| format!("trap 'touch /data/stopped{n}; sleep 0.5; exit 0' TERM; while :; do sleep 1000 & wait; done");
         world.units(6, script, "");
-        let running = world.running(6);
+        let running = world.waiting(6);
         let pids = world.pids();
         signal(pids.anchor.unwrap(), Signal::TERM);
         wait_for("the stop to begin", || world.data.join("stopped3").exists().then_some(()));
@@ -294,7 +294,7 @@ fn an_ordered_stop_is_finished_whoever_is_killed_in_it() {
 fn a_stop_that_comes_while_the_anchor_adopts_is_a_stop() {
     let Some(mut world) = world("adopting", &[]) else { return };
     world.units(6, |_| WAITS.to_owned(), "");
-    let running = world.running(6);
+    let running = world.waiting(6);
     let pids = world.pids();
     signal(pids.keeper, Signal::KILL);
     signal(pids.supervisor, Signal::KILL);

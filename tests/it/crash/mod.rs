@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::support::{Pids, Supervisor, busybox_root, is_alive, is_root, state, wait_for};
+use super::support::{Pids, Supervisor, busybox_root, hears_term, is_alive, is_root, state, wait_for};
 
 /// A supervisor, a root with busybox, and a directory that every container sees as `/data`.
 struct World {
@@ -124,6 +124,13 @@ impl World {
                 found.filter_map(|row| Some((text(&row, "unit"), row["pid"].as_i64()? as i32))).collect();
             (found.len() == count).then_some(found)
         })
+    }
+
+    /// The same once each has its trap.
+    fn waiting(&self, count: usize) -> BTreeMap<String, i32> {
+        let running = self.running(count);
+        wait_for("all to hear TERM", || running.values().all(|pid| hears_term(*pid)).then_some(()));
+        running
     }
 
     fn running_unit(&self, unit: &str) {
