@@ -165,7 +165,7 @@ impl Seen {
         };
         // What the new one counts is not wiped out by the end of the old one that ran beside it.
         let is_left = |last: &&ExitRecord| {
-            let is_other = last.fingerprint != live.run.fingerprint || stopped.is_some() && !last.beside;
+            let is_other = last.fingerprint != live.run.fingerprint || !last.beside;
             last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
         };
         if self.last.as_deref().filter(is_left).is_none() {
