@@ -7,7 +7,7 @@
 //! |---|---|
 //! | TERM, INT, QUIT, HUP | tells the keeper to begin the ordered stop; the state is the keeper's, so once is enough |
 //! | the keeper says that all is done | leaves with the code it says: 0 after an ordered stop |
-//! | the keeper dies without that | takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
+//! | the keeper dies without that | opens the FIFOs of all containers, then takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
 //! | another child ends | reaps it, but only while the keeper lives: later it may be a container |
 //! | the keeper gives it another program | executes that in its own place, if that can go on from its state (`replace`) |
 //! | there is a keeper already, without an anchor | controls that one and starts nothing; it is no spare, for it is not the parent |

@@ -139,6 +139,8 @@ pub(crate) struct KeeperState {
     #[serde(default)]
     pub orphans: Vec<Orphan>,
     #[serde(default)]
+    pub kept: Vec<KeptRecord>,
+    #[serde(default)]
     pub links: Vec<LinkRecord>,
     pub adopting: bool,
     pub is_anchor: bool,
@@ -164,6 +166,13 @@ pub(crate) struct ChildRecord {
     pub rests_until_ns: u64,
     #[serde(default)]
     pub asked: bool,
+}
+
+/// The FIFOs of one container, held while the supervisor adopts.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeptRecord {
+    pub id: String,
+    pub fifos: Vec<RawFd>,
 }
 
 /// One descriptor held by name.
@@ -392,6 +401,7 @@ mod tests {
             children: Vec::new(),
             named: Vec::new(),
             orphans: Vec::new(),
+            kept: Vec::new(),
             links: Vec::new(),
             adopting: false,
             is_anchor: false,

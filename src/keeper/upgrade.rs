@@ -45,10 +45,11 @@ use super::link::Link;
 use super::notify::Said;
 use super::run::{Finish, Keeper, Parts, now_ns, signals};
 use super::state::{
-    self, ChildRecord, Inherited, KeeperState, LinkRecord, NamedRecord, Of, Passed, State, StateError, bytes_of,
-    c_strings,
+    self, ChildRecord, Inherited, KeeperState, KeptRecord, LinkRecord, NamedRecord, Of, Passed, State, StateError,
+    bytes_of, c_strings,
 };
 use super::supervisor::{Command, Supervisor};
+use super::takeover::Kept;
 use super::wire::{Builds, Message, Role};
 use super::{Spawner, TEXT_BYTES_MAX};
 use crate::sys::image;
@@ -256,6 +257,7 @@ impl Keeper<'_> {
             children: self.children.iter().map(|child| child_record(child, &mut passed)).collect(),
             named: self.named.iter().map(|named| named_record(named, &mut passed)).collect(),
             orphans: self.orphans.iter().map(|unadopted| unadopted.orphan.clone()).collect(),
+            kept: self.kept.iter().map(|kept| kept_record(kept, &mut passed)).collect(),
             // One with a last word has heard it by now, or never will.
             links: self
                 .links
@@ -300,6 +302,10 @@ impl<'s> Keeper<'s> {
         let begins = keeper.links.iter().any(|link| link.is(Role::Supervisor) && link.synced);
         for NamedRecord { name, fd } in state.named {
             keeper.named.push(Named { name, fd: inherited.take(fd)?, untold: begins });
+        }
+        for KeptRecord { id, fifos } in state.kept {
+            let fifos = fifos.into_iter().map(|fd| inherited.take(fd)).collect::<Result<_, _>>()?;
+            keeper.kept.push(Kept { id, fifos });
         }
         keeper.orphans = state.orphans.into_iter().map(|orphan| Unadopted { orphan, untold: begins }).collect();
         (keeper.adopting, keeper.is_anchor, keeper.stopping) = (state.adopting, state.is_anchor, state.stopping);
@@ -363,6 +369,10 @@ fn child_of(record: ChildRecord, inherited: &mut Inherited) -> Result<Child, Sta
 
 fn named_record<'fd>(named: &'fd Named, passed: &mut Passed<'fd>) -> NamedRecord {
     NamedRecord { name: named.name.clone(), fd: passed.pass(named.fd.as_fd()) }
+}
+
+fn kept_record<'fd>(kept: &'fd Kept, passed: &mut Passed<'fd>) -> KeptRecord {
+    KeptRecord { id: kept.id.clone(), fifos: kept.fifos.iter().map(|fifo| passed.pass(fifo.as_fd())).collect() }
 }
 
 fn link_record<'fd>(link: &'fd Link, passed: &mut Passed<'fd>) -> LinkRecord {

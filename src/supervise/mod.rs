@@ -85,9 +85,6 @@ const FIRST_READ: u64 = 1;
 /// The threads call little; the default of 8 MiB is only reserved, but a small one keeps mistakes small.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Below the run-dir: one directory per container.
-const CONTAINERS_DIR: &str = "c";
-
 /// Why the supervisor could not begin.
 #[derive(Debug, thiserror::Error)]
 enum SetupError {
@@ -134,7 +131,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
     let (mut files, left) = opened?;
     left.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    let containers = settings.run_dir.join(CONTAINERS_DIR);
+    let containers = settings.run_dir.join(keeper::CONTAINERS_DIR);
     std::fs::create_dir_all(&containers).map_err(step("making RUN/c"))?;
     let (requests, events) = keeper::connect(&settings.run_dir)?;
     let owner = settings.run_dir.to_string_lossy().into_owned();
