@@ -45,6 +45,7 @@ mod exit;
 mod fact;
 mod handover;
 mod health;
+mod hold;
 mod host;
 mod links;
 mod observed;
@@ -73,10 +74,10 @@ pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
 pub use health::{Findings, HealthStatus, Opinion, Probed, Probing, Tally};
+pub use hold::{Hold, Until};
 pub use host::{Host, Presence};
 pub use observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
-    Wishes,
+    Asked, Backoff, Ended, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Wishes,
 };
 pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie, Why};

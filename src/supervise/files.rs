@@ -167,6 +167,11 @@ impl Files {
         saved.err().filter(|_| !told).map(|error| narrate::trouble(format!("records cannot be written: {error}")))
     }
 
+    /// Whether the last record could not be written.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
     /// Everything was stopped in order: the next run begins anew, as after a boot.
     pub fn forget_all(&mut self, observed: &Observed) {
         for name in observed.units.keys() {
@@ -268,14 +273,11 @@ fn comparable(mut seen: Seen, is_new_salt: bool) -> Seen {
     seen
 }
 
-/// The mark's end on the clock of this boot.
+/// With its end on the clock of this boot.
 fn hold_of(mark: StopMark) -> Hold {
-    let now = super::clock::now();
-    let until = mark.until_ms.map(|until_ms| {
-        let left = std::time::Duration::from_millis(until_ms.saturating_sub(now.wall.0));
-        Until { boot: BootTime::after(now.boot, left), wall: WallTime(until_ms) }
-    });
-    Hold { by: mark.who, reason: mark.why, since: WallTime(mark.when_ms), until }
+    let until = mark.until_ms.map(|until_ms| Until { boot: BootTime::default(), wall: WallTime(until_ms) });
+    let hold = Hold { by: mark.who, reason: mark.why, since: WallTime(mark.when_ms), until };
+    hold.after_reboot(super::clock::now())
 }
 
 /// What the writer thread says, if people should know.

@@ -426,6 +426,10 @@ impl Supervisor {
             if let Some(event) = self.files.save(&name, self.observed.unit(&name)) {
                 self.tell(event);
             }
+            // A record that is older than what is known is written as soon as one can be: a crash would bring it back.
+            if self.files.is_failing() {
+                self.dirty.insert(name);
+            }
         }
     }
 

@@ -88,13 +88,17 @@ impl Standing {
     }
 }
 
-/// The text to go back to from `next`, of the one `before` it and the one that is kept already.
+/// The text to go back to from `next`, of the one `before` it and the one that is kept already. None from one that did well: who died after that was
+/// recorded and before the text on disk was, left one that is still kept.
 fn kept<'t>(
     next: &InForce,
     before: Option<&'t Arc<InForce>>,
     earlier: Option<&'t Arc<InForce>>,
     standing: Standing,
 ) -> Option<&'t Arc<InForce>> {
+    if standing.proven == Some(next.fingerprint) {
+        return None;
+    }
     let is_start_first = next.unit.update.order == Order::StartFirst;
     let goes_on = |text: &&Arc<InForce>| is_start_first && standing.running == Some(text.fingerprint);
     let did_well = |text: &&Arc<InForce>| standing.proven == Some(text.fingerprint);
