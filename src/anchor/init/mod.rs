@@ -56,7 +56,7 @@ use crate::keeper::{self, IGNORED, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{SIGCHLD, SIGHUP, SIGINT, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::sys::{fd, heap, image, signal};
-use crate::unit::InitToml;
+use crate::unit::{BootGuard, InitToml};
 use duty::Watch;
 use early::Scope;
 use shutdown::{Until, wait};
@@ -74,14 +74,17 @@ const OF_MACHINE: [i32; 6] = [SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2
 /// In a namespace all that a container's manager may send.
 const OF_NAMESPACE: [i32; 8] = [SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2, SIGHUP, SIGQUIT];
 
+/// The supervisor's argv from what is known at boot.
+pub type SupervisorArgv = dyn Fn(Option<u64>, Option<BootGuard>) -> Vec<OsString>;
+
 /// What process 1 was given.
 pub struct Options {
     /// As for [`super::Options`].
     pub run_dir: PathBuf,
     /// As for [`super::Options`].
     pub keeper: Vec<OsString>,
-    /// The supervisor's whole argv, with these bytes for all logs at most where a number is given.
-    pub supervisor: Box<dyn Fn(Option<u64>) -> Vec<OsString>>,
+    /// The supervisor's whole argv, with these bytes for all logs at most where a number is given, and with this guard.
+    pub supervisor: Box<SupervisorArgv>,
     /// Made writable before the supervisor needs it.
     pub state_dir: PathBuf,
     /// The same.
@@ -151,7 +154,7 @@ impl Init {
             scope,
             run_dir: options.run_dir.clone(),
             keeper_argv: c_strings(&options.keeper)?,
-            supervisor_argv: c_strings(&(options.supervisor)(None))?,
+            supervisor_argv: c_strings(&(options.supervisor)(None, None))?,
             base,
             watch: Watch::default(),
             console: None,
@@ -180,10 +183,10 @@ impl Init {
         if wanted.shell || asks_for_shell(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default()) {
             self.has_shell = console::start_shell().is_ok();
         }
-        match c_strings(&(options.supervisor)(log_cap(&options.log_dir))) {
+        match c_strings(&(options.supervisor)(log_cap(&options.log_dir), wanted.boot_guard)) {
             Ok(argv) => self.supervisor_argv = argv,
             Err(error) => {
-                console::say(&format!("the logs have no bound of their own: {error}"))
+                console::say(&format!("the logs have no bound of their own, and there is no boot-loop guard: {error}"))
             }
         }
         let ended = if self.watch.order().is_none() { Some(self.supervise(spawner, begun)) } else { None };
