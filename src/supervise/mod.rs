@@ -28,6 +28,7 @@ mod events;
 mod executed;
 mod fifo;
 mod files;
+mod guard;
 mod hands;
 mod holder;
 pub mod host;
@@ -129,8 +130,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let (post, mailbox) = channel::<Mail>();
     let stored = post.clone();
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
-    let (mut files, left) = opened?;
+    let (mut files, mut left) = opened?;
     left.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let guard = guard::begin(settings.boot_guard, &mut files, &mut left);
     let containers = settings.run_dir.join(keeper::CONTAINERS_DIR);
     std::fs::create_dir_all(&containers).map_err(step("making RUN/c"))?;
     let (requests, events) = keeper::connect(&settings.run_dir)?;
@@ -169,7 +171,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     if manual {
         supervisor.wait_for_orders(first);
     }
+    supervisor.guard = guard;
     supervisor.restore_events(left.events, fresh);
+    left.told.into_iter().for_each(|event| supervisor.tell(event));
     supervisor.restore_texts();
     supervisor.look_at_host();
     supervisor.restore_marks(left.marks);
