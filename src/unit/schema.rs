@@ -52,7 +52,7 @@ const KEYS: [(&str, &[&str]); 20] = [
     ("device", &["path"]),
     ("socket", &["listen", "name"]),
     ("log", &["max_size", "max_files"]),
-    ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
+    ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
@@ -77,7 +77,7 @@ const TABLES: [&str; 17] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 14] = [
+const LATER: [(&str, &str, Option<&str>); 13] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "replicas", None),
     ("", "schedule", None),
@@ -89,7 +89,6 @@ const LATER: [(&str, &str, Option<&str>); 14] = [
     ("socket", "owner", None),
     ("network", "bridge", None),
     ("network", "ports", None),
-    ("security", "profile", None),
     ("security", "userns", None),
     ("stop", "exec", None),
 ];
@@ -216,7 +215,12 @@ const SYNONYMS: [(&str, Cure); 134] = [
     ("caps", Key("security", "capabilities")),
     ("capabilityboundingset", Key("security", "capabilities")),
     ("capdrop", Say("all capabilities are dropped unless `capabilities` in [security] names them")),
-    ("privileged", Say("name what is needed in [security] `capabilities` and [[device]]")),
+    (
+        "privileged",
+        Say(
+            "name what is needed in [security] `capabilities` and [[device]]; a service of the host itself has `profile = \"host\"`",
+        ),
+    ),
     ("securityopt", Say("did you mean [security]?")),
     ("readonlyrootfs", Key("security", "read_only")),
     ("nnp", Key("security", "no_new_privileges")),
