@@ -20,6 +20,7 @@ mod env_files;
 mod exec;
 mod hardened;
 mod health;
+mod host;
 mod hostile;
 mod instances;
 mod layers;
