@@ -79,7 +79,7 @@ fn compiled(
     }
     let host = unit.source == unit::Source::Host;
     match notify {
-        Some(dir) if host => tell_by_path(unit, dir, &mut text.spec)?,
+        Some(dir) if host => tell_by_path(unit, dir, &mut text)?,
         // After all others, so that none hides it.
         Some(dir) => text.spec.mounts.get_or_insert_default().push(notify_mount(dir)),
         None => {}
@@ -148,7 +148,7 @@ fn notify_mount(dir: &Path) -> Mount {
 }
 
 /// A service of the host's has no mounts of its own: it is told where the socket is.
-fn tell_by_path(unit: &Unit, dir: &Path, spec: &mut crate::config::Spec) -> Result<(), Vec<SpecError>> {
+fn tell_by_path(unit: &Unit, dir: &Path, text: &mut unit::SpecText) -> Result<(), Vec<SpecError>> {
     const NAME: &str = "NOTIFY_SOCKET";
     if unit.process.env.contains_key(NAME) {
         return Ok(());
@@ -163,7 +163,7 @@ fn tell_by_path(unit: &Unit, dir: &Path, spec: &mut crate::config::Spec) -> Resu
         let (file, place, path) = (None, None, "process.notify".to_owned());
         return Err(vec![SpecError { file, place, path, message }]);
     }
-    let env = spec.process.get_or_insert_default().env.get_or_insert_default();
+    let env = text.spec.process.get_or_insert_default().env.get_or_insert_default();
     env.retain(|entry| entry.split('=').next() != Some(NAME));
     env.push(format!("{NAME}={}", path.display()));
     Ok(())

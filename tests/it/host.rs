@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use super::support::{Supervisor, is_alive, is_root, skip, wait_for};
 use super::world::{Running, quoted};
@@ -41,6 +42,14 @@ fn told(supervisor: &Supervisor, unit: &str, name: &str) -> i32 {
         let line = log.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
         line.parse().ok()
     })
+}
+
+#[test]
+fn the_units_of_a_debian_host_are_right() {
+    let units = concat!(env!("CARGO_MANIFEST_DIR"), "/units/host");
+    let output = Command::new(env!("CARGO_BIN_EXE_moored")).args(["check", units]).output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains("no errors") && !said.contains("warning"), "{said}");
 }
 
 #[test]
@@ -162,22 +171,30 @@ fn one_that_left_its_cgroup_is_killed() {
 }
 
 #[test]
-fn a_supervisor_that_dies_leaves_it_running_and_a_change_replaces_it() {
+fn it_outlives_supervisor_and_keeper_and_a_change_replaces_it() {
     let Some(supervisor) = start("host-kept") else { return };
     supervisor.unit("kept", &text("exec sleep 1000", ""));
     let before = running(&supervisor, "kept");
-    let old = supervisor.pids().supervisor;
-    supervisor.kill9(old);
-    wait_for("another supervisor", || {
-        let now = supervisor.run(&["status", "--json"]);
-        let now: serde_json::Value = serde_json::from_slice(&now.stdout).ok()?;
-        (now["supervisor"].as_i64()? != i64::from(old)).then_some(())
-    });
-    assert_eq!(running(&supervisor, "kept"), before);
+    for name in ["supervisor", "keeper"] {
+        let pids = supervisor.pids();
+        let old = if name == "keeper" { pids.keeper } else { pids.supervisor };
+        supervisor.kill9(old);
+        wait_for(&format!("another {name}"), || {
+            let now = supervisor.run(&["status", "--json"]);
+            let now: serde_json::Value = serde_json::from_slice(&now.stdout).ok()?;
+            (now[name].as_i64()? != i64::from(old)).then_some(())
+        });
+        assert_eq!(running(&supervisor, "kept"), before);
+    }
     supervisor.unit("kept", &text("exec sleep 1000", "[log]\nmax_files = 2\n"));
     supervisor.ok(&["sync"]);
     assert_eq!(running(&supervisor, "kept"), before, "a log cap is taken as it runs");
     supervisor.unit("kept", &text("exec sleep 1000", "cwd = \"/tmp\"\n"));
-    supervisor.wait_unit("kept", "replaced", |row| row["phase"] == "running" && row["id"] != before.id.as_str());
+    let row =
+        supervisor.wait_unit("kept", "replaced", |row| row["phase"] == "running" && row["id"] != before.id.as_str());
     before.ended();
+    // The end of one that a keeper inherited was known, and so is this one's.
+    supervisor.kill9(Running::of(&row).pid as i32);
+    let row = supervisor.wait_unit("kept", "started again", |row| row["restarts"].as_u64() == Some(1));
+    assert_eq!(row["exit"], "signal SIGKILL");
 }

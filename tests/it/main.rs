@@ -47,6 +47,8 @@ mod updates;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 #[cfg(target_arch = "x86_64")]
+mod vm_host;
+#[cfg(target_arch = "x86_64")]
 mod vm_init;
 mod why;
 mod world;
