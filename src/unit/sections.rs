@@ -96,7 +96,8 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
     }
     let Some((key, field)) = found.first().cloned() else {
         if !walk.source_misplaced {
-            let help = "write for example rootfs = \"/srv/roots/web\" above the first [table]";
+            let help = "write for example rootfs = \"/srv/roots/web\" above the first [table]; for a service of the host itself \
+                        profile = \"host\" in [security]";
             walk.absent(&(0..0), "no source, expected exactly one of `bundle`, `rootfs`, `executable`", Some(help));
         }
         return None;
