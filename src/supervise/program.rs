@@ -199,3 +199,50 @@ fn root(plan: unit::RootPlan, devices: bool) -> oci::RootPlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{DeviceRule, Step};
+    use crate::unit::{UnitName, parse};
+
+    fn of_host(more: &str, notify: &str) -> Result<Program, Vec<String>> {
+        let text = format!("[process]\nargs = [\"/bin/x\"]\n{more}\n[security]\nprofile = \"host\"\n");
+        let unit = parse(&UnitName::new("x").unwrap(), Path::new("/u/x.toml"), &text).unwrap().unit;
+        compile(&unit, &super::super::source::of_host(), "x.1", &ConfigDir::of_none(), Some(Path::new(notify)))
+    }
+
+    #[test]
+    fn a_service_of_the_hosts_stays_where_it_is() {
+        let program = of_host("notify = \"systemd\"\nwatchdog = \"10s\"", "/run/c/x.1/notify").unwrap();
+        assert!(!program.script.new_pid_namespace);
+        assert_eq!(program.cgroup.devices, [DeviceRule::everything()]);
+        let steps: Vec<String> = program.script.steps.iter().map(ToString::to_string).collect();
+        let expected = [
+            "own session, not dumpable, die with the parent",
+            "new session keyring _ses.x.1",
+            "join the cgroup v1 directories",
+            "take the container's root",
+            "set umask 0022",
+            "change to /",
+            "become uid 0 gid 0",
+            "take the rights of the user",
+            "find /bin/x",
+            "put the descriptors into place",
+            "execute /bin/x",
+        ];
+        assert_eq!(steps, expected);
+        let Some(Step::Execute { env, .. }) = program.script.steps.last() else { panic!("{steps:?}") };
+        assert_eq!(env[1..], ["WATCHDOG_USEC=10000000", "NOTIFY_SOCKET=/run/c/x.1/notify/socket"]);
+    }
+
+    #[test]
+    fn a_socket_that_no_program_could_name_is_refused() {
+        let long = format!("/run/{}", "x".repeat(100));
+        let errors = of_host("notify = \"systemd\"", &long).err().unwrap();
+        assert!(errors[0].contains("has 112 bytes, expected at most 107"), "{errors:?}");
+        let own = of_host("notify = \"systemd\"\nenv.NOTIFY_SOCKET = \"/run/mine\"", &long).unwrap();
+        let Some(Step::Execute { env, .. }) = own.script.steps.last() else { panic!() };
+        assert_eq!(env[1..], ["NOTIFY_SOCKET=/run/mine"]);
+    }
+}

@@ -18,6 +18,18 @@ use super::vm_init::Console;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/host-root");
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/units/host");
 const SCRIPT: &str = include_str!("vm_host/script");
+/// Locks the one out who writes it, but for the rollback. Behind the session's end, which it brings about.
+const MISTAKE: &str = r#"
+mkdir -p /etc/moored/units/sshd.toml.d
+mistake='process.args = ["/usr/sbin/sshd", "-D", "-e", "-o", "Nonsense=yes"]'
+setsid sh -c "sleep 0.5; echo '$mistake' > /etc/moored/units/sshd.toml.d/mistake.toml" > /dev/null 2>&1 < /dev/null &
+echo done 0"#;
+const AFTER_MISTAKE: &str = r#"
+for i in $(seq 300); do moored ps | grep "^sshd  *ready.*rolled back" && echo "ok the earlier text came back" && break; sleep 0.2; done
+rm /etc/moored/units/sshd.toml.d/mistake.toml
+moored sync --timeout 60s && echo "ok and is the one on disk again"
+moored why sshd
+echo done 2"#;
 /// What no program here reads; it would be unpacked into the machine's memory.
 const WITHOUT: [&str; 10] = [
     "boot",
@@ -45,12 +57,14 @@ fn a_debian_root_boots_on_the_units_of_the_host() {
     let Some(machine) = Machine::find() else { return };
     let (mut qemu, mut console) = machine.boot();
     console.until("box login: ");
-    let said = machine.ssh(&mut qemu);
-    println!("{said}");
-    let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
-    if said.contains("FAIL ") || !said.lines().any(|line| line == format!("done {passed}")) {
-        let _ = qemu.kill();
-        panic!("{said}\n{}", console.text);
+    for script in [SCRIPT, MISTAKE, AFTER_MISTAKE] {
+        let said = machine.ssh(&mut qemu, script);
+        println!("{said}");
+        let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
+        if said.contains("FAIL ") || !said.lines().any(|line| line == format!("done {passed}")) {
+            let _ = qemu.kill();
+            panic!("{said}\n{}", console.text);
+        }
     }
     let mut keys = qemu.stdin.take().unwrap();
     let mut answer = |console: &mut Console, prompt: &str, text: &str| {
@@ -116,10 +130,10 @@ impl Machine {
     }
 
     /// What the script in the machine says. Until sshd listens, qemu takes the connection and drops it.
-    fn ssh(&self, machine: &mut Child) -> String {
+    fn ssh(&self, machine: &mut Child, script: &str) -> String {
         let by = Instant::now() + PATIENCE;
         loop {
-            let Output { status, stdout, stderr } = self.log_in();
+            let Output { status, stdout, stderr } = self.log_in(script);
             // Code 255 is ssh's own.
             if status.code() != Some(255) {
                 return String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
@@ -132,13 +146,13 @@ impl Machine {
         }
     }
 
-    fn log_in(&self) -> Output {
+    fn log_in(&self, script: &str) -> Output {
         let mut command = Command::new(&self.ssh);
         command.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "-o", "LogLevel=ERROR"]);
         command
             .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i"])
             .arg(self.dir.join("key"));
-        command.args(["-p", &self.port.to_string(), "root@127.0.0.1", SCRIPT]);
+        command.args(["-p", &self.port.to_string(), "root@127.0.0.1", script]);
         command.stdin(Stdio::null()).output().unwrap()
     }
 }
