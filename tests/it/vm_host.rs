@@ -15,6 +15,7 @@ use super::vm::initramfs::Initramfs;
 use super::vm::stripped;
 use super::vm_init::Console;
 
+/// `MOORED_HOST_ROOT` names another one, say of another release.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/host-root");
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/units/host");
 const SCRIPT: &str = include_str!("vm_host/script");
@@ -96,7 +97,7 @@ impl Machine {
     fn find() -> Option<Machine> {
         let (qemu, ssh) = (tool("qemu-system-x86_64")?, tool("ssh")?);
         let (keygen, openssl) = (tool("ssh-keygen")?, tool("openssl")?);
-        if !Path::new(ROOT).join("boot/vmlinuz").is_file() {
+        if !root().join("boot/vmlinuz").is_file() {
             skip("no root in target/host-root: tests/run makes it");
             return None;
         }
@@ -121,7 +122,7 @@ impl Machine {
         command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
         command.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk", self.dir.join("disk").display()));
         command.args(["-device", "virtio-blk-pci,drive=disk,serial=moored-disk"]);
-        command.arg("-kernel").arg(Path::new(ROOT).join("boot/vmlinuz"));
+        command.arg("-kernel").arg(root().join("boot/vmlinuz"));
         command.arg("-initrd").arg(self.dir.join("initramfs"));
         command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
         let mut machine = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -157,9 +158,13 @@ impl Machine {
     }
 }
 
+fn root() -> PathBuf {
+    std::env::var_os("MOORED_HOST_ROOT").map_or_else(|| ROOT.into(), PathBuf::from)
+}
+
 fn image(dir: &TempDir, time_port: u16, password: &str) -> Vec<u8> {
     let mut image = Initramfs::default();
-    image.tree(Path::new(ROOT), &WITHOUT);
+    image.tree(&root(), &WITHOUT);
     image.copy("usr/local/bin/moored", &stripped(dir, Path::new(env!("CARGO_BIN_EXE_moored"))));
     image.link("init", "usr/local/bin/moored");
     for directory in ["etc/moored", "etc/moored/units", "root/.ssh"] {
@@ -175,7 +180,7 @@ fn image(dir: &TempDir, time_port: u16, password: &str) -> Vec<u8> {
     let time = format!("server 10.0.2.2 port {time_port} iburst\n");
     image.file("etc/chrony/sources.d/test.sources", time.as_bytes());
     image.secret("root/.ssh/authorized_keys", &fs::read(dir.join("key.pub")).unwrap());
-    let shadow = fs::read_to_string(Path::new(ROOT).join("etc/shadow")).unwrap();
+    let shadow = fs::read_to_string(root().join("etc/shadow")).unwrap();
     image.secret("etc/shadow", shadow.replacen("root:*:", &format!("root:{password}:"), 1).as_bytes());
     image.finish()
 }
