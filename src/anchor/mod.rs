@@ -39,7 +39,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use nix::sys::signalfd::SignalFd;
 
@@ -122,7 +121,7 @@ pub enum AnchorError {
 
 /// Runs until all is stopped; the code is the one for the shell: 0 after an ordered stop. Call it first in `main`, before
 /// any thread: it executes the program again with the same arguments.
-pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorError> {
     let base = Base::capture();
     let signals = keeper::signals(&waited_for()).map_err(AnchorError::Setup)?;
     signal::ignore(&IGNORED).map_err(AnchorError::Setup)?;
@@ -167,14 +166,14 @@ struct Anchor {
 
 impl Anchor {
     /// Waits for the keeper's end, and takes its place if it died.
-    fn run(mut self, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+    fn run(mut self, spawner: &mut dyn Spawner) -> Result<u8, AnchorError> {
         loop {
             match self.control.run(&self.signals, &mut ()) {
-                End::Done(code) => return Ok(ExitCode::from(code)),
+                End::Done(code) => return Ok(code),
                 End::Replace => self.replace(),
                 End::KeeperDied => break,
                 // Only process 1 is in a hurry.
-                End::Late => return Ok(ExitCode::FAILURE),
+                End::Late => return Ok(1),
             }
         }
         let Anchor { run_dir, supervisor_argv, listener, stage, image, signals, base, control, earlier, .. } = self;
@@ -183,7 +182,7 @@ impl Anchor {
         drop(control);
         let (command, waited_for) = (Command::new(supervisor_argv), waited_for());
         let parts = Parts { run_dir, listener, stage, image, signals, waited_for, base, command };
-        Ok(ExitCode::from(Keeper::adopting(parts, spawner, stopping, &earlier).run()))
+        Ok(Keeper::adopting(parts, spawner, stopping, &earlier).run())
     }
 }
 

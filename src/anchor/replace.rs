@@ -5,7 +5,6 @@
 //! if anything fails before, it tells the keeper so. Whether the keeper is still there to hear it makes no difference.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
 use super::control::Control;
 use super::{Anchor, AnchorError, become_anchor, waited_for};
@@ -69,9 +68,9 @@ impl Anchor {
 }
 
 /// The anchor in its next program.
-pub(crate) fn resume(state: AnchorState, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+pub(crate) fn resume(state: AnchorState, spawner: &mut dyn Spawner) -> Result<u8, AnchorError> {
     let Ok(anchor) = resumed(state) else {
-        return Ok(ExitCode::from(keeper::NOT_RESUMED));
+        return Ok(keeper::NOT_RESUMED);
     };
     anchor.control.say(&Request::Build { build: keeper::build(), resumed: true });
     heap::trim();

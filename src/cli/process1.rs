@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -40,7 +39,7 @@ pub fn is_init(program: &OsString, args: &[OsString]) -> bool {
 }
 
 /// Runs as process 1. What it was given is taken if it is understood; a machine boots whatever its kernel appends.
-pub fn main(program: &OsString, args: &[OsString]) -> ExitCode {
+pub fn main(program: &OsString, args: &[OsString]) -> u8 {
     let asked = args.iter().any(|arg| arg == "init");
     let line = std::iter::once(program.clone()).chain(args.iter().cloned());
     let parsed = asked.then(|| Cli::try_parse_from(line)).and_then(|parsed| parsed.map_err(|error| error.print()).ok());

@@ -7,7 +7,6 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -144,19 +143,19 @@ impl Check {
 }
 
 /// The dry run, in the program that is to take over. `understands` is asked about the supervisor's arguments.
-pub fn check(understands: impl Fn(Vec<std::ffi::OsString>) -> Result<(), String>) -> ExitCode {
+pub fn check(understands: impl Fn(Vec<std::ffi::OsString>) -> Result<(), String>) -> u8 {
     let Some((state, answer)) = fd::inherited(STATE_FD).zip(fd::inherited(ANSWER_FD)) else {
-        return ExitCode::FAILURE;
+        return 1;
     };
     let refusal = match state::read(state.as_fd()) {
         Ok(state) => refusal(state, understands),
         Err(error) => Some(refused(&error)),
     };
-    let code = ExitCode::from(u8::from(refusal.is_some()));
+    let code = u8::from(refusal.is_some());
     let answer_text = serde_json::to_vec(&Answer { moored: super::build(), refusal }).unwrap_or_default();
     match File::from(answer).write_all(&answer_text) {
         Ok(()) => code,
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => 1,
     }
 }
 

@@ -145,14 +145,14 @@ fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
     let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces().as_ref());
     let mut seen = Vec::new();
     for (index, namespace) in listed.into_iter().flatten().enumerate() {
-        let path = format!("linux.namespaces[{index}]");
+        let path = format_args!("linux.namespaces[{index}]");
         if seen.contains(&namespace.typ()) {
-            report.error(&path, Problem::Duplicate { found: format!("namespace {}", namespace.typ()) });
+            report.error(path, Problem::Duplicate { found: format!("namespace {}", namespace.typ()) });
         }
         seen.push(namespace.typ());
         let from_slot = context.join_network && namespace.typ() == LinuxNamespaceType::Network;
         let joins = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
-        report.not_yet(format!("{path}.path"), joins && !from_slot, "joining a namespace by path");
+        report.not_yet(format_args!("{path}.path"), joins && !from_slot, "joining a namespace by path");
         match namespace.typ() {
             LinuxNamespaceType::Mount => wanted.others.mount = true,
             LinuxNamespaceType::Cgroup => wanted.others.cgroup = true,
@@ -160,8 +160,8 @@ fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
             LinuxNamespaceType::Ipc => wanted.others.ipc = true,
             LinuxNamespaceType::Pid => wanted.pid = true,
             LinuxNamespaceType::Network => wanted.others.network = !context.join_network,
-            LinuxNamespaceType::User => report.not_yet(&path, true, "a user namespace"),
-            LinuxNamespaceType::Time => report.not_yet(&path, true, "a time namespace"),
+            LinuxNamespaceType::User => report.not_yet(path, true, "a user namespace"),
+            LinuxNamespaceType::Time => report.not_yet(path, true, "a time namespace"),
         }
     }
     if !wanted.others.mount {
@@ -278,7 +278,7 @@ fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context
         .iter()
         .flatten()
         .enumerate()
-        .filter_map(|(index, entry)| mount::compile(entry, &format!("mounts[{index}]"), &context.bundle, report))
+        .filter_map(|(index, entry)| mount::compile(entry, format_args!("mounts[{index}]"), &context.bundle, report))
         .collect();
     // A /dev of the host's own is left as it is.
     let own_dev =
@@ -334,7 +334,7 @@ fn inside(paths: Vec<String>, field: &str, report: &mut Report) -> Vec<String> {
             clean.push(mount::clean(path));
         } else {
             let found = format!("{path:?}");
-            report.error(format!("{field}[{index}]"), Problem::Range { found, expected: "an absolute path" });
+            report.error(format_args!("{field}[{index}]"), Problem::Range { found, expected: "an absolute path" });
         }
     }
     clean
@@ -345,20 +345,21 @@ fn nodes(linux: &Linux, report: &mut Report) -> Vec<DeviceNode> {
     let usual = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
     let mut nodes: Vec<DeviceNode> = Vec::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
-        let path = format!("linux.devices[{index}]");
+        let path = format_args!("linux.devices[{index}]");
         let kind = match device.typ() {
             LinuxDeviceType::B => DeviceKind::Block,
             LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
             LinuxDeviceType::P => DeviceKind::Fifo,
             LinuxDeviceType::A => {
-                report.error(format!("{path}.type"), Problem::Range { found: "a".into(), expected: "b, c, u or p" });
+                report
+                    .error(format_args!("{path}.type"), Problem::Range { found: "a".into(), expected: "b, c, u or p" });
                 continue;
             }
         };
         let mut number = |field: &str, value: i64| {
             u32::try_from(value).unwrap_or_else(|_| {
                 let problem = Problem::Range { found: value.to_string(), expected: "0 to 4294967295" };
-                report.error(format!("{path}.{field}"), problem);
+                report.error(format_args!("{path}.{field}"), problem);
                 0
             })
         };

@@ -58,7 +58,6 @@ mod watching;
 mod why;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::Builder;
@@ -109,19 +108,19 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 }
 
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
-pub fn main(settings: Settings) -> ExitCode {
+pub fn main(settings: Settings) -> u8 {
     heap::share();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
     match supervise(settings) {
-        Ok(End::Stopped | End::Detached) => ExitCode::SUCCESS,
+        Ok(End::Stopped | End::Detached) => 0,
         Ok(End::Reboot) => reboot(),
         Ok(End::Orphaned(why)) => {
             tracing::error!("{why}");
-            ExitCode::FAILURE
+            1
         }
         Err(error) => {
             tracing::error!("cannot supervise: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -256,7 +255,7 @@ pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<Spe
 }
 
 /// `on_limit = "reboot"`. A process 1 that reboots in order is asked to, so that the rest of the host stops too: systemd, or our own anchor.
-fn reboot() -> ExitCode {
+fn reboot() -> u8 {
     rustix::fs::sync();
     let is_moored = || std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "moored");
     let takes_it = std::path::Path::new("/run/systemd/system").is_dir() || is_moored();
@@ -264,7 +263,7 @@ fn reboot() -> ExitCode {
         takes_it && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
     if !asked && let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
         tracing::error!("rebooting: {errno}");
-        return ExitCode::FAILURE;
+        return 1;
     }
-    ExitCode::SUCCESS
+    0
 }

@@ -36,7 +36,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
@@ -86,7 +85,7 @@ pub struct Options {
 }
 
 /// Runs as process 1. On a machine it does not come back.
-pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorError> {
     let scope = early::prepare();
     let mut init = match Init::new(options, scope) {
         Ok(init) => init,
@@ -95,7 +94,7 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
     };
     match scope {
         Scope::Machine => init.machine(spawner),
-        Scope::Namespace => init.supervise(spawner, None).map(ExitCode::from),
+        Scope::Namespace => init.supervise(spawner, None),
     }
 }
 
