@@ -195,6 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn who_moves_a_service_of_systemds_is_told_what_is_meant() {
+        let text = "Type = \"notify\"\nExecStartPre = \"/bin/true\"\nRuntimeDirectory = \"sshd\"\nKillMode = \"process\"\nOOMScoreAdjust = -900\n\
+                    LimitNOFILE = 1024\nExecStop = \"/bin/true\"\n[process]\nargs = [\"/x\"]\n[security]\nprofile = \"host\"\n";
+        let told = layers("", text).unwrap_err();
+        let said: Vec<&str> = told.iter().filter_map(|line| line.split_once("`, ").map(|(_, said)| said)).collect();
+        let expected = [
+            "did you mean `type`?",
+            "did you mean `args = [\"/bin/sh\", \"-ec\", \"first; exec program\"]` in [process]?",
+            "did you mean `args = [\"/bin/sh\", \"-ec\", \"mkdir -p /run/x; exec program\"]` in [process]?",
+            "the first process gets the signal, and what is left when it has ended is killed",
+            "did you mean `process.oomScoreAdj` in [oci]?",
+            "did you mean `process.rlimits` in [oci]?",
+            "did you mean `signal` in [stop]?",
+        ];
+        assert_eq!(said, expected);
+    }
+
+    #[test]
     fn what_does_not_go_with_it_is_told_at_its_place() {
         let text = "hostname = \"x\"\nrootfs = \"/srv/x\"\nmount = []\n[process]\nargs = [\"/x\"]\ninit = true\nuser = \"ntp\"\nnotify = \"systemd\"\n\
                     [security]\nprofile = \"host\"\nread_only = false\n[network]\nmode = \"none\"\n[resources]\nshm = \"1M\"\n\

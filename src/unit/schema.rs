@@ -104,13 +104,20 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 134] = [
+const SYNONYMS: [(&str, Cure); 140] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
     ("exec", Key("process", "args")),
     ("execstart", Key("process", "args")),
+    ("execstartpre", Say("did you mean `args = [\"/bin/sh\", \"-ec\", \"first; exec program\"]` in [process]?")),
+    (
+        "runtimedirectory",
+        Say("did you mean `args = [\"/bin/sh\", \"-ec\", \"mkdir -p /run/x; exec program\"]` in [process]?"),
+    ),
+    ("limitnofile", Say("did you mean `process.rlimits` in [oci]?")),
+    ("oomscoreadjust", Say("did you mean `process.oomScoreAdj` in [oci]?")),
     ("argv", Key("process", "args")),
     ("arguments", Key("process", "args")),
     ("run", Key("process", "args")),
@@ -177,6 +184,8 @@ const SYNONYMS: [(&str, Cure); 134] = [
     ("stoptimeout", Key("stop", "timeout")),
     ("stopgraceperiod", Key("stop", "timeout")),
     ("timeoutstopsec", Key("stop", "timeout")),
+    ("killmode", Say("the first process gets the signal, and what is left when it has ended is killed")),
+    ("execstop", Key("stop", "signal")),
     ("execreload", Key("reload", "exec")),
     ("healthcheck", Say("did you mean [health.liveness]?")),
     ("livenessprobe", Say("did you mean [health.liveness]?")),
