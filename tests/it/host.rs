@@ -159,8 +159,12 @@ fn nothing_of_it_outlives_it() {
 #[test]
 fn one_that_left_its_cgroup_is_killed() {
     let Some(supervisor) = start("host-left") else { return };
-    let outside = supervisor.cgroup().parent().unwrap().join("cgroup.procs");
-    let script = format!("trap '' TERM; echo $$ > {} && echo moved=$$; while :; do sleep 1; done", outside.display());
+    let outside = supervisor.cgroup().with_extension("outside");
+    fs::create_dir(&outside).unwrap();
+    let script = format!(
+        "trap '' TERM; echo $$ > {} && echo moved=$$; while :; do sleep 1; done",
+        outside.join("cgroup.procs").display()
+    );
     supervisor.unit("leaver", &text(&script, "[stop]\ntimeout = \"100ms\"\n"));
     let main = running(&supervisor, "leaver");
     assert_eq!(i64::from(told(&supervisor, "leaver", "moved")), main.pid);
@@ -168,6 +172,8 @@ fn one_that_left_its_cgroup_is_killed() {
     let row = supervisor.wait_phase("leaver", &["stopped"]);
     assert_eq!(row["exit"], "signal SIGKILL");
     main.ended();
+    // Its last `sleep` is over in a second.
+    wait_for("the cgroup outside to be empty", || fs::remove_dir(&outside).ok());
 }
 
 #[test]
