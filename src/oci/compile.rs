@@ -40,6 +40,9 @@ pub struct Context {
     pub home: bool,
     /// LISTEN_PID, for a process that is passed sockets.
     pub listen_pid: bool,
+    /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
+    /// that are not listed are the host's.
+    pub host: bool,
 }
 
 impl Context {
@@ -58,6 +61,7 @@ impl Context {
             best_effort: false,
             home: true,
             listen_pid: false,
+            host: false,
         }
     }
 }
@@ -84,14 +88,19 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     refuse(spec, &mut report);
     let default_linux = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default_linux);
-    let namespaces = namespaces(spec, context, &mut report);
     let mut steps = vec![Step::Isolate];
     if context.new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", context.id)));
     }
-    let entered = isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
-    let later = if entered { Vec::new() } else { enter_cgroups(namespaces.others.cgroup) };
-    populate(&mut steps, later, spec, linux, context, &mut report);
+    let namespaces = if context.host { Wanted::default() } else { namespaces(spec, context, &mut report) };
+    if context.host {
+        steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
+        spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
+    } else {
+        let entered = isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
+        let later = if entered { Vec::new() } else { enter_cgroups(namespaces.others.cgroup) };
+        populate(&mut steps, later, spec, linux, context, &mut report);
+    }
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = with_devices(cgroup, linux, context);
     match &spec.process {
@@ -126,6 +135,7 @@ pub fn compile_exec(
     if report.errors.is_empty() { Ok(Script { new_pid_namespace: false, steps }) } else { Err(report.errors) }
 }
 
+#[derive(Default)]
 struct Wanted {
     pid: bool,
     others: Namespaces,
@@ -411,6 +421,9 @@ fn with_devices(mut cgroup: CgroupSettings, linux: &Linux, context: &Context) ->
     // A node that was asked for by linux.devices is of no use if its rule is missing, but runc demands both: the rules
     // are what linux.resources.devices says.
     let _ = linux;
+    if context.host {
+        cgroup.devices = vec![DeviceRule::everything()];
+    }
     for path in &context.devices {
         let device = RuleTarget::HostPath(path.clone());
         cgroup.devices.push(DeviceRule { allow: true, device, access: "rwm".to_owned() });

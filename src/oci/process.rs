@@ -138,7 +138,8 @@ fn resource(name: PosixRlimitType) -> RlimitResource {
     }
 }
 
-/// Bounding set, identity, and the other sets after it. Without `capabilities` there are none at all.
+/// Bounding set, identity, and the other sets after it. Without `capabilities` there are none at all, but for a service of the host's, whose
+/// rights are then those of its user.
 fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
     let mut mask = |set: Option<&Capabilities>, name: &str| {
         let names = set.into_iter().flatten().map(|capability| format!("CAP_{capability}"));
@@ -162,7 +163,10 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
         let reason = "an effective capability must be permitted as well (capabilities(7))";
         report.error("process.capabilities.effective", Problem::Conflict { reason });
     }
-    steps.push(Step::BoundingSet(bounding));
+    let are_the_hosts = context.host && all.is_none();
+    if !are_the_hosts {
+        steps.push(Step::BoundingSet(bounding));
+    }
     let user = process.user.clone().unwrap_or_default();
     steps.push(Step::Identity(match &context.user {
         Some((user, group)) => Identity::Names { user: user.clone(), group: group.clone() },
@@ -172,6 +176,9 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
             groups: user.additional_gids.unwrap_or_default(),
         },
     }));
+    if are_the_hosts {
+        return steps.push(Step::RightsOfUser);
+    }
     // The kernel takes an ambient capability only where it is inheritable too; runc drops the others without a word, since what its
     // own `spec` used to write is such a file.
     let ambient = sets.ambient & sets.permitted & sets.inheritable;

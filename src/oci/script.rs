@@ -131,6 +131,8 @@ pub enum Step {
         /// Add LISTEN_PID, the process's own number (sd_listen_fds(3)), in the place of any.
         listen_pid: bool,
     },
+    /// Rights as setuid(2) leaves them: those that the process has for root, none for another user. Bounding set and ambient set stay.
+    RightsOfUser,
 }
 
 /// New namespaces apart from the pid namespace.
@@ -406,6 +408,7 @@ impl fmt::Display for Step {
             Step::Descriptors => write!(f, "put the descriptors into place"),
             Step::Gate => write!(f, "wait for start"),
             Step::Execute { args, .. } => write!(f, "execute {}", args.join(" ")),
+            Step::RightsOfUser => write!(f, "take the rights of the user"),
         }
     }
 }

@@ -122,6 +122,11 @@ impl Run {
                 set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
                 self.chdir_again()
             }
+            Step::RightsOfUser => {
+                identity::take_rights_of(&self.account)?;
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
+                self.chdir_again()
+            }
             // After the program is found it is the trampoline's, which has it.
             Step::Seccomp(_) if self.trampoline.is_some() && self.found.is_some() => Ok(()),
             Step::Seccomp(filter) => super::filter::load(filter),

@@ -214,6 +214,7 @@ fn exit_words(record: &ExitRecord) -> String {
 
 fn source_words(unit: &Unit) -> String {
     let kind = match &unit.source {
+        Source::Host => return "the host itself (security.profile)".to_owned(),
         Source::Bundle(_) => "bundle",
         Source::Rootfs(_) => "rootfs",
         Source::Executable(_) => "executable",
@@ -223,6 +224,9 @@ fn source_words(unit: &Unit) -> String {
 
 /// Settings looser than the hardened defaults, which hold for rootfs and executable.
 fn looser(unit: &Unit) -> Vec<String> {
+    if unit.source == Source::Host {
+        return vec!["profile = \"host\": root, namespaces and devices of the host's".to_owned()];
+    }
     if !unit.source.is_hardened() {
         return Vec::new();
     }

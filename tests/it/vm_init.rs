@@ -206,14 +206,14 @@ impl Machine {
 }
 
 /// What a machine prints, as it comes.
-struct Console {
+pub struct Console {
     output: Receiver<Vec<u8>>,
-    text: String,
+    pub text: String,
     by: Instant,
 }
 
 impl Console {
-    fn of(machine: &mut Child) -> Console {
+    pub fn of(machine: &mut Child) -> Console {
         let mut stdout = machine.stdout.take().unwrap();
         let (send, output) = channel();
         std::thread::spawn(move || {
@@ -238,14 +238,14 @@ impl Console {
         }
     }
 
-    fn until(&mut self, text: &str) {
+    pub fn until(&mut self, text: &str) {
         while !self.text.contains(text) {
             let ended = self.more();
             assert!(ended.is_none(), "waited in vain for {text:?}:\n{}", self.text);
         }
     }
 
-    fn end(&mut self) -> bool {
+    pub fn end(&mut self) -> bool {
         loop {
             if let Some(ended) = self.more() {
                 return ended;

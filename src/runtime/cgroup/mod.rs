@@ -116,6 +116,15 @@ pub enum CgroupError {
         /// The run-dir recorded there.
         owner: String,
     },
+    /// In a container that was given no cgroups to make.
+    #[error(
+        "cgroup {path} cannot be made: the cgroup file system is read-only here; in a container it has to be writable \
+         (docker or podman run --privileged)"
+    )]
+    ReadOnly {
+        /// The directory.
+        path: String,
+    },
     /// A device path of the host's that is none.
     #[error("{} is not a device", .path.display())]
     NotADevice {
