@@ -38,6 +38,7 @@
 
 mod action;
 mod backoff;
+mod boots;
 mod contents;
 mod decide;
 mod desired;
@@ -69,6 +70,7 @@ mod trial;
 mod world;
 
 pub use action::Action;
+pub use boots::{Boots, Course, Proof, Running};
 pub use contents::Settling;
 pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
