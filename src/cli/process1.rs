@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser};
 use super::args::{Cli, Command, Init};
 use super::{Failure, Settings};
 use crate::anchor::init::{self, Order};
+use crate::unit::BootGuard;
 use crate::{anchor, keeper};
 
 /// As the anchor calls itself (`/proc/1/comm`).
@@ -51,9 +52,10 @@ pub fn main(program: &OsString, args: &[OsString]) -> u8 {
     let settings = Settings::new(places.resolve(), up.or_environment().unwrap_or_default());
     let (run_dir, state_dir, log_dir) =
         (settings.run_dir.clone(), settings.state_dir.clone(), settings.log_dir.clone());
-    let supervisor = move |log_cap: Option<u64>| {
+    let supervisor = move |log_cap: Option<u64>, boot_guard: Option<BootGuard>| {
         let log_cap_bytes = log_cap.unwrap_or(u64::MAX).min(settings.log_cap_bytes);
-        let settings = Settings { log_cap_bytes, ..settings.clone() };
+        let boot_guard = boot_guard.or(settings.boot_guard);
+        let settings = Settings { log_cap_bytes, boot_guard, ..settings.clone() };
         ["moored".into(), "supervisor".into()].into_iter().chain(settings.to_args()).collect()
     };
     let options = init::Options {

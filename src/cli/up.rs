@@ -20,11 +20,23 @@ pub fn up(settings: Settings) -> Result<u8, Failure> {
 /// Whether this process had another program before, and left its state to this one: then it goes on from there, whatever its arguments say.
 pub fn resume() -> Option<Result<u8, Failure>> {
     let spawner = &mut keeper::ScriptSpawner;
-    match keeper::state::inherited()? {
-        Ok(State { of: Of::Anchor(state), .. }) => Some(anchor::resume(state, spawner).map_err(Failure::Anchor)),
-        Ok(State { of: Of::Keeper(state), .. }) => Some(Ok(keeper::resume(*state, spawner))),
-        Err(_) => Some(Ok(keeper::NOT_RESUMED)),
+    let inherited = keeper::state::inherited()?;
+    let failed = match inherited {
+        Ok(State { of: Of::Anchor(state), .. }) => {
+            return Some(anchor::resume(state, spawner).map_err(Failure::Anchor));
+        }
+        Ok(State { of: Of::Keeper(state), .. }) => return Some(Ok(keeper::resume(*state, spawner))),
+        Ok(State { of: Of::Init(state), .. }) => match anchor::init::resume(*state, spawner) {
+            Ok(code) => return Some(Ok(code)),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    // That of a machine must not end: it begins again, and finds what runs.
+    if std::process::id() == 1 && anchor::init::is_machine() {
+        anchor::init::begin_again(&format!("the state of the program before: {failed}"));
     }
+    Some(Ok(keeper::NOT_RESUMED))
 }
 
 /// `moored upgrade-check`, started by a keeper or an anchor that is to be replaced by this program.

@@ -97,8 +97,9 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
         spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
     } else {
-        isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
-        populate(&mut steps, spec, linux, context, &mut report);
+        let entered = isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
+        let later = if entered { Vec::new() } else { enter_cgroups(namespaces.others.cgroup) };
+        populate(&mut steps, later, spec, linux, context, &mut report);
     }
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = with_devices(cgroup, linux, context);
@@ -218,15 +219,22 @@ fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
     all.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
-/// Cgroups, namespaces, names.
-fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, wanted: &Wanted, report: &mut Report) {
-    steps.push(Step::JoinCgroups);
+/// Namespaces and names; whether cgroups too. They come late where they may, as whoever makes the v1 directories does so meanwhile.
+fn isolate(
+    steps: &mut Vec<Step>,
+    spec: &Spec,
+    linux: &Linux,
+    context: &Context,
+    wanted: &Wanted,
+    report: &mut Report,
+) -> bool {
     let shows_cgroups =
         spec.mounts.iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
-    if shows_cgroups && !wanted.others.cgroup {
-        steps.push(Step::TakeCgroups);
+    let takes_cgroups = shows_cgroups && !wanted.others.cgroup;
+    if takes_cgroups {
+        steps.extend([Step::JoinCgroups, Step::TakeCgroups]);
     }
-    steps.push(Step::Unshare(wanted.others));
+    steps.push(Step::Unshare(Namespaces { cgroup: false, ..wanted.others }));
     if context.join_network {
         steps.push(Step::JoinNetwork);
     } else if wanted.others.network {
@@ -248,6 +256,13 @@ fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context,
         });
     }
     steps.push(Step::HostPropagation(host_propagation(linux, report)));
+    takes_cgroups
+}
+
+/// The cgroup namespace's root is the cgroup that its maker is in.
+fn enter_cgroups(namespace: bool) -> Vec<Step> {
+    let unshare = namespace.then(|| Step::Unshare(Namespaces { cgroup: true, ..Namespaces::default() }));
+    std::iter::once(Step::JoinCgroups).chain(unshare).collect()
 }
 
 /// What comes in from the host: nothing that the container does goes out, whatever the root's propagation.
@@ -270,9 +285,17 @@ fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
     }
 }
 
-/// The root and everything in it, up to the moment it becomes `/`.
-fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, report: &mut Report) {
+/// The root and everything in it, up to the moment it becomes `/`. `before_mounts` is for what the mounts show.
+fn populate(
+    steps: &mut Vec<Step>,
+    before_mounts: Vec<Step>,
+    spec: &Spec,
+    linux: &Linux,
+    context: &Context,
+    report: &mut Report,
+) {
     let readonly = root(steps, spec, context, report);
+    steps.extend(before_mounts);
     let mounts: Vec<_> = spec
         .mounts
         .iter()

@@ -28,6 +28,7 @@ mod events;
 mod executed;
 mod fifo;
 mod files;
+mod guard;
 mod hands;
 mod holder;
 pub mod host;
@@ -85,9 +86,6 @@ const FIRST_READ: u64 = 1;
 /// The threads call little; the default of 8 MiB is only reserved, but a small one keeps mistakes small.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Below the run-dir: one directory per container.
-const CONTAINERS_DIR: &str = "c";
-
 /// Why the supervisor could not begin.
 #[derive(Debug, thiserror::Error)]
 enum SetupError {
@@ -132,9 +130,10 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let (post, mailbox) = channel::<Mail>();
     let stored = post.clone();
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
-    let (mut files, left) = opened?;
+    let (mut files, mut left) = opened?;
     left.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    let containers = settings.run_dir.join(CONTAINERS_DIR);
+    let guard = guard::begin(settings.boot_guard, &mut files, &mut left);
+    let containers = settings.run_dir.join(keeper::CONTAINERS_DIR);
     std::fs::create_dir_all(&containers).map_err(step("making RUN/c"))?;
     let (requests, events) = keeper::connect(&settings.run_dir)?;
     let owner = settings.run_dir.to_string_lossy().into_owned();
@@ -172,7 +171,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     if manual {
         supervisor.wait_for_orders(first);
     }
+    supervisor.guard = guard;
     supervisor.restore_events(left.events, fresh);
+    left.told.into_iter().for_each(|event| supervisor.tell(event));
     supervisor.restore_texts();
     supervisor.look_at_host();
     supervisor.restore_marks(left.marks);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::clock::{self, wall, wall_of};
+use super::files::BOOT_NOTES;
 use super::round::Supervisor;
 use crate::control::Response;
 use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus};
@@ -11,8 +12,6 @@ use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
 
-/// In the run-dir: what did not work at boot, one note a line (`anchor::init::boot`).
-const BOOT_NOTES: &str = "init.notes";
 /// Most that are shown.
 const BOOT_NOTES_MAX: usize = 100;
 

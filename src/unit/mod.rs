@@ -81,7 +81,7 @@ pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
-pub use init_toml::{HostAddress, HostMount, INIT_TOML, InitToml, is_host_name, parse_init_toml};
+pub use init_toml::{BootGuard, HostAddress, HostMount, INIT_TOML, InitToml, is_host_name, parse_init_toml};
 pub use instances::instances_of;
 pub use keys::{SchemaOf, json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};

@@ -13,7 +13,7 @@ const UNIT: &str =
     "executable = \"/bin/busybox\"\nprocess.args = [\"/busybox\", \"sleep\", \"100000\"]\nstop.timeout = \"1s\"\n";
 
 /// `moored` with the supervisor's places, in a pid namespace of its own.
-fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Command {
+pub fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Command {
     let inner = supervisor.moored(words);
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]).args(options).arg(inner.get_program()).args(inner.get_args());
@@ -22,7 +22,7 @@ fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Comman
 }
 
 /// The only child of `unshare`, as this namespace numbers it.
-fn process_1(unshare: &Child) -> i32 {
+pub fn process_1(unshare: &Child) -> i32 {
     let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     let parent = |stat: String| stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok();
     let names = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -14,6 +14,7 @@ mod root;
 mod unified;
 
 pub use container::ContainerCgroup;
+pub(super) use container::await_made;
 pub use figures::Figures;
 pub(super) use host::current;
 pub use host::{Host, Layout, device_rules_ignored, host_is_unified, without_effect};
