@@ -73,7 +73,17 @@ pub fn main(program: &OsString, args: &[OsString]) -> u8 {
 }
 
 fn process_1() -> String {
-    std::fs::read_to_string("/proc/1/comm").unwrap_or_default().trim_end().to_owned()
+    name_of(1)
+}
+
+fn name_of(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// Whether a pid that a supervisor gave is that of its anchor or keeper here as well. One in a pid namespace numbers them from 1: for who looks
+/// from outside these are somebody else's.
+pub(super) fn is_ours(pid: i32) -> bool {
+    name_of(pid).starts_with(NAME)
 }
 
 /// Tells process 1, by a signal: it takes it also when supervisor and keeper are dead.

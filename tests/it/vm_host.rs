@@ -176,6 +176,7 @@ fn image(dir: &TempDir, time_port: u16, password: &str) -> Vec<u8> {
         image
             .file(&format!("etc/moored/units/{}", unit.file_name().to_str().unwrap()), &fs::read(unit.path()).unwrap());
     }
+    image.link("etc/moored/units/getty@ttyS0.toml", "getty@.toml");
     // As their owner would set Debian's packages up.
     let time = format!("server 10.0.2.2 port {time_port} iburst\n");
     image.file("etc/chrony/sources.d/test.sources", time.as_bytes());
