@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::catalogue::{InForce, Next, Trial};
-use super::narrate;
+use super::marks::Marks;
+use super::{clock, narrate};
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
@@ -32,6 +33,8 @@ pub struct Files {
     defaults: Option<LayerText>,
     /// A failure to write records was told, and not yet a success.
     failing: bool,
+    /// Stop marks on their way to the disk.
+    pub(super) marks: Marks,
 }
 
 /// Why there is nothing to go on from.
@@ -105,6 +108,7 @@ impl Files {
             stored,
             defaults: loaded.defaults.clone(),
             failing: false,
+            marks: Marks::default(),
         };
         Ok((files, Left { observed, good: loaded.good, defaults: loaded.defaults, marks, events, notes }))
     }
@@ -225,19 +229,21 @@ impl Files {
         if self.stored.remove(name) {
             self.state.forget_good(name.clone());
         }
-        self.state.clear_stop(name.clone());
+        self.drop_mark(name);
     }
 
     /// A stop mark survives a reboot.
     pub fn keep_mark(&mut self, name: &UnitName, hold: &Hold) {
         let until_ms = hold.until.map(|until| until.wall.0);
         let mark = StopMark { who: hold.by.clone(), when_ms: hold.since.0, why: hold.reason.clone(), until_ms };
-        self.state.mark_stop(name.clone(), mark);
+        let ticket = self.state.mark_stop(name.clone(), mark);
+        self.marks.ask(name, ticket, clock::now().boot);
     }
 
     /// It was lifted.
     pub fn drop_mark(&mut self, name: &UnitName) {
-        self.state.clear_stop(name.clone());
+        let ticket = self.state.clear_stop(name.clone());
+        self.marks.ask(name, ticket, clock::now().boot);
     }
 }
 

@@ -135,14 +135,14 @@ impl Parts {
 }
 
 /// What a machine prints, as it comes.
-struct Console {
+pub struct Console {
     output: Receiver<Vec<u8>>,
-    text: String,
+    pub text: String,
     by: Instant,
 }
 
 impl Console {
-    fn of(machine: &mut Child) -> Console {
+    pub fn of(machine: &mut Child) -> Console {
         let mut stdout = machine.stdout.take().unwrap();
         let (send, output) = channel();
         std::thread::spawn(move || {
@@ -156,6 +156,15 @@ impl Console {
         Console { output, text: String::new(), by: Instant::now() + PATIENCE }
     }
 
+    /// Reads on for so long at most, if there is anything to read.
+    pub fn more_within(&mut self, wait: Duration) {
+        if let Ok(bytes) = self.output.recv_timeout(wait) {
+            self.text.push_str(&String::from_utf8_lossy(&bytes));
+            // What came with it.
+            self.output.try_iter().for_each(|bytes| self.text.push_str(&String::from_utf8_lossy(&bytes)));
+        }
+    }
+
     /// Reads on. `None`: it is over, or the patience is (`false`).
     fn more(&mut self) -> Option<bool> {
         match self.output.recv_timeout(self.by.saturating_duration_since(Instant::now())) {
@@ -167,7 +176,7 @@ impl Console {
         }
     }
 
-    fn until(&mut self, text: &str) {
+    pub fn until(&mut self, text: &str) {
         while !self.text.contains(text) {
             let ended = self.more();
             assert!(ended.is_none(), "waited in vain for {text:?}:\n{}", self.text);
