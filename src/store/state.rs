@@ -31,12 +31,12 @@ pub type Ticket = u64;
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    /// The unit's stop mark. First: somebody waits for it.
+    Stop(UnitName),
     /// The unit's last good text and config.json.
     Good(UnitName),
     /// The last good defaults.
     Defaults,
-    /// The unit's stop mark.
-    Stop(UnitName),
     /// The generation mark.
     Generation,
     /// The history.
@@ -345,6 +345,10 @@ impl Shared {
         loop {
             let (works, stop) = self.take();
             for (key, pending) in works {
+                // Those of this batch came first; what was asked for since goes ahead of the rest of it.
+                if !matches!(key, Key::Stop(_)) {
+                    self.write_marks(post);
+                }
                 if let Some(fact) = self.write_one(key, pending) {
                     post(fact);
                 }
@@ -352,6 +356,20 @@ impl Shared {
             if stop {
                 return;
             }
+        }
+    }
+
+    /// Stop marks that were asked for and not tried.
+    fn write_marks(&self, post: &impl Fn(Fact)) {
+        let mut queue = lock(&self.queue);
+        // They are the first in it.
+        let of_stops = queue.pending.iter().take_while(|(key, _)| matches!(key, Key::Stop(_)));
+        let new = of_stops.filter(|(_, pending)| pending.failed.is_none()).map(|(key, _)| key.clone());
+        let new: Vec<Key> = new.collect();
+        let marks: Vec<(Key, Pending)> = new.iter().filter_map(|key| queue.pending.remove_entry(key)).collect();
+        drop(queue);
+        for (key, pending) in marks {
+            self.write_one(key, pending).into_iter().for_each(post);
         }
     }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::catalogue::{Bad, InForce, Next, Trial};
-use super::narrate;
+use super::marks::Marks;
+use super::{clock, narrate};
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
@@ -37,6 +38,8 @@ pub struct Files {
     /// A failure to write records was told, and not yet a success.
     failing: bool,
     boot_notes: PathBuf,
+    /// Stop marks on their way to the disk.
+    pub(super) marks: Marks,
 }
 
 /// Why there is nothing to go on from.
@@ -119,6 +122,7 @@ impl Files {
             defaults: loaded.defaults.clone(),
             failing: false,
             boot_notes: run_dir.join(BOOT_NOTES),
+            marks: Marks::default(),
         };
         let left = Left {
             observed,
@@ -277,19 +281,21 @@ impl Files {
         if self.stored.remove(name) {
             self.state.forget_good(name.clone());
         }
-        self.state.clear_stop(name.clone());
+        self.drop_mark(name);
     }
 
     /// A stop mark survives a reboot.
     pub fn keep_mark(&mut self, name: &UnitName, hold: &Hold) {
         let until_ms = hold.until.map(|until| until.wall.0);
         let mark = StopMark { who: hold.by.clone(), when_ms: hold.since.0, why: hold.reason.clone(), until_ms };
-        self.state.mark_stop(name.clone(), mark);
+        let ticket = self.state.mark_stop(name.clone(), mark);
+        self.marks.ask(name, ticket, clock::now().boot);
     }
 
     /// It was lifted.
     pub fn drop_mark(&mut self, name: &UnitName) {
-        self.state.clear_stop(name.clone());
+        let ticket = self.state.clear_stop(name.clone());
+        self.marks.ask(name, ticket, clock::now().boot);
     }
 }
 

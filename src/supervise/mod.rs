@@ -36,6 +36,7 @@ mod job;
 mod listen;
 pub mod log;
 mod mail;
+mod marks;
 mod narrate;
 mod notify;
 pub mod offline;

@@ -192,6 +192,7 @@ impl Supervisor {
             Mail::StopAll { by } => self.stop_all(&by),
             Mail::Orphaned(why) => self.end = Some(End::Orphaned(why)),
             Mail::Stored(fact) => {
+                self.files.marks.hear(&fact);
                 self.order_stored(&fact);
                 files::told(&fact).into_iter().for_each(|event| self.tell(event));
             }

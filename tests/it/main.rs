@@ -31,6 +31,8 @@ mod masks;
 mod mistakes;
 mod oci;
 mod oracle;
+#[cfg(target_arch = "x86_64")]
+mod power_cut;
 mod process1;
 mod samples;
 mod schema;

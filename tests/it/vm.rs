@@ -15,7 +15,7 @@ use initramfs::Initramfs;
 use super::support::{TempDir, end_of, skip, tool};
 
 /// The kernel and its module for overlayfs.
-const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
+pub const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
 /// A machine that is not done by then hangs; the whole takes a minute.
 const BOOT: Duration = Duration::from_secs(900);
 const INIT: &[u8] = include_bytes!("vm/init");

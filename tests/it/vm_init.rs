@@ -227,6 +227,15 @@ impl Console {
         Console { output, text: String::new(), by: Instant::now() + PATIENCE }
     }
 
+    /// Reads on for so long at most, if there is anything to read.
+    pub fn more_within(&mut self, wait: Duration) {
+        if let Ok(bytes) = self.output.recv_timeout(wait) {
+            self.text.push_str(&String::from_utf8_lossy(&bytes));
+            // What came with it.
+            self.output.try_iter().for_each(|bytes| self.text.push_str(&String::from_utf8_lossy(&bytes)));
+        }
+    }
+
     /// Reads on. `None`: it is over, or the patience is (`false`).
     fn more(&mut self) -> Option<bool> {
         match self.output.recv_timeout(self.by.saturating_duration_since(Instant::now())) {
