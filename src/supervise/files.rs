@@ -167,6 +167,11 @@ impl Files {
         saved.err().filter(|_| !told).map(|error| narrate::trouble(format!("records cannot be written: {error}")))
     }
 
+    /// Whether the last record was not written.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
     /// Everything was stopped in order: the next run begins anew, as after a boot.
     pub fn forget_all(&mut self, observed: &Observed) {
         for name in observed.units.keys() {

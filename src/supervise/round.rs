@@ -426,6 +426,10 @@ impl Supervisor {
             if let Some(event) = self.files.save(&name, self.observed.unit(&name)) {
                 self.tell(event);
             }
+            // There may be room by the next round.
+            if self.files.is_failing() {
+                self.dirty.insert(name);
+            }
         }
     }
 
