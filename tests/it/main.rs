@@ -29,6 +29,7 @@ mod masks;
 mod mistakes;
 mod oci;
 mod oracle;
+mod pressure;
 mod process1;
 mod samples;
 mod schema;
