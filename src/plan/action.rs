@@ -268,6 +268,7 @@ impl Observed {
     fn begin_forget(&mut self, unit: &UnitName) -> bool {
         let Some(seen) = self.units.get_mut(unit) else { return false };
         self.floor = self.floor.max(seen.high_water);
+        self.forgotten = self.forgotten.max(seen.high_water);
         if seen.live.is_some() || !seen.sockets.is_empty() {
             // Its exit record is still to be journalled, or a socket to be closed, so it stays until that is done; but a file that comes back
             // before that starts anew, whatever the end was.

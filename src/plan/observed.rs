@@ -28,6 +28,9 @@ pub struct Observed {
     pub units: BTreeMap<UnitName, Box<Seen>>,
     /// No forgotten unit had a generation above this one, so no generation repeats when its file returns.
     pub floor: u64,
+    /// The same of those that were forgotten in this life: their ends were seen.
+    #[serde(skip)]
+    pub forgotten: u64,
     /// Everything is to stop, for good.
     pub shutdown: Option<Shutdown>,
     /// What is known of the host in this life.

@@ -103,17 +103,19 @@ impl Observed {
         }
     }
 
-    /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end. The second one of a unit is one that
-    /// comes, and takes over or goes as any other.
+    /// Known and live: it runs. Unknown to us: taken over as it is, unless it is one that we saw end. Of a unit without a record (the
+    /// disk did not take it, or it was torn) nothing was seen, whatever numbers are in use. The second one of a unit is one that comes, and
+    /// takes over or goes as any other.
     fn adopted(&mut self, id: &ContainerId, pid: HostPid, run: &Run, now: BootTime) -> bool {
-        if id.generation <= self.floor && !self.units.contains_key(&id.unit) {
+        let has_record = self.units.contains_key(&id.unit);
+        if !has_record && id.generation <= self.forgotten {
             return false;
         }
         let seen = self.seen_mut(&id.unit);
         if let Some(live) = seen.live_of_mut(id) {
             return live.started(pid, now);
         }
-        if id.generation <= seen.high_water || seen.beside.is_some() {
+        if has_record && id.generation <= seen.high_water || seen.beside.is_some() {
             return false;
         }
         seen.high_water = id.generation;

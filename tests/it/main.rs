@@ -33,6 +33,7 @@ mod oci;
 mod oracle;
 #[cfg(target_arch = "x86_64")]
 mod power_cut;
+mod pressure;
 mod process1;
 mod samples;
 mod schema;

@@ -134,6 +134,11 @@ pub struct Pids {
     pub supervisor: i32,
 }
 
+/// The binary, another one where `MOORED_BIN` names it.
+pub fn program() -> PathBuf {
+    std::env::var_os("MOORED_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moored").into()).into()
+}
+
 impl Supervisor {
     /// Makes the directories; nothing runs yet.
     pub fn prepare(name: &str) -> Supervisor {
@@ -177,10 +182,9 @@ impl Supervisor {
         fs::remove_file(self.units().join(format!("{name}.toml"))).unwrap();
     }
 
-    /// The binary (another one where `MOORED_BIN` names it) with this supervisor's places.
+    /// The binary with this supervisor's places.
     pub fn moored(&self, arguments: &[&str]) -> Command {
-        let program = std::env::var_os("MOORED_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moored").into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         for (option, place) in
             [("--run-dir", "run"), ("--state-dir", "state"), ("--log-dir", "log"), ("--config", "moored.toml")]
         {

@@ -318,3 +318,26 @@ fn a_supervisor_that_is_killed_as_soon_as_it_lives_costs_no_container() {
     assert_eq!(world.running(4), before);
     world.check_records();
 }
+
+/// A record that is lost or torn (SAFETY.md 11) costs its unit what was counted, and no container: the keeper knows it.
+#[test]
+fn a_record_that_is_gone_or_torn_costs_no_container() {
+    let Some(world) = world("records", &[]) else { return };
+    world.units(3, |_| WAITS.to_owned(), "");
+    let before = world.waiting(3);
+    let pids = world.pids();
+    let record = |n| world.moored.dir.join(&format!("run/records/{}.json", name(n)));
+    freeze(pids.supervisor);
+    std::fs::remove_file(record(0)).unwrap();
+    let text = std::fs::read(record(1)).unwrap();
+    std::fs::write(record(1), &text[..text.len() / 2]).unwrap();
+    let victims = [Victim::Supervisor];
+    world.kill_without_waiting(pids, &victims);
+    world.wait_supervisor(pids, &victims);
+    assert_eq!(world.running(3), before, "{}", world.moored.output());
+    world.moored.ok(&["restart", &name(0), &name(1)]);
+    let after = world.running(3);
+    assert!(after[&name(0)] != before[&name(0)] && after[&name(1)] != before[&name(1)]);
+    assert_eq!(after[&name(2)], before[&name(2)]);
+    world.check_records();
+}

@@ -218,6 +218,20 @@ pub const TAKE_OVER: Operation = Operation {
     victims: Victims::CallerAfterKeeper,
 };
 
+/// By a program that is another file, and of this build. What is left of one that was cut short goes on with the next one.
+pub const UPGRADE: Operation = Operation {
+    name: "upgrade",
+    subjects: &[Kind::Anchor, Kind::Keeper, Kind::Supervisor],
+    follow: Some((Kind::Keeper, "set-up")),
+    prepare: Stand::run_alone,
+    act: |stand, _| Some(stand.upgrade_aside()),
+    is_done: |_, _| true,
+    again: || None,
+    settled: |stand, before| stand.same(before),
+    answer: |_| Ok(()),
+    victims: Victims::Caller,
+};
+
 pub const ADOPT_WITHOUT_KEEPER: Operation = Operation { name: "adopt, keeper dies", victims: Victims::Keeper, ..ADOPT };
 
 pub const START_BOTH: Operation =

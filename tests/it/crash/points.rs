@@ -89,7 +89,7 @@ fn subjects(operation: &Operation, order: Option<&Order>, stats: moored::keeper:
     let is_subject = |kind: &Kind| match (kind, order.map(|order| order.role.as_str())) {
         (_, None) => true,
         (Kind::Supervisor, Some(role)) => of_supervisor(role),
-        (Kind::Anchor, Some(role)) => role == "anchor",
+        (Kind::Anchor, Some(role)) => role == "anchor" || role == "dry run",
         // A supervisor that is to be is its child.
         (_, Some(role)) => operation.subjects.len() == 1 || !of_supervisor(role),
     };
@@ -268,6 +268,11 @@ fn kill_points_of_a_start_for_both() {
 #[test]
 fn kill_points_of_a_stop_for_both() {
     try_points(&operations::STOP_BOTH);
+}
+
+#[test]
+fn kill_points_of_an_upgrade() {
+    try_points(&operations::UPGRADE);
 }
 
 #[test]

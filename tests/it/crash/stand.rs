@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use moored::control::protocol::UnitReport;
 use moored::control::{Client, Request, Response};
 use moored::keeper::{self, Stats};
+use moored::sys::image;
 use rustix::process::Signal;
 
 use super::super::support::{is_alive, wait_for};
@@ -134,6 +135,19 @@ impl Stand {
     pub fn ask_aside(&self, request: Request) -> std::thread::JoinHandle<Result<Vec<Response>, String>> {
         let run_dir = self.run_dir();
         std::thread::spawn(move || ask(&run_dir, &request))
+    }
+
+    /// Has all three replaced, from a thread of its own.
+    pub fn upgrade_aside(&self) -> std::thread::JoinHandle<Result<Vec<Response>, String>> {
+        let run_dir = self.run_dir();
+        std::thread::spawn(move || {
+            let mut program = fs::File::open(super::super::support::program()).map_err(|error| error.to_string())?;
+            let image = image::sealed(&mut program, c"moored").map_err(|error| error.to_string())?;
+            match keeper::upgrade(&run_dir, image.as_fd()).map_err(|error| error.to_string())?.trouble {
+                None => Ok(Vec::new()),
+                Some(trouble) => Err(trouble),
+            }
+        })
     }
 
     /// Nothing while nobody answers.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::faults::errors_of;
 use super::operations::Victims;
+use moored::keeper::CHECK_COMMAND;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -368,7 +369,10 @@ fn role_of(kind: Kind, process: i32, task: i32) -> String {
         return word(kind).to_owned();
     }
     if process == task {
-        return "supervisor main".to_owned();
+        // An upgrade's: also a child that executes our own program.
+        let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        let is_check = String::from_utf8_lossy(&line).split('\0').any(|word| word == CHECK_COMMAND);
+        return if is_check { "dry run" } else { "supervisor main" }.to_owned();
     }
     let name = fs::read_to_string(format!("/proc/{process}/task/{task}/comm")).unwrap_or_default();
     format!("supervisor {}", name.trim())
