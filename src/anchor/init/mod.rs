@@ -234,6 +234,7 @@ impl Init {
         let mut missing = wanted.watchdog.and_then(|timeout| self.watch.guard(timeout).err());
         let Options { run_dir, state_dir, log_dir, .. } = options;
         if run_dir.join(boot::NOTES).exists() {
+            missing.iter().for_each(|note| boot::add_note(run_dir, note));
             return Begun::Again;
         }
         // Its driver may be one of them.
