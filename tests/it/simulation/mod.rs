@@ -89,5 +89,5 @@ fn safety_holds_at_each_step_of_thousands_of_histories() {
 
 #[test]
 fn liveness_what_should_run_does_once_the_faults_end() {
-    run_all(Course::Liveness, 4_000);
+    run_all(Course::Liveness, 3_000);
 }
