@@ -84,10 +84,10 @@ fn run_all(course: Course, histories: u64) {
 
 #[test]
 fn safety_holds_at_each_step_of_thousands_of_histories() {
-    run_all(Course::Safety, 4_000);
+    run_all(Course::Safety, 3_000);
 }
 
 #[test]
 fn liveness_what_should_run_does_once_the_faults_end() {
-    run_all(Course::Liveness, 4_000);
+    run_all(Course::Liveness, 2_000);
 }

@@ -10,7 +10,7 @@ use moored::plan::{BootTime, Exit, Outcome, Want, Why};
 use moored::unit::{Condition, ContainerId, Need, Network, OnLoss, UnitName};
 
 use super::host::Host;
-use super::oracle::{Oracle, Verdict, must};
+use super::oracle::{End, Oracle, Verdict, must};
 
 /// Killed so long ago, it is stuck and not waited for.
 const STUCK: Duration = Duration::from_secs(5);
@@ -117,10 +117,14 @@ impl Oracle {
         let Some(container) = host.containers.get(id) else { return false };
         let watched = want.unit.depends_on.iter().filter(|(_, dependency)| dependency.on_loss != OnLoss::Keep);
         watched.into_iter().any(|(unit, dependency)| {
-            // Its last end is no success any more.
+            // The one that was the unit's ended since, or its last end is no success any more.
             let since = self.ended.iter().filter(|(id, end)| id.unit == *unit && end.at >= container.run.begun);
             let is_bad = |outcome: &Outcome| *outcome != Outcome::Exited { exit: Exit::Code(0), oom: false };
-            if dependency.state == Need::Completed && since.into_iter().any(|(_, end)| is_bad(&end.outcome)) {
+            let is_own = |id: &ContainerId| self.begun.get(id).is_some_and(|begun| !begun.beside);
+            let counts = |(id, end): (&ContainerId, &End)| {
+                is_own(id) || dependency.state == Need::Completed && is_bad(&end.outcome)
+            };
+            if since.into_iter().any(counts) {
                 return true;
             }
             let alive = host.of(unit).find(|(id, _)| host.is_alive(id));
