@@ -270,7 +270,8 @@ pub(super) fn down(run_dir: &Path) -> Result<u8, Failure> {
         return Err(Failure::Usage(cure));
     }
     // Before they end: afterwards the numbers could be anybody's.
-    let pids = report.anchor.into_iter().chain(report.keeper).filter_map(Pid::from_raw);
+    let pids =
+        report.anchor.into_iter().chain(report.keeper).filter(|pid| process1::is_ours(*pid)).filter_map(Pid::from_raw);
     let ends: Vec<OwnedFd> = pids.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect();
     let code = act(run_dir, &Request::Down)?;
     for end in &ends {

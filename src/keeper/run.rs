@@ -469,12 +469,17 @@ pub(crate) fn now_ns() -> u64 {
 
 /// A descriptor of the signals, which are blocked from here on; all others keep their way.
 pub(crate) fn signals(wanted: &[i32]) -> io::Result<SignalFd> {
-    use nix::sys::signal::{SigSet, Signal};
     use nix::sys::signalfd::SfdFlags;
-    let mut set = SigSet::empty();
-    for signal in wanted {
-        set.add(Signal::try_from(*signal)?);
-    }
+    let set = signal_set(wanted)?;
     set.thread_set_mask()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// They must all be signals.
+pub(super) fn signal_set(wanted: &[i32]) -> io::Result<nix::sys::signal::SigSet> {
+    let mut set = nix::sys::signal::SigSet::empty();
+    for signal in wanted {
+        set.add(nix::sys::signal::Signal::try_from(*signal)?);
+    }
+    Ok(set)
 }

@@ -27,6 +27,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::boot::environment;
+use super::process1::InitState;
 use super::wire::{ChildState, Kind, Line, Orphan, Refusal, Role};
 use crate::sys::base::BaseRecord;
 use crate::sys::{fd, image};
@@ -101,6 +102,8 @@ pub(crate) enum Of {
     Anchor(AnchorState),
     /// Also an anchor that has.
     Keeper(Box<KeeperState>),
+    /// Process 1, whichever of the two it is.
+    Init(Box<InitState>),
 }
 
 /// What an anchor knows.

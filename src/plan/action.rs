@@ -331,7 +331,8 @@ impl Seen {
         self.trouble = None;
         self.begin_sockets(unit);
         let (relies, contents) = (relies.clone(), SwapMark::of(unit));
-        let used = Wishes { start_now: restart, ..Wishes::default() };
+        // A file that was gone and came back while its container waited to be stopped has its first start in this one.
+        let used = Wishes { start_now: restart, fresh: std::mem::take(&mut self.fresh), ..Wishes::default() };
         self.beside = Some(Box::new(Live { relies, contents, ..Live::new(id.clone(), run, used) }));
         true
     }

@@ -4,8 +4,9 @@
 use super::desired::Want;
 use super::exit::ExitRecord;
 use super::handover::Role;
+use super::hold::Hold;
 use super::links::network_owner;
-use super::observed::{Hold, Killing, Live, Seen, State};
+use super::observed::{Killing, Live, Seen, State};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::reason::{Tie, Why};
 use super::time::BootTime;
@@ -204,16 +205,16 @@ impl Seen {
         self.hold.as_deref().filter(|hold| hold.until.is_none_or(|until| until.boot > now))
     }
 
-    /// The end that counts for a start of this text: of two that ran beside each other, whichever ended last, that of the text; of the same
-    /// text, that of the unit's own.
+    /// The end that counts for a start of this text. Of two that ran beside each other: that of the one that took over, if it did, for how the one
+    /// that it replaced ended says nothing more; else, whichever ended last, that of the text; of the same text, that of the unit's own.
     pub(super) fn last_try(&self, want: &Want) -> Option<&ExitRecord> {
         let is_of = |record: &ExitRecord| record.fingerprint == want.fingerprint;
-        let last = self.last.as_ref()?;
+        let last = self.last.as_deref()?;
         let counts = |other: &&ExitRecord| match other.id.generation > last.id.generation {
-            true => !is_of(last) || last.stopped.is_some() && !other.beside,
-            false => last.beside && !other.beside,
+            true => !other.beside || is_of(other) && !is_of(last),
+            false => is_of(other) && last.beside && !other.beside,
         };
-        Some(self.previous.as_deref().filter(|other| is_of(other)).filter(counts).unwrap_or(last))
+        Some(self.previous.as_deref().filter(counts).unwrap_or(last))
     }
 
     fn running(&self) -> Option<&Live> {

@@ -203,7 +203,7 @@ mod tests {
 
     use super::super::observed::{HostPid, Limits, Observed, Run, Wishes};
     use super::super::time::{Now, WallTime};
-    use super::super::{Exit, Fact};
+    use super::super::{Exit, Fact, Outcome};
     use super::*;
     use crate::unit::{Fingerprint, Signal, UnitName};
 
@@ -242,6 +242,26 @@ mod tests {
         assert!(own.follows(5) && own.follows(7) && !own.follows(4) && !own.follows(8));
         seen.beside = Some(Box::new(running(9)));
         assert!(seen.begin_take_over(&id(9), true) && seen.live.as_ref().unwrap().follows(5));
+    }
+
+    #[test]
+    fn the_end_of_the_one_that_was_replaced_says_nothing_more() {
+        let mut observed = Observed::default();
+        let mut seen = two();
+        assert!(seen.begin_take_over(&id(8), true));
+        observed.units.insert(id(5).unit, Box::new(seen));
+        // The newer one completes; the other, which waits to be stopped for those in its network, is killed by something then.
+        for (gone, exit) in [(8, Exit::Code(0)), (5, Exit::Signal(9))] {
+            assert!(observed.record(&Fact::Exited { id: id(gone), exit, oom: false, at: BootTime(9) }, NOW));
+        }
+        let file = std::path::Path::new("/u/web.toml");
+        let unit = crate::unit::parse(&id(5).unit, file, "executable = \"/bin/true\"").unwrap().unit;
+        let want = Want { unit: unit.into(), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None };
+        let another = Want { fingerprint: Fingerprint([2; 16]), ..want.clone() };
+        for want in [want, another] {
+            let last = observed.unit(&id(5).unit).unwrap().last_try(&want).unwrap();
+            assert_eq!((last.id.generation, &last.outcome), (8, &Outcome::Exited { exit: Exit::Code(0), oom: false }));
+        }
     }
 
     #[test]

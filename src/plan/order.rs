@@ -77,6 +77,9 @@ impl<'a> World<'a> {
                 live.run.fingerprint != want.fingerprint || live.is_up() && (live.used.start_now || live.used.fresh)
             };
             let other = view.seen.live.as_ref().filter(|live| live.id != last.id).filter(counts);
+            // Or that takes over from the one that ended.
+            let next = view.seen.successor().filter(|_| !view.seen.live.as_ref().is_some_and(Live::is_up));
+            let other = other.or_else(|| next.filter(counts));
             // So is one that ran since, and from which another one took over.
             let is_other_text = |old: &Live| old.run.fingerprint != want.fingerprint;
             let other = other.or_else(|| view.seen.predecessor().filter(|old| is_other_text(old)));

@@ -8,8 +8,9 @@ use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::fact::{Deed, Fact};
 use super::health::Opinion;
+use super::hold::Hold;
 use super::observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
+    Asked, Backoff, Ended, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
 };
 use super::reason::Why;
 use super::time::{BootTime, Now};
@@ -166,7 +167,7 @@ impl Seen {
         };
         // What the new one counts is not wiped out by the end of the old one that ran beside it.
         let is_left = |last: &&ExitRecord| {
-            let is_other = last.fingerprint != live.run.fingerprint || stopped.is_some() && !last.beside;
+            let is_other = last.fingerprint != live.run.fingerprint || !last.beside;
             last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
         };
         if self.last.as_deref().filter(is_left).is_none() {

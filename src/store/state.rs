@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::generation::Mark;
 use super::{Note, StoreError};
+use crate::plan::Boots;
 use crate::unit::{LayerText, UnitName};
 
 /// While something could not be written, and only then.
@@ -30,18 +31,22 @@ pub type Ticket = u64;
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    /// The unit's stop mark. First: somebody waits for it.
+    Stop(UnitName),
     /// The unit's last good text and config.json.
     Good(UnitName),
     /// The last good defaults.
     Defaults,
-    /// The unit's stop mark.
-    Stop(UnitName),
     /// The generation mark.
     Generation,
     /// The history.
     History,
     /// The last good texts of several units. After those of single units, which were asked for before.
     Set,
+    /// The texts of the last good boot.
+    GoodBoot,
+    /// The count of boots; after the texts of one that was good.
+    Boots,
 }
 
 /// What came of a request.
@@ -132,6 +137,10 @@ pub struct Loaded {
     pub defaults: Option<LayerText>,
     /// Stop marks, by unit.
     pub stops: Vec<(UnitName, StopMark)>,
+    /// The texts of the last good boot.
+    pub good_boot: BTreeMap<UnitName, Good>,
+    /// What was counted of the boots so far.
+    pub boots: Option<Boots>,
     /// For [`Generations`](super::Generations).
     pub mark: Mark,
     /// What was wrong.
@@ -157,6 +166,10 @@ pub enum Work {
     Reserve(u64),
     /// Lines of JSON.
     History(Vec<String>),
+    /// The texts of this boot, which is good.
+    GoodBoot(BTreeMap<UnitName, Good>),
+    /// What is counted of the boots so far.
+    Boots(Boots),
 }
 
 impl Work {
@@ -168,6 +181,8 @@ impl Work {
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
             Work::Reserve(_) => Key::Generation,
             Work::History(_) => Key::History,
+            Work::GoodBoot(_) => Key::GoodBoot,
+            Work::Boots(_) => Key::Boots,
         }
     }
 
@@ -277,6 +292,26 @@ impl StateStore {
         lock(&self.shared.disk).apply(&Work::Reserve(mark))
     }
 
+    /// Keeps the texts of a good boot.
+    pub fn keep_good_boot(&self, texts: BTreeMap<UnitName, Good>) -> Ticket {
+        self.request(Work::GoodBoot(texts))
+    }
+
+    /// Keeps the count of boots.
+    pub fn keep_boots(&self, boots: Boots) -> Ticket {
+        self.request(Work::Boots(boots))
+    }
+
+    /// The same, waiting for the disk: at the start only.
+    pub fn keep_boots_now(&self, boots: Boots) -> Result<(), StoreError> {
+        lock(&self.shared.disk).apply(&Work::Boots(boots))
+    }
+
+    /// As [`StateStore::keep_set`], waiting for the disk: at the start only.
+    pub fn keep_set_now(&self, set: GoodSet) -> Result<(), StoreError> {
+        lock(&self.shared.disk).apply(&Work::Set(set))
+    }
+
     fn request(&self, work: Work) -> Ticket {
         let mut queue = lock(&self.shared.queue);
         queue.ticket = queue.ticket.wrapping_add(1);
@@ -310,6 +345,10 @@ impl Shared {
         loop {
             let (works, stop) = self.take();
             for (key, pending) in works {
+                // Those of this batch came first; what was asked for since goes ahead of the rest of it.
+                if !matches!(key, Key::Stop(_)) {
+                    self.write_marks(post);
+                }
                 if let Some(fact) = self.write_one(key, pending) {
                     post(fact);
                 }
@@ -317,6 +356,20 @@ impl Shared {
             if stop {
                 return;
             }
+        }
+    }
+
+    /// Stop marks that were asked for and not tried.
+    fn write_marks(&self, post: &impl Fn(Fact)) {
+        let mut queue = lock(&self.queue);
+        // They are the first in it.
+        let of_stops = queue.pending.iter().take_while(|(key, _)| matches!(key, Key::Stop(_)));
+        let new = of_stops.filter(|(_, pending)| pending.failed.is_none()).map(|(key, _)| key.clone());
+        let new: Vec<Key> = new.collect();
+        let marks: Vec<(Key, Pending)> = new.iter().filter_map(|key| queue.pending.remove_entry(key)).collect();
+        drop(queue);
+        for (key, pending) in marks {
+            self.write_one(key, pending).into_iter().for_each(post);
         }
     }
 

@@ -1,8 +1,10 @@
 //! Clients that wait: for units to come to a goal, for what is on disk to be read, for the end.
 //!
-//! Each round looks whether a wait is over; [`wait`](super::wait) judges one unit.
+//! Each round looks whether a wait is over; [`wait`](super::wait) judges one unit, [`marks`](super::marks) whether what was asked of it is on the
+//! disk.
 
 use super::clock::{self, wall};
+use super::marks::Progress;
 use super::round::Supervisor;
 use super::wait::{Goal, Verdict, judge};
 use crate::control::{Reply, Response};
@@ -63,7 +65,8 @@ impl Supervisor {
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.retain_mut(|waiter| !self.is_answered(waiter, now.boot));
         self.waiters = waiters;
-        self.waiters.iter().filter_map(|waiter| waiter.deadline).min()
+        let late = if self.waiters.is_empty() { None } else { self.files.marks.next_late(now.boot) };
+        self.waiters.iter().filter_map(|waiter| waiter.deadline).chain(late).min()
     }
 
     fn is_answered(&self, waiter: &mut Waiter, now: BootTime) -> bool {
@@ -113,6 +116,21 @@ impl Supervisor {
     }
 
     fn verdict(&self, unit: &UnitName, goal: &Goal, statuses: &Statuses<'_>, now: BootTime) -> Verdict {
+        let verdict = self.verdict_on_unit(unit, goal, statuses, now);
+        let Verdict::Reached(how) = verdict else { return verdict };
+        let without = match goal {
+            Goal::Stopped => "a reboot would start it",
+            Goal::Up | Goal::Newer(_) => "a reboot may find it stopped",
+            Goal::Reloaded | Goal::Converged => return Verdict::Reached(how),
+        };
+        match self.files.marks.progress(unit, now) {
+            Progress::OnDisk => Verdict::Reached(how),
+            Progress::Underway(_) => Verdict::Pending,
+            Progress::Lacking(why) => Verdict::Reached(format!("{how}, but {without}: {why}")),
+        }
+    }
+
+    fn verdict_on_unit(&self, unit: &UnitName, goal: &Goal, statuses: &Statuses<'_>, now: BootTime) -> Verdict {
         if *goal == Goal::Converged {
             match self.catalogue.needs_no_order(unit) {
                 _ if self.catalogue.is_unsettled(unit) => return Verdict::Pending,

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per area.
 
 mod apply;
+mod boot_loop;
 mod cgroup;
 mod cli;
 mod commands;
@@ -20,6 +21,7 @@ mod env_files;
 mod exec;
 mod hardened;
 mod health;
+mod host;
 mod hostile;
 mod instances;
 mod layers;
@@ -29,6 +31,8 @@ mod masks;
 mod mistakes;
 mod oci;
 mod oracle;
+#[cfg(target_arch = "x86_64")]
+mod power_cut;
 mod pressure;
 mod process1;
 mod samples;
@@ -46,6 +50,8 @@ mod units;
 mod updates;
 #[cfg(target_arch = "x86_64")]
 mod vm;
+#[cfg(target_arch = "x86_64")]
+mod vm_host;
 #[cfg(target_arch = "x86_64")]
 mod vm_init;
 mod why;

@@ -15,7 +15,7 @@ use initramfs::Initramfs;
 use super::support::{TempDir, end_of, skip, tool};
 
 /// The kernel and its module for overlayfs.
-const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
+pub const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
 /// A machine that is not done by then hangs; the whole takes a minute.
 const BOOT: Duration = Duration::from_secs(900);
 const INIT: &[u8] = include_bytes!("vm/init");
@@ -47,6 +47,15 @@ pub fn kernel() -> Option<PathBuf> {
         skip("no kernel in target/vm: tests/run puts it there");
     }
     found.then_some(kernel)
+}
+
+/// A module of that kernel.
+pub fn module(name: &str) -> Option<PathBuf> {
+    let module = Path::new(KERNEL_DIR).join(name);
+    if !module.is_file() {
+        skip(&format!("no {name} in target/vm: tests/run puts it there"));
+    }
+    module.is_file().then_some(module)
 }
 
 fn archive(dir: &TempDir, busybox: &Path) -> Vec<u8> {

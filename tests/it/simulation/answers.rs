@@ -32,15 +32,16 @@ pub fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
     fails.then(|| Fact::ActionFailed { id: id.clone(), deed, text: "EBUSY".into() })
 }
 
-/// What the keeper says of a generation after a crash of the supervisor.
-pub fn look(host: &Host, id: &ContainerId, run: &Run) -> Option<Fact> {
+/// What the keeper says of a generation after a crash of the supervisor, or to one that `survived` the keeper before.
+pub fn look(host: &Host, id: &ContainerId, run: &Run, survived: bool) -> Option<Fact> {
     let container = host.containers.get(id);
-    if container.is_some_and(|container| container.kept) {
+    if container.is_some_and(|container| container.kept || container.foreign) {
         return match host.look(id) {
             Some(Fact::Started { id, pid }) => Some(Fact::Adopted { id, pid, run: Box::new(run.clone()) }),
             other => other,
         };
     }
-    let never = host.keeper_since <= run.begun && container.is_none_or(|found| matches!(found.stage, Stage::Made));
+    let was_asked = survived || host.keeper_since <= run.begun;
+    let never = was_asked && container.is_none_or(|found| matches!(found.stage, Stage::Made));
     Some(if never { Fact::NeverStarted { id: id.clone() } } else { Fact::Lost { id: id.clone() } })
 }

@@ -5,7 +5,7 @@ use moored::plan::{Action, BootTime, Reason, State, Want};
 use moored::unit::{ContainerId, Kind, Order, UnitName};
 
 use super::History;
-use super::host::{Container, Host};
+use super::host::{Container, Host, Stage};
 use super::oracle::{Begun, Oracle, Verdict, must};
 use super::supervisor::Supervisor;
 
@@ -44,9 +44,17 @@ impl Oracle {
     }
 
     /// The one beside which this one may be started.
-    pub(super) fn beside(&self, id: &ContainerId, want: &Want) -> Option<ContainerId> {
+    pub(super) fn beside(&self, host: &Host, id: &ContainerId, want: &Want) -> Option<ContainerId> {
         let begun = self.begun.get(id).filter(|begun| begun.beside && is_start_first(want));
-        begun.and_then(|_| self.open(&id.unit, |begun| !begun.beside).pop())
+        let own = begun.and_then(|_| self.open(&id.unit, |begun| !begun.beside).pop());
+        // The one that is left is the unit's, though it was to take over.
+        own.or_else(|| {
+            begun.and_then(|_| {
+                self.open(&id.unit, |_| true)
+                    .into_iter()
+                    .find(|other| other != id && host.containers.contains_key(other))
+            })
+        })
     }
 
     /// It is the unit's from here on: it has done well, or the old one is up no more.
@@ -64,9 +72,10 @@ impl Oracle {
         if let Some(begun) = self.begun.get_mut(id) {
             begun.beside = false;
         }
-        // It is there: nobody has to start it any more.
+        // It is there: nobody has to start it any more. (One that was never spawned may take over from one that is gone.)
+        let is_there = host.containers.get(id).is_some_and(|found| !matches!(found.stage, Stage::Made));
         let truth = self.truth(&id.unit);
-        truth.wished = None;
+        truth.wished = truth.wished.filter(|_| !is_there);
         truth.by_hand &= !want.unit.enabled;
         Ok(())
     }

@@ -13,6 +13,8 @@ pub struct Host {
     pub containers: BTreeMap<ContainerId, Container>,
     /// When the keeper that lives now was born.
     pub keeper_since: BootTime,
+    /// There is an anchor, which takes the keeper's place.
+    pub anchor: bool,
     /// Sockets that it holds.
     pub sockets: BTreeSet<(UnitName, Listen)>,
     pub sockets_rng: Rng,
@@ -31,6 +33,8 @@ pub struct Container {
     pub stage: Stage,
     /// The keeper has a record of it that is not acknowledged.
     pub kept: bool,
+    /// Nobody's child that we know: keeper and anchor died. How it ends nobody can say.
+    pub foreign: bool,
     /// When its cgroup becomes empty after its end; `None` while something in it has to be killed first.
     pub empty_at: Option<BootTime>,
     pub drained_at: BootTime,
@@ -94,6 +98,19 @@ pub fn millis(count: u64) -> Duration {
 }
 
 impl Host {
+    pub fn new() -> Host {
+        Host {
+            containers: BTreeMap::new(),
+            keeper_since: BootTime(1),
+            anchor: true,
+            sockets: BTreeSet::new(),
+            sockets_rng: Rng::new(0),
+            calm: false,
+            sick: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
+
     pub fn make_cgroup(&mut self, rng: &mut Rng, id: &ContainerId, want: Want, run: Run) {
         let temper = if self.calm { Temper::calm() } else { Temper::random(rng) };
         let (stage, drained_at) = (Stage::Made, BootTime(0));
@@ -107,6 +124,7 @@ impl Host {
             run,
             stage,
             kept: false,
+            foreign: false,
             empty_at: None,
             drained_at,
             said,
@@ -158,14 +176,26 @@ impl Host {
 
     /// What the keeper says of `id` when asked.
     pub fn look(&self, id: &ContainerId) -> Option<Fact> {
-        self.containers.get(id).filter(|container| container.kept).and_then(|container| container.announce(id))
+        self.containers
+            .get(id)
+            .filter(|container| container.kept || container.foreign)
+            .and_then(|container| container.announce(id))
     }
 
-    /// The keeper dies; the anchor takes its place. What ended is forgotten, what is being set up dies, what runs runs on.
-    pub fn lose_keeper(&mut self, now: BootTime) {
+    /// The keeper dies; the anchor takes its place, or the next `moored up` begins anew. What ended is forgotten, what is being set up dies, what runs
+    /// runs on. Who holds the sockets too is asked elsewhere.
+    /// A supervisor that lives on knows what was being set up, and that it was never started: these.
+    pub fn lose_keeper(&mut self, now: BootTime, survived: bool) -> Vec<ContainerId> {
+        let mut unstarted = Vec::new();
         self.keeper_since = now;
-        self.sockets.clear();
-        for container in self.containers.values_mut() {
+        let anchor = std::mem::replace(&mut self.anchor, true);
+        for (id, container) in &mut self.containers {
+            if let Stage::Setup { .. } = container.stage
+                && survived
+            {
+                unstarted.push(id.clone());
+                (container.stage, container.kept) = (Stage::Made, false);
+            }
             if let Stage::Setup { .. } = container.stage {
                 container.end(Outcome::Exited { exit: Exit::Signal(9), oom: false }, now);
             }
@@ -173,9 +203,22 @@ impl Host {
                 *forgotten |= container.kept;
                 container.kept = false;
             }
+            if let Stage::Alive { .. } = container.stage
+                && !anchor
+            {
+                (container.kept, container.foreign) = (false, true);
+            }
             container.said.clear();
             container.said.extend(container.tells().then(|| Line::unheard(now)));
         }
+        unstarted
+    }
+
+    /// Nothing is left of what was not on a disk.
+    pub fn lose_power(&mut self, now: BootTime) {
+        self.containers.clear();
+        self.sockets.clear();
+        (self.keeper_since, self.anchor) = (now, true);
     }
 
     /// The stop signal; says what the supervisor learns at once.
@@ -348,7 +391,7 @@ impl Container {
     }
 
     fn end(&mut self, outcome: Outcome, at: BootTime) {
-        self.stage = Stage::Dead { at, outcome, forgotten: false };
+        self.stage = Stage::Dead { at, outcome, forgotten: self.foreign };
         self.empty_at = match self.temper.rest {
             Rest::LeavesAfter(after_ms) => Some(at.after(millis(after_ms))),
             Rest::StaysUntilKilled => None,
@@ -362,6 +405,7 @@ impl Container {
         match &self.stage {
             Stage::Made | Stage::Setup { .. } => None,
             Stage::Alive { .. } => Some(Fact::Started { id, pid: HostPid(1000) }),
+            Stage::Dead { .. } if self.foreign => Some(Fact::Lost { id }),
             // Only the supervisor calls an end that.
             Stage::Dead { outcome: Outcome::Unhealthy { .. }, .. } => None,
             Stage::Dead { outcome: Outcome::StartFailed { text }, .. } => {

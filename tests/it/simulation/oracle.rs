@@ -34,6 +34,10 @@ pub struct Oracle {
     pub well: BTreeSet<UnitName>,
     pub shutdown: bool,
     pub starts: u64,
+    /// When something was started or stopped last.
+    pub touched: BootTime,
+    /// Texts that were rolled back since the file of their unit was another one.
+    pub(super) rolled_back: BTreeSet<(UnitName, Fingerprint)>,
 }
 
 /// What a generation was begun with.
@@ -63,25 +67,29 @@ impl End {
 }
 
 /// What is true of one unit.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Truth {
     /// The last good text that the supervisor read; `None` when the file is gone.
     pub(super) good: Option<Want>,
     /// Held until.
-    held: Option<BootTime>,
+    pub(super) held: Option<BootTime>,
     /// Somebody asked for a start since the last one, when this generation was the last that was written down.
     pub(super) wished: Option<u64>,
     /// Somebody started it by hand since the last stop.
     pub(super) by_hand: bool,
-    last: Option<ContainerId>,
+    pub(super) last: Option<ContainerId>,
     /// The one that ran when `last` was started beside it.
-    other: Option<ContainerId>,
+    pub(super) other: Option<ContainerId>,
     /// `last` counts in `short_runs` already, or a client wiped the slate since.
-    counted: bool,
-    short_runs: u32,
-    highest: u64,
+    pub(super) counted: bool,
+    pub(super) short_runs: u32,
+    pub(super) highest: u64,
     /// The highest generation that was written down.
     pub(super) begun: u64,
+    /// The text that did well last.
+    pub(super) proven: Option<Fingerprint>,
+    /// As it was before the last start.
+    pub(super) before: Option<Box<Truth>>,
 }
 
 const UNKNOWN: Outcome = Outcome::Exited { exit: Exit::Unknown, oom: false };
@@ -112,7 +120,12 @@ impl Oracle {
     }
 
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
-        self.truth(unit).good = good.cloned();
+        let truth = self.truth(unit);
+        truth.good = good.cloned();
+        // That is not forgotten in a crash.
+        if let Some(good) = truth.good.as_mut().filter(|good| truth.proven == Some(good.fingerprint)) {
+            good.trial = None;
+        }
         self.supersede(unit, |begun| good.is_none_or(|good| good.fingerprint != begun.fingerprint));
     }
 
@@ -128,11 +141,20 @@ impl Oracle {
         self.excused.extend(open);
     }
 
+    /// The file of `unit` is another one, or none.
+    pub fn edited(&mut self, unit: &UnitName) {
+        self.rolled_back.retain(|(rolled_back, _)| rolled_back != unit);
+    }
+
     pub fn client_stop(&mut self, unit: &UnitName, until: BootTime) {
         self.excuse(unit, |_| true);
         let truth = self.truth(unit);
         (truth.held, truth.wished, truth.by_hand) = (Some(until), None, false);
         (truth.counted, truth.short_runs) = (true, 0);
+        if let Some(before) = &mut truth.before {
+            (before.wished, before.by_hand) = (None, false);
+            (before.counted, before.short_runs) = (true, 0);
+        }
     }
 
     /// The supervisor has written down that the file of `unit` was gone.
@@ -149,6 +171,9 @@ impl Oracle {
         truth.wished = if up { truth.wished } else { Some(truth.begun) };
         truth.by_hand |= !up;
         (truth.counted, truth.short_runs) = (true, 0);
+        if let Some(before) = &mut truth.before {
+            (before.counted, before.short_runs) = (true, 0);
+        }
     }
 
     pub fn client_restart(&mut self, unit: &UnitName) {
@@ -201,7 +226,8 @@ impl Oracle {
     }
 
     /// Invariants 4 and 12: what is healthy and unchanged is not touched.
-    pub fn on_stop(&mut self, host: &Host, id: &ContainerId) -> Verdict {
+    pub fn on_stop(&mut self, host: &Host, id: &ContainerId, now: BootTime) -> Verdict {
+        self.touched = now;
         let excused = self.is_excused(host, id);
         if excused {
             self.excused.insert(id.clone());
@@ -213,8 +239,9 @@ impl Oracle {
     /// Invariants 1, 4 and 5 at the moment of a spawn.
     pub fn on_start(&mut self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
         self.starts += 1;
+        self.touched = now;
         self.ended(host);
-        let runs_on = self.beside(id, want);
+        let runs_on = self.beside(host, id, want);
         let is_old = |other: &&ContainerId| other.unit == id.unit && *other != id && Some(*other) != runs_on.as_ref();
         let old = host.containers.keys().find(is_old);
         must(old.is_none_or(|old| host.is_empty(old, now)), "1", || format!("{id} starts before {old:?} is empty"))?;
@@ -232,9 +259,11 @@ impl Oracle {
         let good = truth.good.as_ref().is_some_and(|good| good.fingerprint == want.fingerprint);
         must(good, "3", || format!("{id} is not the last good text"))?;
         must(truth.held.is_none_or(|until| until <= now), "hold", || format!("{id} starts although held"))?;
-        must(want.unit.enabled || truth.by_hand, "enabled", || format!("{id} starts although not enabled"))?;
+        let by_hand = truth.by_hand || truth.wished.is_some();
+        must(want.unit.enabled || by_hand, "enabled", || format!("{id} starts although not enabled"))?;
         self.check_pause(host, id, want, now)?;
         let truth = self.units.entry(id.unit.clone()).or_default();
+        truth.before = Some(Box::new(Truth { before: None, ..truth.clone() }));
         (truth.held, truth.wished, truth.counted) = (None, None, false);
         (truth.last, truth.highest, truth.other) = (Some(id.clone()), id.generation, runs_on);
         // One that was started by hand goes on if this one does not do well.
@@ -300,8 +329,8 @@ impl Oracle {
         let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
         let is_of = |id: &&ContainerId| self.ended.get(*id).is_some_and(|end| end.is_of(want.fingerprint));
         let took_over = self.begun.get(last).is_some_and(|begun| !begun.beside);
-        let other = other.filter(is_of).filter(|_| !(took_over && is_of(&last)));
-        other.or(Some(last))
+        // Who took over counts, whatever comes of the one before.
+        other.filter(is_of).filter(|_| !took_over).or(Some(last))
     }
 
     /// How a run ended, as far as it could be known.
@@ -346,10 +375,12 @@ impl Oracle {
             // Of what never was nothing was touched.
             self.excused.insert(record.id.clone());
         }
-        let enabled = self.begun.get(&record.id).is_some_and(|begun| begun.enabled);
+        let begun = self.begun.get(&record.id);
+        let (enabled, beside) = begun.map_or((false, false), |begun| (begun.enabled, begun.beside));
         let truth = self.truth(&record.id.unit);
         truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
         truth.by_hand &= !enabled || truth.wished.is_some();
+        truth.other = if beside { truth.last.take() } else { None };
         (truth.last, truth.counted) = (Some(record.id.clone()), false);
     }
 
@@ -366,8 +397,13 @@ impl Oracle {
         if truth.held.is_some_and(|until| until > now) {
             return Err("held".into());
         }
-        if !want.unit.enabled && !truth.by_hand {
+        if !want.unit.enabled && !truth.by_hand && truth.wished.is_none() {
             return Err("not enabled".into());
+        }
+        // It ran on beside one that came to nothing.
+        let other = truth.other.as_ref().filter(|other| !self.ended.contains_key(*other));
+        if other.and_then(|other| self.begun.get(other)).is_some_and(|begun| begun.fingerprint == want.fingerprint) {
+            return Ok(want.clone());
         }
         let last = self.last_for(truth, want);
         let end = last.filter(|_| truth.wished.is_none()).and_then(|last| self.ended.get(last));

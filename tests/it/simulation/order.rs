@@ -116,7 +116,13 @@ impl Oracle {
         let Some(want) = self.units.get(&id.unit).and_then(|truth| truth.good.as_ref()) else { return false };
         let Some(container) = host.containers.get(id) else { return false };
         let watched = want.unit.depends_on.iter().filter(|(_, dependency)| dependency.on_loss != OnLoss::Keep);
-        watched.into_iter().any(|(unit, _)| {
+        watched.into_iter().any(|(unit, dependency)| {
+            // Its last end is no success any more.
+            let since = self.ended.iter().filter(|(id, end)| id.unit == *unit && end.at >= container.run.begun);
+            let is_bad = |outcome: &Outcome| *outcome != Outcome::Exited { exit: Exit::Code(0), oom: false };
+            if dependency.state == Need::Completed && since.into_iter().any(|(_, end)| is_bad(&end.outcome)) {
+                return true;
+            }
             let alive = host.of(unit).find(|(id, _)| host.is_alive(id));
             alive.is_none_or(|(other, found)| {
                 found.run.begun >= container.run.begun || self.is_excused_within(host, other, steps)

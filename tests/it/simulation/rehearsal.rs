@@ -10,10 +10,12 @@ use std::time::Duration;
 use moored::plan::{Desired, Phase, Rehearsal, Turn, Want, rehearse};
 use moored::unit::{Kind, RestartPolicy, UnitName};
 
-use super::{Bug, History};
+use super::History;
+use super::planted::Bug;
+use super::steps::{Course, Plot};
 
 const HISTORIES: u64 = 600;
-const EVENTS_BEFORE: usize = 60;
+const STEPS_BEFORE: usize = 60;
 const SETS: usize = 4;
 /// A oneshot that completes may let others start, which complete.
 const DEPTH_MAX: usize = 20;
@@ -22,9 +24,7 @@ impl History {
     /// All of it, or where the rehearsal was wrong.
     fn run_rehearsed(&mut self) -> Result<usize, String> {
         self.tame_texts();
-        for _ in 0..EVENTS_BEFORE {
-            self.event()?;
-        }
+        self.take_steps(STEPS_BEFORE)?;
         self.host.calm_down();
         self.mount(true);
         self.rest()?;
@@ -143,7 +143,7 @@ fn what_is_rehearsed_is_what_is_done() {
     let seeds = only.map_or(0..histories, |seed| seed..seed + 1);
     let mut turns = 0;
     for seed in seeds {
-        let mut history = History::new(seed, Bug::None, only.is_some());
+        let mut history = History::new(&Plot::new(seed, Course::Liveness, Bug::None), only.is_some());
         match history.run_rehearsed() {
             Ok(more) => turns += more,
             Err(words) => {

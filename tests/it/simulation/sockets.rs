@@ -6,11 +6,12 @@ use std::sync::Arc;
 use moored::plan::{Fact, Phase, Want, status};
 use moored::unit::{ContainerId, Listen, Socket, Unit, UnitName};
 
+use super::History;
 use super::host::{Container, Host, Stage, millis};
 use super::oracle::{Verdict, must};
+use super::planted::Bug;
 use super::rng::Rng;
 use super::supervisor::{Outside, Supervisor};
-use super::{Bug, History};
 
 /// Perhaps a text with sockets: of two addresses each unit has one, the other or both.
 pub fn with_sockets(rng: &mut Rng, want: Want) -> Want {
@@ -125,9 +126,4 @@ impl History {
         }
         Ok(())
     }
-}
-
-#[test]
-fn sockets_forgotten_in_a_crash_are_caught() {
-    super::assert_caught(Bug::SocketsForgotten, &["sockets:"]);
 }

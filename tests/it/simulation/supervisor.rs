@@ -1,20 +1,19 @@
-//! The fake supervisor: the real `record`, `reconcile` and `begin`, with its memory written out and read back as postcard,
-//! and a fuse that makes it crash between any two of its steps.
+//! The fake supervisor: the real `record`, `reconcile` and `begin`, with its memory written out and read back as postcard. What it does with a plan is
+//! in `effects`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use moored::plan::{
-    Action, BootTime, Desired, Fact, Now, Observed, Plan, Planner, Presence, Probed, Probing, Run, Seen, State,
-    WallTime, Want, reconcile,
+    BootTime, Desired, Fact, Hold, Now, Observed, Plan, Planner, Presence, Seen, State, WallTime, Want, reconcile,
 };
-use moored::unit::{CheckKind, ContainerId, Fingerprint, OnBad, Order, SwapMark, UnitName};
+use moored::unit::{ContainerId, Fingerprint, OnBad, Order, SwapMark, UnitName};
 
-use super::Bug;
-use super::answers::{failure_of, look};
+use super::answers::look;
 use super::host::{Host, millis};
-use super::oracle::{Begun, Oracle};
+use super::oracle::Oracle;
+use super::planted::Bug;
 use super::rng::Rng;
 use super::sample::DISK;
 
@@ -28,12 +27,28 @@ pub struct Disk {
     pub earlier: BTreeMap<UnitName, Want>,
     /// Texts that were rolled back.
     pub bad: BTreeMap<UnitName, Fingerprint>,
+    /// Stop marks, for the next boot.
+    pub marks: BTreeMap<UnitName, Hold>,
+    /// No record can be written.
+    pub full: bool,
+}
+
+/// Numbers of containers are reserved in blocks, so that none of an earlier boot comes again.
+const BLOCK: u64 = 1000;
+
+impl Disk {
+    /// The records of a boot are not those of the next one.
+    pub fn lose_power(&mut self) {
+        self.seen.clear();
+        self.floor = (self.floor / BLOCK + 1) * BLOCK;
+    }
 }
 
 /// What a step of the supervisor may touch.
 pub struct Outside<'a> {
     pub rng: &'a mut Rng,
     pub now: BootTime,
+    pub wall: WallTime,
     pub host: &'a mut Host,
     pub disk: &'a mut Disk,
     pub oracle: &'a mut Oracle,
@@ -45,14 +60,16 @@ pub struct Outside<'a> {
 /// What dies in a crash.
 #[derive(Default)]
 pub struct Supervisor {
-    desired: Desired,
+    pub(super) desired: Desired,
     pub observed: Observed,
-    planner: Planner,
+    pub(super) planner: Planner,
     pub mail: Vec<(BootTime, Fact)>,
     looked: BTreeSet<(ContainerId, bool)>,
     wake_at: Option<BootTime>,
     /// Something happened since the last round.
     awake: bool,
+    /// Units whose record is older than what is known.
+    pub(super) stale: BTreeSet<UnitName>,
     /// So many steps to the crash.
     pub fuse: Option<u32>,
 }
@@ -76,9 +93,8 @@ const AWAY: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 50;
 
 impl Outside<'_> {
-    fn both(&self) -> Now {
-        // The wall clock jumps to and fro; nothing may depend on it.
-        Now { boot: self.now, wall: WallTime(self.now.0.wrapping_mul(31) % 1_000_000) }
+    pub fn both(&self) -> Now {
+        Now { boot: self.now, wall: self.wall }
     }
 
     pub fn say(&mut self, words: impl FnOnce() -> String) {
@@ -95,8 +111,10 @@ impl Supervisor {
         this.observed.floor = out.disk.floor;
         for (unit, bytes) in &out.disk.seen {
             let mut seen: Seen = postcard::from_bytes(bytes).expect("what was written reads back");
-            if out.bug == Bug::BackoffForgotten {
-                seen.backoff = Default::default();
+            match out.bug {
+                Bug::BackoffForgotten => seen.backoff = Default::default(),
+                Bug::StopMarkLost => seen.hold = None,
+                _ => {}
             }
             if out.bug == Bug::SocketsForgotten {
                 seen.sockets.clear();
@@ -115,20 +133,62 @@ impl Supervisor {
         if out.bug == Bug::LastGoodLost {
             out.disk.good.clear();
         }
+        this.restore_marks(out);
+        this.forget_trials(out);
         this.found_disk(out);
         this.find_sockets(out);
         this.read_files(out, files);
-        this.look_after_crash(out);
+        this.look_after_crash(out, false);
         if out.oracle.shutdown {
             this.record(out, &Fact::Shutdown { by: "SIGTERM".into() });
         }
         this
     }
 
+    /// Of a text that did well, which was recorded, nothing is kept to go back to, whether or not that was written too.
+    fn forget_trials(&mut self, out: &mut Outside) {
+        if out.bug == Bug::StillOnTrial {
+            return;
+        }
+        let Disk { good, earlier, .. } = &mut *out.disk;
+        for (unit, want) in good {
+            if self.observed.unit(unit).and_then(|seen| seen.proven) == Some(want.fingerprint) {
+                earlier.remove(unit);
+                (want.trial, want.earlier) = (None, None);
+            }
+        }
+    }
+
+    /// Stop marks of an earlier boot hold in this one, as long as the wall clock says.
+    fn restore_marks(&mut self, out: &mut Outside) {
+        for (unit, hold) in out.disk.marks.clone() {
+            if self.observed.units.contains_key(&unit) {
+                continue;
+            }
+            let hold = hold.after_reboot(out.both());
+            out.oracle.held_again(&unit, hold.until.map_or(BootTime(u64::MAX), |until| until.boot));
+            self.record(out, &Fact::ClientStop { unit: unit.clone(), hold });
+            self.persist(out, &unit);
+        }
+    }
+
+    /// A keeper takes the place of one that died; what that one had said arrived before.
+    pub fn meet_keeper(&mut self, out: &mut Outside) {
+        let is_word = |fact: &Fact| matches!(fact, Fact::Notified { .. } | Fact::Heard { .. });
+        let (words, others) = std::mem::take(&mut self.mail).into_iter().partition(|(_, fact)| is_word(fact));
+        self.mail = others;
+        let words: Vec<(BootTime, Fact)> = words;
+        for (_, fact) in words {
+            self.record(out, &fact);
+        }
+        self.look_after_crash(out, true);
+        self.awake = true;
+    }
+
     /// For each live generation: the keeper's word, or that there is none.
-    fn look_after_crash(&mut self, out: &mut Outside) {
+    fn look_after_crash(&mut self, out: &mut Outside, survived: bool) {
         let lives = self.observed.units.values().flat_map(|seen| seen.lives());
-        let news: Vec<Fact> = lives.filter_map(|live| look(out.host, &live.id, &live.run)).collect();
+        let news: Vec<Fact> = lives.filter_map(|live| look(out.host, &live.id, &live.run, survived)).collect();
         news.into_iter().for_each(|fact| self.post(out, fact));
         self.record(out, &Fact::Awake);
         let heard = out.host.containers.iter().filter(|(_, found)| !found.said.is_empty());
@@ -138,10 +198,11 @@ impl Supervisor {
 
     /// What is on disk now becomes desired; a file that is not valid counts as its last good text.
     pub fn read_files(&mut self, out: &mut Outside, files: &BTreeMap<UnitName, Option<Want>>) {
-        let Disk { good, earlier, bad, .. } = &mut *out.disk;
+        let Disk { good, earlier, bad, marks, .. } = &mut *out.disk;
         good.retain(|unit, _| files.contains_key(unit));
         earlier.retain(|unit, _| files.contains_key(unit));
         bad.retain(|unit, _| files.contains_key(unit));
+        marks.retain(|unit, _| files.contains_key(unit));
         let is_bad = |unit: &UnitName, text: &Want| bad.get(unit) == Some(&text.fingerprint);
         let taken = |unit: &UnitName, text: &Option<Want>| text.clone().filter(|text| !is_bad(unit, text));
         let taken: BTreeMap<_, _> = files.iter().map(|(unit, text)| (unit.clone(), taken(unit, text))).collect();
@@ -157,7 +218,8 @@ impl Supervisor {
             if let Some(before) = before.filter(|before| !earlier.contains_key(unit) || goes_on(before)) {
                 earlier.insert(unit.clone(), Want { trial: None, earlier: None, ..before.clone() });
             }
-            if earlier.get(unit).is_some_and(|earlier| earlier.fingerprint == text.fingerprint) {
+            let did_well = proven == Some(text.fingerprint) && out.bug != Bug::StillOnTrial;
+            if did_well || earlier.get(unit).is_some_and(|earlier| earlier.fingerprint == text.fingerprint) {
                 earlier.remove(unit);
             }
             let on_bad = text.unit.update.on_bad.unwrap_or(OnBad::Rollback);
@@ -187,11 +249,29 @@ impl Supervisor {
         self.awake |= self.record(out, &Fact::Found { path: DISK.into(), presence });
     }
 
+    /// The keeper says something.
+    pub fn hear(&mut self, out: &mut Outside, fact: Fact) {
+        let fact = match fact {
+            Fact::Exited { id, exit, oom, .. } if out.bug == Bug::ExitsByWallClock => {
+                Fact::Exited { id, exit, oom, at: BootTime(out.wall.0.saturating_mul(1_000_000)) }
+            }
+            other => other,
+        };
+        if out.bug == Bug::AcknowledgedEarly
+            && let Fact::Exited { id, .. } = &fact
+            && let Some(container) = out.host.containers.get_mut(id)
+        {
+            container.kept = false;
+        }
+        self.post(out, fact);
+    }
+
     /// A fact arrives, some time.
     pub fn post(&mut self, out: &mut Outside, fact: Fact) {
         let delay = if out.rng.chance(80) { 0 } else { out.rng.below(300) };
         if out.rng.chance(10) {
-            let again = out.now.after(millis(out.rng.below(3000)));
+            let longest = *out.rng.pick(&[3000, 3000, 3000, 60_000]);
+            let again = out.now.after(millis(out.rng.below(longest)));
             self.mail.push((again, fact.clone()));
         }
         self.mail.push((out.now.after(millis(delay)), fact));
@@ -199,6 +279,11 @@ impl Supervisor {
 
     /// A client's wish: on disk before its answer.
     pub fn client(&mut self, out: &mut Outside, unit: &UnitName, fact: Fact) {
+        match &fact {
+            Fact::ClientStop { hold, .. } => drop(out.disk.marks.insert(unit.clone(), hold.clone())),
+            Fact::ClientStart { .. } | Fact::ClientRestart { .. } => drop(out.disk.marks.remove(unit)),
+            _ => {}
+        }
         self.record(out, &fact);
         self.persist(out, unit);
         self.awake = true;
@@ -295,214 +380,21 @@ impl Supervisor {
             }
         }
     }
-
-    /// Begin, write, do; it may crash between any two.
-    fn apply(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
-        self.burn()?;
-        let takes = self.takes_raise(action.unit(), out.now);
-        let (own_is_up, was_running) = (self.has_own_up(action), self.stops_running(action));
-        let fits = self.observed.begin(action, out.both());
-        if !fits {
-            return Err(Stop::Wrong(format!("planned what does not fit: {action}")));
-        }
-        self.planner.begun(action);
-        self.burn()?;
-        self.persist(out, action.unit());
-        match action {
-            Action::Forget { unit } => out.oracle.forget(unit),
-            Action::Raise { unit, failed } => out.oracle.on_raise(unit, failed, takes)?,
-            Action::Kill { id } => out.oracle.on_kill(id, out.now),
-            Action::Start { id, unit, fingerprint, join, beside, .. } => {
-                let (joined, beside) = (join.clone(), *beside);
-                let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, kind: unit.kind, joined, beside };
-                out.oracle.on_begin(id, begun);
-            }
-            Action::TakeOver { id, .. } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
-            Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id, was_running),
-            Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
-            Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
-            Action::RollBack { unit, fingerprint, .. } => {
-                out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
-            }
-            Action::Settle { .. } | Action::Swap { .. } | Action::Close { .. } => {}
-            Action::Reload { .. } | Action::Update { .. } | Action::Clear { .. } | Action::Reboot { .. } => {}
-        }
-        self.burn()?;
-        out.say(|| format!("{action}"));
-        self.effect(out, action)
-    }
-
-    /// Whether a unit is neither up nor held.
-    fn takes_raise(&self, unit: &UnitName, now: BootTime) -> bool {
-        let held = |seen: &Seen| seen.hold.as_ref().is_some_and(|hold| hold.until.is_none_or(|until| until.boot > now));
-        let up = |seen: &Seen| seen.live.as_ref().is_some_and(|live| live.is_up());
-        self.observed.unit(unit).is_none_or(|seen| !held(seen) && !up(seen))
-    }
-
-    fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
-        if let Some(fact) = failure_of(out, action) {
-            if let Action::Reload { id, .. } = action {
-                // That it failed is said to people, and not tried again.
-                out.host.tell(id);
-            }
-            self.post(out, fact);
-            return Ok(());
-        }
-        match action {
-            Action::Start { id, unit, fingerprint, join, .. } => {
-                let want = Want { unit: unit.clone(), fingerprint: *fingerprint, trial: None, earlier: None };
-                self.start_container(out, id, want, join.clone())?;
-            }
-            Action::Stop { id, signal, why } => {
-                out.oracle.on_stop(out.host, id)?;
-                out.oracle.on_order(out.host, id, why, out.now)?;
-                let answer = signal.and_then(|_| out.host.stop(id, out.now));
-                answer.into_iter().for_each(|fact| self.post(out, fact));
-            }
-            Action::Kill { id } => {
-                out.oracle.on_stop(out.host, id)?;
-                out.host.kill(id, out.now);
-            }
-            Action::Signal { .. } => {}
-            Action::Reload { id, .. } => {
-                out.host.tell(id);
-                self.burn()?;
-                self.post(out, Fact::Reloaded { id: id.clone() });
-            }
-            Action::Swap { id, contents, .. } => {
-                if let Some(container) = out.host.containers.get_mut(id) {
-                    container.contents = *contents;
-                }
-                self.burn()?;
-                self.post(out, Fact::Swapped { id: id.clone(), contents: *contents });
-            }
-            Action::Update { id, limits: Some(limits), .. } => {
-                self.post(out, Fact::Limited { id: id.clone(), limits: *limits });
-            }
-            Action::Update { limits: None, .. } => {}
-            Action::Clear { id } => self.clear(out, id)?,
-            Action::Close { unit, sockets } => self.close_sockets(out, unit, sockets)?,
-            Action::Hear { id } => {
-                // In this order, as all that the keeper says.
-                let at = out.now.after(millis(out.rng.below(300)));
-                let heard = out.host.heard(id).into_iter().chain([Fact::Heard { id: id.clone() }]);
-                self.mail.extend(heard.map(|fact| (at, fact)));
-            }
-            Action::Prove { unit, .. } => {
-                out.disk.earlier.remove(unit);
-                let wants = [out.disk.good.get_mut(unit), self.desired.units.get_mut(unit)];
-                wants.into_iter().flatten().for_each(|want| (want.trial, want.earlier) = (None, None));
-                self.planner.changed(unit);
-            }
-            Action::RollBack { unit, fingerprint, .. } => {
-                let Some(mut earlier) = out.disk.earlier.remove(unit) else {
-                    return Err(Stop::Wrong(format!("trial: {unit} has nothing to go back to")));
-                };
-                earlier.trial = None;
-                out.disk.bad.insert(unit.clone(), *fingerprint);
-                out.disk.good.insert(unit.clone(), earlier.clone());
-                out.oracle.read_back(unit, &earlier);
-                self.desired.units.insert(unit.clone(), earlier);
-                self.planner.changed(unit);
-            }
-            Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
-            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => {}
-            Action::Forget { .. } | Action::Reboot { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// More results of what is asked now.
-    pub fn probe_all(&mut self, out: &mut Outside) {
-        let lives = self.observed.units.values().flat_map(|seen| seen.lives());
-        let asked: Vec<_> = lives.filter_map(|live| Some((live.id.clone(), live.probing.clone()?))).collect();
-        asked.iter().for_each(|(id, probing)| self.probe(out, id, probing));
-    }
-
-    /// A few results of each check; each arrives once, in their order.
-    fn probe(&mut self, out: &mut Outside, id: &ContainerId, probing: &Probing) {
-        let (failures, successes) = (2, 1);
-        for check in probing.kinds() {
-            let (mut after, mut failed) = (0, 0);
-            for _ in 0..1 + out.rng.below(4) {
-                after += out.rng.below(1000);
-                let well = out.host.calm || out.rng.chance(60);
-                let probed = if well { Probed::Passed } else { Probed::Failed { text: "no".into(), counts: true } };
-                failed += u32::from(!well);
-                let fact = Fact::Probed { id: id.clone(), check, probed, failures, successes };
-                self.mail.push((out.now.after(millis(after)), fact));
-                if well {
-                    out.oracle.well.insert(id.unit.clone());
-                }
-            }
-            // The row may have begun in an earlier life of the supervisor.
-            if failed > 0 && check != CheckKind::Readiness {
-                out.oracle.sick.insert(id.clone());
-            }
-        }
-    }
-
-    fn start_container(
-        &mut self,
-        out: &mut Outside,
-        id: &ContainerId,
-        want: Want,
-        join: Option<ContainerId>,
-    ) -> Result<(), Stop> {
-        let run = Run::new(&want.unit, want.fingerprint, join, out.now);
-        out.host.make_cgroup(out.rng, id, want.clone(), run);
-        self.burn()?;
-        out.oracle.on_start(out.host, id, &want, out.now)?;
-        out.oracle.on_ordered_start(out.host, id, out.mounted)?;
-        out.host.spawn(out.rng, id, out.now);
-        out.host.open_sockets(id);
-        self.tell_sockets(out, &id.unit);
-        self.burn()
-    }
-
-    /// Journal, acknowledge, remove.
-    fn clear(&mut self, out: &mut Outside, id: &ContainerId) -> Result<(), Stop> {
-        let record = self.observed.unit(&id.unit).and_then(|seen| seen.end_of(id));
-        if record.is_some() || out.host.containers.contains_key(id) {
-            out.oracle.on_journal(out.host, id, record)?;
-        }
-        self.burn()?;
-        if let Some(container) = out.host.containers.get_mut(id) {
-            container.kept = false;
-        }
-        self.burn()?;
-        if out.host.is_empty(id, out.now) {
-            out.host.containers.remove(id);
-        }
-        self.burn()?;
-        self.post(out, Fact::Cleared { id: id.clone() });
-        Ok(())
-    }
-
-    fn persist(&self, out: &mut Outside, unit: &UnitName) {
-        out.disk.floor = self.observed.floor;
-        match self.observed.unit(unit) {
-            Some(seen) => {
-                let bytes = postcard::to_allocvec(seen).expect("a value that was made here");
-                out.disk.seen.insert(unit.clone(), bytes);
-            }
-            None => drop(out.disk.seen.remove(unit)),
-        }
-    }
-
-    fn burn(&mut self) -> Result<(), Stop> {
-        match &mut self.fuse {
-            None => Ok(()),
-            Some(0) => Err(Stop::Crashed),
-            Some(steps) => {
-                *steps -= 1;
-                Ok(())
-            }
-        }
-    }
 }
 
 fn words(plan: &Plan) -> String {
     let actions: Vec<String> = plan.actions.iter().map(ToString::to_string).collect();
     format!("{actions:?}, {:?}", plan.wake_at)
+}
+
+/// Written and read back, in the form that is under `/run`.
+pub fn through_json(seen: &Seen) -> Seen {
+    let json = serde_json::to_vec(seen).expect("a value that was made here");
+    serde_json::from_slice(&json).expect("what was written reads back")
+}
+
+/// In the form that it has here.
+pub fn through_postcard(seen: &Seen) -> Seen {
+    let bytes = postcard::to_allocvec(seen).expect("a value that was made here");
+    postcard::from_bytes(&bytes).expect("what was written reads back")
 }

@@ -17,7 +17,9 @@ impl Oracle {
         let done = self.ended.iter().any(|(id, end)| id.unit == *unit && done(&end.outcome));
         must(alive || done, "trial", || format!("the text of {unit} is said to have done well"))?;
         must(want.unit.kind == Kind::Service, "trial", || format!("{unit} is a oneshot"))?;
-        if let Some(good) = self.truth(unit).good.as_mut().filter(|good| good.fingerprint == fingerprint) {
+        let truth = self.truth(unit);
+        truth.proven = Some(fingerprint);
+        if let Some(good) = truth.good.as_mut().filter(|good| good.fingerprint == fingerprint) {
             good.trial = None;
         }
         Ok(())
@@ -35,5 +37,11 @@ impl Oracle {
         let sick = self.sick.iter().any(|id| id.unit == *unit);
         let late = host.of(unit).any(|(_, found)| now.since(found.run.begun) >= want.unit.update.deadline);
         must(ended || sick || late, "trial", || format!("{unit} did nothing bad"))
+    }
+
+    /// It is done, once for each text, unless its file was another one meanwhile.
+    pub fn rolled_back(&mut self, unit: &UnitName, fingerprint: Fingerprint) -> Verdict {
+        let first = self.rolled_back.insert((unit.clone(), fingerprint));
+        must(first, "trial", || format!("{unit} is rolled back a second time from a text that was not edited"))
     }
 }

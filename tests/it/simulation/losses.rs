@@ -1,0 +1,58 @@
+//! What the oracle forgets or forgives when something is lost: the host's power, time, a keeper in the middle of a start.
+
+use moored::plan::BootTime;
+use moored::unit::{ContainerId, UnitName};
+
+use super::host::{Container, Host};
+use super::oracle::{Oracle, Truth};
+use super::supervisor::Disk;
+
+impl Oracle {
+    /// The host lost its power: what had not ended has no record, in the next boot nothing has run yet, and only texts and stop marks are as they were
+    /// on the disk.
+    pub fn lose_power(&mut self, now: BootTime, disk: &Disk) {
+        self.begun.clear();
+        self.ended.clear();
+        self.superseded.clear();
+        self.raised.clear();
+        self.killed.clear();
+        self.sick.clear();
+        self.well.clear();
+        for (unit, truth) in &mut self.units {
+            *truth = Truth {
+                good: disk.good.get(unit).filter(|_| truth.good.is_some()).cloned(),
+                // A mark goes with the file.
+                held: truth.held.filter(|until| *until > now && disk.marks.contains_key(unit)),
+                highest: truth.highest,
+                begun: truth.begun,
+                ..Truth::default()
+            };
+        }
+    }
+
+    /// The host slept: a try at a start-first update whose time ran out meanwhile may be given up, though nobody was there to hear that it does well.
+    pub fn slept(&mut self, host: &Host, now: BootTime) {
+        let is_over = |(id, found): &(&ContainerId, &Container)| {
+            let beside = self.begun.get(*id).is_some_and(|begun| begun.beside);
+            beside && now.since(found.run.begun) >= found.want.unit.update.deadline
+        };
+        let over: Vec<ContainerId> = host.containers.iter().filter(is_over).map(|(id, _)| id.clone()).collect();
+        self.sick.extend(over);
+    }
+
+    /// A stop mark of an earlier boot holds until then.
+    pub fn held_again(&mut self, unit: &UnitName, until: BootTime) {
+        self.truth(unit).held = Some(until);
+    }
+
+    /// What was started was not: its keeper died before its program ran. All is as before, but for what was asked for since.
+    pub fn unstarted(&mut self, id: &ContainerId) {
+        let truth = self.truth(&id.unit);
+        let last = truth.last.as_ref() == Some(id);
+        if let Some(before) = truth.before.take().filter(|_| last) {
+            (truth.wished, truth.by_hand) = (truth.wished.or(before.wished), truth.by_hand || before.by_hand);
+            (truth.last, truth.other) = (before.last, before.other);
+            (truth.counted, truth.short_runs) = (before.counted, before.short_runs);
+        }
+    }
+}
