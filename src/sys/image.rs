@@ -9,9 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::AtFlags;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
 
 /// All that keeps a memfd as it is.
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// So often a memfd is to be sealed before it counts as one that cannot be.
+const SEAL_TRIES: u32 = 10;
 
 /// The program this process runs, open for `execveat`; and whether it is a sealed memfd already.
 pub fn own() -> io::Result<(OwnedFd, bool)> {
@@ -26,8 +30,15 @@ pub fn is_sealed(fd: BorrowedFd<'_>) -> bool {
     fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SEALS))
 }
 
-/// Seals a memfd, which was made to be sealed.
+/// Seals a memfd, which was made to be sealed. EBUSY is not only for one that is mapped: the kernel gives up after some 100 ms of waiting for
+/// pages that it happens to hold itself (`memfd_wait_for_pins`; seen while memory was short), so it is asked again.
 pub fn seal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    for _ in 1..SEAL_TRIES {
+        match fcntl_add_seals(fd, SEALS) {
+            Err(Errno::BUSY) => {}
+            other => return Ok(other?),
+        }
+    }
     Ok(fcntl_add_seals(fd, SEALS)?)
 }
 
