@@ -1,5 +1,5 @@
 //! The one binary. What runs is decided by the first recognised subcommand; see [`moored::cli`].
 
-fn main() -> std::process::ExitCode {
-    moored::cli::main()
-}
+#![no_main]
+
+moored::entry!(moored::cli::main);

@@ -40,7 +40,7 @@ pub(super) struct Control {
     /// The keeper will say nothing more.
     hung_up: bool,
     /// As the keeper said last, when it was asked.
-    stats: Stats,
+    pub stats: Stats,
     /// More children may have ended than were buried in one turn.
     more: bool,
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | TERM, INT, QUIT, HUP | tells the keeper to begin the ordered stop; the state is the keeper's, so once is enough |
 //! | the keeper says that all is done | leaves with the code it says: 0 after an ordered stop |
-//! | the keeper dies without that | takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
+//! | the keeper dies without that | opens the FIFOs of all containers, then takes its place ([`crate::keeper`]) on the very same socket: its children are ours now |
 //! | another child ends | reaps it, but only while the keeper lives: later it may be a container |
 //! | the keeper gives it another program | executes that in its own place, if that can go on from its state (`replace`) |
 //! | there is a keeper already, without an anchor | controls that one and starts nothing; it is no spare, for it is not the parent |
@@ -39,12 +39,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use nix::sys::signalfd::SignalFd;
 
 use crate::keeper::wire::Request;
-use crate::keeper::{self, Command, IGNORED, Keeper, Parts, STOPPING, Spawner};
+use crate::keeper::{self, Command, Duty, IGNORED, Keeper, Parts, STOPPING, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{self, SIGCHLD, SIGHUP};
 use crate::sys::{fd, heap, image};
@@ -122,7 +121,7 @@ pub enum AnchorError {
 
 /// Runs until all is stopped; the code is the one for the shell: 0 after an ordered stop. Call it first in `main`, before
 /// any thread: it executes the program again with the same arguments.
-pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorError> {
     let base = Base::capture();
     let signals = keeper::signals(&waited_for()).map_err(AnchorError::Setup)?;
     signal::ignore(&IGNORED).map_err(AnchorError::Setup)?;
@@ -144,8 +143,22 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
     heap::trim();
     let (run_dir, stage) = (options.run_dir.clone(), keeper::open_stage(&options.run_dir).ok());
     let earlier = Vec::new();
-    Anchor { run_dir, keeper_argv, supervisor_argv, listener, stage, image, signals, base, control, earlier }
-        .run(spawner)
+    let (waited_for, is_init) = (waited_for(), false);
+    Anchor {
+        run_dir,
+        keeper_argv,
+        supervisor_argv,
+        listener,
+        stage,
+        image,
+        signals,
+        waited_for,
+        base,
+        control,
+        earlier,
+        is_init,
+    }
+    .run(spawner, &mut ())
 }
 
 /// An anchor that has its keeper.
@@ -159,31 +172,54 @@ struct Anchor {
     stage: Option<OwnedFd>,
     image: OwnedFd,
     signals: SignalFd,
+    /// The same, by number.
+    waited_for: Vec<i32>,
     base: Base,
     control: Control,
     /// Other programs that may be a supervisor's: device and inode.
     earlier: Vec<(u64, u64)>,
+    /// Process 1: the keeper is its child, whoever started it.
+    is_init: bool,
 }
 
 impl Anchor {
     /// Waits for the keeper's end, and takes its place if it died.
-    fn run(mut self, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+    fn run(mut self, spawner: &mut dyn Spawner, duty: &mut dyn Duty) -> Result<u8, AnchorError> {
         loop {
-            match self.control.run(&self.signals, &mut ()) {
-                End::Done(code) => return Ok(ExitCode::from(code)),
-                End::Replace => self.replace(),
+            match self.control.run(&self.signals, duty) {
+                End::Done(code) => return Ok(code),
+                End::Replace => self.replace(duty),
                 End::KeeperDied => break,
                 // Only process 1 is in a hurry.
-                End::Late => return Ok(ExitCode::FAILURE),
+                End::Late => return Ok(1),
             }
         }
-        let Anchor { run_dir, supervisor_argv, listener, stage, image, signals, base, control, earlier, .. } = self;
-        let listener = listener.ok_or(AnchorError::KeeperLost)?;
+        self.take_place(spawner, duty)
+    }
+
+    /// In the keeper's place, to the end.
+    fn take_place(self, spawner: &mut dyn Spawner, duty: &mut dyn Duty) -> Result<u8, AnchorError> {
+        let Anchor { run_dir, supervisor_argv, listener, stage, image, signals, waited_for, base, .. } = self;
+        let (control, earlier, is_init) = (self.control, self.earlier, self.is_init);
         let stopping = control.stopping;
         drop(control);
-        let (command, waited_for) = (Command::new(supervisor_argv), waited_for());
+        let listener = match listener {
+            Some(listener) => listener,
+            None if is_init => free(claim(&run_dir)?)?,
+            None => return Err(AnchorError::KeeperLost),
+        };
+        let command = Command::new(supervisor_argv);
         let parts = Parts { run_dir, listener, stage, image, signals, waited_for, base, command };
-        Ok(ExitCode::from(Keeper::adopting(parts, spawner, stopping, &earlier).run()))
+        let keeper = Keeper::adopting(parts, spawner, stopping, &earlier);
+        Ok(if is_init { keeper.with_duty(duty) } else { keeper }.run())
+    }
+}
+
+/// The listening socket of a place that must be free.
+fn free(place: Place) -> Result<OwnedFd, AnchorError> {
+    match place {
+        Place::Free { listener, .. } => Ok(listener),
+        Place::Kept { .. } => Err(AnchorError::KeeperLost),
     }
 }
 

@@ -233,6 +233,12 @@ pub struct Up {
     /// Bytes that the logs of all units together may take
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub log_cap: Option<u64>,
+    /// From init.toml: so many boots in a row may be bad.
+    #[arg(long, hide = true, value_name = "BOOTS", requires = "good_after")]
+    pub boot_loop_guard: Option<u32>,
+    /// From init.toml: a boot is good after this long.
+    #[arg(long, hide = true, value_name = "TIME", value_parser = values::duration)]
+    pub good_after: Option<Duration>,
 }
 
 /// `init`.

@@ -36,7 +36,6 @@ pub mod values;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -170,7 +169,7 @@ impl Failure {
 }
 
 /// Runs what the arguments say.
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     if let Some(resumed) = up::resume() {
         return resumed.unwrap_or_else(|failure| report(&failure));
     }
@@ -198,13 +197,13 @@ fn is_runtime_name(program: &OsString) -> bool {
     name.ends_with("oci") || name.ends_with("runc")
 }
 
-fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
+fn command_line(program: OsString, args: Vec<OsString>) -> u8 {
     let parse = || Cli::try_parse_from(std::iter::once(program).chain(args.iter().cloned()));
     let cli = match plain_sync(&args).map_or_else(parse, Ok) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { EXIT_USAGE } else { 0 };
         }
     };
     let inside = matches!(cli.command, Command::Exec(_));
@@ -215,11 +214,11 @@ fn command_line(program: OsString, args: Vec<OsString>) -> ExitCode {
     let usage = failure.code() == EXIT_USAGE || failure.code() == EXIT_PIPE;
     let code = report(&failure);
     // For `exec` 1 would be the process's word.
-    if inside && !usage { ExitCode::from(failure.code_of_exec()) } else { code }
+    if inside && !usage { failure.code_of_exec() } else { code }
 }
 
 /// Says what went wrong, and how to exit.
-fn report(failure: &Failure) -> ExitCode {
+fn report(failure: &Failure) -> u8 {
     let code = failure.code();
     if code != EXIT_PIPE {
         // Nobody is left to tell when standard error is gone too.
@@ -227,7 +226,7 @@ fn report(failure: &Failure) -> ExitCode {
             let _ = writeln!(io::stderr(), "moored: {}", one_line(line));
         }
     }
-    ExitCode::from(code)
+    code
 }
 
 /// `sync` without options, which scripts call after each edit, read without clap: setting its parser up takes 0.25 ms.
@@ -238,7 +237,7 @@ fn plain_sync(args: &[OsString]) -> Option<Cli> {
     Some(Cli { places: args::Places::default(), command: Command::Sync { units, timeout: None } })
 }
 
-fn run(cli: Cli) -> Result<ExitCode, Failure> {
+fn run(cli: Cli) -> Result<u8, Failure> {
     let places = cli.places.resolve();
     let run_dir = places.run_dir.clone();
     let run_dir = run_dir.as_path();
@@ -292,7 +291,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Upgrade { program } => upgrade::upgrade(run_dir, program)?,
         Command::Cat { unit, json } => ask::cat(run_dir, unit, json)?,
     };
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 /// Writes to standard output, all of it or an error: the print macros panic when the reader is gone.

@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -13,6 +12,7 @@ use clap::{CommandFactory, Parser};
 use super::args::{Cli, Command, Init};
 use super::{Failure, Settings};
 use crate::anchor::init::{self, Order};
+use crate::unit::BootGuard;
 use crate::{anchor, keeper};
 
 /// As the anchor calls itself (`/proc/1/comm`).
@@ -40,7 +40,7 @@ pub fn is_init(program: &OsString, args: &[OsString]) -> bool {
 }
 
 /// Runs as process 1. What it was given is taken if it is understood; a machine boots whatever its kernel appends.
-pub fn main(program: &OsString, args: &[OsString]) -> ExitCode {
+pub fn main(program: &OsString, args: &[OsString]) -> u8 {
     let asked = args.iter().any(|arg| arg == "init");
     let line = std::iter::once(program.clone()).chain(args.iter().cloned());
     let parsed = asked.then(|| Cli::try_parse_from(line)).and_then(|parsed| parsed.map_err(|error| error.print()).ok());
@@ -52,9 +52,10 @@ pub fn main(program: &OsString, args: &[OsString]) -> ExitCode {
     let settings = Settings::new(places.resolve(), up.or_environment().unwrap_or_default());
     let (run_dir, state_dir, log_dir) =
         (settings.run_dir.clone(), settings.state_dir.clone(), settings.log_dir.clone());
-    let supervisor = move |log_cap: Option<u64>| {
+    let supervisor = move |log_cap: Option<u64>, boot_guard: Option<BootGuard>| {
         let log_cap_bytes = log_cap.unwrap_or(u64::MAX).min(settings.log_cap_bytes);
-        let settings = Settings { log_cap_bytes, ..settings.clone() };
+        let boot_guard = boot_guard.or(settings.boot_guard);
+        let settings = Settings { log_cap_bytes, boot_guard, ..settings.clone() };
         ["moored".into(), "supervisor".into()].into_iter().chain(settings.to_args()).collect()
     };
     let options = init::Options {

@@ -11,6 +11,7 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Places, Up};
+use crate::unit::BootGuard;
 
 /// Where units are, later ones winning by name.
 pub const UNITS_DIRS: [&str; 3] = ["/usr/lib/moored/units", "/run/moored/units", "/etc/moored/units"];
@@ -41,6 +42,9 @@ pub struct Settings {
     pub manual: bool,
     /// What the logs of all units together may take.
     pub log_cap_bytes: u64,
+    /// What is done about boots that are not good.
+    #[serde(default)]
+    pub boot_guard: Option<BootGuard>,
 }
 
 /// The places, resolved.
@@ -99,6 +103,10 @@ impl Settings {
             detach_on_exit: up.detach_on_exit,
             manual: up.manual,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
+            boot_guard: up
+                .boot_loop_guard
+                .zip(up.good_after)
+                .map(|(boots, good_after)| BootGuard { boots, good_after }),
         }
     }
 
@@ -112,6 +120,10 @@ impl Settings {
         option("--cgroup-root", self.cgroup_root.clone().into());
         option("--config", self.config.clone().into());
         option("--log-cap", self.log_cap_bytes.to_string().into());
+        if let Some(BootGuard { boots, good_after }) = self.boot_guard {
+            option("--boot-loop-guard", boots.to_string().into());
+            option("--good-after", format!("{}ms", good_after.as_millis()).into());
+        }
         for dir in self.units_dirs.iter().filter(|_| self.given_by_hand) {
             option("--units", dir.clone().into());
         }
@@ -191,8 +203,14 @@ mod tests {
     #[test]
     fn settings_survive_being_passed_on() {
         let places = || Places { run_dir: Some("r".into()), ..Places::default() }.resolve_with(|_| None);
-        let by_hand =
-            Up { units: vec!["a".into(), "/b c".into()], detach_on_exit: true, manual: true, log_cap: Some(4096) };
+        let by_hand = Up {
+            units: vec!["a".into(), "/b c".into()],
+            detach_on_exit: true,
+            manual: true,
+            log_cap: Some(4096),
+            boot_loop_guard: Some(3),
+            good_after: Some(std::time::Duration::from_millis(120_500)),
+        };
         for up in [Up::default(), by_hand] {
             let settings = Settings::new(places(), up);
             assert!(settings.run_dir.is_absolute() && settings.units_dirs.iter().all(|dir| dir.is_absolute()));

@@ -6,7 +6,6 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -84,21 +83,21 @@ pub(crate) fn start(
 
 /// The keeper process, started by the anchor with its listening socket and settings on descriptors. The code is for the
 /// anchor. Call it once, before any thread.
-pub fn main(spawner: &mut dyn Spawner) -> ExitCode {
+pub fn main(spawner: &mut dyn Spawner) -> u8 {
     match parts() {
-        Ok(parts) => ExitCode::from(Keeper::new(parts, spawner).run()),
-        Err(_) => ExitCode::from(NOT_STARTED_BY_ANCHOR),
+        Ok(parts) => Keeper::new(parts, spawner).run(),
+        Err(_) => NOT_STARTED_BY_ANCHOR,
     }
 }
 
 /// The keeper in its next program, or an anchor that has taken its place. It cannot say why it cannot go on; whoever is its spare does.
-pub(crate) fn resume(state: KeeperState, spawner: &mut dyn Spawner) -> ExitCode {
+pub(crate) fn resume(state: KeeperState, spawner: &mut dyn Spawner) -> u8 {
     // Executed by descriptor it would be called by the descriptor's number.
     let _ = rustix::thread::set_name(if state.is_anchor { c"moored" } else { c"moored-keeper" });
     let kept = fd::cloexec_from(3).map_err(StateError::from).and_then(|()| Keeper::resume(state, spawner));
     match kept {
-        Ok(keeper) => ExitCode::from(keeper.run()),
-        Err(_) => ExitCode::from(NOT_RESUMED),
+        Ok(keeper) => keeper.run(),
+        Err(_) => NOT_RESUMED,
     }
 }
 

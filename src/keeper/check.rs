@@ -7,7 +7,6 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -17,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::TEXT_BYTES_MAX;
 use super::boot::{SPARE_FD, environment};
 use super::child::exit;
+use super::process1::{InitState, Seat};
+use super::run::now_ns;
 use super::state::{self, Of, State, StateError};
 use super::wire::Exit;
 use crate::sys::wait::{Which, peek, reap};
@@ -30,6 +31,10 @@ const STATE_FD: i32 = 3;
 const ANSWER_FD: i32 = 4;
 /// An answer has this long.
 const DEADLINE_NS: u64 = 10_000_000_000;
+/// Process 1 waits for its second one without doing anything else, and has a watchdog to pet: less than the shortest that it may have.
+const AGAIN_NS: u64 = 3_000_000_000;
+/// Waiting for an answer, so often is something else looked after.
+const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Longest answer, in bytes: less than a pipe holds, so that nobody waits.
 const ANSWER_BYTES_MAX: u64 = 4096;
 /// What a child that could not execute the program ends with ([`image::spawn`]).
@@ -49,6 +54,7 @@ struct Answer {
 pub(crate) struct Check {
     pid: i32,
     answer: OwnedFd,
+    started_ns: u64,
     pub due_ns: u64,
 }
 
@@ -82,7 +88,7 @@ impl Check {
             fd::place(state, STATE_FD)?;
             fd::place(theirs, ANSWER_FD)
         })?;
-        Ok(Check { pid, answer, due_ns: now_ns.saturating_add(DEADLINE_NS) })
+        Ok(Check { pid, answer, started_ns: now_ns, due_ns: now_ns.saturating_add(DEADLINE_NS) })
     }
 
     /// Whether this child is the check.
@@ -100,15 +106,16 @@ impl Check {
             Ok(None) if now_ns < self.due_ns => Checked::NotYet,
             Ok(None) => {
                 let _ = signal::send_to_child(self.pid, signal::SIGKILL);
-                Checked::No("the dry run did not end in 10 s".to_owned())
+                let seconds = self.due_ns.saturating_sub(self.started_ns) / 1_000_000_000;
+                Checked::No(format!("the dry run did not end in {seconds} s"))
             }
             Err(error) => Checked::No(format!("the dry run was lost: {error}")),
         }
     }
 
-    /// The same, waiting for the end.
+    /// The same, waiting for the end. The clock is read once a second at least.
     pub fn wait(&self, mut now_ns: impl FnMut() -> u64) -> io::Result<Checked> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::event::{PollFd, PollFlags, poll};
         let pid = rustix::process::Pid::from_raw(self.pid).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         loop {
@@ -117,9 +124,7 @@ impl Check {
                 Checked::NotYet => {}
                 known => return Ok(known),
             }
-            let left_ms = self.due_ns.saturating_sub(now) / 1_000_000;
-            let seconds = i64::try_from(left_ms.div_ceil(1000)).unwrap_or(1);
-            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec { tv_sec: seconds, tv_nsec: 0 }));
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LOOK));
         }
     }
 
@@ -143,20 +148,34 @@ impl Check {
     }
 }
 
+/// The second dry run that process 1 makes, of the state that it then goes on from. Why the program cannot; none: it can.
+pub(crate) fn again(program: BorrowedFd<'_>, state: &State) -> Option<String> {
+    let now = now_ns();
+    let checked = Check::start(program, state, now)
+        .map(|check| Check { due_ns: now.saturating_add(AGAIN_NS), ..check })
+        .and_then(|check| check.wait(now_ns));
+    match checked {
+        Ok(Checked::Yes(_)) => None,
+        Ok(Checked::No(why)) => Some(why),
+        Ok(Checked::NotYet) => Some("its second dry run has not ended".to_owned()),
+        Err(error) => Some(format!("its second dry run: {error}")),
+    }
+}
+
 /// The dry run, in the program that is to take over. `understands` is asked about the supervisor's arguments.
-pub fn check(understands: impl Fn(Vec<std::ffi::OsString>) -> Result<(), String>) -> ExitCode {
+pub fn check(understands: impl Fn(Vec<std::ffi::OsString>) -> Result<(), String>) -> u8 {
     let Some((state, answer)) = fd::inherited(STATE_FD).zip(fd::inherited(ANSWER_FD)) else {
-        return ExitCode::FAILURE;
+        return 1;
     };
     let refusal = match state::read(state.as_fd()) {
         Ok(state) => refusal(state, understands),
         Err(error) => Some(refused(&error)),
     };
-    let code = ExitCode::from(u8::from(refusal.is_some()));
+    let code = u8::from(refusal.is_some());
     let answer_text = serde_json::to_vec(&Answer { moored: super::build(), refusal }).unwrap_or_default();
     match File::from(answer).write_all(&answer_text) {
         Ok(()) => code,
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => 1,
     }
 }
 
@@ -166,10 +185,29 @@ fn refused(error: &StateError) -> String {
 
 fn refusal(state: State, understands: impl Fn(Vec<std::ffi::OsString>) -> Result<(), String>) -> Option<String> {
     use std::os::unix::ffi::OsStringExt;
-    let argv = match state.of {
-        Of::Anchor(anchor) => anchor.supervisor_argv,
-        Of::Keeper(keeper) => keeper.supervisor_argv,
+    let argv = match &state.of {
+        Of::Anchor(anchor) => &anchor.supervisor_argv,
+        Of::Keeper(keeper) => &keeper.supervisor_argv,
+        Of::Init(init) => match flaw(init) {
+            Some(flaw) => return Some(flaw),
+            None => init.seat.supervisor_argv(),
+        },
     };
-    let argv = argv.into_iter().map(|argument| std::ffi::OsString::from_vec(argument.0)).collect();
+    let argv = argv.iter().map(|argument| std::ffi::OsString::from_vec(argument.0.clone())).collect();
     understands(argv).err().map(|error| format!("the supervisor's arguments: {error}"))
+}
+
+/// What would go wrong in process 1 after the execution, as far as it can be known before.
+fn flaw(init: &InitState) -> Option<String> {
+    let argvs = [&init.keeper_argv, &init.supervisor_argv];
+    let whole = argvs.iter().all(|argv| state::c_strings((*argv).clone()).is_ok_and(|argv| !argv.is_empty()));
+    let signals = match &init.seat {
+        Seat::Anchor(_) => Ok(()),
+        Seat::Keeper(keeper) => super::run::signal_set(&keeper.signals).map(drop),
+    };
+    match (whole, signals) {
+        (false, _) => Some("an argument list is empty, or holds a NUL byte".to_owned()),
+        (true, Err(error)) => Some(format!("the signals: {error}")),
+        (true, Ok(())) => None,
+    }
 }

@@ -25,6 +25,8 @@
 //! | an exit | recorded, told; the zombie stays | the zombie goes to the anchor with its code |
 //! | `Ack` | record away, reaped, descriptors closed | as above: an exit that is heard again makes no second record |
 //! | `Adopt` | checked, orphan away, record, told | an orphan again |
+//! | the keeper's death | the anchor opens every FIFO, then looks for children | a FIFO has its container, or a supervisor, as a holder |
+//! | `AdoptionDone` | the FIFOs are let go of, orphans may be reaped | the supervisor's own are here since `Adopt` |
 //! | `Release`, `SetTag`, `Hold` | done at once, in memory | who holds the same says it again to the next keeper |
 //!
 //! # Rules
@@ -43,7 +45,7 @@
 //!   inherits TERM, INT, HUP and QUIT ignored, so a signal to the whole group is still one stop.
 //! - **What containers say is read here** (`notify`), so that nobody who says something ever waits for a supervisor.
 //! - **Reaping waits for adoption.** A keeper that took over tells the supervisor its unknown children as orphans and
-//!   reaps none before `AdoptionDone`.
+//!   reaps none before `AdoptionDone`. Until then it holds their FIFOs (`takeover`).
 //! - **Its program can be replaced under it** ([`upgrade`](self::upgrade())): whatever is added to its state must be in `state` too.
 //! - Everything is bounded by the constants below; a message beyond them ends its connection, a request beyond them is
 //!   refused by name.
@@ -71,12 +73,14 @@ mod notify;
 mod operator;
 mod orphans;
 mod packet;
+pub(crate) mod process1;
 mod run;
 mod serve;
 mod spawner;
 mod stage;
 pub(crate) mod state;
 mod supervisor;
+mod takeover;
 mod tell;
 mod upgrade;
 pub mod wire;
@@ -84,7 +88,7 @@ pub mod wire;
 pub use boot::main;
 pub(crate) use boot::{NOT_RESUMED, environment, resume, start};
 pub use check::{COMMAND as CHECK_COMMAND, check};
-pub(crate) use check::{Check, Checked};
+pub(crate) use check::{Check, Checked, again as check_again};
 pub use client::{Child, ClientError, Connection, Event, Events, Full, Requests, Spawn, connect, observe};
 pub(crate) use client::{hello, next_message, next_message_with, send_request};
 pub(crate) use duty::Duty;
@@ -130,6 +134,10 @@ pub(crate) const IGNORED: [i32; 6] =
     [signal::SIGPIPE, signal::SIGTSTP, signal::SIGTTIN, signal::SIGTTOU, signal::SIGUSR1, signal::SIGUSR2];
 /// What means an ordered stop to the anchor, and nothing to the supervisor.
 pub(crate) const STOPPING: [i32; 4] = [signal::SIGTERM, signal::SIGINT, signal::SIGHUP, signal::SIGQUIT];
+/// The directories of the containers in the run-dir, by id.
+pub const CONTAINERS_DIR: &str = "c";
+/// The FIFOs in each of them: standard output and standard error.
+pub const FIFOS: [&str; 2] = ["out", "err"];
 /// Most descriptors held by name.
 pub const HELD_MAX: usize = 1024;
 

@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::child::{Child, Named, Unadopted, exit};
 use super::link::Link;
-use super::orphans;
 use super::supervisor::{Command, Supervisor};
+use super::takeover::Kept;
 use super::upgrade::Upgrade;
 use super::wire::{Message, Role};
 use super::{CONNECTIONS_MAX, Duty, Spawner};
@@ -22,7 +22,7 @@ use crate::sys::signal::SIGCHLD;
 use crate::sys::wait::{Which, peek, reap};
 
 /// What the supervisor and the keeper are allowed before others, in `oom_score_adj`.
-const OOM_SCORE_ADJ: i32 = -900;
+pub(super) const OOM_SCORE_ADJ: i32 = -900;
 /// When the system lacks descriptors or memory, the next try is this much later.
 const RETRY_NS: u64 = 100_000_000;
 /// Most signals, packets of one connection, or unknown zombies handled before the others have their turn.
@@ -57,6 +57,8 @@ pub(crate) struct Keeper<'s> {
     pub(super) children: Vec<Child>,
     pub(super) named: Vec<Named>,
     pub(super) orphans: Vec<Unadopted>,
+    /// A dead keeper's, until others hold them ([`super::takeover`]).
+    pub(super) kept: Vec<Kept>,
     /// Children that nobody knows may be containers: none is reaped.
     pub(super) adopting: bool,
     /// This process is the anchor in the place of its keeper: nobody would take its own.
@@ -107,6 +109,7 @@ impl<'s> Keeper<'s> {
             children: Vec::new(),
             named: Vec::new(),
             orphans: Vec::new(),
+            kept: Vec::new(),
             adopting: false,
             is_anchor: false,
             stopping: false,
@@ -127,28 +130,6 @@ impl<'s> Keeper<'s> {
     pub fn with_duty(mut self, duty: &'s mut dyn Duty) -> Self {
         self.duty = Some(duty);
         self
-    }
-
-    /// In the place of a keeper that died: what it was the parent of is now ours. A supervisor among it goes on, if none
-    /// lives one is started. One of a program that this process was `earlier` gives way to its own.
-    pub fn adopting(parts: Parts, spawner: &'s mut dyn Spawner, stopping: bool, earlier: &[(u64, u64)]) -> Self {
-        let mut keeper = Keeper::new(parts, spawner);
-        keeper.adopting = true;
-        keeper.is_anchor = true;
-        keeper.stopping = stopping;
-        for orphan in orphans::children() {
-            let found = orphans::supervisor(orphan.pid, &keeper.parts.command.argv, earlier);
-            let Some(found) = found.filter(|_| keeper.supervisor.pid.is_none()) else {
-                keeper.orphans.push(Unadopted { orphan, untold: true });
-                continue;
-            };
-            keeper.supervisor.found(orphan.pid, now_ns());
-            keeper.supervisor.due_ns = None;
-            if found == orphans::Program::Earlier {
-                keeper.supervisor.replace(now_ns());
-            }
-        }
-        keeper
     }
 
     /// Runs to the end, whose code is for the shell.
@@ -488,12 +469,17 @@ pub(crate) fn now_ns() -> u64 {
 
 /// A descriptor of the signals, which are blocked from here on; all others keep their way.
 pub(crate) fn signals(wanted: &[i32]) -> io::Result<SignalFd> {
-    use nix::sys::signal::{SigSet, Signal};
     use nix::sys::signalfd::SfdFlags;
-    let mut set = SigSet::empty();
-    for signal in wanted {
-        set.add(Signal::try_from(*signal)?);
-    }
+    let set = signal_set(wanted)?;
     set.thread_set_mask()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// They must all be signals.
+pub(super) fn signal_set(wanted: &[i32]) -> io::Result<nix::sys::signal::SigSet> {
+    let mut set = nix::sys::signal::SigSet::empty();
+    for signal in wanted {
+        set.add(nix::sys::signal::Signal::try_from(*signal)?);
+    }
+    Ok(set)
 }

@@ -10,7 +10,7 @@ use super::notify::Said;
 use super::packet::Packet;
 use super::run::{Finish, Keeper, now_ns};
 use super::wire::{ChildState, Kind, Message, Refusal, Request, Role, WireError, decode_request};
-use super::{CHILDREN_MAX, HELD_MAX, HELD_NOTIFY, PAYLOAD_BYTES_MAX, SpawnError, TEXT_BYTES_MAX, VERSION};
+use super::{CHILDREN_MAX, FIFOS, HELD_MAX, HELD_NOTIFY, PAYLOAD_BYTES_MAX, SpawnError, TEXT_BYTES_MAX, VERSION};
 use crate::sys::payload::Payload;
 use crate::sys::wait::{Which, peek, reap};
 
@@ -249,6 +249,10 @@ impl Keeper<'_> {
             None => ChildState::Running,
         };
         self.orphans.retain(|unadopted| unadopted.orphan.pid != pid);
+        // Only for what takes their place: a supervisor that has none may die before it opens them.
+        if held.iter().take(FIFOS.len()).flatten().count() == FIFOS.len() {
+            self.kept.retain(|kept| kept.id != id);
+        }
         let tells = held.get(HELD_NOTIFY).is_some_and(Option::is_some);
         let said = if tells { Said::taken_over(now_ns()) } else { Said::default() };
         self.children.push(Child {
@@ -297,6 +301,7 @@ impl Keeper<'_> {
         self.supervisor.ever_ready = true;
         self.adopting = false;
         self.orphans.clear();
+        self.kept.clear();
         self.look = true;
     }
 }

@@ -27,6 +27,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::boot::environment;
+use super::process1::InitState;
 use super::wire::{ChildState, Kind, Line, Orphan, Refusal, Role};
 use crate::sys::base::BaseRecord;
 use crate::sys::{fd, image};
@@ -101,6 +102,8 @@ pub(crate) enum Of {
     Anchor(AnchorState),
     /// Also an anchor that has.
     Keeper(Box<KeeperState>),
+    /// Process 1, whichever of the two it is.
+    Init(Box<InitState>),
 }
 
 /// What an anchor knows.
@@ -139,6 +142,8 @@ pub(crate) struct KeeperState {
     #[serde(default)]
     pub orphans: Vec<Orphan>,
     #[serde(default)]
+    pub kept: Vec<KeptRecord>,
+    #[serde(default)]
     pub links: Vec<LinkRecord>,
     pub adopting: bool,
     pub is_anchor: bool,
@@ -164,6 +169,13 @@ pub(crate) struct ChildRecord {
     pub rests_until_ns: u64,
     #[serde(default)]
     pub asked: bool,
+}
+
+/// The FIFOs of one container, held while the supervisor adopts.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeptRecord {
+    pub id: String,
+    pub fifos: Vec<RawFd>,
 }
 
 /// One descriptor held by name.
@@ -392,6 +404,7 @@ mod tests {
             children: Vec::new(),
             named: Vec::new(),
             orphans: Vec::new(),
+            kept: Vec::new(),
             links: Vec::new(),
             adopting: false,
             is_anchor: false,

@@ -32,8 +32,9 @@
 //! - **Nothing is missed in between.** SIGCHLD is blocked before and after, and what is pending stays so; all children are looked at once
 //!   after it. What others send meanwhile lies in sockets that stay open, connections in the backlog of the one listener.
 //! - **A failed execve leaves nothing behind**: descriptors are closed on the next one again, the memfds are gone.
-//! - **Process 1 stays as it is** ([`super::Duty`]): it says so when its turn comes, and keeper and supervisor are replaced without it. In
-//!   the keeper's place it refuses.
+//! - **Process 1 is replaced like an anchor**, and in the keeper's place like a keeper, with a state of its own kind ([`super::process1`]).
+//!   There its dry run is made twice, the second time on the very state that it then goes on from: it has no spare. Should the new
+//!   program not get along with it all the same, it begins again as after a panic, and finds what runs (`anchor/init`).
 //! - One upgrade at a time, and none while everything stops. A stop that begins in the middle wins: the supervisor that does it is left
 //!   to it.
 
@@ -43,12 +44,14 @@ use super::check::{Check, Checked};
 use super::child::{Child, Named, Unadopted, Untold};
 use super::link::Link;
 use super::notify::Said;
+use super::process1::Seat;
 use super::run::{Finish, Keeper, Parts, now_ns, signals};
 use super::state::{
-    self, ChildRecord, Inherited, KeeperState, LinkRecord, NamedRecord, Of, Passed, State, StateError, bytes_of,
-    c_strings,
+    self, ChildRecord, Inherited, KeeperState, KeptRecord, LinkRecord, NamedRecord, Passed, State, StateError,
+    bytes_of, c_strings,
 };
 use super::supervisor::{Command, Supervisor};
+use super::takeover::Kept;
 use super::wire::{Builds, Message, Role};
 use super::{Spawner, TEXT_BYTES_MAX};
 use crate::sys::image;
@@ -76,8 +79,6 @@ enum NotBegun {
     UnderWay,
     #[error("everything is being stopped, or runs on without a supervisor: there is nothing to upgrade")]
     Ending,
-    #[error("process 1 has the keeper's place, and has no other program before the next boot")]
-    Process1,
     #[error("the program did not come in a memory file that is sealed against every change")]
     NotSealed,
     #[error("starting the dry run: {0}")]
@@ -101,9 +102,6 @@ impl Keeper<'_> {
         }
         if self.is_ending() {
             return Err(NotBegun::Ending);
-        }
-        if self.duty.is_some() {
-            return Err(NotBegun::Process1);
         }
         let image = image.filter(|image| image::is_sealed(image.as_fd())).ok_or(NotBegun::NotSealed)?;
         let (state, _) = self.record();
@@ -146,13 +144,17 @@ impl Keeper<'_> {
         let trouble = match check.look(now_ns) {
             Checked::NotYet => return Some(Upgrade::Checking { check, image }),
             Checked::Yes(_) if self.is_ending() => NotBegun::Ending.to_string(),
-            Checked::Yes(_) => {
-                let (state, passed) = self.record();
-                format!("executing it: {}", state::execute(image.as_fd(), &state, &passed))
-            }
+            Checked::Yes(_) => self.execute(image.as_fd()),
             Checked::No(why) => why,
         };
         self.end_upgrade(Some(trouble))
+    }
+
+    /// Returns why the program could not be executed.
+    fn execute(&self, image: BorrowedFd<'_>) -> String {
+        let (state, passed) = self.record();
+        let trouble = self.duty.as_ref().and_then(|_| super::check::again(image, &state));
+        trouble.unwrap_or_else(|| format!("executing it: {}", state::execute(image, &state, &passed)))
     }
 
     /// The anchor was asked; [`Keeper::anchor_says`] has its answer.
@@ -256,6 +258,7 @@ impl Keeper<'_> {
             children: self.children.iter().map(|child| child_record(child, &mut passed)).collect(),
             named: self.named.iter().map(|named| named_record(named, &mut passed)).collect(),
             orphans: self.orphans.iter().map(|unadopted| unadopted.orphan.clone()).collect(),
+            kept: self.kept.iter().map(|kept| kept_record(kept, &mut passed)).collect(),
             // One with a last word has heard it by now, or never will.
             links: self
                 .links
@@ -270,7 +273,12 @@ impl Keeper<'_> {
             supervisor: self.supervisor.record(),
         };
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        (State { pid, of: Of::Keeper(Box::new(of)) }, passed)
+        let seat = Seat::Keeper(Box::new(of));
+        let of = match &self.duty {
+            Some(duty) => duty.record(seat, &mut passed),
+            None => seat.of(),
+        };
+        (State { pid, of }, passed)
     }
 }
 
@@ -300,6 +308,10 @@ impl<'s> Keeper<'s> {
         let begins = keeper.links.iter().any(|link| link.is(Role::Supervisor) && link.synced);
         for NamedRecord { name, fd } in state.named {
             keeper.named.push(Named { name, fd: inherited.take(fd)?, untold: begins });
+        }
+        for KeptRecord { id, fifos } in state.kept {
+            let fifos = fifos.into_iter().map(|fd| inherited.take(fd)).collect::<Result<_, _>>()?;
+            keeper.kept.push(Kept { id, fifos });
         }
         keeper.orphans = state.orphans.into_iter().map(|orphan| Unadopted { orphan, untold: begins }).collect();
         (keeper.adopting, keeper.is_anchor, keeper.stopping) = (state.adopting, state.is_anchor, state.stopping);
@@ -363,6 +375,10 @@ fn child_of(record: ChildRecord, inherited: &mut Inherited) -> Result<Child, Sta
 
 fn named_record<'fd>(named: &'fd Named, passed: &mut Passed<'fd>) -> NamedRecord {
     NamedRecord { name: named.name.clone(), fd: passed.pass(named.fd.as_fd()) }
+}
+
+fn kept_record<'fd>(kept: &'fd Kept, passed: &mut Passed<'fd>) -> KeptRecord {
+    KeptRecord { id: kept.id.clone(), fifos: kept.fifos.iter().map(|fifo| passed.pass(fifo.as_fd())).collect() }
 }
 
 fn link_record<'fd>(link: &'fd Link, passed: &mut Passed<'fd>) -> LinkRecord {

@@ -223,6 +223,12 @@ fn weight(shares: u64) -> u64 {
 }
 
 impl DeviceRule {
+    /// All devices.
+    pub fn everything() -> DeviceRule {
+        let device = RuleTarget::Numbers { kind: 'a', major: None, minor: None };
+        DeviceRule { allow: true, device, access: "rwm".to_owned() }
+    }
+
     /// How `devices.allow` and `devices.deny` spell it; `None` where only the host can say the numbers.
     pub fn legacy_entry(&self) -> Option<String> {
         let RuleTarget::Numbers { kind, major, minor } = &self.device else { return None };

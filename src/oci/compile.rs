@@ -40,6 +40,9 @@ pub struct Context {
     pub home: bool,
     /// LISTEN_PID, for a process that is passed sockets.
     pub listen_pid: bool,
+    /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
+    /// that are not listed are the host's.
+    pub host: bool,
 }
 
 impl Context {
@@ -58,6 +61,7 @@ impl Context {
             best_effort: false,
             home: true,
             listen_pid: false,
+            host: false,
         }
     }
 }
@@ -84,13 +88,19 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     refuse(spec, &mut report);
     let default_linux = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default_linux);
-    let namespaces = namespaces(spec, context, &mut report);
     let mut steps = vec![Step::Isolate];
     if context.new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", context.id)));
     }
-    isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
-    populate(&mut steps, spec, linux, context, &mut report);
+    let namespaces = if context.host { Wanted::default() } else { namespaces(spec, context, &mut report) };
+    if context.host {
+        steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
+        spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
+    } else {
+        let entered = isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
+        let later = if entered { Vec::new() } else { enter_cgroups(namespaces.others.cgroup) };
+        populate(&mut steps, later, spec, linux, context, &mut report);
+    }
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = with_devices(cgroup, linux, context);
     match &spec.process {
@@ -125,6 +135,7 @@ pub fn compile_exec(
     if report.errors.is_empty() { Ok(Script { new_pid_namespace: false, steps }) } else { Err(report.errors) }
 }
 
+#[derive(Default)]
 struct Wanted {
     pid: bool,
     others: Namespaces,
@@ -135,14 +146,14 @@ fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
     let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces().as_ref());
     let mut seen = Vec::new();
     for (index, namespace) in listed.into_iter().flatten().enumerate() {
-        let path = format!("linux.namespaces[{index}]");
+        let path = format_args!("linux.namespaces[{index}]");
         if seen.contains(&namespace.typ()) {
-            report.error(&path, Problem::Duplicate { found: format!("namespace {}", namespace.typ()) });
+            report.error(path, Problem::Duplicate { found: format!("namespace {}", namespace.typ()) });
         }
         seen.push(namespace.typ());
         let from_slot = context.join_network && namespace.typ() == LinuxNamespaceType::Network;
         let joins = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
-        report.not_yet(format!("{path}.path"), joins && !from_slot, "joining a namespace by path");
+        report.not_yet(format_args!("{path}.path"), joins && !from_slot, "joining a namespace by path");
         match namespace.typ() {
             LinuxNamespaceType::Mount => wanted.others.mount = true,
             LinuxNamespaceType::Cgroup => wanted.others.cgroup = true,
@@ -150,8 +161,8 @@ fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
             LinuxNamespaceType::Ipc => wanted.others.ipc = true,
             LinuxNamespaceType::Pid => wanted.pid = true,
             LinuxNamespaceType::Network => wanted.others.network = !context.join_network,
-            LinuxNamespaceType::User => report.not_yet(&path, true, "a user namespace"),
-            LinuxNamespaceType::Time => report.not_yet(&path, true, "a time namespace"),
+            LinuxNamespaceType::User => report.not_yet(path, true, "a user namespace"),
+            LinuxNamespaceType::Time => report.not_yet(path, true, "a time namespace"),
         }
     }
     if !wanted.others.mount {
@@ -208,15 +219,22 @@ fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
     all.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
-/// Cgroups, namespaces, names.
-fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, wanted: &Wanted, report: &mut Report) {
-    steps.push(Step::JoinCgroups);
+/// Namespaces and names; whether cgroups too. They come late where they may, as whoever makes the v1 directories does so meanwhile.
+fn isolate(
+    steps: &mut Vec<Step>,
+    spec: &Spec,
+    linux: &Linux,
+    context: &Context,
+    wanted: &Wanted,
+    report: &mut Report,
+) -> bool {
     let shows_cgroups =
         spec.mounts.iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
-    if shows_cgroups && !wanted.others.cgroup {
-        steps.push(Step::TakeCgroups);
+    let takes_cgroups = shows_cgroups && !wanted.others.cgroup;
+    if takes_cgroups {
+        steps.extend([Step::JoinCgroups, Step::TakeCgroups]);
     }
-    steps.push(Step::Unshare(wanted.others));
+    steps.push(Step::Unshare(Namespaces { cgroup: false, ..wanted.others }));
     if context.join_network {
         steps.push(Step::JoinNetwork);
     } else if wanted.others.network {
@@ -238,6 +256,13 @@ fn isolate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context,
         });
     }
     steps.push(Step::HostPropagation(host_propagation(linux, report)));
+    takes_cgroups
+}
+
+/// The cgroup namespace's root is the cgroup that its maker is in.
+fn enter_cgroups(namespace: bool) -> Vec<Step> {
+    let unshare = namespace.then(|| Step::Unshare(Namespaces { cgroup: true, ..Namespaces::default() }));
+    std::iter::once(Step::JoinCgroups).chain(unshare).collect()
 }
 
 /// What comes in from the host: nothing that the container does goes out, whatever the root's propagation.
@@ -260,15 +285,23 @@ fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
     }
 }
 
-/// The root and everything in it, up to the moment it becomes `/`.
-fn populate(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, context: &Context, report: &mut Report) {
+/// The root and everything in it, up to the moment it becomes `/`. `before_mounts` is for what the mounts show.
+fn populate(
+    steps: &mut Vec<Step>,
+    before_mounts: Vec<Step>,
+    spec: &Spec,
+    linux: &Linux,
+    context: &Context,
+    report: &mut Report,
+) {
     let readonly = root(steps, spec, context, report);
+    steps.extend(before_mounts);
     let mounts: Vec<_> = spec
         .mounts
         .iter()
         .flatten()
         .enumerate()
-        .filter_map(|(index, entry)| mount::compile(entry, &format!("mounts[{index}]"), &context.bundle, report))
+        .filter_map(|(index, entry)| mount::compile(entry, format_args!("mounts[{index}]"), &context.bundle, report))
         .collect();
     // A /dev of the host's own is left as it is.
     let own_dev =
@@ -324,7 +357,7 @@ fn inside(paths: Vec<String>, field: &str, report: &mut Report) -> Vec<String> {
             clean.push(mount::clean(path));
         } else {
             let found = format!("{path:?}");
-            report.error(format!("{field}[{index}]"), Problem::Range { found, expected: "an absolute path" });
+            report.error(format_args!("{field}[{index}]"), Problem::Range { found, expected: "an absolute path" });
         }
     }
     clean
@@ -335,20 +368,21 @@ fn nodes(linux: &Linux, report: &mut Report) -> Vec<DeviceNode> {
     let usual = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
     let mut nodes: Vec<DeviceNode> = Vec::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
-        let path = format!("linux.devices[{index}]");
+        let path = format_args!("linux.devices[{index}]");
         let kind = match device.typ() {
             LinuxDeviceType::B => DeviceKind::Block,
             LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
             LinuxDeviceType::P => DeviceKind::Fifo,
             LinuxDeviceType::A => {
-                report.error(format!("{path}.type"), Problem::Range { found: "a".into(), expected: "b, c, u or p" });
+                report
+                    .error(format_args!("{path}.type"), Problem::Range { found: "a".into(), expected: "b, c, u or p" });
                 continue;
             }
         };
         let mut number = |field: &str, value: i64| {
             u32::try_from(value).unwrap_or_else(|_| {
                 let problem = Problem::Range { found: value.to_string(), expected: "0 to 4294967295" };
-                report.error(format!("{path}.{field}"), problem);
+                report.error(format_args!("{path}.{field}"), problem);
                 0
             })
         };
@@ -387,6 +421,9 @@ fn with_devices(mut cgroup: CgroupSettings, linux: &Linux, context: &Context) ->
     // A node that was asked for by linux.devices is of no use if its rule is missing, but runc demands both: the rules
     // are what linux.resources.devices says.
     let _ = linux;
+    if context.host {
+        cgroup.devices = vec![DeviceRule::everything()];
+    }
     for path in &context.devices {
         let device = RuleTarget::HostPath(path.clone());
         cgroup.devices.push(DeviceRule { allow: true, device, access: "rwm".to_owned() });

@@ -1,6 +1,6 @@
 //! What is wrong with a config.json, where, and what would be right.
 
-use std::fmt;
+use std::fmt::{self, Display};
 
 /// One mistake: its JSON path (`process.rlimits[0].type`) and what is wrong there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,7 @@ pub enum Problem {
     Seccomp(String),
 }
 
-impl fmt::Display for Problem {
+impl Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::Missing { expected } => write!(f, "is missing, expected {expected}"),
@@ -89,7 +89,7 @@ pub struct Warning {
     pub text: String,
 }
 
-impl fmt::Display for Warning {
+impl Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.text)
     }
@@ -106,23 +106,23 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn error(&mut self, path: impl Into<String>, problem: Problem) {
+    pub(super) fn error(&mut self, path: impl Display, problem: Problem) {
         if self.errors.len() == MISTAKES_MAX {
             return;
         }
-        self.errors.push(CompileError { path: path.into(), problem });
+        self.errors.push(CompileError { path: path.to_string(), problem });
     }
 
-    pub(super) fn not_yet(&mut self, path: impl Into<String>, present: bool, what: &'static str) {
+    pub(super) fn not_yet(&mut self, path: impl Display, present: bool, what: &'static str) {
         if present {
             self.error(path, Problem::NotYet { what });
         }
     }
 
-    pub(super) fn warn(&mut self, path: impl Into<String>, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, path: impl Display, text: impl Into<String>) {
         if self.warnings.len() == MISTAKES_MAX {
             return;
         }
-        self.warnings.push(Warning { path: path.into(), text: text.into() });
+        self.warnings.push(Warning { path: path.to_string(), text: text.into() });
     }
 }

@@ -12,6 +12,7 @@ pub mod capability;
 mod cgroup;
 mod compile;
 mod error;
+mod fits;
 mod mount;
 mod process;
 mod resources;

@@ -1,6 +1,7 @@
 //! Mount options: words to attributes, propagation, and what is left for the file system.
 
-use std::path::{Component, Path, PathBuf};
+use std::fmt::Arguments;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount as SpecMount;
 
@@ -81,17 +82,17 @@ fn word(option: &str) -> Option<Word> {
 }
 
 /// Compiles one entry of `mounts`. Relative destinations start at the root, relative bind sources at the bundle.
-pub(super) fn compile(mount: &SpecMount, path: &str, bundle: &Path, report: &mut Report) -> Option<Mount> {
+pub(super) fn compile(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, report: &mut Report) -> Option<Mount> {
     let target = target(mount, path, report)?;
     let mut parsed = Parsed::default();
     for (index, option) in mount.options().iter().flatten().enumerate() {
         match word(option) {
-            Some(word) => parsed.take(word, option, &format!("{path}.options[{index}]"), report),
+            Some(word) => parsed.take(word, option, format_args!("{path}.options[{index}]"), report),
             None => parsed.data(option),
         }
     }
     let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-    report.not_yet(format!("{path}.uidMappings"), mapped, "an id-mapped mount");
+    report.not_yet(format_args!("{path}.uidMappings"), mapped, "an id-mapped mount");
     let fstype = mount.typ().as_deref().unwrap_or("");
     // runc and crun take type "bind" for an rbind, and any type with (r)bind among the options for a bind.
     let bind = parsed.bind.or((fstype == "bind").then_some(true));
@@ -99,7 +100,7 @@ pub(super) fn compile(mount: &SpecMount, path: &str, bundle: &Path, report: &mut
         Some(recursive) => {
             let source = bind_source(mount, path, bundle, report)?;
             if !parsed.options.is_empty() {
-                report.warn(format!("{path}.options"), "a bind mount has no options of a file system");
+                report.warn(format_args!("{path}.options"), "a bind mount has no options of a file system");
             }
             MountSource::Bind { source, recursive, follow: !parsed.nofollow }
         }
@@ -145,7 +146,7 @@ struct Parsed {
 }
 
 impl Parsed {
-    fn take(&mut self, word: Word, option: &str, path: &str, report: &mut Report) {
+    fn take(&mut self, word: Word, option: &str, path: Arguments<'_>, report: &mut Report) {
         match word {
             Word::Set(_) | Word::Clear(_) | Word::Atime(_) => take(&mut self.own, &word),
             Word::Below(word) => take(&mut self.below, &word),
@@ -168,27 +169,27 @@ impl Parsed {
     }
 }
 
-fn target(mount: &SpecMount, path: &str, report: &mut Report) -> Option<String> {
+fn target(mount: &SpecMount, path: Arguments<'_>, report: &mut Report) -> Option<String> {
     let destination = mount.destination();
     let text = destination.to_str().filter(|text| !text.is_empty() && !text.contains('\0'));
     let Some(text) = text else {
-        report.error(format!("{path}.destination"), Problem::Missing { expected: "a path inside the container" });
+        report.error(format_args!("{path}.destination"), Problem::Missing { expected: "a path inside the container" });
         return None;
     };
     let clean = clean(text);
     if clean == "/" {
         let reason = "a mount may not cover the root of the container";
-        report.error(format!("{path}.destination"), Problem::Conflict { reason });
+        report.error(format_args!("{path}.destination"), Problem::Conflict { reason });
         return None;
     }
     Some(clean)
 }
 
-fn bind_source(mount: &SpecMount, path: &str, bundle: &Path, report: &mut Report) -> Option<PathBuf> {
+fn bind_source(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, report: &mut Report) -> Option<PathBuf> {
     match mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) {
         Some(source) => Some(bundle.join(source)),
         None => {
-            report.error(format!("{path}.source"), Problem::Missing { expected: "the path to bind" });
+            report.error(format_args!("{path}.source"), Problem::Missing { expected: "the path to bind" });
             None
         }
     }
@@ -197,12 +198,15 @@ fn bind_source(mount: &SpecMount, path: &str, bundle: &Path, report: &mut Report
 fn filesystem(
     mount: &SpecMount,
     fstype: &str,
-    path: &str,
+    path: Arguments<'_>,
     options: Vec<(String, Option<String>)>,
     report: &mut Report,
 ) -> Option<MountSource> {
     if fstype.is_empty() || fstype == "none" {
-        report.error(format!("{path}.type"), Problem::Missing { expected: "a file system, or bind among the options" });
+        report.error(
+            format_args!("{path}.type"),
+            Problem::Missing { expected: "a file system, or bind among the options" },
+        );
         return None;
     }
     let source = mount.source().as_ref().map_or_else(|| fstype.into(), |source| source.to_string_lossy().into_owned());
@@ -211,17 +215,21 @@ fn filesystem(
 
 /// An absolute path inside, without `.` and `..`.
 pub(super) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(part) => parts.extend(part.to_str()),
-            Component::ParentDir => {
-                parts.pop();
+    let mut clean = String::with_capacity(path.len() + 1);
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => clean.truncate(clean.rfind('/').unwrap_or(0)),
+            part => {
+                clean.push('/');
+                clean.push_str(part);
             }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
         }
     }
-    format!("/{}", parts.join("/"))
+    if clean.is_empty() {
+        clean.push('/');
+    }
+    clean
 }
 
 /// `linux.rootfsPropagation`.

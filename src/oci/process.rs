@@ -1,5 +1,7 @@
 //! `process`: who runs, with which limits and rights, and what.
 
+use std::fmt::Arguments;
+
 use oci_spec::runtime::{Capabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType};
 
 use super::capability::Capability;
@@ -80,7 +82,7 @@ pub(super) fn console_size(process: &Process, report: &mut Report) -> Option<(u1
     let mut cells = |field: &str, value: u64| {
         u16::try_from(value).unwrap_or_else(|_| {
             let problem = Problem::Range { found: value.to_string(), expected: "0 to 65535" };
-            report.error(format!("process.consoleSize.{field}"), problem);
+            report.error(format_args!("process.consoleSize.{field}"), problem);
             0
         })
     };
@@ -100,10 +102,10 @@ fn umask(umask: Option<u32>, report: &mut Report) -> u32 {
 fn limits<'spec>(entries: impl Iterator<Item = &'spec PosixRlimit>, report: &mut Report) -> Vec<Rlimit> {
     let mut limits: Vec<Rlimit> = Vec::new();
     for (index, entry) in entries.enumerate() {
-        let path = format!("process.rlimits[{index}]");
+        let path = format_args!("process.rlimits[{index}]");
         let resource = resource(entry.typ());
         if limits.iter().any(|limit| limit.resource == resource) {
-            report.error(format!("{path}.type"), Problem::Duplicate { found: entry.typ().to_string() });
+            report.error(format_args!("{path}.type"), Problem::Duplicate { found: entry.typ().to_string() });
         }
         let (soft, hard) = (entry.soft(), entry.hard());
         if soft > hard {
@@ -136,14 +138,15 @@ fn resource(name: PosixRlimitType) -> RlimitResource {
     }
 }
 
-/// Bounding set, identity, and the other sets after it. Without `capabilities` there are none at all.
+/// Bounding set, identity, and the other sets after it. Without `capabilities` there are none at all, but for a service of the host's, whose
+/// rights are then those of its user.
 fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, report: &mut Report) {
     let mut mask = |set: Option<&Capabilities>, name: &str| {
         let names = set.into_iter().flatten().map(|capability| format!("CAP_{capability}"));
         names.fold(0u64, |mask, name_of| match name_of.parse::<Capability>() {
             Ok(capability) => mask | 1 << capability.number(),
             Err(error) => {
-                report.error(format!("process.capabilities.{name}"), Problem::Seccomp(error.to_string()));
+                report.error(format_args!("process.capabilities.{name}"), Problem::Seccomp(error.to_string()));
                 mask
             }
         })
@@ -160,7 +163,10 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
         let reason = "an effective capability must be permitted as well (capabilities(7))";
         report.error("process.capabilities.effective", Problem::Conflict { reason });
     }
-    steps.push(Step::BoundingSet(bounding));
+    let are_the_hosts = context.host && all.is_none();
+    if !are_the_hosts {
+        steps.push(Step::BoundingSet(bounding));
+    }
     let user = process.user.clone().unwrap_or_default();
     steps.push(Step::Identity(match &context.user {
         Some((user, group)) => Identity::Names { user: user.clone(), group: group.clone() },
@@ -170,6 +176,9 @@ fn capabilities(steps: &mut Vec<Step>, process: &Process, context: &Context, rep
             groups: user.additional_gids.unwrap_or_default(),
         },
     }));
+    if are_the_hosts {
+        return steps.push(Step::RightsOfUser);
+    }
     // The kernel takes an ambient capability only where it is inheritable too; runc drops the others without a word, since what its
     // own `spec` used to write is such a file.
     let ambient = sets.ambient & sets.permitted & sets.inheritable;
@@ -188,7 +197,7 @@ fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: 
         None => report.error("process.args", Problem::Missing { expected: "the program to run and its arguments" }),
     }
     for (index, arg) in args.iter().enumerate() {
-        check_string(arg, &format!("process.args[{index}]"), report);
+        check_string(arg, format_args!("process.args[{index}]"), report);
     }
     if context.init {
         steps.push(Step::Init);
@@ -199,8 +208,8 @@ fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: 
 fn environment(process: &Process, report: &mut Report) -> Vec<String> {
     let env = process.env.clone().unwrap_or_default();
     for (index, entry) in env.iter().enumerate() {
-        let path = format!("process.env[{index}]");
-        check_string(entry, &path, report);
+        let path = format_args!("process.env[{index}]");
+        check_string(entry, path, report);
         if entry.starts_with('=') || !entry.contains('=') {
             report.error(path, Problem::Range { found: format!("{entry:?}"), expected: "NAME=value" });
         }
@@ -208,7 +217,7 @@ fn environment(process: &Process, report: &mut Report) -> Vec<String> {
     env
 }
 
-fn check_string(text: &str, path: &str, report: &mut Report) {
+fn check_string(text: &str, path: Arguments<'_>, report: &mut Report) {
     if text.contains('\0') {
         report.error(path, Problem::Conflict { reason: "holds a zero byte" });
     }

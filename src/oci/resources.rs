@@ -22,20 +22,23 @@ pub(super) fn compile(resources: Option<&LinuxResources>, report: &mut Report) -
 }
 
 fn refuse(resources: &LinuxResources, report: &mut Report) {
-    let field = |name: &str| format!("linux.resources.{name}");
     report.not_yet(
-        field("blockIO"),
+        "linux.resources.blockIO",
         resources.block_io().as_ref().is_some_and(|io| *io != Default::default()),
         "block I/O limits",
     );
     let pages = resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty());
-    report.not_yet(field("hugepageLimits"), pages, "huge page limits");
+    report.not_yet("linux.resources.hugepageLimits", pages, "huge page limits");
     let network = resources.network().as_ref();
     let network = network.is_some_and(|network| *network != Default::default());
-    report.not_yet(field("network"), network, "network classes and priorities");
-    report.not_yet(field("rdma"), resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()), "RDMA limits");
+    report.not_yet("linux.resources.network", network, "network classes and priorities");
+    report.not_yet(
+        "linux.resources.rdma",
+        resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()),
+        "RDMA limits",
+    );
     let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
-    report.not_yet(field("unified"), unified, "writing cgroup v2 files by name");
+    report.not_yet("linux.resources.unified", unified, "writing cgroup v2 files by name");
 }
 
 fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
@@ -68,7 +71,7 @@ fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
     }
     for (name, present) in [("kernel", memory.kernel().is_some()), ("kernelTCP", memory.kernel_tcp().is_some())] {
         if present {
-            report.warn(format!("linux.resources.memory.{name}"), "was taken out of the spec and has no effect");
+            report.warn(format_args!("linux.resources.memory.{name}"), "was taken out of the spec and has no effect");
         }
     }
     Memory { limit, reservation, swap, swappiness, disable_oom_killer: memory.disable_oom_killer() == Some(true) }
@@ -113,13 +116,13 @@ fn compile_cpu(cpu: &LinuxCpu, report: &mut Report) -> Cpu {
 }
 
 fn compile_rule(rule: &LinuxDeviceCgroup, index: usize, report: &mut Report) -> Option<DeviceRule> {
-    let path = format!("linux.resources.devices[{index}]");
+    let path = format_args!("linux.resources.devices[{index}]");
     let kind = match rule.typ() {
         None | Some(LinuxDeviceType::A) => 'a',
         Some(LinuxDeviceType::B) => 'b',
         Some(LinuxDeviceType::C | LinuxDeviceType::U) => 'c',
         Some(LinuxDeviceType::P) => {
-            report.error(format!("{path}.type"), Problem::Range { found: "p".into(), expected: "a, b or c" });
+            report.error(format_args!("{path}.type"), Problem::Range { found: "p".into(), expected: "a, b or c" });
             return None;
         }
     };
@@ -127,15 +130,17 @@ fn compile_rule(rule: &LinuxDeviceCgroup, index: usize, report: &mut Report) -> 
     let access = if access.is_empty() { "rwm" } else { access };
     if !access.bytes().all(|byte| b"rwm".contains(&byte)) {
         let found = format!("{access:?}");
-        report.error(format!("{path}.access"), Problem::Range { found, expected: "some of r, w, m" });
+        report.error(format_args!("{path}.access"), Problem::Range { found, expected: "some of r, w, m" });
     }
     let mut number = |name: &str, value: Option<i64>| match value {
         // -1 is "any" for the clients of runc.
         None | Some(-1) => None,
         Some(value) => u32::try_from(value).ok().or_else(|| {
             let found = value.to_string();
-            report
-                .error(format!("{path}.{name}"), Problem::Range { found, expected: "0 to 4294967295, or -1 for any" });
+            report.error(
+                format_args!("{path}.{name}"),
+                Problem::Range { found, expected: "0 to 4294967295, or -1 for any" },
+            );
             None
         }),
     };

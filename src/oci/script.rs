@@ -6,7 +6,7 @@
 //!
 //! The order is the kernel's, not a matter of taste:
 //! cgroups before the cgroup namespace (whose root is the cgroup the caller is in), namespaces before the mounts that show
-//! them, mounts before masks, masks before the root is sealed, everything that needs privilege before the identity, and
+//! them (cgroups as late as that, as they may be made meanwhile), mounts before masks, masks before the root is sealed, everything that needs privilege before the identity, and
 //! the filter last (first of the identity steps where no_new_privileges is not set, since loading it then needs a
 //! capability).
 
@@ -31,7 +31,7 @@ pub enum Step {
     Isolate,
     /// A new session keyring of this name.
     Keyring(String),
-    /// Join the cgroup v1 directories of the slots.
+    /// Join the cgroup v1 directories of the slots, when they are made.
     JoinCgroups,
     /// Take copies of the cgroup trees of the slots while their mounts are still in reach.
     TakeCgroups,
@@ -131,6 +131,8 @@ pub enum Step {
         /// Add LISTEN_PID, the process's own number (sd_listen_fds(3)), in the place of any.
         listen_pid: bool,
     },
+    /// Rights as setuid(2) leaves them: those that the process has for root, none for another user. Bounding set and ambient set stay.
+    RightsOfUser,
 }
 
 /// New namespaces apart from the pid namespace.
@@ -406,6 +408,7 @@ impl fmt::Display for Step {
             Step::Descriptors => write!(f, "put the descriptors into place"),
             Step::Gate => write!(f, "wait for start"),
             Step::Execute { args, .. } => write!(f, "execute {}", args.join(" ")),
+            Step::RightsOfUser => write!(f, "take the rights of the user"),
         }
     }
 }

@@ -4,8 +4,9 @@
 use super::desired::Want;
 use super::exit::ExitRecord;
 use super::handover::Role;
+use super::hold::Hold;
 use super::links::network_owner;
-use super::observed::{Hold, Killing, Live, Seen, State};
+use super::observed::{Killing, Live, Seen, State};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::reason::{Tie, Why};
 use super::time::BootTime;

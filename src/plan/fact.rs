@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 use super::exit::Exit;
 use super::health::Probed;
+use super::hold::Hold;
 use super::host::Presence;
-use super::observed::{Hold, HostPid, Limits, Run};
+use super::observed::{HostPid, Limits, Run};
 use super::time::BootTime;
 use super::told::Line;
 use crate::unit::{CheckKind, ContainerId, Listen, Signal, SwapMark, UnitName};

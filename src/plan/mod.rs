@@ -38,6 +38,7 @@
 
 mod action;
 mod backoff;
+mod boots;
 mod contents;
 mod decide;
 mod desired;
@@ -45,6 +46,7 @@ mod exit;
 mod fact;
 mod handover;
 mod health;
+mod hold;
 mod host;
 mod links;
 mod observed;
@@ -68,15 +70,16 @@ mod trial;
 mod world;
 
 pub use action::Action;
+pub use boots::{Boots, Course, Proof, Running};
 pub use contents::Settling;
 pub use desired::{Desired, Want};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
 pub use health::{Findings, HealthStatus, Opinion, Probed, Probing, Tally};
+pub use hold::{Hold, Until};
 pub use host::{Host, Presence};
 pub use observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Until,
-    Wishes,
+    Asked, Backoff, Ended, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Wishes,
 };
 pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie, Why};

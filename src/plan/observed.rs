@@ -13,10 +13,11 @@ use super::backoff::doubled;
 use super::contents::Settling;
 use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
+use super::hold::Hold;
 use super::host::Host;
 use super::reason::Why;
 use super::sockets::Opening;
-use super::time::{BootTime, WallTime};
+use super::time::BootTime;
 use super::told::{Hearing, Told};
 use crate::unit::{ContainerId, Fingerprint, Listen, Signal, SwapMark, Unit, UnitName};
 
@@ -299,28 +300,6 @@ impl From<Asked> for bool {
     fn from(asked: Asked) -> bool {
         asked == Asked::Done
     }
-}
-
-/// A stop mark: stays until a start, its time, or the removal of the file; survives restarts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
-    /// Who.
-    pub by: String,
-    /// In their words.
-    pub reason: Option<String>,
-    /// When.
-    pub since: WallTime,
-    /// `None` is for ever.
-    pub until: Option<Until>,
-}
-
-/// The end of a hold on both clocks; after a reboot the supervisor computes `boot` anew from `wall`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Until {
-    /// What counts.
-    pub boot: BootTime,
-    /// For people, and across a reboot.
-    pub wall: WallTime,
 }
 
 /// What the backoff and the limit count, for the runs of one text.

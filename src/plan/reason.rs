@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exit::Outcome;
 use super::health::unwell_words;
-use super::observed::Hold;
+use super::hold::Hold;
 use super::time::{BootTime, WallTime};
 use crate::unit::{CheckKind, Condition, ContainerId, Need, UnitName};
 

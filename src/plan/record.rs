@@ -8,8 +8,9 @@ use super::backoff::doubled;
 use super::exit::{Exit, ExitRecord, Outcome, shortened};
 use super::fact::{Deed, Fact};
 use super::health::Opinion;
+use super::hold::Hold;
 use super::observed::{
-    Asked, Backoff, Ended, Hold, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
+    Asked, Backoff, Ended, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Wishes,
 };
 use super::reason::Why;
 use super::time::{BootTime, Now};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::desired::{Desired, Want};
 use super::exit::Exit;
-use super::observed::{Hold, HostPid};
+use super::hold::Hold;
+use super::observed::HostPid;
 use super::time::{BootTime, Now, WallTime};
 use super::{Action, Fact, Observed, reconcile};
 use crate::unit::{Listen, SourceFacts, UnitName, container_fingerprint, parse};

@@ -122,6 +122,11 @@ impl Run {
                 set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
                 self.chdir_again()
             }
+            Step::RightsOfUser => {
+                identity::take_rights_of(&self.account)?;
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
+                self.chdir_again()
+            }
             // After the program is found it is the trampoline's, which has it.
             Step::Seccomp(_) if self.trampoline.is_some() && self.found.is_some() => Ok(()),
             Step::Seccomp(filter) => super::filter::load(filter),
@@ -162,7 +167,10 @@ impl Run {
         }
     }
 
-    fn join_cgroups(&self) -> Result<(), StepError> {
+    fn join_cgroups(&mut self) -> Result<(), StepError> {
+        if let Some(coming) = self.slots.coming.take() {
+            self.slots.hierarchies = super::cgroup::await_made(coming)?;
+        }
         for hierarchy in &self.slots.hierarchies {
             // "0" into `tasks`, not into `cgroup.procs`: a thread that moves itself needs no lock over all forks of the
             // host, whose grace period costs 7 ms (Linux 5.16). This process has one thread.

@@ -141,6 +141,14 @@ pub(super) fn set_capabilities(sets: CapabilitySets) -> Result<(), StepError> {
     Ok(())
 }
 
+/// What [`become_user`] kept goes with root's number, as in setuid(2).
+pub(super) fn take_rights_of(account: &Account) -> Result<(), StepError> {
+    match account.uid {
+        0 => Ok(()),
+        _ => set_capabilities(CapabilitySets::default()),
+    }
+}
+
 /// Numbers as they are; names by the root's own files.
 pub(super) fn resolve(root: &Root, who: &Identity) -> Result<Account, StepError> {
     match who {

@@ -37,6 +37,8 @@ pub struct Slots {
     pub container: Option<OwnedFd>,
     /// The container's cgroup v1 directories.
     pub hierarchies: Vec<Hierarchy>,
+    /// Those that are being made. They are for a process that is forked where they are made: no header has them.
+    pub coming: Option<Coming>,
     /// Descriptors 3 and up of the program.
     pub extra: Vec<OwnedFd>,
 }
@@ -50,6 +52,15 @@ pub struct Hierarchy {
     pub directory: OwnedFd,
     /// Its `tasks` file, open for writing.
     pub tasks: OwnedFd,
+}
+
+/// cgroup v1 directories that the parent makes while the process sets itself up. If it cannot, it kills the process.
+#[derive(Debug)]
+pub struct Coming {
+    /// Read end of a pipe: a byte comes when they are there.
+    pub made: OwnedFd,
+    /// Of each the name, the root of its hierarchy, and the path below that.
+    pub places: Vec<(String, OwnedFd, String)>,
 }
 
 /// Says which descriptors follow.
@@ -87,6 +98,7 @@ impl Slots {
             gate: None,
             container: None,
             hierarchies: Vec::new(),
+            coming: None,
             extra: Vec::new(),
         }
     }

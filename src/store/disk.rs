@@ -7,6 +7,8 @@
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
 //! set                   indices of several units that come all at once, until each is in its own file
+//! boots.json            how many boots in a row were not good
+//! good-boot             indices of all units of the last good boot
 //! history, history.1
 //! ```
 //!
@@ -20,6 +22,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
@@ -32,6 +35,8 @@ use crate::unit::{LayerText, UnitName};
 const GENERATION: &str = "generation";
 const SET: &str = "set";
 const DEFAULTS: &str = "defaults.json";
+const BOOTS: &str = "boots.json";
+const GOOD_BOOT: &str = "good-boot";
 
 /// The state-dir, opened when that is possible.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ pub struct Disk {
     index: HashMap<UnitName, Index>,
     /// A set that is written, and not yet unit by unit.
     set: IndexSet,
+    /// The texts of the last good boot.
+    good_boot: BTreeMap<UnitName, Index>,
 }
 
 type IndexSet = BTreeMap<UnitName, Option<Index>>;
@@ -56,9 +63,17 @@ struct Dirs {
 impl Disk {
     /// Opens what can be opened; what cannot is in the notes, and is tried again at each write.
     pub fn open(root: &Path) -> (Disk, Loaded) {
-        let mut disk = Disk { root: root.to_owned(), dirs: None, index: HashMap::new(), set: IndexSet::new() };
-        let mut loaded =
-            Loaded { good: Vec::new(), defaults: None, stops: Vec::new(), mark: Mark::Unknown, notes: Vec::new() };
+        let (index, set, good_boot) = (HashMap::new(), IndexSet::new(), BTreeMap::new());
+        let mut disk = Disk { root: root.to_owned(), dirs: None, index, set, good_boot };
+        let mut loaded = Loaded {
+            good: Vec::new(),
+            defaults: None,
+            stops: Vec::new(),
+            good_boot: BTreeMap::new(),
+            boots: None,
+            mark: Mark::Unknown,
+            notes: Vec::new(),
+        };
         if let Err(error) = disk.load(&mut loaded) {
             let text = format!("state is not loaded: {error}");
             loaded.notes.push(Note { path: root.to_owned(), text });
@@ -79,6 +94,8 @@ impl Disk {
             Work::Clear(unit) => self.dirs()?.stops.remove(&file_name(unit), Durability::Sync),
             Work::Reserve(mark) => self.dirs()?.root.write(GENERATION, &mark.to_le_bytes(), Durability::Sync),
             Work::History(lines) => history::append(&self.root, lines),
+            Work::GoodBoot(texts) => self.keep_good_boot(texts),
+            Work::Boots(boots) => write_json(&self.dirs()?.root, BOOTS, boots),
         }
     }
 
@@ -119,6 +136,7 @@ impl Disk {
             }
         }
         self.load_set(loaded)?;
+        self.load_boots(loaded)?;
         self.remove_unused();
         self.load_defaults(loaded)
     }
@@ -163,6 +181,36 @@ impl Disk {
             loaded.notes.push(Note { path: self.root.join(SET), text });
         }
         Ok(())
+    }
+
+    /// What is torn or lost of it is as if it had never been: then no boot was bad, or a unit is not in the good set.
+    fn load_boots(&mut self, loaded: &mut Loaded) -> Result<(), StoreError> {
+        let Some(dirs) = &self.dirs else { return Ok(()) };
+        loaded.boots = read_json(&dirs.root, BOOTS, &mut loaded.notes)?;
+        self.good_boot = read_json(&dirs.root, GOOD_BOOT, &mut loaded.notes)?.unwrap_or_default();
+        for (unit, index) in &self.good_boot {
+            match dirs.good_of(index, &mut loaded.notes)? {
+                Some(good) => drop(loaded.good_boot.insert(unit.clone(), good)),
+                None => loaded
+                    .notes
+                    .push(Note { path: self.root.join(GOOD_BOOT), text: format!("the text of {unit} in it is lost") }),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_good_boot(&mut self, texts: &BTreeMap<UnitName, Good>) -> Result<(), StoreError> {
+        self.settle_set()?;
+        let mut indices = BTreeMap::new();
+        for (unit, good) in texts {
+            indices.insert(unit.clone(), self.write_contents(good)?);
+        }
+        if indices == self.good_boot {
+            return Ok(());
+        }
+        write_json(&self.dirs()?.root, GOOD_BOOT, &indices)?;
+        let before = std::mem::replace(&mut self.good_boot, indices);
+        before.into_values().try_for_each(|index| self.release(Some(index)))
     }
 
     fn read_set(&mut self) -> Result<(IndexSet, Option<Note>), StoreError> {
@@ -281,8 +329,12 @@ impl Disk {
     }
 
     fn is_used(&self, name: &str) -> bool {
-        let of_sets = self.set.values().flatten();
-        self.index.values().chain(of_sets).any(|index| index.names().any(|used| used == name))
+        self.indices().any(|index| index.names().any(|used| used == name))
+    }
+
+    /// All that name contents.
+    fn indices(&self) -> impl Iterator<Item = &Index> {
+        self.index.values().chain(self.set.values().flatten()).chain(self.good_boot.values())
     }
 
     /// Not synced: one that comes back after a power cut is removed at the next open.
@@ -298,8 +350,7 @@ impl Disk {
     /// Best effort: what stays is removed the next time.
     fn remove_unused(&self) {
         let Some(dirs) = &self.dirs else { return };
-        let used: HashSet<&str> =
-            self.index.values().chain(self.set.values().flatten()).flat_map(Index::names).collect();
+        let used: HashSet<&str> = self.indices().flat_map(Index::names).collect();
         for name in dirs.good.names().unwrap_or_default() {
             if !used.contains(name.as_str()) {
                 let _ = dirs.good.remove(&name, Durability::NoSync);
@@ -375,6 +426,24 @@ impl Dirs {
             }
         })
     }
+}
+
+/// `None`: it is not there, or was put aside.
+fn read_json<T: DeserializeOwned>(dir: &Dir, name: &str, notes: &mut Vec<Note>) -> Result<Option<T>, StoreError> {
+    Ok(match dir.read(name)? {
+        Read::Missing => None,
+        Read::PutAside(note) => {
+            notes.push(note);
+            None
+        }
+        Read::Found(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                notes.push(dir.put_aside(name, &error.to_string()));
+                None
+            }
+        },
+    })
 }
 
 fn write_json(dir: &Dir, name: &str, record: &impl Serialize) -> Result<(), StoreError> {

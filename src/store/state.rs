@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::generation::Mark;
 use super::{Note, StoreError};
+use crate::plan::Boots;
 use crate::unit::{LayerText, UnitName};
 
 /// While something could not be written, and only then.
@@ -42,6 +43,10 @@ pub enum Key {
     History,
     /// The last good texts of several units. After those of single units, which were asked for before.
     Set,
+    /// The texts of the last good boot.
+    GoodBoot,
+    /// The count of boots; after the texts of one that was good.
+    Boots,
 }
 
 /// What came of a request.
@@ -132,6 +137,10 @@ pub struct Loaded {
     pub defaults: Option<LayerText>,
     /// Stop marks, by unit.
     pub stops: Vec<(UnitName, StopMark)>,
+    /// The texts of the last good boot.
+    pub good_boot: BTreeMap<UnitName, Good>,
+    /// What was counted of the boots so far.
+    pub boots: Option<Boots>,
     /// For [`Generations`](super::Generations).
     pub mark: Mark,
     /// What was wrong.
@@ -157,6 +166,10 @@ pub enum Work {
     Reserve(u64),
     /// Lines of JSON.
     History(Vec<String>),
+    /// The texts of this boot, which is good.
+    GoodBoot(BTreeMap<UnitName, Good>),
+    /// What is counted of the boots so far.
+    Boots(Boots),
 }
 
 impl Work {
@@ -168,6 +181,8 @@ impl Work {
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
             Work::Reserve(_) => Key::Generation,
             Work::History(_) => Key::History,
+            Work::GoodBoot(_) => Key::GoodBoot,
+            Work::Boots(_) => Key::Boots,
         }
     }
 
@@ -275,6 +290,26 @@ impl StateStore {
     /// The same, waiting for the disk: at the start only.
     pub(super) fn reserve_now(&self, mark: u64) -> Result<(), StoreError> {
         lock(&self.shared.disk).apply(&Work::Reserve(mark))
+    }
+
+    /// Keeps the texts of a good boot.
+    pub fn keep_good_boot(&self, texts: BTreeMap<UnitName, Good>) -> Ticket {
+        self.request(Work::GoodBoot(texts))
+    }
+
+    /// Keeps the count of boots.
+    pub fn keep_boots(&self, boots: Boots) -> Ticket {
+        self.request(Work::Boots(boots))
+    }
+
+    /// The same, waiting for the disk: at the start only.
+    pub fn keep_boots_now(&self, boots: Boots) -> Result<(), StoreError> {
+        lock(&self.shared.disk).apply(&Work::Boots(boots))
+    }
+
+    /// As [`StateStore::keep_set`], waiting for the disk: at the start only.
+    pub fn keep_set_now(&self, set: GoodSet) -> Result<(), StoreError> {
+        lock(&self.shared.disk).apply(&Work::Set(set))
     }
 
     fn request(&self, work: Work) -> Ticket {

@@ -167,7 +167,8 @@ impl Catalogue {
     /// Watches these directories, later ones winning.
     pub fn new(directories: &[PathBuf]) -> Catalogue {
         let view = |(rank, path): (usize, &PathBuf)| (path.clone(), DirectoryView { rank, ..DirectoryView::default() });
-        Catalogue { directories: directories.iter().enumerate().map(view).collect(), ..Catalogue::default() }
+        let sources = BTreeMap::from([(Source::Host, Ok(Arc::new(super::source::of_host())))]);
+        Catalogue { directories: directories.iter().enumerate().map(view).collect(), sources, ..Catalogue::default() }
     }
 
     /// Puts a text in force that was in force in an earlier run; what is on disk decides later.

@@ -51,6 +51,10 @@ impl Hands {
     pub(super) fn kill(&mut self, id: ContainerId) {
         let Some(handle) = self.handles.get_mut(&id) else { return };
         let again = std::mem::replace(&mut handle.killed, true);
+        // A service of the host's may have left its cgroup (`security.profile`): then this is all that reaches it.
+        if let Some(pidfd) = handle.pidfd.as_ref().filter(|_| !handle.ended) {
+            let _ = send(pidfd.as_fd(), Signal(9));
+        }
         // What an earlier kill left: a process takes its time to die, and the plan does not kill again before that is over.
         let left = |cgroup: &ContainerCgroup| if again { cgroup.processes().map_or(0, |left| left.len()) } else { 0 };
         let killed = self.cgroup_of(&id).and_then(|cgroup| {

@@ -1,7 +1,8 @@
 //! The FIFOs of a container: `RUN/c/<id>/{out,err}`, 0600 in a 0700 directory.
 //!
 //! Named, so that whoever comes back after a crash opens them again; the container has its ends open for reading and writing, so no death
-//! on our side is a SIGPIPE; and the keeper holds the read ends, so what an exited writer left in them is not lost.
+//! on our side is a SIGPIPE; and the keeper holds the read ends, so what an exited writer left in them is not lost. The
+//! anchor that takes a dead keeper's place opens them before all else (`keeper::takeover`), hence the names are the keeper's.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::keeper::FIFOS;
 use crate::unit::ContainerId;
+
+/// Their names.
+const OUT: &str = FIFOS[0];
+const ERR: &str = FIFOS[1];
 
 /// Both ends of both.
 pub struct Fifos {
@@ -50,7 +56,7 @@ impl Fifos {
     pub fn make(containers: &Path, id: &ContainerId) -> Result<Fifos, FifoError> {
         let dir = directory(containers, id);
         exist_is_fine(rustix::fs::mkdir(&dir, Mode::RWXU)).map_err(about("mkdir", &dir))?;
-        let [(out_read, out_write), (err_read, err_write)] = [make_one(&dir.join("out"))?, make_one(&dir.join("err"))?];
+        let [(out_read, out_write), (err_read, err_write)] = [make_one(&dir.join(OUT))?, make_one(&dir.join(ERR))?];
         Ok(Fifos { out_read, err_read, out_write, err_write })
     }
 }
@@ -73,7 +79,7 @@ pub(super) fn exist_is_fine(made: Result<(), Errno>) -> Result<(), Errno> {
 pub fn reopen(containers: &Path, id: &ContainerId) -> Option<(OwnedFd, OwnedFd)> {
     let dir = directory(containers, id);
     let read = |name: &str| open(&dir.join(name), OFlags::RDONLY | OFlags::NONBLOCK).ok();
-    Some((read("out")?, read("err")?))
+    Some((read(OUT)?, read(ERR)?))
 }
 
 /// What else is to be in the container's log: standard output and standard error of one more process inside. Open for both, so that no
@@ -81,7 +87,7 @@ pub fn reopen(containers: &Path, id: &ContainerId) -> Option<(OwnedFd, OwnedFd)>
 pub fn write_ends(containers: &Path, id: &ContainerId) -> Option<(OwnedFd, OwnedFd)> {
     let dir = directory(containers, id);
     let write = |name: &str| open(&dir.join(name), OFlags::RDWR).ok();
-    Some((write("out")?, write("err")?))
+    Some((write(OUT)?, write(ERR)?))
 }
 
 /// Removes them; what is gone already is fine.

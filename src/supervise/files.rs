@@ -4,19 +4,23 @@
 //! writer thread of the state store, which answers with a fact; a disk that refuses is told once and costs nothing that runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::catalogue::{InForce, Next, Trial};
+use super::catalogue::{Bad, InForce, Next, Trial};
 use super::marks::Marks;
 use super::{clock, narrate};
 use crate::control::protocol::Event;
-use crate::plan::{BootTime, Hold, Observed, Seen, Until, WallTime};
+use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
-    self, BadText, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
+    self, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
 };
 use crate::unit::{LayerText, UnitName, files_with_drop_ins};
 use crate::watch::{Follow, Watch};
+
+/// What there is to say about this boot, a line each; process 1 begins it.
+pub const BOOT_NOTES: &str = "init.notes";
 
 /// The stores, and the watch.
 pub struct Files {
@@ -35,6 +39,7 @@ pub struct Files {
     failing: bool,
     /// Stop marks on their way to the disk.
     pub(super) marks: Marks,
+    boot_notes: PathBuf,
 }
 
 /// Why there is nothing to go on from.
@@ -61,8 +66,16 @@ pub struct Left {
     pub defaults: Option<LayerText>,
     /// Stop marks of units without a record: those of an earlier boot.
     pub marks: Vec<(UnitName, Hold)>,
+    /// Texts of the last good boot.
+    pub good_boot: BTreeMap<UnitName, Good>,
+    /// What was counted of the boots so far.
+    pub boots: Option<Boots>,
+    /// Nobody was here before since the machine was started.
+    pub new_boot: bool,
     /// Events, oldest first.
     pub events: Vec<Event>,
+    /// What is to be told beside that the supervisor begins.
+    pub told: Vec<Event>,
     /// What was wrong with it.
     pub notes: Vec<Note>,
 }
@@ -109,8 +122,21 @@ impl Files {
             defaults: loaded.defaults.clone(),
             failing: false,
             marks: Marks::default(),
+            boot_notes: run_dir.join(BOOT_NOTES),
         };
-        Ok((files, Left { observed, good: loaded.good, defaults: loaded.defaults, marks, events, notes }))
+        let left = Left {
+            observed,
+            good: loaded.good,
+            defaults: loaded.defaults,
+            marks,
+            good_boot: loaded.good_boot,
+            boots: loaded.boots,
+            new_boot: is_new,
+            events,
+            told: Vec::new(),
+            notes,
+        };
+        Ok((files, left))
     }
 
     /// From here on there is something to follow and to sync.
@@ -171,6 +197,11 @@ impl Files {
         saved.err().filter(|_| !told).map(|error| narrate::trouble(format!("records cannot be written: {error}")))
     }
 
+    /// Whether the last record could not be written.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
     /// Everything was stopped in order: the next run begins anew, as after a boot.
     pub fn forget_all(&mut self, observed: &Observed) {
         for name in observed.units.keys() {
@@ -182,12 +213,7 @@ impl Files {
 
     /// The text in force survives a reboot.
     pub fn keep_good(&mut self, good: &InForce, trial: &Trial) {
-        let bad = trial.bad.as_ref().map(|bad| BadText {
-            texts: bad.texts.to_string(),
-            fingerprint: bad.fingerprint.0,
-            why: bad.why.clone(),
-            at_ms: bad.at.0,
-        });
+        let bad = trial.bad.as_ref().map(Bad::stored);
         let earlier = trial.earlier.as_deref().map(good_of).map(Box::new);
         let kept = Good { earlier, bad, ..good_of(good) };
         self.stored.insert(good.unit.name.clone());
@@ -209,6 +235,32 @@ impl Files {
         };
         let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(unit, next))).collect();
         self.state.keep_set(set)
+    }
+
+    /// As [`StateStore::keep_set_now`].
+    pub fn keep_set_now(&self, set: GoodSet) -> Result<(), StoreError> {
+        self.state.keep_set_now(set)
+    }
+
+    /// The texts of a boot that is good.
+    pub fn keep_good_boot<'a>(&self, texts: impl Iterator<Item = &'a Arc<InForce>>) {
+        let texts = texts.map(|text| (text.unit.name.clone(), good_of(text)));
+        self.state.keep_good_boot(texts.collect());
+    }
+
+    /// What is counted of the boots.
+    pub fn keep_boots(&self, boots: Boots) {
+        self.state.keep_boots(boots);
+    }
+
+    /// As [`StateStore::keep_boots_now`].
+    pub fn keep_boots_now(&self, boots: Boots) -> Result<(), StoreError> {
+        self.state.keep_boots_now(boots)
+    }
+
+    /// Where notes about this boot are.
+    pub fn boot_notes(&self) -> &Path {
+        &self.boot_notes
     }
 
     /// A set that could not be written is not tried again.
@@ -274,14 +326,11 @@ fn comparable(mut seen: Seen, is_new_salt: bool) -> Seen {
     seen
 }
 
-/// The mark's end on the clock of this boot.
+/// With its end on the clock of this boot.
 fn hold_of(mark: StopMark) -> Hold {
-    let now = super::clock::now();
-    let until = mark.until_ms.map(|until_ms| {
-        let left = std::time::Duration::from_millis(until_ms.saturating_sub(now.wall.0));
-        Until { boot: BootTime::after(now.boot, left), wall: WallTime(until_ms) }
-    });
-    Hold { by: mark.who, reason: mark.why, since: WallTime(mark.when_ms), until }
+    let until = mark.until_ms.map(|until_ms| Until { boot: BootTime::default(), wall: WallTime(until_ms) });
+    let hold = Hold { by: mark.who, reason: mark.why, since: WallTime(mark.when_ms), until };
+    hold.after_reboot(super::clock::now())
 }
 
 /// What the writer thread says, if people should know.

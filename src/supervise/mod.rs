@@ -28,6 +28,7 @@ mod events;
 mod executed;
 mod fifo;
 mod files;
+mod guard;
 mod hands;
 mod holder;
 pub mod host;
@@ -59,7 +60,6 @@ mod watching;
 mod why;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::Builder;
@@ -87,9 +87,6 @@ const FIRST_READ: u64 = 1;
 /// The threads call little; the default of 8 MiB is only reserved, but a small one keeps mistakes small.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Below the run-dir: one directory per container.
-const CONTAINERS_DIR: &str = "c";
-
 /// Why the supervisor could not begin.
 #[derive(Debug, thiserror::Error)]
 enum SetupError {
@@ -110,19 +107,19 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 }
 
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
-pub fn main(settings: Settings) -> ExitCode {
+pub fn main(settings: Settings) -> u8 {
     heap::share();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
     match supervise(settings) {
-        Ok(End::Stopped | End::Detached) => ExitCode::SUCCESS,
+        Ok(End::Stopped | End::Detached) => 0,
         Ok(End::Reboot) => reboot(),
         Ok(End::Orphaned(why)) => {
             tracing::error!("{why}");
-            ExitCode::FAILURE
+            1
         }
         Err(error) => {
             tracing::error!("cannot supervise: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -134,9 +131,10 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     let (post, mailbox) = channel::<Mail>();
     let stored = post.clone();
     let opened = Files::open(&settings.run_dir, &settings.state_dir, move |fact| drop(stored.send(Mail::Stored(fact))));
-    let (mut files, left) = opened?;
+    let (mut files, mut left) = opened?;
     left.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    let containers = settings.run_dir.join(CONTAINERS_DIR);
+    let guard = guard::begin(settings.boot_guard, &mut files, &mut left);
+    let containers = settings.run_dir.join(keeper::CONTAINERS_DIR);
     std::fs::create_dir_all(&containers).map_err(step("making RUN/c"))?;
     let (requests, events) = keeper::connect(&settings.run_dir)?;
     let owner = settings.run_dir.to_string_lossy().into_owned();
@@ -174,7 +172,9 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     if manual {
         supervisor.wait_for_orders(first);
     }
+    supervisor.guard = guard;
     supervisor.restore_events(left.events, fresh);
+    left.told.into_iter().for_each(|event| supervisor.tell(event));
     supervisor.restore_texts();
     supervisor.look_at_host();
     supervisor.restore_marks(left.marks);
@@ -257,7 +257,7 @@ pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<Spe
 }
 
 /// `on_limit = "reboot"`. A process 1 that reboots in order is asked to, so that the rest of the host stops too: systemd, or our own anchor.
-fn reboot() -> ExitCode {
+fn reboot() -> u8 {
     rustix::fs::sync();
     let is_moored = || std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "moored");
     let takes_it = std::path::Path::new("/run/systemd/system").is_dir() || is_moored();
@@ -265,7 +265,7 @@ fn reboot() -> ExitCode {
         takes_it && nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGINT).is_ok();
     if !asked && let Err(errno) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
         tracing::error!("rebooting: {errno}");
-        return ExitCode::FAILURE;
+        return 1;
     }
-    ExitCode::SUCCESS
+    0
 }

@@ -10,6 +10,9 @@ use super::swap::ConfigDir;
 use crate::oci::{self, CgroupSettings, Script};
 use crate::unit::{self, SourceFacts, SpecError, Unit};
 
+/// The longest path of a socket (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
 /// What a start is made of.
 pub struct Program {
     /// For the container's first process.
@@ -74,9 +77,12 @@ fn compiled(
         env.retain(|entry| !is_ours(entry));
         env.extend(listens.iter().map(|(name, value)| format!("{name}={value}")));
     }
-    if let Some(dir) = notify {
+    let host = unit.source == unit::Source::Host;
+    match notify {
+        Some(dir) if host => tell_by_path(unit, dir, &mut text)?,
         // After all others, so that none hides it.
-        text.spec.mounts.get_or_insert_default().push(notify_mount(dir));
+        Some(dir) => text.spec.mounts.get_or_insert_default().push(notify_mount(dir)),
+        None => {}
     }
     let context = oci::Context {
         root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)))),
@@ -86,6 +92,7 @@ fn compiled(
         join_network: text.network_of.is_some(),
         listen_pid: !unit.sockets.is_empty(),
         best_effort: true,
+        host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let compiled =
@@ -122,6 +129,7 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
     let context = oci::Context {
         user: lookup.map(user_and_group),
         best_effort: true,
+        host: unit.source == unit::Source::Host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let profile = text.spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -137,6 +145,28 @@ fn notify_mount(dir: &Path) -> Mount {
     mount.set_destination(unit::NOTIFY_DIR.into());
     mount.set_typ(Some("bind".to_owned())).set_source(Some(dir.to_owned())).set_options(Some(options.to_vec()));
     mount
+}
+
+/// A service of the host's has no mounts of its own: it is told where the socket is.
+fn tell_by_path(unit: &Unit, dir: &Path, text: &mut unit::SpecText) -> Result<(), Vec<SpecError>> {
+    const NAME: &str = "NOTIFY_SOCKET";
+    if unit.process.env.contains_key(NAME) {
+        return Ok(());
+    }
+    let path = dir.join(unit::NOTIFY_NAME);
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_MAX {
+        let message = format!(
+            "the path of its socket, {}, has {length} bytes, expected at most {SOCKET_PATH_MAX}: take a shorter name or --run-dir",
+            path.display()
+        );
+        let (file, place, path) = (None, None, "process.notify".to_owned());
+        return Err(vec![SpecError { file, place, path, message }]);
+    }
+    let env = text.spec.process.get_or_insert_default().env.get_or_insert_default();
+    env.retain(|entry| entry.split('=').next() != Some(NAME));
+    env.push(format!("{NAME}={}", path.display()));
+    Ok(())
 }
 
 fn with_overrides(own: Vec<String>, over: &[String]) -> Vec<String> {
@@ -167,5 +197,52 @@ fn root(plan: unit::RootPlan, devices: bool) -> oci::RootPlan {
             }
             oci::RootPlan::Tmpfs { dirs, files: texts, binds }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{DeviceRule, Step};
+    use crate::unit::{UnitName, parse};
+
+    fn of_host(more: &str, notify: &str) -> Result<Program, Vec<String>> {
+        let text = format!("[process]\nargs = [\"/bin/x\"]\n{more}\n[security]\nprofile = \"host\"\n");
+        let unit = parse(&UnitName::new("x").unwrap(), Path::new("/u/x.toml"), &text).unwrap().unit;
+        compile(&unit, &super::super::source::of_host(), "x.1", &ConfigDir::of_none(), Some(Path::new(notify)))
+    }
+
+    #[test]
+    fn a_service_of_the_hosts_stays_where_it_is() {
+        let program = of_host("notify = \"systemd\"\nwatchdog = \"10s\"", "/run/c/x.1/notify").unwrap();
+        assert!(!program.script.new_pid_namespace);
+        assert_eq!(program.cgroup.devices, [DeviceRule::everything()]);
+        let steps: Vec<String> = program.script.steps.iter().map(ToString::to_string).collect();
+        let expected = [
+            "own session, not dumpable, die with the parent",
+            "new session keyring _ses.x.1",
+            "join the cgroup v1 directories",
+            "take the container's root",
+            "set umask 0022",
+            "change to /",
+            "become uid 0 gid 0",
+            "take the rights of the user",
+            "find /bin/x",
+            "put the descriptors into place",
+            "execute /bin/x",
+        ];
+        assert_eq!(steps, expected);
+        let Some(Step::Execute { env, .. }) = program.script.steps.last() else { panic!("{steps:?}") };
+        assert_eq!(env[1..], ["WATCHDOG_USEC=10000000", "NOTIFY_SOCKET=/run/c/x.1/notify/socket"]);
+    }
+
+    #[test]
+    fn a_socket_that_no_program_could_name_is_refused() {
+        let long = format!("/run/{}", "x".repeat(100));
+        let errors = of_host("notify = \"systemd\"", &long).err().unwrap();
+        assert!(errors[0].contains("has 112 bytes, expected at most 107"), "{errors:?}");
+        let own = of_host("notify = \"systemd\"\nenv.NOTIFY_SOCKET = \"/run/mine\"", &long).unwrap();
+        let Some(Step::Execute { env, .. }) = own.script.steps.last() else { panic!() };
+        assert_eq!(env[1..], ["NOTIFY_SOCKET=/run/mine"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::clock::{self, wall, wall_of};
+use super::files::BOOT_NOTES;
 use super::round::Supervisor;
 use crate::control::Response;
 use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus};
@@ -11,8 +12,6 @@ use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
 
-/// In the run-dir: what did not work at boot, one note a line (`anchor::init::boot`).
-const BOOT_NOTES: &str = "init.notes";
 /// Most that are shown.
 const BOOT_NOTES_MAX: usize = 100;
 
@@ -215,6 +214,7 @@ fn exit_words(record: &ExitRecord) -> String {
 
 fn source_words(unit: &Unit) -> String {
     let kind = match &unit.source {
+        Source::Host => return "the host itself (security.profile)".to_owned(),
         Source::Bundle(_) => "bundle",
         Source::Rootfs(_) => "rootfs",
         Source::Executable(_) => "executable",
@@ -224,6 +224,9 @@ fn source_words(unit: &Unit) -> String {
 
 /// Settings looser than the hardened defaults, which hold for rootfs and executable.
 fn looser(unit: &Unit) -> Vec<String> {
+    if unit.source == Source::Host {
+        return vec!["profile = \"host\": root, namespaces and devices of the host's".to_owned()];
+    }
     if !unit.source.is_hardened() {
         return Vec::new();
     }

@@ -14,6 +14,7 @@ use super::catalogue::{Catalogue, InForce};
 use super::clock;
 use super::events::{Events, concerns};
 use super::files::{self, Files};
+use super::guard::Guard;
 use super::job::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::Mail;
@@ -66,6 +67,8 @@ pub struct Supervisor {
     pub(super) keeper: keeper::Stats,
     pub(super) builds: keeper::Builds,
     pub(super) unknown_cgroups: Vec<ContainerId>,
+    /// A boot that is not known to be good.
+    pub(super) guard: Option<Guard>,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
     /// The directories were read once.
@@ -125,6 +128,7 @@ impl Supervisor {
             keeper: keeper::Stats::default(),
             builds: keeper::Builds::default(),
             unknown_cgroups: Vec::new(),
+            guard: None,
             wake_at: None,
             first_read: false,
             scanned: false,
@@ -206,6 +210,9 @@ impl Supervisor {
         let (before, was_ready) = (self.opinion(fact), self.is_ready(fact));
         if !self.note(fact) {
             return;
+        }
+        if matches!(fact, Fact::Shutdown { .. }) && !self.observed.rebooting {
+            self.boot_ended();
         }
         if let (Fact::Notified { id, .. }, false, true) = (fact, was_ready, self.is_ready(fact)) {
             self.tell(Event { generation: fact.generation(), ..narrate::ready(id) });
@@ -304,7 +311,7 @@ impl Supervisor {
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
-        let expiry = earliest(expiry, self.more_to_judge());
+        let expiry = earliest(expiry, earliest(self.more_to_judge(), self.look_at_boot()));
         earliest(earliest(self.wake_at, expiry), earliest(patience, self.answer()))
     }
 
@@ -426,6 +433,10 @@ impl Supervisor {
         for name in std::mem::take(&mut self.dirty) {
             if let Some(event) = self.files.save(&name, self.observed.unit(&name)) {
                 self.tell(event);
+            }
+            // A record that is older than what is known is written as soon as one can be: a crash would bring it back.
+            if self.files.is_failing() {
+                self.dirty.insert(name);
             }
         }
     }

@@ -131,9 +131,15 @@ pub fn find(source: &Source, trust: Option<&Trust>) -> Result<SourceFacts, Sourc
             };
             read.map(|file| of_bundle(path, file)).map_err(refused)
         }
+        Source::Host => Ok(of_host()),
         Source::Rootfs(path) => rootfs(path, walk(path, None, &mut Vec::new()).map_err(refused)?.resolved),
         Source::Executable(path) => executable(path, walk(path, None, &mut Vec::new()).map_err(refused)?.resolved),
     }
+}
+
+/// The host's root is there.
+pub fn of_host() -> SourceFacts {
+    SourceFacts { resolved: PathBuf::from("/"), config_json: None }
 }
 
 fn of_bundle(path: &Path, file: TrustedFile) -> SourceFacts {

@@ -71,6 +71,8 @@ fn follow(named: &Named) -> Follow {
     let (path, purpose) = match named {
         Named::Source(Source::Bundle(path)) => (path.join(CONFIG), Purpose::Contents),
         Named::Source(Source::Rootfs(path) | Source::Executable(path)) => (path.clone(), Purpose::Place),
+        // Never named: it is there.
+        Named::Source(Source::Host) => (PathBuf::from("/"), Purpose::Place),
         Named::File(path) => (path.clone(), Purpose::Contents),
         Named::Place(path) => (path.clone(), Purpose::Presence),
     };

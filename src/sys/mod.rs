@@ -3,6 +3,7 @@
 pub mod base;
 pub mod build_id;
 pub mod clone;
+pub mod entry;
 pub mod fd;
 pub mod heap;
 pub mod image;

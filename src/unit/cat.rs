@@ -88,7 +88,7 @@ impl Writer<'_, '_> {
             let name: &str = key.get_ref();
             match value.get_ref() {
                 DeValue::Table(table) if !table.is_empty() => {
-                    self.text.push_str(&format!("\n[{}]\n", key_text(name)));
+                    self.header(&format!("[{}]", key_text(name)));
                     self.table(name, &[], name, table);
                 }
                 DeValue::Array(items) if is_section(value.get_ref()) => {
@@ -96,13 +96,18 @@ impl Writer<'_, '_> {
                         let DeValue::Table(table) = item.get_ref() else { continue };
                         let known = overlay::identity(self.names, name, item);
                         let known = known.map_or_else(|| name.to_owned(), |known| format!("{name}.{known}"));
-                        self.text.push_str(&format!("\n[[{}]]\n", key_text(name)));
+                        self.header(&format!("[[{}]]", key_text(name)));
                         self.table(name, &[], &known, table);
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    fn header(&mut self, header: &str) {
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        self.text.push_str(&format!("{gap}{header}\n"));
     }
 
     /// `path` is where it is below its header, `known` its dotted name.

@@ -68,6 +68,16 @@ pub(crate) fn hardened() -> Map<String, Value> {
     }
 }
 
+/// A service of the host's before the unit's own words: what is not said here stays as the host has it.
+pub(crate) fn host() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": { "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": [], "env": [PATH], "cwd": "/" },
+        "root": { "path": "/" },
+        "linux": { "resources": {} },
+    })
+}
+
 /// /sys and the container's own part of the cgroup tree, both read-only (CVE-2022-0492, CVE-2023-25809).
 pub(crate) fn sys_mounts() -> [Value; 2] {
     let options = ["nosuid", "noexec", "nodev", "ro"];

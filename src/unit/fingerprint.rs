@@ -101,6 +101,7 @@ fn source(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
         Source::Bundle(_) => "bundle",
         Source::Rootfs(_) => "rootfs",
         Source::Executable(_) => "executable",
+        Source::Host => return all.put(Effect::Replace, "security.profile", "host"),
     };
     all.put(Effect::Replace, kind, facts.resolved.as_os_str().as_encoded_bytes());
     if let Some(bytes) = &facts.config_json {
@@ -251,6 +252,7 @@ fn around(unit: &Unit, all: &mut Settings) {
     match &unit.network {
         Some(Network::None) if hardened => {}
         Some(Network::None) => all.put(Effect::Replace, "network.mode", "none"),
+        Some(Network::Host) if unit.source == Source::Host => {}
         Some(Network::Host) => all.put(Effect::Replace, "network.mode", "host"),
         Some(Network::Unit(other)) => all.put(Effect::Replace, "network.mode", format!("unit:{other}")),
         None => {}

@@ -7,6 +7,7 @@ use core::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, quote};
@@ -32,11 +33,19 @@ const WATCHDOG_MIN: Duration = Duration::from_secs(5);
 /// The last known time, unless the file says otherwise.
 const CLOCK: &str = "/var/lib/moored/clock";
 
+/// So many boots may be bad, in a row, unless the file says otherwise, and at most.
+const BOOTS: u32 = 3;
+const BOOTS_MAX: u64 = 1000;
+
+/// A boot is good when all units did well for this long, unless the file says otherwise; and at least.
+const GOOD_AFTER: Duration = Duration::from_secs(120);
+const GOOD_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// Most tables of one kind, and most modules and options.
 const LIST_MAX: usize = 256;
 
 /// Keys by table; "" is the top level.
-pub(super) const KEYS: [(&str, &[&str]); 4] = [
+pub(super) const KEYS: [(&str, &[&str]); 5] = [
     (
         "",
         &[
@@ -47,19 +56,18 @@ pub(super) const KEYS: [(&str, &[&str]); 4] = [
             "stop_timeout",
             "watchdog",
             "clock",
+            "boot_loop_guard",
             "root",
             "mount",
             "sysctl",
             "address",
         ],
     ),
+    ("boot_loop_guard", &["boots", "good_after"]),
     ("root", &["read_only", "fsck"]),
     ("mount", &["source", "target", "type", "options", "fsck", "read_only", "wait"]),
     ("address", &["interface", "address", "gateway"]),
 ];
-
-/// Designed, and not built in this version.
-const LATER: [&str; 1] = ["boot_loop_guard"];
 
 /// Words of others.
 const SYNONYMS: [(&str, &str, &str); 12] = [
@@ -94,6 +102,8 @@ pub struct InitToml {
     pub watchdog: Option<Duration>,
     /// The file whose time is the last known time; `None`: there is a clock.
     pub clock: Option<PathBuf>,
+    /// What is done about boots that are not good.
+    pub boot_guard: Option<BootGuard>,
     /// The root's mount; `None`: as the kernel was told.
     pub root_read_only: Option<bool>,
     /// Whether the root is checked before it becomes writable.
@@ -116,6 +126,7 @@ impl Default for InitToml {
             stop_timeout: STOP_TIMEOUT,
             watchdog: None,
             clock: Some(CLOCK.into()),
+            boot_guard: None,
             root_read_only: None,
             root_fsck: false,
             mounts: Vec::new(),
@@ -123,6 +134,15 @@ impl Default for InitToml {
             addresses: Vec::new(),
         }
     }
+}
+
+/// `[boot_loop_guard]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootGuard {
+    /// After so many bad boots in a row the last good set of units is started.
+    pub boots: u32,
+    /// All units have to do well for this long.
+    pub good_after: Duration,
 }
 
 /// One `[[mount]]`.
@@ -183,6 +203,7 @@ fn whole(walk: &mut Walk, document: &DeTable) -> InitToml {
         stop_timeout: walk.duration(top.field("stop_timeout"), Duration::from_secs(1)).unwrap_or(default.stop_timeout),
         watchdog: walk.duration(top.field("watchdog"), WATCHDOG_MIN),
         clock: clock(walk, top.field("clock"), default.clock),
+        boot_guard: table(walk, &top, "boot_loop_guard").map(|table| boot_guard(walk, &table)),
         root_read_only: walk.boolean(root("read_only")),
         root_fsck: walk.boolean(root("fsck")).unwrap_or(false),
         mounts: tables(walk, &top, "mount").iter().filter_map(|table| mount(walk, table)).collect(),
@@ -203,10 +224,6 @@ fn checked<'w>(walk: &mut Walk, table: Table<'w>) -> Table<'w> {
         if word.starts_with("x-") || keys(table.name).contains(&word) {
             continue;
         }
-        if table.name.is_empty() && LATER.contains(&word) {
-            walk.error(&key.span(), format!("`{}` is known but not built in this version", quote(word)), None);
-            continue;
-        }
         let synonym = SYNONYMS.iter().find(|(at, other, _)| *at == table.name && *other == word).map(|found| found.2);
         let meant = synonym.or_else(|| nearest(word, keys(table.name).iter().copied()));
         let home = || KEYS.iter().find(|(_, keys)| keys.contains(&word)).map(|(at, _)| header(at));
@@ -222,7 +239,7 @@ fn checked<'w>(walk: &mut Walk, table: Table<'w>) -> Table<'w> {
 fn header(table: &str) -> String {
     match table {
         "" => "the top level, above the first [table]".to_owned(),
-        "root" => "[root]".to_owned(),
+        "root" | "boot_loop_guard" => format!("[{table}]"),
         name => format!("[[{name}]]"),
     }
 }
@@ -262,6 +279,12 @@ fn needed<'w>(walk: &mut Walk, table: &Table<'w>, key: &str, help: &str) -> Opti
         walk.absent(&table.span, &format!("no `{key}` in [[{}]]", table.name), Some(help));
     }
     field
+}
+
+fn boot_guard(walk: &mut Walk, table: &Table) -> BootGuard {
+    let boots = walk.integer(table.field("boots"), 1..=BOOTS_MAX).and_then(|boots| u32::try_from(boots).ok());
+    let good_after = walk.duration(table.field("good_after"), GOOD_AFTER_MIN);
+    BootGuard { boots: boots.unwrap_or(BOOTS), good_after: good_after.unwrap_or(GOOD_AFTER) }
 }
 
 fn mount(walk: &mut Walk, table: &Table) -> Option<HostMount> {

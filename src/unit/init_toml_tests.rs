@@ -27,6 +27,7 @@ fn every_key_is_taken() {
     assert_eq!(found.root_read_only, Some(true));
     assert_eq!(found.modules, ["virtio_net", "/lib/modules/own.ko"]);
     assert_eq!((found.stop_timeout, found.watchdog), (Duration::from_secs(120), Some(Duration::from_secs(30))));
+    assert_eq!(found.boot_guard, Some(BootGuard { boots: 4, good_after: Duration::from_secs(180) }));
     assert_eq!(found.clock, Some("/var/lib/moored/clock".into()));
     let mount = HostMount {
         source: "LABEL=data".into(),
@@ -63,7 +64,7 @@ fn all_mistakes_are_told_with_their_places() {
         "init.toml:3:11 `console` is the string \"ttyS0\", expected an absolute path without `..`",
         "init.toml:4:11 `modules` is the string \"loop\", expected an array of strings, write [\"loop\"]",
         "init.toml:5:12 `watchdog` is the string \"1s\", expected at least \"5s\"",
-        "init.toml:6:1 `boot_loop_guard` is known but not built in this version",
+        "init.toml:6:19 `boot_loop_guard` is the integer 3, expected a table, write [boot_loop_guard]",
         "init.toml:8:1 unknown key `readonly`, did you mean `read_only`?",
         "init.toml:9:1 unknown key `target`, it belongs to [[mount]]",
         "init.toml:10:1 no `type` in [[mount]], write for example type = \"ext4\"",
@@ -82,6 +83,20 @@ fn all_mistakes_are_told_with_their_places() {
         assert_eq!(found, expected);
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn the_boot_loop_guard_has_defaults_and_bounds() {
+    let guard = |text: &str| read(text).map(|found| found.boot_guard);
+    assert_eq!(guard("[boot_loop_guard]\n"), Ok(Some(BootGuard { boots: 3, good_after: Duration::from_secs(120) })));
+    assert_eq!(
+        guard("[boot_loop_guard]\nboots = 0\ngood_after = \"1ms\"\nboot = 3\n"),
+        Err(vec![
+            "init.toml:2:9 `boot_loop_guard.boots` is the integer 0, expected a whole number from 1 to 1000".to_owned(),
+            "init.toml:3:14 `boot_loop_guard.good_after` is the string \"1ms\", expected at least \"1s\"".to_owned(),
+            "init.toml:4:1 unknown key `boot`, did you mean `boots`?".to_owned(),
+        ])
+    );
 }
 
 #[test]

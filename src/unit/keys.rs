@@ -317,7 +317,7 @@ const KEYS: &[Key] = &[
     key(
         "resources.pids",
         Kind::Whole { most: 1 << 22 },
-        "2048; bundle: config.json's",
+        "2048; bundle: config.json's; profile: no limit",
         Live,
         "100",
         "Processes and threads.",
@@ -393,9 +393,17 @@ const KEYS: &[Key] = &[
     key("log.max_size", Kind::Size { least: PAGE }, "10M", Live, "\"1M\"", "Of one file; then the next is begun."),
     key("log.max_files", Kind::Whole { most: 1000 }, "5", Live, "2", "Files kept."),
     key(
+        "security.profile",
+        Kind::Word(&["host"]),
+        "",
+        Replace,
+        "\"host\"",
+        "Instead of a source: a service of the host's, with its root, namespaces, devices and rights.",
+    ),
+    key(
         "security.capabilities",
         Kind::Capabilities,
-        "none; bundle: config.json's",
+        "none; bundle: config.json's; profile: all",
         Replace,
         "[\"NET_BIND_SERVICE\"]",
         "Names of capabilities, or \"docker\" for Docker's list.",
@@ -403,7 +411,7 @@ const KEYS: &[Key] = &[
     key(
         "security.no_new_privileges",
         Kind::Flag,
-        "true; bundle: config.json's",
+        "true; bundle: config.json's; profile: false",
         Replace,
         "false",
         "No more rights by set-user-id programs.",
@@ -411,7 +419,7 @@ const KEYS: &[Key] = &[
     key(
         "security.seccomp",
         Kind::Word(&["default", "unconfined"]),
-        "default; bundle: config.json's",
+        "default; bundle: config.json's; profile: unconfined",
         Replace,
         "\"unconfined\"",
         "The system call filter.",

@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::filled::From;
 use super::walk::{Field, Table, Walk};
-use super::{Source, defaults, json};
+use super::{Source, defaults, host, json};
 
 /// Most mistakes of `[oci]` that are looked for: each costs reading a spec.
 const MISTAKES_MAX: usize = 20;
@@ -98,6 +98,9 @@ fn refuse_what_is_ours(walk: &mut Walk, table: &DeTable, map: &Map<String, Value
     }
     if matches!(source, Some(Source::Executable(_))) && at("root.path").is_some() {
         refuse("root.path", "an `executable` unit's root is made around the file: use `rootfs`");
+    }
+    if matches!(source, Some(Source::Host)) {
+        host::refuse_oci(map, refuse);
     }
 }
 

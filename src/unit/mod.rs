@@ -24,6 +24,7 @@ mod facts;
 mod filled;
 pub mod fingerprint;
 mod health;
+mod host;
 mod init_toml;
 #[cfg(test)]
 mod init_toml_tests;
@@ -80,7 +81,7 @@ pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
-pub use init_toml::{HostAddress, HostMount, INIT_TOML, InitToml, is_host_name, parse_init_toml};
+pub use init_toml::{BootGuard, HostAddress, HostMount, INIT_TOML, InitToml, is_host_name, parse_init_toml};
 pub use instances::instances_of;
 pub use keys::{SchemaOf, json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
@@ -101,7 +102,7 @@ pub struct Unit {
     pub name: UnitName,
     /// Free text for people.
     pub description: Option<String>,
-    /// `None` with a bundle leaves config.json's; otherwise filled with the unit's name, a `-` for its `@`.
+    /// `None` with a bundle leaves config.json's, and with the host its own; otherwise filled with the unit's name, a `-` for its `@`.
     pub hostname: Option<String>,
     /// A unit that is not enabled runs only when started by hand.
     pub enabled: bool,
@@ -166,7 +167,7 @@ pub enum Kind {
     Oneshot,
 }
 
-/// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`.
+/// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`; or the host itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A directory holding config.json.
@@ -175,22 +176,25 @@ pub enum Source {
     Rootfs(PathBuf),
     /// One static executable; the root is a tmpfs that holds it alone.
     Executable(PathBuf),
+    /// The host's own root, with `security.profile = "host"`: no container.
+    Host,
 }
 
 impl Source {
     /// The key that names it.
     pub fn key(&self) -> &'static str {
         match self {
+            Source::Host => "profile",
             Source::Bundle(_) => "bundle",
             Source::Rootfs(_) => "rootfs",
             Source::Executable(_) => "executable",
         }
     }
 
-    /// Whether the hardened defaults hold, rather than a config.json.
+    /// Whether the hardened defaults hold, rather than a config.json or what the host has.
     pub fn is_hardened(&self) -> bool {
         match self {
-            Source::Bundle(_) => false,
+            Source::Bundle(_) | Source::Host => false,
             Source::Rootfs(_) | Source::Executable(_) => true,
         }
     }
@@ -199,6 +203,7 @@ impl Source {
     pub fn path(&self) -> &Path {
         match self {
             Source::Bundle(path) | Source::Rootfs(path) | Source::Executable(path) => path,
+            Source::Host => Path::new("/"),
         }
     }
 }
@@ -361,7 +366,8 @@ pub struct Log {
     pub max_files: u32,
 }
 
-/// `[security]`: `None` means "not written": the hardened default for rootfs and executable, config.json's for a bundle.
+/// `[security]`: `None` means "not written": the hardened default for rootfs and executable, config.json's for a bundle, the host's with
+/// `profile = "host"`, which is a [`Source`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Security {
     /// Capability names (`CAP_…`), Docker's set already expanded.

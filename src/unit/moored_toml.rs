@@ -15,10 +15,11 @@ use super::walk::{Field, Table, Walk};
 use super::{UnitName, parse, schema, sections};
 
 /// What `[defaults]` may hold, by table; of a table that is not named here, everything.
-const ALLOWED: [(&str, &[&str]); 3] = [
+const ALLOWED: [(&str, &[&str]); 4] = [
     ("", &["process", "restart", "stop", "reload", "update", "resources", "network", "log", "security"]),
     ("process", &["env", "user", "init"]),
     ("network", &["mode"]),
+    ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Whether `[defaults]` may hold a key, which is named with its tables.

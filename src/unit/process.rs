@@ -108,6 +108,15 @@ fn default_args(walk: &mut Walk, source: Option<&Source>, source_at: Option<&Fie
             walk.absent(&source_at?.key_span, "nothing to run: a `rootfs` unit needs `args` in [process]", Some(help));
             None
         }
+        Source::Host => {
+            let help = "write [process] and args = [\"/usr/sbin/sshd\", \"-D\"]";
+            walk.absent(
+                &source_at?.key_span,
+                "nothing to run: a unit of the host needs `args` in [process]",
+                Some(help),
+            );
+            None
+        }
     }
 }
 

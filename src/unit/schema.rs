@@ -52,7 +52,7 @@ const KEYS: [(&str, &[&str]); 20] = [
     ("device", &["path"]),
     ("socket", &["listen", "name"]),
     ("log", &["max_size", "max_files"]),
-    ("security", &["capabilities", "no_new_privileges", "seccomp", "read_only"]),
+    ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
@@ -77,7 +77,7 @@ const TABLES: [&str; 17] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 14] = [
+const LATER: [(&str, &str, Option<&str>); 13] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "replicas", None),
     ("", "schedule", None),
@@ -89,7 +89,6 @@ const LATER: [(&str, &str, Option<&str>); 14] = [
     ("socket", "owner", None),
     ("network", "bridge", None),
     ("network", "ports", None),
-    ("security", "profile", None),
     ("security", "userns", None),
     ("stop", "exec", None),
 ];
@@ -105,13 +104,20 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 134] = [
+const SYNONYMS: [(&str, Cure); 140] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
     ("exec", Key("process", "args")),
     ("execstart", Key("process", "args")),
+    ("execstartpre", Say("did you mean `args = [\"/bin/sh\", \"-ec\", \"first; exec program\"]` in [process]?")),
+    (
+        "runtimedirectory",
+        Say("did you mean `args = [\"/bin/sh\", \"-ec\", \"mkdir -p /run/x; exec program\"]` in [process]?"),
+    ),
+    ("limitnofile", Say("did you mean `process.rlimits` in [oci]?")),
+    ("oomscoreadjust", Say("did you mean `process.oomScoreAdj` in [oci]?")),
     ("argv", Key("process", "args")),
     ("arguments", Key("process", "args")),
     ("run", Key("process", "args")),
@@ -178,6 +184,8 @@ const SYNONYMS: [(&str, Cure); 134] = [
     ("stoptimeout", Key("stop", "timeout")),
     ("stopgraceperiod", Key("stop", "timeout")),
     ("timeoutstopsec", Key("stop", "timeout")),
+    ("killmode", Say("the first process gets the signal, and what is left when it has ended is killed")),
+    ("execstop", Key("stop", "signal")),
     ("execreload", Key("reload", "exec")),
     ("healthcheck", Say("did you mean [health.liveness]?")),
     ("livenessprobe", Say("did you mean [health.liveness]?")),
@@ -216,7 +224,12 @@ const SYNONYMS: [(&str, Cure); 134] = [
     ("caps", Key("security", "capabilities")),
     ("capabilityboundingset", Key("security", "capabilities")),
     ("capdrop", Say("all capabilities are dropped unless `capabilities` in [security] names them")),
-    ("privileged", Say("name what is needed in [security] `capabilities` and [[device]]")),
+    (
+        "privileged",
+        Say(
+            "name what is needed in [security] `capabilities` and [[device]]; a service of the host itself has `profile = \"host\"`",
+        ),
+    ),
     ("securityopt", Say("did you mean [security]?")),
     ("readonlyrootfs", Key("security", "read_only")),
     ("nnp", Key("security", "no_new_privileges")),

@@ -11,7 +11,7 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, config_file, dependency, health, instances, merge, mounts, process, socket, update};
+use super::{capability, config_file, dependency, health, host, instances, merge, mounts, process, socket, update};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -73,19 +73,31 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         source: source?,
         hidden: BTreeSet::new(),
     };
+    if unit.source == Source::Host {
+        host::settle(walk, top, &mut unit);
+    }
     unit.hidden = std::mem::take(&mut walk.hidden);
     warnings(walk, top, &unit);
     Some(unit)
 }
 
-/// Exactly one of three; the field is where mistakes about it are shown.
+/// Exactly one of three, or none where the profile is "host"; the field is where mistakes about it are shown.
 fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
     let keys = ["bundle", "rootfs", "executable"];
     let mut found: Vec<(&str, Field)> = keys.iter().filter_map(|key| top.field(key).map(|f| (*key, f))).collect();
     found.sort_by_key(|(_, field)| field.key_span.start);
+    if let Some(profile) = host::profile(top) {
+        for (key, field) in &found {
+            let message = format!("`{key}` beside `security.profile = \"host\"`, whose root is the host's");
+            walk.error(&field.key_span, message, Some("keep one of them".to_owned()));
+        }
+        walk.source_at = profile.key_span.start;
+        return Some((Source::Host, profile));
+    }
     let Some((key, field)) = found.first().cloned() else {
         if !walk.source_misplaced {
-            let help = "write for example rootfs = \"/srv/roots/web\" above the first [table]";
+            let help = "write for example rootfs = \"/srv/roots/web\" above the first [table]; for a service of the host itself \
+                        profile = \"host\" in [security]";
             walk.absent(&(0..0), "no source, expected exactly one of `bundle`, `rootfs`, `executable`", Some(help));
         }
         return None;
@@ -108,7 +120,7 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
 
 fn check_source(walk: &mut Walk, source: &Source, field: &Field) {
     match source {
-        Source::Bundle(_) => {}
+        Source::Bundle(_) | Source::Host => {}
         Source::Rootfs(path) => {
             if path.parent().is_none() {
                 walk.mismatch(field, "a directory of its own", Some("`/` is the host's root".to_owned()));
@@ -133,7 +145,7 @@ fn check_source(walk: &mut Walk, source: &Source, field: &Field) {
 fn hostname(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source>) -> Option<String> {
     let whole = name.as_str().replace('@', "-");
     let Some(field) = top.field("hostname") else {
-        if matches!(source, Some(Source::Bundle(_))) {
+        if matches!(source, Some(Source::Bundle(_) | Source::Host)) {
             return None;
         }
         if whole.len() > HOSTNAME_MAX {
@@ -246,7 +258,7 @@ fn reload(walk: &mut Walk, top: &Table) -> Option<Reload> {
 fn resources(walk: &mut Walk, top: &Table, source: Option<&Source>) -> Resources {
     let table = walk.table(top, "resources", "resources");
     let field = |key: &str| table.as_ref().and_then(|table| table.field(key));
-    let hardened = !matches!(source, Some(Source::Bundle(_)));
+    let hardened = source.is_none_or(Source::is_hardened);
     Resources {
         memory_bytes: walk.size(field("memory"), MEMORY_MIN),
         cpus_milli: field("cpus").and_then(|field| cpus_milli(walk, &field)),
@@ -272,7 +284,7 @@ fn cpus_milli(walk: &mut Walk, field: &Field) -> Option<u64> {
 }
 
 fn network(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source>) -> Option<Network> {
-    let default = || (!matches!(source, Some(Source::Bundle(_)))).then_some(Network::None);
+    let default = || source.is_none_or(Source::is_hardened).then_some(Network::None);
     let Some(field) = walk.table(top, "network", "network").and_then(|table| table.field("mode")) else {
         return default();
     };
@@ -314,6 +326,7 @@ fn log(walk: &mut Walk, top: &Table) -> Log {
 fn security(walk: &mut Walk, top: &Table) -> Security {
     let table = walk.table(top, "security", "security");
     let field = |key: &str| table.as_ref().and_then(|table| table.field(key));
+    host::check_profile(walk, field("profile"));
     Security {
         capabilities: field("capabilities").and_then(|field| capabilities(walk, &field)),
         no_new_privileges: walk.boolean(field("no_new_privileges")),

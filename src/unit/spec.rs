@@ -132,6 +132,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     let mut value = match &unit.source {
         Source::Bundle(_) => bundle(facts).map_err(|error| vec![error])?,
         Source::Rootfs(_) | Source::Executable(_) => hardened(unit, facts),
+        Source::Host => defaults::host(),
     };
     let user = user(unit);
     apply(unit, user.as_ref(), &mut value);
@@ -207,7 +208,7 @@ fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
     let mut value = Value::Object(defaults::hardened());
     let path = match unit.source {
         Source::Executable(_) => "tmpfs".into(),
-        Source::Rootfs(_) | Source::Bundle(_) => facts.resolved.to_string_lossy(),
+        Source::Rootfs(_) | Source::Bundle(_) | Source::Host => facts.resolved.to_string_lossy(),
     };
     *slot(&mut value, &["root", "path"]) = json!(path);
     if matches!(unit.source, Source::Rootfs(_)) {
@@ -220,7 +221,7 @@ fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
 fn has_our_filter(unit: &Unit) -> bool {
     match (unit.security.seccomp, &unit.source) {
         (Some(Seccomp::Default), _) | (None, Source::Rootfs(_) | Source::Executable(_)) => true,
-        (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_)) => false,
+        (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_) | Source::Host) => false,
     }
 }
 
@@ -278,8 +279,10 @@ fn notify(unit: &Unit, value: &mut Value) {
         |ns: &Value| ns.get("type").and_then(Value::as_str) == Some("pid") && ns.get("path").is_none_or(Value::is_null);
     let pid = namespaces.is_some_and(|all| all.iter().any(is_own)).then_some(if unit.process.init { 2 } else { 1 });
     let micros = notify.watchdog.map(|period| period.as_micros());
+    // Of the host itself the start knows the path.
+    let socket = (unit.source != Source::Host).then(|| format!("{NOTIFY_DIR}/{NOTIFY_NAME}"));
     let ours = [
-        ("NOTIFY_SOCKET", Some(format!("{NOTIFY_DIR}/{NOTIFY_NAME}"))),
+        ("NOTIFY_SOCKET", socket),
         ("WATCHDOG_USEC", micros.map(|micros| micros.to_string())),
         ("WATCHDOG_PID", pid.filter(|_| micros.is_some()).map(|pid| pid.to_string())),
     ];
@@ -346,7 +349,7 @@ fn shm_size(value: &mut Value, bytes: u64) {
 }
 
 fn network(unit: &Unit, value: &mut Value) {
-    let Some(network) = &unit.network else { return };
+    let Some(network) = unit.network.as_ref().filter(|_| unit.source != Source::Host) else { return };
     let namespaces = list(value, &["linux", "namespaces"]);
     namespaces.retain(|namespace| namespace.get("type").and_then(Value::as_str) != Some("network"));
     match network {
@@ -445,7 +448,7 @@ fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) ->
             let hostname = text("/hostname").unwrap_or(unit.name.as_str());
             around(&facts.resolved, hostname, ids, unit.network == Some(Network::Host))
         }
-        Source::Bundle(_) | Source::Rootfs(_) => {
+        Source::Bundle(_) | Source::Rootfs(_) | Source::Host => {
             RootPlan::Directory(super::path::absolute(&facts.resolved, text("/root/path").unwrap_or("")))
         }
     }

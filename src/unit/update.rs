@@ -90,6 +90,7 @@ fn writes(unit: &Unit, facts: &SourceFacts) -> bool {
     let of_unit = unit.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Bind { .. }) && !mount.read_only);
     let config = || facts.config_json.as_deref().and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
     let root = match (&unit.source, unit.security.read_only) {
+        (Source::Host, _) => true,
         (Source::Executable(_), _) | (_, Some(true)) => false,
         (_, Some(false)) => true,
         (Source::Rootfs(_), None) => false,
@@ -121,6 +122,7 @@ pub(crate) fn warnings(walk: &mut Walk, at: &Range<usize>, unit: &Unit) {
     let what = match place {
         Some(mount) => format!("`{}`, which is mounted writable", mount.target),
         None if unit.security.read_only == Some(false) => "its root, which is writable".to_owned(),
+        None if unit.source == Source::Host => "the host".to_owned(),
         None => return,
     };
     let message = format!("`order` is \"start-first\": for a while the old and the new container both write to {what}");

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per area.
 
 mod apply;
+mod boot_loop;
 mod cgroup;
 mod cli;
 mod commands;
@@ -20,6 +21,7 @@ mod env_files;
 mod exec;
 mod hardened;
 mod health;
+mod host;
 mod hostile;
 mod instances;
 mod layers;
@@ -47,6 +49,8 @@ mod units;
 mod updates;
 #[cfg(target_arch = "x86_64")]
 mod vm;
+#[cfg(target_arch = "x86_64")]
+mod vm_host;
 #[cfg(target_arch = "x86_64")]
 mod vm_init;
 mod why;

@@ -41,6 +41,11 @@ const TEXTS: &[(&str, &[u8])] = &[
     ("executable-mode", b"executable = \"../mode\"\n"),
     ("executable-missing", b"executable = \"../nowhere/deeper/prog\"\n"),
     ("executable-script", b"executable = \"../script\"\n"),
+    (
+        "host-profile",
+        b"rootfs = \"../dir\"\nhostname = \"x\"\n[process]\nargs = [\"/x\"]\ninit = true\n[security]\nprofile = \"host\"\nread_only = false\n[network]\nmode = \"none\"\n[oci]\nmounts = []\n",
+    ),
+    ("host-without-args", b"[security]\nprofile = \"host\"\n"),
     ("instances", b"instances = [\"a\"]\nrootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n"),
     ("key-twice", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\nargs = [\"/y\"]\n"),
     ("memory-bare", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[resources]\nmemory = 256\n"),

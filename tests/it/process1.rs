@@ -5,13 +5,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use super::support::{Supervisor, end_of, is_root, tool, wait_for};
+use serde_json::{Value, json};
+
+use super::support::{Supervisor, TempDir, busybox_root, end_of, is_root, tool, wait_for};
 
 const UNIT: &str =
     "executable = \"/bin/busybox\"\nprocess.args = [\"/busybox\", \"sleep\", \"100000\"]\nstop.timeout = \"1s\"\n";
 
 /// `moored` with the supervisor's places, in a pid namespace of its own.
-fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Command {
+pub fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Command {
     let inner = supervisor.moored(words);
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]).args(options).arg(inner.get_program()).args(inner.get_args());
@@ -20,7 +22,7 @@ fn unshared(supervisor: &Supervisor, options: &[&str], words: &[&str]) -> Comman
 }
 
 /// The only child of `unshare`, as this namespace numbers it.
-fn process_1(unshare: &Child) -> i32 {
+pub fn process_1(unshare: &Child) -> i32 {
     let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     let parent = |stat: String| stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok();
     let names = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -72,6 +74,67 @@ fn down_ends_the_init_of_a_namespace() {
     supervisor.wait_phase("web", &["running"]);
     supervisor.ok(&["down"]);
     assert_eq!(end_of(&mut unshare, Duration::from_secs(20)).and_then(|ended| ended.code()), Some(0));
+}
+
+/// The first program of a container, its services processes of that container: what needs neither rights nor cgroups' limits.
+#[test]
+fn it_is_the_init_of_a_container() {
+    if !is_root() {
+        return;
+    }
+    let dir = TempDir::new("process1-container");
+    let Some(root) = busybox_root(&dir.0) else { return };
+    let moored = env!("CARGO_BIN_EXE_moored");
+    for place in ["etc/moored/units", "run", "var/lib", "var/log", "tmp"] {
+        fs::create_dir_all(root.join(place)).unwrap();
+    }
+    let unit = "process.args = [\"/bin/sh\", \"-c\", \"echo up; exec sleep 100000\"]\nsecurity.profile = \"host\"\n";
+    fs::write(root.join("etc/moored/units/web.toml"), unit).unwrap();
+    let mut config: Value = serde_json::from_str(moored::oci::template()).unwrap();
+    config["root"] = json!({ "path": root, "readonly": false });
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = json!(["/bin/moored", "init"]);
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({ "destination": "/bin/moored", "type": "bind", "source": moored, "options": ["bind", "ro"] }));
+    let command = |words: &[&str]| {
+        let mut command = Command::new(moored);
+        command.arg("oci").arg("--root").arg(dir.join("state")).args(words).current_dir(&dir.0).stdin(Stdio::null());
+        command
+    };
+    let id = format!("moored-it-init-{}", std::process::id());
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let output = command(&["run", &id]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &said(&output);
+    assert!(!output.status.success() && text.contains("the cgroup file system is read-only here"), "{text}");
+
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        if mount["destination"].as_str().unwrap().starts_with("/sys") {
+            mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
+        }
+    }
+    // SYS_ADMIN: a container of a host with cgroup v1 sees no v2 tree, so that one is mounted anew.
+    for set in ["bounding", "effective", "permitted"] {
+        let names = ["KILL", "SETUID", "SETGID", "SYS_ADMIN"].map(|name| json!(format!("CAP_{name}")));
+        config["process"]["capabilities"][set] = json!(names);
+    }
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let log = fs::File::create(dir.join("log")).unwrap();
+    let mut run = command(&["run", &id]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let inside = |words: &[&str]| command(&[&["exec", &id, "/bin/moored"], words].concat()).output().unwrap();
+    let ps = || String::from_utf8_lossy(&inside(&["ps"]).stdout).into_owned();
+    // What happens inside must not outlive the test: judged when it is over.
+    let runs = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        ps().lines().any(|line| line.starts_with("web ") && line.contains(" running "))
+            && inside(&["logs", "web"]).stdout == b"up\n"
+    });
+    let last = format!("{}{:?}", ps(), inside(&["logs", "web"]));
+    let _ = command(&["kill", &id, "TERM"]).status();
+    let ended = end_of(&mut run, Duration::from_secs(20));
+    let _ = command(&["delete", "--force", &id]).output();
+    let log = fs::read_to_string(dir.join("log")).unwrap();
+    assert!(runs, "{last}\n{log}");
+    assert!(ended.is_some_and(|ended| ended.success()) && log.contains("web.1001 exited: signal SIGTERM"), "{log}");
 }
 
 #[test]

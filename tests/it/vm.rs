@@ -49,6 +49,15 @@ pub fn kernel() -> Option<PathBuf> {
     found.then_some(kernel)
 }
 
+/// A module of that kernel.
+pub fn module(name: &str) -> Option<PathBuf> {
+    let module = Path::new(KERNEL_DIR).join(name);
+    if !module.is_file() {
+        skip(&format!("no {name} in target/vm: tests/run puts it there"));
+    }
+    module.is_file().then_some(module)
+}
+
 fn archive(dir: &TempDir, busybox: &Path) -> Vec<u8> {
     let mut archive = Initramfs::default();
     for directory in ["bin", "dev", "etc", "lib", "proc", "root", "run", "sys", "tmp", "var"] {

@@ -5,18 +5,21 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use super::crash::upgrades::places_in;
 use super::support::{TempDir, end_of, tool};
 use super::vm::initramfs::Initramfs;
-use super::vm::{kernel, stripped};
+use super::vm::{kernel, module, stripped};
 
 /// Debian's kernel does not start with 64 MB: it unpacks itself to 16 MB and up, and takes 51 there. It keeps 46 MB for itself, an initramfs
 /// lies in memory twice until it is unpacked, and the storms of shells take 10.
-const MEMORY: &str = if cfg!(debug_assertions) { "192M" } else { "112M" };
+/// An upgrade of a machine has the program there twice more for a while.
+const MEMORY: &str = if cfg!(debug_assertions) { "320M" } else { "112M" };
 /// A machine that is not off by then hangs. It takes a minute where nothing else runs.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The time that the files in the image have; the machine's clock begins in 1970.
@@ -34,7 +37,7 @@ const UNITS: [(&str, &str); 5] = [
 #[test]
 fn a_machine_boots_runs_its_units_and_ends_in_order() {
     let Some(parts) = Parts::find() else { return };
-    let console = parts.boot("init", INIT_TOML, "sh /scenarios");
+    let console = parts.boot("init", INIT_TOML, &UNITS, "sh /scenarios");
     let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
     let passed = lines.iter().filter(|line| line.starts_with("ok ")).count();
     assert!(!console.contains("FAIL ") && passed > 0, "{console}");
@@ -53,7 +56,7 @@ fn a_machine_boots_runs_its_units_and_ends_in_order() {
 fn a_broken_init_toml_boots_with_the_defaults_and_says_so() {
     let Some(parts) = Parts::find() else { return };
     let broken = "host_name = \"box\"\nwatchdog = 5\n[[mount]]\ntarget = \"var\"\n";
-    let console = parts.boot("broken", broken, "hostname; moored status | grep Note; kill -TERM 1");
+    let console = parts.boot("broken", broken, &UNITS, "hostname; moored status | grep Note; kill -TERM 1");
     for line in [
         "moored: /etc/moored/init.toml:2:12 `watchdog` is the integer 5, expected a duration like \"250ms\" or \"1m30s\"",
         "localhost",
@@ -64,6 +67,44 @@ fn a_broken_init_toml_boots_with_the_defaults_and_says_so() {
         assert!(found, "no {line:?} in\n{console}");
     }
     assert!(console.contains("reboot: Restarting system"), "{console}");
+}
+
+/// How a machine ends: by what, and what the kernel says then. One that is halted does not end.
+const ENDS: [(&str, End, &str); 3] = [
+    ("halt", End::Line("moored halt"), "reboot: System halted"),
+    ("power", End::Line("kill -PWR 1"), "reboot: Power down"),
+    ("keys", End::CtrlAltDel, "reboot: Restarting system"),
+];
+
+enum End {
+    Line(&'static str),
+    CtrlAltDel,
+}
+
+#[test]
+fn a_machine_ends_as_it_is_told() {
+    let Some(parts) = Parts::find() else { return };
+    let dir = TempDir::new("vm-ends");
+    let image = dir.join("initramfs");
+    fs::write(&image, parts.image(&dir, "stop_timeout = \"20s\"\n", &UNITS[..1])).unwrap();
+    for (name, by, last) in ENDS {
+        let (monitor, mut machine) = (dir.join(name), parts.start(&image, &dir.join(name)));
+        machine.say("until moored ps db | grep -q running; do :; done; echo is''up");
+        machine.console.until("isup");
+        // Whoever hangs up at once is not heard.
+        let mut monitor = UnixStream::connect(monitor).unwrap();
+        match by {
+            End::Line(line) => machine.say(line),
+            End::CtrlAltDel => monitor.write_all(b"sendkey ctrl-alt-delete\n").unwrap(),
+        }
+        machine.console.until(last);
+        let console = &machine.console.text;
+        let place = |text: &str| console.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{console}"));
+        let order = ["stopping db.", "db.1 exited", " now", last];
+        assert!(order.map(place).is_sorted(), "{name}\n{console}");
+        let _ = machine.process.kill();
+        let _ = machine.process.wait();
+    }
 }
 
 /// What the machine is made of.
@@ -79,36 +120,46 @@ impl Parts {
     }
 
     /// Boots, gives the shell one line, and waits until the machine is off. What its console said.
-    fn boot(&self, name: &str, init_toml: &str, line: &str) -> String {
+    fn boot(&self, name: &str, init_toml: &str, units: &[(&str, &str)], line: &str) -> String {
         let dir = TempDir::new(&format!("vm-{name}"));
         let image = dir.join("initramfs");
-        fs::write(&image, self.image(&dir, init_toml)).unwrap();
-        let mut command = Command::new(&self.qemu);
-        command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY]);
-        command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot", "-serial", "stdio"]);
-        command.args(["-rtc", "base=1970-01-02"]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&image);
-        // The last words are for nobody: the kernel gives them to process 1.
-        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off moored.shell splash single"]);
-        let mut machine = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut console = Console::of(&mut machine);
-        console.until("/ # ");
-        machine.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-        let status = console.end().then(|| end_of(&mut machine, Duration::from_secs(5))).flatten();
+        fs::write(&image, self.image(&dir, init_toml, units)).unwrap();
+        let mut machine = self.start(&image, &dir.join("monitor"));
+        machine.say(line);
+        let over = machine.console.end();
+        let status = over.then(|| end_of(&mut machine.process, Duration::from_secs(5))).flatten();
         if status.is_none() {
-            let _ = machine.kill();
-            let _ = machine.wait();
+            let _ = machine.process.kill();
+            let _ = machine.process.wait();
         }
-        assert!(status.is_some_and(|status| status.success()), "qemu: {status:?}\n{}", console.text);
-        console.text
+        assert!(status.is_some_and(|status| status.success()), "qemu: {status:?}\n{}", machine.console.text);
+        machine.console.text
     }
 
-    fn image(&self, dir: &TempDir, init_toml: &str) -> Vec<u8> {
+    /// Boots as far as the shell.
+    fn start(&self, image: &Path, monitor: &Path) -> Machine {
+        let mut command = Command::new(&self.qemu);
+        command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY]);
+        command.args(["-display", "none", "-nic", "none", "-no-reboot", "-serial", "stdio"]);
+        command.arg("-monitor").arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        command.args(["-rtc", "base=1970-01-02"]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(image);
+        // The last words are for nobody: the kernel gives them to process 1.
+        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off moored.shell splash single"]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut console = Console::of(&mut process);
+        console.until("/ # ");
+        Machine { process, console }
+    }
+
+    fn image(&self, dir: &TempDir, init_toml: &str, units: &[(&str, &str)]) -> Vec<u8> {
         let moored = Path::new(env!("CARGO_BIN_EXE_moored"));
         let example = |name: &str| stripped(dir, &moored.with_file_name("examples").join(name));
         let mut image = Initramfs::of_time(LAST_KNOWN);
         // No /proc, /sys, /run and /tmp: it makes what it needs.
-        for directory in ["bin", "dev", "etc", "etc/moored", "etc/moored/units", "var", "var/lib", "var/lib/moored"] {
+        for directory in
+            ["bin", "dev", "etc", "etc/moored", "etc/moored/units", "lib", "var", "var/lib", "var/lib/moored"]
+        {
             image.directory(directory);
         }
         let samples = "etc/moored/target/samples";
@@ -118,7 +169,14 @@ impl Parts {
         for directory in ["bin", "web", "web/bin", "web/dev", "web/etc", "web/proc", "web/run", "web/sys", "web/tmp"] {
             image.directory(&format!("{samples}/{directory}"));
         }
-        image.copy("init", &stripped(dir, moored));
+        let moored = stripped(dir, moored);
+        image.copy("init", &moored);
+        let (id, _, version) = places_in(&fs::read(&moored).unwrap());
+        image.file("places", format!("place_id={id}\nplace_version={version}\n").as_bytes());
+        image.copy("bin/forgets", &example("forgets"));
+        for name in ["watchdog.ko", "softdog.ko"] {
+            module(name).iter().for_each(|file| image.copy(&format!("lib/{name}"), file));
+        }
         image.link("bin/moored", "/init");
         image.copy("bin/busybox", &self.busybox);
         image.program("bin/sh", b"#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexec /bin/busybox sh \"$@\"\n");
@@ -127,10 +185,23 @@ impl Parts {
         image.file("scenarios", SCENARIOS);
         image.file("etc/moored/init.toml", init_toml.as_bytes());
         image.file("var/lib/moored/clock", b"");
-        for (unit, text) in UNITS {
+        for (unit, text) in units {
             image.file(&format!("etc/moored/units/{unit}.toml"), text.as_bytes());
         }
         image.finish()
+    }
+}
+
+/// One that runs.
+struct Machine {
+    process: Child,
+    console: Console,
+}
+
+impl Machine {
+    /// To its shell.
+    fn say(&mut self, line: &str) {
+        self.process.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 }
 
@@ -183,7 +254,7 @@ impl Console {
         }
     }
 
-    fn end(&mut self) -> bool {
+    pub fn end(&mut self) -> bool {
         loop {
             if let Some(ended) = self.more() {
                 return ended;

@@ -86,6 +86,14 @@ pub(super) fn run(wanted: &InitToml, places: Places<'_>, mut notes: Vec<String>)
     }
 }
 
+/// One more, of what could only be done after them.
+pub(super) fn add_note(run_dir: &Path, note: &str) {
+    use std::io::Write;
+    console::say(note);
+    let file = fs::File::options().append(true).open(run_dir.join(NOTES));
+    let _ = file.and_then(|mut file| file.write_all(format!("{note}\n").as_bytes()));
+}
+
 fn steps(wanted: &InitToml, places: Places<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |done: Result<(), String>| notes.extend(done.err());

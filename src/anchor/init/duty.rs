@@ -7,6 +7,8 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use super::order::Order;
 use super::{console, helper};
-use crate::keeper::{Duty, now_ns};
+use crate::keeper::now_ns;
+use crate::keeper::process1::{WatchRecord, WatchdogRecord};
+use crate::keeper::state::{Bytes, Inherited, Passed, path_of};
 use crate::sys::watchdog;
 
 /// Without a supervisor for so long, the machine is reset.
@@ -113,6 +117,40 @@ impl Watch {
         self.clock.as_deref()
     }
 
+    /// For the next program of this process.
+    pub fn record<'fd>(&'fd self, passed: &mut Passed<'fd>) -> WatchRecord {
+        let watchdog = self.watchdog.as_ref().map(|watchdog| WatchdogRecord {
+            fd: passed.pass(watchdog.device.as_fd()),
+            every_ns: watchdog.every_ns,
+            next_ns: watchdog.next_ns,
+            seen: watchdog.seen,
+            well_ns: watchdog.well_ns,
+        });
+        WatchRecord {
+            order: self.order.map(Order::signal),
+            stop_timeout_ns: self.stop_timeout_ns,
+            stop_by_ns: self.stop_by_ns,
+            watchdog,
+            clock: self.clock.as_ref().map(|clock| Bytes(clock.as_os_str().as_bytes().to_vec())),
+            clock_at_ns: self.clock_at_ns,
+        }
+    }
+
+    /// From the program before. A watchdog that is not there any more is not petted: it resets the machine.
+    pub fn resumed(record: WatchRecord) -> Watch {
+        let WatchRecord { order, stop_timeout_ns, stop_by_ns, watchdog, clock, clock_at_ns } = record;
+        let taken = watchdog.and_then(|record| Some((Inherited::default().take(record.fd).ok()?, record)));
+        let watchdog = taken.map(|(device, WatchdogRecord { every_ns, next_ns, seen, well_ns, .. })| Watchdog {
+            device: device.into(),
+            every_ns,
+            next_ns,
+            seen,
+            well_ns,
+        });
+        let order = order.map(Order::of_signal);
+        Watch { order, stop_timeout_ns, stop_by_ns, watchdog, clock: clock.map(path_of), clock_at_ns }
+    }
+
     fn write_clock(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.clock_at_ns) < CLOCK_EVERY_NS {
             return;
@@ -127,12 +165,14 @@ impl Watch {
     }
 }
 
-impl Duty for Watch {
-    fn due_ns(&self) -> Option<u64> {
+impl Watch {
+    /// See [`crate::keeper::Duty`].
+    pub fn due_ns(&self) -> Option<u64> {
         [self.stop_by_ns, self.pet_at_ns()].into_iter().flatten().min()
     }
 
-    fn signalled(&mut self, signal: u32) {
+    /// The same.
+    pub fn signalled(&mut self, signal: u32) {
         let order = Order::of_signal(i32::try_from(signal).unwrap_or(0));
         self.set_order(order);
         if self.stop_by_ns.is_none() {
@@ -140,7 +180,8 @@ impl Duty for Watch {
         }
     }
 
-    fn round(&mut self, now_ns: u64, supervisor: (Option<i32>, u32)) -> bool {
+    /// The same.
+    pub fn round(&mut self, now_ns: u64, supervisor: (Option<i32>, u32)) -> bool {
         self.write_clock(now_ns);
         let stopping = self.order.is_some();
         if let Some(watchdog) = &mut self.watchdog {

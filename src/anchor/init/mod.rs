@@ -15,7 +15,10 @@
 //! Orders come as signals (`order`), at any time; during the boot they skip the rest of it. The first one counts.
 //!
 //! A panic is a mistake of ours, and must not be the machine's: process 1 then executes itself again, finds the keeper, whose parent it still is,
-//! and goes on. Nothing is configured twice: the notes that the boot leaves in the run-dir say that it was done.
+//! and goes on; where there is none it was the keeper itself, and takes its own place. Nothing is configured twice: the notes that the boot
+//! leaves in the run-dir say that it was done.
+//!
+//! An upgrade executes another program in its place (`next`).
 //!
 //! What init.toml says is read at boot and not followed. Messages go to the console without waiting for it.
 
@@ -27,31 +30,32 @@ mod early;
 mod helper;
 mod mounted;
 mod network;
+mod next;
 mod order;
 mod shutdown;
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
 
+pub(crate) use next::resume;
 pub use order::Order;
 
-use super::control::{Control, End};
+use super::control::Control;
 use super::place::{Place, claim};
-use super::{AnchorError, become_anchor, c_strings, sealed_image};
+use super::{Anchor, AnchorError, become_anchor, c_strings, sealed_image};
 use crate::keeper::wire::Request;
-use crate::keeper::{self, Command, IGNORED, Keeper, Parts, Spawner};
+use crate::keeper::{self, IGNORED, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{SIGCHLD, SIGHUP, SIGINT, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::sys::{fd, heap, image, signal};
-use crate::unit::InitToml;
+use crate::unit::{BootGuard, InitToml};
 use duty::Watch;
 use early::Scope;
 use shutdown::{Until, wait};
@@ -69,14 +73,17 @@ const OF_MACHINE: [i32; 6] = [SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2
 /// In a namespace all that a container's manager may send.
 const OF_NAMESPACE: [i32; 8] = [SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2, SIGHUP, SIGQUIT];
 
+/// The supervisor's argv from what is known at boot.
+pub type SupervisorArgv = dyn Fn(Option<u64>, Option<BootGuard>) -> Vec<OsString>;
+
 /// What process 1 was given.
 pub struct Options {
     /// As for [`super::Options`].
     pub run_dir: PathBuf,
     /// As for [`super::Options`].
     pub keeper: Vec<OsString>,
-    /// The supervisor's whole argv, with these bytes for all logs at most where a number is given.
-    pub supervisor: Box<dyn Fn(Option<u64>) -> Vec<OsString>>,
+    /// The supervisor's whole argv, with these bytes for all logs at most where a number is given, and with this guard.
+    pub supervisor: Box<SupervisorArgv>,
     /// Made writable before the supervisor needs it.
     pub state_dir: PathBuf,
     /// The same.
@@ -86,7 +93,7 @@ pub struct Options {
 }
 
 /// Runs as process 1. On a machine it does not come back.
-pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, AnchorError> {
+pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorError> {
     let scope = early::prepare();
     let mut init = match Init::new(options, scope) {
         Ok(init) => init,
@@ -94,8 +101,8 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<ExitCode, Anc
         Err(error) => return Err(error),
     };
     match scope {
-        Scope::Machine => init.machine(spawner),
-        Scope::Namespace => init.supervise(spawner, None).map(ExitCode::from),
+        Scope::Machine => init.machine(options, spawner),
+        Scope::Namespace => init.supervise(spawner, Begun::First),
     }
 }
 
@@ -104,21 +111,32 @@ pub fn is_machine() -> bool {
     early::is_first_pid_namespace()
 }
 
-struct Init<'o> {
-    options: &'o Options,
+/// What process 1 is, whatever it is doing.
+struct Init {
+    scope: Scope,
+    run_dir: PathBuf,
+    keeper_argv: Vec<CString>,
+    supervisor_argv: Vec<CString>,
     base: Base,
     watch: Watch,
-    wanted: &'static [i32],
+    /// Its own place of the console.
+    console: Option<PathBuf>,
+    has_shell: bool,
 }
 
-impl<'o> Init<'o> {
-    fn new(options: &'o Options, scope: Scope) -> Result<Init<'o>, AnchorError> {
+/// How process 1 comes to its units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// Nobody was there before.
+    First,
+    /// It executed itself again: what a keeper would have left is its own.
+    Again,
+}
+
+impl Init {
+    fn new(options: &Options, scope: Scope) -> Result<Init, AnchorError> {
         let base = Base::capture();
-        let wanted: &'static [i32] = match scope {
-            Scope::Machine => &OF_MACHINE,
-            Scope::Namespace => &OF_NAMESPACE,
-        };
-        keeper::signals(wanted).map_err(AnchorError::Setup)?;
+        keeper::signals(wanted(scope)).map_err(AnchorError::Setup)?;
         signal::ignore(&IGNORED).map_err(AnchorError::Setup)?;
         fd::cloexec_from(3).map_err(AnchorError::Setup)?;
         match (sealed_image(), scope) {
@@ -131,33 +149,58 @@ impl<'o> Init<'o> {
             return Err(AnchorError::ForeignProc);
         }
         become_anchor().map_err(AnchorError::Setup)?;
-        Ok(Init { options, base, watch: Watch::default(), wanted })
+        Ok(Init {
+            scope,
+            run_dir: options.run_dir.clone(),
+            keeper_argv: c_strings(&options.keeper)?,
+            supervisor_argv: c_strings(&(options.supervisor)(None, None))?,
+            base,
+            watch: Watch::default(),
+            console: None,
+            has_shell: false,
+        })
     }
 
     /// The signals were blocked in [`Init::new`]; whoever gave them up makes them again.
     fn signals(&self) -> Result<SignalFd, AnchorError> {
-        keeper::signals(self.wanted).map_err(AnchorError::Setup)
+        keeper::signals(wanted(self.scope)).map_err(AnchorError::Setup)
     }
 
-    fn machine(&mut self, spawner: &mut dyn Spawner) -> ! {
-        std::panic::set_hook(Box::new(|info| begin_again(&info.to_string())));
+    fn machine(&mut self, options: &Options, spawner: &mut dyn Spawner) -> ! {
+        std::panic::set_hook(Box::new(|info| after_panic(&info.to_string())));
         let signals = match self.signals() {
             Ok(signals) => signals,
             Err(error) => stranded(&error),
         };
-        let file = self.options.config.clone().unwrap_or_else(boot::default_file);
+        let file = options.config.clone().unwrap_or_else(boot::default_file);
         let (wanted, notes) = boot::read(&file);
-        console::choose(wanted.console.as_deref());
+        self.console = wanted.console.clone();
+        console::choose(self.console.as_deref());
         console::take();
         self.watch.begin(wanted.stop_timeout, wanted.clock.as_deref());
-        self.boot(&wanted, notes, &signals);
-        let mut has_shell = false;
+        let begun = self.boot(&wanted, options, notes, &signals);
         if wanted.shell || asks_for_shell(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default()) {
-            has_shell = console::start_shell().is_ok();
+            self.has_shell = console::start_shell().is_ok();
         }
-        let log_cap = log_cap(&self.options.log_dir);
-        while self.watch.order().is_none() {
-            match self.supervise(spawner, log_cap) {
+        match c_strings(&(options.supervisor)(log_cap(&options.log_dir), wanted.boot_guard)) {
+            Ok(argv) => self.supervisor_argv = argv,
+            Err(error) => {
+                console::say(&format!("the logs have no bound of their own, and there is no boot-loop guard: {error}"))
+            }
+        }
+        let ended = if self.watch.order().is_none() { Some(self.supervise(spawner, begun)) } else { None };
+        self.go_on(spawner, &signals, ended)
+    }
+
+    /// What becomes of a machine whose anchor or keeper `ended`, if they ever began.
+    fn go_on(
+        &mut self,
+        spawner: &mut dyn Spawner,
+        signals: &SignalFd,
+        mut ended: Option<Result<u8, AnchorError>>,
+    ) -> ! {
+        while let Some(end) = ended.take() {
+            match end {
                 // Stopped in order, by whatever order it was: a machine has nothing else to do.
                 Ok(0) => self.watch.set_order(Order::Poweroff),
                 Ok(_) if self.watch.order().is_some() => {}
@@ -165,87 +208,103 @@ impl<'o> Init<'o> {
                 Err(error) => console::say(&format!("nothing can be started: {error}")),
             }
             if self.watch.order().is_none() {
-                if !has_shell && console::has_shell() {
-                    console::say("a shell on the console; `moored poweroff` and `moored reboot` end it");
-                    has_shell = console::start_shell().is_ok();
-                }
-                wait(Until::Time, RETRY, &signals, &mut self.watch);
+                self.offer_shell();
+                wait(Until::Time, RETRY, signals, &mut self.watch);
+            }
+            if self.watch.order().is_none() {
+                ended = Some(self.supervise(spawner, Begun::First));
             }
         }
         if self.watch.is_late(keeper::now_ns()) {
             console::say("the units are not stopped in time");
         }
         let order = self.watch.order().unwrap_or(Order::Reboot);
-        shutdown::end(order, &signals, &mut self.watch)
+        shutdown::end(order, signals, &mut self.watch)
+    }
+
+    fn offer_shell(&mut self) {
+        if !self.has_shell && console::has_shell() {
+            console::say("a shell on the console; `moored poweroff` and `moored reboot` end it");
+            self.has_shell = console::start_shell().is_ok();
+        }
     }
 
     /// Once for each boot of the machine.
-    fn boot(&mut self, wanted: &InitToml, mut notes: Vec<String>, signals: &SignalFd) {
-        if let Some(Err(error)) = wanted.watchdog.map(|timeout| self.watch.guard(timeout)) {
-            notes.push(error);
-        }
-        let Options { run_dir, state_dir, log_dir, .. } = self.options;
+    fn boot(&mut self, wanted: &InitToml, options: &Options, mut notes: Vec<String>, signals: &SignalFd) -> Begun {
+        let mut missing = wanted.watchdog.and_then(|timeout| self.watch.guard(timeout).err());
+        let Options { run_dir, state_dir, log_dir, .. } = options;
         if run_dir.join(boot::NOTES).exists() {
-            return;
+            return Begun::Again;
+        }
+        // Its driver may be one of them.
+        if wanted.modules.is_empty() {
+            notes.extend(missing.take());
         }
         let places = boot::Places { run_dir, state_dir, log_dir };
         let started = helper::start(|| {
             boot::run(wanted, places, notes);
             0
         });
-        let Ok(pid) = started else { return console::say("no process for the boot: what init.toml says is not done") };
-        if !wait(Until::EndedOrTold(pid), BOOT_MOST, signals, &mut self.watch) {
-            console::say("the boot is not done after 10 minutes: going on beside it");
+        match started {
+            Err(_) => console::say("no process for the boot: what init.toml says is not done"),
+            Ok(pid) if !wait(Until::EndedOrTold(pid), BOOT_MOST, signals, &mut self.watch) => {
+                console::say("the boot is not done after 10 minutes: going on beside it");
+            }
+            Ok(_) => {}
         }
+        let missing = missing.and(wanted.watchdog).and_then(|timeout| self.watch.guard(timeout).err());
+        missing.iter().for_each(|note| boot::add_note(run_dir, note));
+        Begun::First
     }
 
     /// The anchor's work, then if need be the keeper's, until the end, whose code it returns.
-    fn supervise(&mut self, spawner: &mut dyn Spawner, log_cap: Option<u64>) -> Result<u8, AnchorError> {
+    fn supervise(&mut self, spawner: &mut dyn Spawner, begun: Begun) -> Result<u8, AnchorError> {
         let signals = self.signals()?;
         let (image, _) = image::own().map_err(AnchorError::Image)?;
-        let run_dir = &self.options.run_dir;
-        let keeper_argv = c_strings(&self.options.keeper)?;
-        let supervisor_argv = c_strings(&(self.options.supervisor)(log_cap))?;
-        let place = claim(run_dir)?;
-        let stage = keeper::open_stage(run_dir).ok();
-        let (mut control, listener) = match place {
+        let (run_dir, keeper_argv, supervisor_argv) =
+            (self.run_dir.clone(), self.keeper_argv.clone(), self.supervisor_argv.clone());
+        let place = claim(&run_dir)?;
+        let stage = keeper::open_stage(&run_dir).ok();
+        let is_keeper = begun == Begun::Again && matches!(place, Place::Free { .. });
+        let (control, listener) = match place {
+            // Its children are those of a keeper that died, or of the one that we were ourselves.
+            Place::Free { listener, control } if is_keeper => (Control::new(control, None), Some(listener)),
             Place::Free { listener, control } => {
-                let keeper = keeper::start(image.as_fd(), listener.as_fd(), run_dir, &keeper_argv, &supervisor_argv)
+                let keeper = keeper::start(image.as_fd(), listener.as_fd(), &run_dir, &keeper_argv, &supervisor_argv)
                     .map_err(AnchorError::Keeper)?;
                 (Control::new(control, Some(keeper)), Some(listener))
             }
             // Ours, from before we executed ourselves again.
             Place::Kept { control } => (Control::new(control, None), None),
         };
-        control.say(&Request::Build { build: keeper::build(), resumed: false });
+        let (waited_for, base, earlier) = (wanted(self.scope).to_vec(), self.base.clone(), Vec::new());
+        let anchor = Anchor {
+            run_dir,
+            keeper_argv,
+            supervisor_argv,
+            listener,
+            stage,
+            image,
+            signals,
+            waited_for,
+            base,
+            control,
+            earlier,
+            is_init: true,
+        };
         heap::trim();
-        let stopping = loop {
-            match control.run(&signals, &mut self.watch) {
-                End::Done(code) => return Ok(code),
-                End::Late => return Ok(1),
-                End::Replace => {
-                    control.program = None;
-                    control.say(&Request::NotReplaced { text: "process 1 gets another program by a boot".to_owned() });
-                }
-                End::KeeperDied => break control.stopping,
-            }
-        };
-        drop(control);
-        let listener = match listener {
-            Some(listener) => listener,
-            None => self.listener(run_dir)?,
-        };
-        let command = Command::new(supervisor_argv);
-        let (run_dir, base, waited_for) = (run_dir.clone(), self.base.clone(), self.wanted.to_vec());
-        let parts = Parts { run_dir, listener, stage, image, signals, waited_for, base, command };
-        Ok(Keeper::adopting(parts, spawner, stopping, &[]).with_duty(&mut self.watch).run())
-    }
-
-    fn listener(&self, run_dir: &Path) -> Result<OwnedFd, AnchorError> {
-        match claim(run_dir)? {
-            Place::Free { listener, .. } => Ok(listener),
-            Place::Kept { .. } => Err(AnchorError::KeeperLost),
+        if is_keeper {
+            return anchor.take_place(spawner, self);
         }
+        anchor.control.say(&Request::Build { build: keeper::build(), resumed: false });
+        anchor.run(spawner, self)
+    }
+}
+
+fn wanted(scope: Scope) -> &'static [i32] {
+    match scope {
+        Scope::Machine => &OF_MACHINE,
+        Scope::Namespace => &OF_NAMESPACE,
     }
 }
 
@@ -276,13 +335,20 @@ fn stranded(error: &AnchorError) -> ! {
     }
 }
 
-/// After a panic. Only in process 1: a child of its that panics just ends.
-fn begin_again(why: &str) {
+/// Only in process 1: a child of its that panics just ends.
+fn after_panic(why: &str) {
     if std::process::id() != 1 {
         crate::sys::clone::leave(i32::from(PANICKED));
     }
-    console::say(&format!("process 1 panicked, and begins again: {why}"));
+    begin_again(&format!("it panicked: {why}"));
+}
+
+/// Process 1 of a machine executes itself from the beginning.
+pub(crate) fn begin_again(why: &str) -> ! {
+    console::say(&format!("process 1 begins again: {why}"));
     std::thread::sleep(PANIC_PAUSE);
+    // What was handed over, and not taken.
+    let _ = fd::cloexec_from(3);
     loop {
         let done: io::Result<Infallible> = image::own().and_then(|(program, _)| {
             let argv: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();

@@ -74,7 +74,7 @@ pub(super) fn wait(what: Until, most: Duration, signals: &SignalFd, watch: &mut 
         let mut told = false;
         while let Ok(Some(info)) = signals.read_signal() {
             if i32::try_from(info.ssi_signo) != Ok(crate::sys::signal::SIGCHLD) {
-                crate::keeper::Duty::signalled(watch, info.ssi_signo);
+                watch.signalled(info.ssi_signo);
                 told = true;
             }
         }

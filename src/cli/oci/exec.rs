@@ -35,7 +35,7 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     let process = process(&exec, &spec)?;
     let terminal = process.terminal == Some(true);
     let script = compile(&process, &spec, &record, &exec.id, &config)?;
-    script.steps.iter().for_each(|step| log.debug(&step.to_string()));
+    script.steps.iter().for_each(|step| log.debug(step));
     let (ours, console) = match exec.detach {
         true => (None, detached_console(terminal, exec.console_socket.as_deref())?),
         false if exec.console_socket.is_some() => {

@@ -1,5 +1,6 @@
 //! Where messages go: standard error, and the file that a client named with `--log`.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,11 +39,11 @@ impl Log {
     }
 
     /// What is done, with `--debug`.
-    pub fn debug(&self, text: &str) {
+    pub fn debug(&self, what: &dyn Display) {
         match (self.debug, &self.file) {
             (false, _) => {}
-            (true, Some(_)) => self.append("debug", text),
-            (true, None) => drop(writeln!(std::io::stderr(), "moored: {}", one_line(text))),
+            (true, Some(_)) => self.append("debug", &what.to_string()),
+            (true, None) => drop(writeln!(std::io::stderr(), "moored: {}", one_line(&what.to_string()))),
         }
     }
 

@@ -95,7 +95,7 @@ impl Bundle {
         let warnings = warnings.chain(without_effect(&compiled.cgroup));
         warnings.for_each(|warning| log.warning(&format!("config.json: {warning}")));
         device_rules_ignored().into_iter().for_each(|warning| log.warning(warning));
-        compiled.script.steps.iter().for_each(|step| log.debug(&step.to_string()));
+        compiled.script.steps.iter().for_each(|step| log.debug(step));
         let rootfs = self.spec.root.as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
         let linux = self.spec.linux.as_ref();
         let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_ref());
@@ -127,13 +127,16 @@ fn trampoline_or_seal(script: &Script) -> Result<Option<Trampoline>, OciError> {
     Ok(trampoline)
 }
 
+/// Most config.json are smaller: one read has them whole.
+const USUAL_BYTES: usize = 16 << 10;
+
 /// At most as much as a config.json may have, and no more.
 pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     // A FIFO without a writer must not hold the command.
     let opened = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(USUAL_BYTES);
     opened.take(oci::MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
 }

@@ -30,7 +30,6 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use args::{Cli, Command, Globals};
 use error::OciError;
@@ -48,18 +47,18 @@ const SPEC_VERSION: &str = "1.3.0";
 const EXIT_NOT_EXECUTED: u8 = 255;
 
 /// Runs the command. `run_dir` is where moored's own state is.
-pub fn main(args: Vec<OsString>, run_dir: &Path) -> ExitCode {
+pub fn main(args: Vec<OsString>, run_dir: &Path) -> u8 {
     // First of all: whatever is done before is done twice.
     let forks = args.iter().any(|word| ["create", "exec"].iter().any(|command| word == command));
     if let Err(error) = if forks && rustix::process::geteuid().is_root() { run_sealed() } else { Ok(()) } {
         let _ = writeln!(std::io::stderr(), "moored: {}", OciError::Seal(error));
-        return ExitCode::FAILURE;
+        return 1;
     }
     let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::from(error.use_stderr()));
+            return u8::from(error.use_stderr());
         }
     };
     if cli.globals.version {
@@ -67,15 +66,15 @@ pub fn main(args: Vec<OsString>, run_dir: &Path) -> ExitCode {
     }
     let Some(command) = cli.command else {
         let _ = writeln!(std::io::stderr(), "moored oci: expected a command, `--help` lists them");
-        return ExitCode::FAILURE;
+        return 1;
     };
     let log = Log::new(cli.globals.log.clone(), cli.globals.log_format, cli.globals.debug);
     let code_of_failure = if matches!(command, Command::Exec(_)) { EXIT_NOT_EXECUTED } else { 1 };
     match run(command, &cli.globals, run_dir, &log) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             log.error(&error.to_string());
-            ExitCode::from(code_of_failure)
+            code_of_failure
         }
     }
 }
@@ -189,9 +188,9 @@ fn absolute(path: PathBuf) -> Result<PathBuf, OciError> {
     std::path::absolute(&path).map_err(error::file("resolve", path))
 }
 
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     match super::print(text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => 0,
+        Err(_) => 1,
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::desired::Want;
-use super::super::observed::{Hold, HostPid, Until};
+use super::super::hold::{Hold, Until};
+use super::super::observed::HostPid;
 use super::super::{Exit, Now, Presence, Probed, WallTime, reconcile};
 use super::*;
 use crate::unit::{CheckKind, Fingerprint, parse};

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, unlinkat};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::host::{Host, Layout};
 use super::legacy::{open, read, write};
 use super::{CgroupError, Location, failed, legacy, unified};
 use crate::oci::{CgroupSettings, RuleTarget};
-use crate::runtime::slots::{Hierarchy, Slots};
+use crate::runtime::error::{StepError, about, call};
+use crate::runtime::slots::{Coming, Hierarchy, Slots};
 
 /// How deep a container may nest cgroups that are removed with it; systemd inside needs about six.
 const MAX_DEPTH: usize = 64;
@@ -43,11 +45,8 @@ impl ContainerCgroup {
         hierarchies: &[(String, String)],
         settings: &CgroupSettings,
     ) -> Result<ContainerCgroup, CgroupError> {
-        let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
-        let directory = unified::make(&root, &unified, host.layout == Layout::Unified)?;
-        let location = Location { unified, legacy: Vec::new() };
-        let mut made = ContainerCgroup { location, root, directory, legacy: Vec::new() };
-        match made.set_up(host, hierarchies, settings) {
+        let mut made = ContainerCgroup::begin(host, unified, settings)?;
+        match made.finish(host, hierarchies, settings) {
             Ok(()) => Ok(made),
             Err(error) => {
                 let _ = made.remove();
@@ -56,14 +55,34 @@ impl ContainerCgroup {
         }
     }
 
-    fn set_up(
+    /// Makes the v2 directory, which a process can be born in, with its limits where v2 has them.
+    pub(super) fn begin(
+        host: &Host,
+        unified: String,
+        settings: &CgroupSettings,
+    ) -> Result<ContainerCgroup, CgroupError> {
+        let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
+        let directory = unified::make(&root, &unified, host.layout == Layout::Unified)?;
+        let location = Location { unified, legacy: Vec::new() };
+        let made = ContainerCgroup { location, root, directory, legacy: Vec::new() };
+        match if host.layout == Layout::Unified { unified::apply(&made.directory, settings) } else { Ok(()) } {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                let _ = made.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the v1 directories with their limits, on a host that has v1.
+    pub fn finish(
         &mut self,
         host: &Host,
         hierarchies: &[(String, String)],
         settings: &CgroupSettings,
     ) -> Result<(), CgroupError> {
         if host.layout == Layout::Unified {
-            return unified::apply(&self.directory, settings);
+            return Ok(());
         }
         self.location.legacy.reserve_exact(hierarchies.len());
         self.legacy.reserve_exact(hierarchies.len());
@@ -139,6 +158,17 @@ impl ContainerCgroup {
             slots.hierarchies.push(Hierarchy { name: name.clone(), directory, tasks });
         }
         Ok(())
+    }
+
+    /// The same before [`ContainerCgroup::finish`], which is to make v1 directories at `hierarchies`. Write a byte into what this gives when
+    /// they are made.
+    pub fn fill_early(&self, hierarchies: &[(String, String)], slots: &mut Slots) -> Result<OwnedFd, CgroupError> {
+        self.fill(slots)?;
+        let (made, say) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("pipe", "cgroup"))?;
+        // One that is not mounted is not made either.
+        let place = |(name, path): &(String, String)| Some((name.clone(), Host::open_legacy(name).ok()?, path.clone()));
+        slots.coming = Some(Coming { made, places: hierarchies.iter().filter_map(place).collect() });
+        Ok(say)
     }
 
     /// The v2 directory.
@@ -263,6 +293,18 @@ impl ContainerCgroup {
         }
         Ok(())
     }
+}
+
+/// Waits until the parent has made the directories, and opens them.
+pub(in crate::runtime) fn await_made(coming: Coming) -> Result<Vec<Hierarchy>, StepError> {
+    rustix::io::retry_on_intr(|| rustix::io::read(&coming.made, &mut [0])).map_err(call("wait for the cgroups"))?;
+    let open = |(name, top, path): (String, OwnedFd, String)| {
+        let opened = open_beneath(&top, path.trim_start_matches('/'))
+            .and_then(|directory| open(&directory, "tasks", OFlags::WRONLY).map(|tasks| (directory, tasks)));
+        let (directory, tasks) = opened.map_err(about("open the cgroup", &name))?;
+        Ok(Hierarchy { name, directory, tasks })
+    };
+    coming.places.into_iter().map(open).collect()
 }
 
 fn remove_tree(root: &OwnedFd, path: &str) -> Result<(), CgroupError> {

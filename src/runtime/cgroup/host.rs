@@ -1,5 +1,7 @@
 //! What the host offers: which hierarchies, where they are reached, and where this process is in them.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
@@ -16,6 +18,10 @@ const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Where hybrid hosts mount the v2 hierarchy.
 const HYBRID: &str = "/sys/fs/cgroup/unified";
+/// A dozen lines with paths of some length.
+const OWN_BYTES_USUAL: usize = 4096;
+/// As many hierarchies as there can be, each with the longest path.
+const OWN_BYTES_MAX: u64 = 1 << 20;
 
 /// The two kinds of hosts. Whether a legacy host also mounts v2 makes no difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +67,7 @@ impl Host {
     /// Looks.
     pub fn detect() -> Result<Host, CgroupError> {
         let layout = if host_is_unified() { Layout::Unified } else { Layout::Legacy };
-        let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let (own, legacy) = parse(&text);
+        let (own, legacy) = parse(&own_cgroups());
         let unified = match layout {
             Layout::Unified => open_directory(MOUNT),
             Layout::Legacy if is_cgroup2(HYBRID) => open_directory(HYBRID),
@@ -119,6 +124,13 @@ fn mount() -> Result<OwnedFd, rustix::io::Errno> {
     let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// In one read: the kernel makes the text anew for each.
+fn own_cgroups() -> String {
+    let mut text = String::with_capacity(OWN_BYTES_USUAL);
+    let read = File::open("/proc/self/cgroup").and_then(|file| file.take(OWN_BYTES_MAX).read_to_string(&mut text));
+    if read.is_ok() { text } else { String::new() }
 }
 
 /// `/proc/self/cgroup` (cgroups(7)): lines of `id:controllers:path`; `0::` is v2.

@@ -14,6 +14,7 @@ mod root;
 mod unified;
 
 pub use container::ContainerCgroup;
+pub(super) use container::await_made;
 pub use figures::Figures;
 pub(super) use host::current;
 pub use host::{Host, Layout, device_rules_ignored, host_is_unified, without_effect};
@@ -114,6 +115,15 @@ pub enum CgroupError {
         path: String,
         /// The run-dir recorded there.
         owner: String,
+    },
+    /// In a container that was given no cgroups to make.
+    #[error(
+        "cgroup {path} cannot be made: the cgroup file system is read-only here; in a container it has to be writable \
+         (docker or podman run --privileged)"
+    )]
+    ReadOnly {
+        /// The directory.
+        path: String,
     },
     /// A device path of the host's that is none.
     #[error("{} is not a device", .path.display())]

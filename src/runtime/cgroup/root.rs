@@ -179,9 +179,9 @@ impl ContainerCgroup {
         Ok(Location { unified: place(own)?, legacy })
     }
 
-    /// Makes cgroups where they were planned.
+    /// Makes what a process can be born in where it was planned; [`ContainerCgroup::finish`] makes the rest.
     pub fn create(host: &Host, location: &Location, settings: &CgroupSettings) -> Result<ContainerCgroup, CgroupError> {
-        ContainerCgroup::make(host, location.unified.clone(), &location.legacy, settings)
+        ContainerCgroup::begin(host, location.unified.clone(), settings)
     }
 }
 

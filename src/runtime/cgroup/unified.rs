@@ -21,6 +21,7 @@ pub(super) fn make(root: &OwnedFd, path: &str, controllers: bool) -> Result<Owne
         }
         match mkdirat(&directory, part, Mode::from_bits_truncate(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
+            Err(Errno::ROFS) => return Err(CgroupError::ReadOnly { path: path.to_owned() }),
             Err(errno) => return Err(failed("mkdir", path)(errno)),
         }
         directory = open(&directory, part, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed("open", path))?;

@@ -97,7 +97,6 @@ impl Making {
         };
         container.write(&record)?;
         let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
-        record.cgroup = cgroup.location.clone();
         let (report, mut report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
         if let Some(trampoline) = &launch.trampoline {
             // Behind the descriptors that the program gets, so that it can keep its number.
@@ -107,12 +106,17 @@ impl Making {
             set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
         }
         let mut slots = Slots::new(report_write);
-        cgroup.fill(&mut slots)?;
+        let say_made = cgroup.fill_early(&record.cgroup.legacy, &mut slots)?;
         slots.console = launch.console;
         slots.extra = launch.extra;
         slots.gate = if launch.gate { Some(container.make_gate()?) } else { None };
         let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || {})?);
         let pid = spawned.pid;
+        // While the process sets itself up as far as it can without.
+        cgroup.finish(&host, &record.cgroup.legacy, &launch.settings)?;
+        let _ = rustix::io::write(&say_made, b"1");
+        drop(say_made);
+        record.cgroup = cgroup.location.clone();
         record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
         container.write(&record)?;
         match Failure::read(report, &launch.script) {

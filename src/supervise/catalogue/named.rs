@@ -146,7 +146,9 @@ impl Catalogue {
 
 impl Entry {
     fn named(&self) -> Box<[Named]> {
-        let source = self.text().map(|text| Named::Source(text.unit.source.clone()));
+        // The host itself is there, and nothing of it is followed.
+        let source = self.text().map(|text| &text.unit.source).filter(|source| **source != Source::Host);
+        let source = source.map(|source| Named::Source(source.clone()));
         let files = self.files().map(|path| Named::File(path.to_owned()));
         let places = self.units().flat_map(|unit| &unit.conditions).filter_map(Condition::path);
         let all: BTreeSet<Named> = source.into_iter().chain(files).chain(places.cloned().map(Named::Place)).collect();

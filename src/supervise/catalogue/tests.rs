@@ -242,3 +242,20 @@ fn what_a_set_keeps_to_go_back_to_is_what_will_be_kept() {
     it.keep_earlier(&web(), Standing { proven, running: None });
     assert_eq!(it.trial(&web()).unwrap().earlier.as_ref().map(|earlier| earlier.fingerprint), proven);
 }
+
+/// It is recorded in the run-dir that a text did well, and then in the state-dir that nothing is kept: between the two a supervisor may die.
+#[test]
+fn of_a_text_that_did_well_nothing_is_kept_whoever_died_in_between() {
+    let mut it = catalogue();
+    unit(&mut it, "1");
+    let before = Arc::clone(it.in_force(&web()).unwrap());
+    unit(&mut it, "2");
+    let now = Arc::clone(it.in_force(&web()).unwrap());
+    let mut next = catalogue();
+    next.remember((*now).clone(), Trial::remembered(Some((*before).clone()), None));
+    let kept = |it: &Catalogue| it.trial(&web()).unwrap().earlier.as_ref().map(|earlier| earlier.fingerprint);
+    next.keep_earlier(&web(), Standing { proven: Some(before.fingerprint), running: None });
+    assert_eq!(kept(&next), Some(before.fingerprint), "it is on trial");
+    next.keep_earlier(&web(), Standing { proven: Some(now.fingerprint), running: None });
+    assert_eq!(kept(&next), None);
+}

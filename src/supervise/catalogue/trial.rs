@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::{Catalogue, Entry, InForce};
 use crate::plan::{Seen, State, WallTime, Want};
+use crate::store::BadText;
 use crate::unit::{Fingerprint, OnBad, Order, UnitName, fingerprint, on_bad};
 
 /// A text that was rolled back.
@@ -37,6 +38,23 @@ pub struct Trial {
     pub bad: Option<Bad>,
     /// What was in force before, until it is known whether it did well.
     before: Option<Arc<InForce>>,
+}
+
+impl Bad {
+    /// A text that is left.
+    pub fn of(good: &InForce, why: &str, now: WallTime) -> Bad {
+        Bad { texts: texts_of(good).into(), fingerprint: fingerprint_of(good), why: why.to_owned(), at: now }
+    }
+
+    /// For the state-dir.
+    pub fn stored(&self) -> BadText {
+        BadText {
+            texts: self.texts.to_string(),
+            fingerprint: self.fingerprint.0,
+            why: self.why.clone(),
+            at_ms: self.at.0,
+        }
+    }
 }
 
 impl Trial {
@@ -88,13 +106,17 @@ impl Standing {
     }
 }
 
-/// The text to go back to from `next`, of the one `before` it and the one that is kept already.
+/// The text to go back to from `next`, of the one `before` it and the one that is kept already. None from one that did well: who died after that was
+/// recorded and before the text on disk was, left one that is still kept.
 fn kept<'t>(
     next: &InForce,
     before: Option<&'t Arc<InForce>>,
     earlier: Option<&'t Arc<InForce>>,
     standing: Standing,
 ) -> Option<&'t Arc<InForce>> {
+    if standing.proven == Some(next.fingerprint) {
+        return None;
+    }
     let is_start_first = next.unit.update.order == Order::StartFirst;
     let goes_on = |text: &&Arc<InForce>| is_start_first && standing.running == Some(text.fingerprint);
     let did_well = |text: &&Arc<InForce>| standing.proven == Some(text.fingerprint);
@@ -154,7 +176,7 @@ impl Catalogue {
     pub fn roll_back(&mut self, name: &UnitName, fingerprint: Fingerprint, why: &str, now: WallTime) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
-        let bad = Bad { texts: texts_of(good).into(), fingerprint: fingerprint_of(good), why: why.to_owned(), at: now };
+        let bad = Bad::of(good, why, now);
         let Some(mut earlier) = entry.trial.earlier.take() else { return };
         // It may have been read in a directory whose place another one took since.
         if earlier.file == good.file && earlier.directory != good.directory {

@@ -43,9 +43,11 @@ pub fn json_schema(of: SchemaOf) -> Value {
 fn unit() -> Value {
     let requires = |name: &str| json!({ "required": [name] });
     let mut schema = object_of(&|_| true);
-    schema["oneOf"] = ["bundle", "rootfs", "executable"].map(requires).into();
+    let profile = json!({ "required": ["security"], "properties": { "security": { "required": ["profile"] } } });
+    let sources = ["bundle", "rootfs", "executable"].map(requires);
+    schema["oneOf"] = sources.into_iter().chain([profile.clone()]).collect();
     let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
-    schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }]);
+    schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }, { "if": profile, "then": args }]);
     let one_of = ["exec", "http", "tcp", "file"].map(requires);
     for kind in CheckKind::ALL {
         schema["properties"]["health"]["properties"][kind.word()]["oneOf"] = json!(one_of);

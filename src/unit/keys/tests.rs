@@ -41,6 +41,10 @@ fn texts(key: &Key) -> (String, String) {
                 text(if executable { "\"/srv/c/b\"" } else { example }),
             )
         }
+        "security.profile" => {
+            let text = |more: &str| format!("{more}[process]\nargs = [\"/b\"]\n");
+            (text("rootfs = \"/srv\"\n"), text(&format!("security.profile = {example}\n")))
+        }
         "restart.limit.burst" | "restart.limit.interval" => {
             let text =
                 |burst, interval| format!("{base}[restart]\nlimit = {{ burst = {burst}, interval = {interval} }}\n");

@@ -1,7 +1,10 @@
 //! What containers print while their supervisor and keeper die.
 
+use moored::keeper;
+use rustix::process::Signal;
+
 use super::super::support::wait_for;
-use super::{NEVER, Victim, world};
+use super::{NEVER, Victim, World, child_of, freeze, is_alive, name, signal, world};
 
 /// Numbered lines on both streams, slowly enough for the kills to land among them.
 fn counts(lines: usize, both: bool) -> String {
@@ -12,7 +15,7 @@ fn counts(lines: usize, both: bool) -> String {
 }
 
 /// Five kills land while 100,000 numbered lines are written, half of them on one stream and half on two. (Where keeper and supervisor die
-/// at once, nobody holds the pipe of a container that ends in that moment; so all of them land early.)
+/// at once, nobody holds the pipe of a container that ends before the anchor has opened it; so all of them land early.)
 fn lines_survive(test: &str, log: &str, kills: [&[Victim]; 5]) -> Option<()> {
     const UNITS: [(&str, usize, bool); 2] = [("both", 25_000, true), ("plain", 50_000, false)];
     let world = world(test, &[])?;
@@ -53,4 +56,61 @@ fn a_hundred_thousand_lines_survive_five_kills_and_rotation() {
     use Victim::{Keeper, Supervisor};
     let log = "[log]\nmax_size = \"16K\"\nmax_files = 1000";
     lines_survive("rotated", log, [&[Supervisor, Keeper], &[Supervisor], &[Supervisor], &[Supervisor], &[Supervisor]]);
+}
+
+/// The keeper is dead, and the supervisor dies before the anchor has its descriptors. A frozen process stands for one that does not come
+/// to do its work in time: the anchor has opened the FIFOs, and they are all that holds what the containers left. The next supervisor dies too, at
+/// once.
+#[test]
+fn what_ends_while_only_the_anchor_lives_loses_no_line() {
+    const UNITS: usize = 8;
+    const LINES: usize = 200;
+    let Some(world) = world("last-words", &[]) else { return };
+    let script = |n| {
+        format!(
+            "until [ -e /data/go ]; do sleep 0.05; done; i=0
+while [ $i -lt {LINES} ]; do echo out $i; echo err $i >&2; i=$((i + 1)); done; exit {n}"
+        )
+    };
+    world.units(UNITS, script, NEVER);
+    let running = world.running(UNITS);
+    let (pids, anchor) = (world.pids(), world.moored.anchor_pid());
+    freeze(pids.supervisor);
+    signal(pids.keeper, Signal::KILL);
+    wait_anchor_adopts(&world, anchor);
+    freeze(anchor);
+    signal(pids.supervisor, Signal::KILL);
+    wait_for("the supervisor to end", || (!is_alive(pids.supervisor)).then_some(()));
+    world.touch("go");
+    wait_for("all to end", || running.values().all(|pid| !is_alive(*pid)).then_some(()));
+    signal(anchor, Signal::CONT);
+    let next = wait_for("the next supervisor", || child_of(anchor, "supervisor"));
+    signal(next, Signal::KILL);
+    for n in 0..UNITS {
+        let row = world.moored.wait_phase(&name(n), &["completed", "failed"]);
+        assert_eq!(row["exit"], format!("code {n}").as_str(), "{row}\n{}", world.moored.output());
+        let log = world.moored.log(&name(n));
+        for stream in ["out", "err"] {
+            let of: Vec<&str> = log.lines().filter(|line| line.starts_with(stream)).collect();
+            let expected: Vec<String> = (0..LINES).map(|i| format!("{stream} {i}")).collect();
+            assert_eq!(of, expected, "{stream} of {}", name(n));
+        }
+    }
+    world.check_records();
+    wait_for("the anchor to have let go of every FIFO", || fifos_open(anchor).eq(&0).then_some(()));
+}
+
+/// Until the anchor answers in the keeper's place.
+fn wait_anchor_adopts(world: &World, anchor: i32) {
+    let run_dir = world.moored.dir.join("run");
+    wait_for("the anchor in the keeper's place", || {
+        keeper::observe(&run_dir).ok().filter(|stats| stats.keeper == anchor && stats.adopting)
+    });
+}
+
+/// How many FIFOs of containers a process has open.
+fn fifos_open(pid: i32) -> usize {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let paths = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    paths.filter(|path| path.to_string_lossy().contains("/run/c/")).count()
 }

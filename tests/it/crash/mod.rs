@@ -19,7 +19,7 @@ mod random;
 mod stand;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
-mod upgrades;
+pub mod upgrades;
 
 pub use calls::Trap;
 

@@ -1,18 +1,21 @@
 //! What the machine boots from: an archive in cpio's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
+const SECRET: u32 = 0o100_600;
 const LINK: u32 = 0o120_777;
 /// Every name and every content begins at a multiple of this.
 const ALIGNMENT: usize = 4;
 /// Ends the archive.
 const TRAILER: &str = "TRAILER!!!";
 
-/// An archive that is being written. Names are relative, parents come before what is in them.
+/// An archive that is being written. Names are relative, parents come before what is in them, and a later file replaces an earlier one.
 #[derive(Debug, Default)]
 pub struct Initramfs {
     bytes: Vec<u8>,
@@ -42,6 +45,39 @@ impl Initramfs {
         self.entry(name, FILE, contents);
     }
 
+    /// A file for root alone.
+    pub fn secret(&mut self, name: &str, contents: &[u8]) {
+        self.entry(name, SECRET, contents);
+    }
+
+    /// Directories, files and links below `root`, with their modes and owners, but for what is below one of `without`.
+    pub fn tree(&mut self, root: &Path, without: &[&str]) {
+        self.below(root, "", without);
+    }
+
+    fn below(&mut self, root: &Path, parent: &str, without: &[&str]) {
+        let mut names: Vec<_> =
+            fs::read_dir(root.join(parent)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        for name in names {
+            let name = name.to_str().unwrap();
+            let name = if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
+            let path = root.join(&name);
+            let found = fs::symlink_metadata(&path).unwrap();
+            let owner = (found.uid(), found.gid());
+            if found.is_dir() {
+                self.owned(&name, found.mode(), owner, &[]);
+                if !without.contains(&name.as_str()) {
+                    self.below(root, &name, without);
+                }
+            } else if found.is_symlink() {
+                self.owned(&name, LINK, owner, fs::read_link(&path).unwrap().as_os_str().as_bytes());
+            } else if found.is_file() {
+                self.owned(&name, found.mode(), owner, &fs::read(&path).unwrap());
+            }
+        }
+    }
+
     /// A symbolic link.
     pub fn link(&mut self, name: &str, to: &str) {
         self.entry(name, LINK, to.as_bytes());
@@ -60,9 +96,13 @@ impl Initramfs {
     }
 
     fn entry(&mut self, name: &str, mode: u32, contents: &[u8]) {
+        self.owned(name, mode, (0, 0), contents);
+    }
+
+    fn owned(&mut self, name: &str, mode: u32, (uid, gid): (u32, u32), contents: &[u8]) {
         self.entries += 1;
         let (inode, size) = (self.entries, contents.len());
-        let (uid, gid, links, mtime, device, check) = (0, 0, 1, self.mtime, 0, 0);
+        let (links, mtime, device, check) = (1, self.mtime, 0, 0);
         let name_size = name.len() + 1;
         let header = format!(
             "070701{inode:08x}{mode:08x}{uid:08x}{gid:08x}{links:08x}{mtime:08x}{size:08x}\
