@@ -90,7 +90,7 @@ impl Stand {
         }
         let wrongs = self.listen();
         self.orphaned.set(false);
-        self.world.moored.up();
+        self.up();
         self.meet_other();
         wrongs
     }
@@ -99,7 +99,14 @@ impl Stand {
     pub fn up_again(&mut self) {
         wait_for("the anchor's death", || (!is_alive(self.world.moored.anchor_pid())).then_some(()));
         self.orphaned.set(true);
+        self.up();
+    }
+
+    /// The units are answered for before an anchor that takes control has it.
+    fn up(&mut self) {
         self.world.moored.up();
+        let pid = self.world.moored.anchor_pid();
+        wait_for("the anchor to be known", || (self.stats()?.anchor == Some(pid)).then_some(()));
     }
 
     fn meet_other(&self) {
