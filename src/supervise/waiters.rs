@@ -156,10 +156,18 @@ impl Supervisor {
             (Goal::Converged, _) if self.catalogue.bad(unit).is_some() => {
                 Verdict::Missed(self.catalogue.drift(unit).unwrap_or_default())
             }
-            // Whether it stays so is what the trial is about.
-            (Goal::Converged, Verdict::Reached(_)) if want.is_some_and(|want| want.trial.is_some()) => Verdict::Pending,
+            // Whether it stays so is what the trial is about; one that is stopped is not being tried.
+            (Goal::Converged, Verdict::Reached(_))
+                if want.is_some_and(|want| want.trial.is_some()) && self.runs(unit) =>
+            {
+                Verdict::Pending
+            }
             (_, verdict) => verdict,
         }
+    }
+
+    fn runs(&self, unit: &UnitName) -> bool {
+        self.observed.unit(unit).is_some_and(|seen| seen.lives().next().is_some())
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {

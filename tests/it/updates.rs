@@ -40,6 +40,21 @@ impl World {
     }
 }
 
+/// Its trial goes on when it is started.
+#[test]
+fn sync_does_not_wait_for_the_trial_of_a_unit_that_is_stopped() {
+    let Some(world) = World::start("update-stopped") else { return };
+    world.proven("web");
+    world.update("web", &format!(": new; {FOREVER}"), LONG);
+    world.wait_unit("web", "on trial", |row| {
+        row["reason"].as_str().is_some_and(|reason| reason.contains("the new text is on trial"))
+    });
+    world.ok(&["stop", "web"]);
+    assert_eq!(world.says(&["sync", "web", "--timeout", "10s"]).0, 0);
+    world.ok(&["start", "web"]);
+    assert_eq!(world.says(&["sync", "web", "--timeout", "100ms"]).0, 3, "it is being tried again");
+}
+
 #[test]
 fn an_update_that_turns_unhealthy_goes_back_once_and_is_not_taken_again_before_it_changes() {
     let Some(mut world) = World::start("update-health") else { return };
