@@ -93,7 +93,6 @@ pub use client::{Child, ClientError, Connection, Event, Events, Full, Requests, 
 pub(crate) use client::{hello, next_message, next_message_with, send_request};
 pub(crate) use duty::Duty;
 pub use operator::{Upgraded, builds, upgrade};
-pub use orphans::started_ticks;
 pub(crate) use run::{Keeper, Parts, now_ns, signals};
 pub use spawner::ScriptSpawner;
 pub(crate) use stage::open_stage;

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::TEXT_BYTES_MAX;
 use super::wire::Orphan;
+use crate::sys::stat::stat;
 
 /// Most processes looked at (the kernel's own limit of pids).
 const PROCESSES_MAX: usize = 1 << 22;
@@ -21,23 +22,9 @@ pub(super) fn children() -> Vec<Orphan> {
 }
 
 fn orphan(pid: i32, parent: i32) -> Option<Orphan> {
-    let (ppid, started_ticks) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let found = stat(pid).filter(|found| found.parent == parent)?;
     let cgroups = || fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
-    (ppid == parent).then(|| Orphan { pid, cgroup: cgroups().and_then(|text| parse_cgroup(&text)), started_ticks })
-}
-
-/// When a process started, in clock ticks since boot; `None` if there is none with this number.
-pub fn started_ticks(pid: i32) -> Option<u64> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
-}
-
-/// Parent and start time (fields 4 and 22 of proc_pid_stat(5)). The name before them may hold spaces and parentheses.
-fn parse_stat(text: &str) -> Option<(i32, u64)> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let ppid = fields.nth(1)?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
-    Some((ppid, started))
+    Some(Orphan { pid, cgroup: cgroups().and_then(|text| parse_cgroup(&text)), started_ticks: found.started_ticks })
 }
 
 /// The path in the v2 hierarchy; a zombie has it still, with " (deleted)" behind if the cgroup is gone.
@@ -70,13 +57,6 @@ pub(super) fn supervisor(pid: i32, argv: &[CString], earlier: &[(u64, u64)]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_hide_the_parent() {
-        let fields = "Z 41 1 1 0 -1 4227084 0 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
-        assert_eq!(parse_stat(&format!("7 (a) R 9 (b)) {fields}")), Some((41, 98765)));
-        assert_eq!(parse_stat("7 (a"), None);
-    }
 
     #[test]
     fn the_v2_path_is_found_among_v1_hierarchies() {

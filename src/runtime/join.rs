@@ -33,6 +33,7 @@ use super::slots::Slots;
 use super::spawn::{HostPid, Spawned};
 use crate::oci::Script;
 use crate::sys::clone::{Request, Side, clone3, leave};
+use crate::sys::stat::{PF_FORKNOEXEC, stat};
 use crate::sys::wait::{Which, await_end};
 
 /// Why no process was made inside. Nothing is left of the attempt.
@@ -152,13 +153,7 @@ fn enter(container: BorrowedFd<'_>) -> Result<(), Errno> {
 /// Whether its first process has not executed anything: it sets itself up, waits for its start, or is the tiny init. Callers know better
 /// (the report's end of file); this keeps a mistake of theirs from running a program on the host.
 fn has_not_executed(container: BorrowedFd<'_>) -> bool {
-    /// "Forked but did not exec", of the flags in proc_pid_stat(5); 0x40 since Linux 1.3.
-    const PF_FORKNOEXEC: u64 = 0x40;
-    let stat =
-        crate::sys::pidfd::pid(container).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-    let flags =
-        stat.as_deref().and_then(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse::<u64>().ok());
-    flags.is_none_or(|flags| flags & PF_FORKNOEXEC != 0)
+    crate::sys::pidfd::pid(container).and_then(stat).is_none_or(|found| found.flags & PF_FORKNOEXEC != 0)
 }
 
 /// Which directory is `/`.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::sys::stat::{PF_EXITING, stat};
+
 /// Longest pid and a newline, generously.
 const PID_MAX_BYTES: u64 = 32;
 
@@ -103,12 +105,9 @@ impl RunLock {
     }
 }
 
-/// Whether a process goes on: there is one that is neither ended nor on the way (`PF_EXITING` of proc_pid_stat(5), field 9).
+/// Whether a process goes on: there is one that is neither ended nor on the way.
 fn lives(pid: u32) -> bool {
-    const EXITING: u32 = 4;
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
-    fields.nth(6).and_then(|flags| flags.parse::<u32>().ok()).is_none_or(|flags| flags & EXITING == 0)
+    i32::try_from(pid).ok().and_then(stat).is_some_and(|found| found.flags & PF_EXITING == 0)
 }
 
 /// `None` in the moment between the lock and the pid.

@@ -41,6 +41,7 @@ use super::round::Supervisor;
 use crate::keeper::{self, Kind};
 use crate::plan::{Fact, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
+use crate::sys::stat::stat;
 use crate::unit::ContainerId;
 use rustix::event::epoll::EventFlags;
 
@@ -260,7 +261,7 @@ fn eldest(cgroup: &ContainerCgroup) -> Result<Option<(i32, std::os::fd::OwnedFd)
         if pids.is_empty() {
             return Ok(None);
         }
-        let found = pids.iter().filter_map(|pid| Some((keeper::started_ticks(*pid)?, *pid))).min();
+        let found = pids.iter().filter_map(|pid| Some((stat(*pid)?.started_ticks, *pid))).min();
         let Some(pid) = found.and_then(|(_, pid)| Pid::from_raw(pid)) else { continue };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,

@@ -17,6 +17,7 @@ pub mod pidfd;
 pub mod seccomp;
 pub mod service_manager;
 pub mod signal;
+pub mod stat;
 pub mod trampoline;
 pub mod wait;
 pub mod watchdog;

@@ -12,6 +12,7 @@ use super::directory::{Container, Process, Record};
 use crate::runtime::HostPid;
 use crate::runtime::cgroup::{ContainerCgroup, Host, Location};
 use crate::sys::pidfd::send_signal;
+use crate::sys::stat::stat;
 
 /// How long a killed process may take to end; one in uninterruptible sleep may not end at all.
 const DYING: Duration = Duration::from_secs(10);
@@ -127,11 +128,9 @@ impl Record {
     }
 }
 
-/// Field 22 of proc_pid_stat(5). The name before it may hold anything but its end is the last parenthesis.
+/// When it started, in clock ticks since boot.
 pub(super) fn started_ticks(pid: HostPid) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/stat", pid.0)).ok()?;
-    let (_, fields) = text.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+    stat(i32::try_from(pid.0).ok()?).map(|found| found.started_ticks)
 }
 
 /// Whether the process is in the container's v2 cgroup or in one below.
