@@ -143,14 +143,8 @@ impl Disk {
 
     fn load_defaults(&self, loaded: &mut Loaded) -> Result<(), StoreError> {
         let Some(dirs) = &self.dirs else { return Ok(()) };
-        match dirs.root.read(DEFAULTS)? {
-            Read::Missing => {}
-            Read::PutAside(note) => loaded.notes.push(note),
-            Read::Found(bytes) => match serde_json::from_slice::<StoredDefaults>(&bytes) {
-                Ok(stored) => loaded.defaults = Some(stored.into_layer()),
-                Err(error) => loaded.notes.push(dirs.root.put_aside(DEFAULTS, &error.to_string())),
-            },
-        }
+        let stored: Option<StoredDefaults> = read_json(&dirs.root, DEFAULTS, &mut loaded.notes)?;
+        loaded.defaults = stored.map(StoredDefaults::into_layer);
         Ok(())
     }
 
