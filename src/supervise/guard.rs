@@ -164,7 +164,7 @@ impl Supervisor {
             let verdict = statuses
                 .get(name)
                 .map(|status| judge(&Goal::Converged, want.unit.kind, self.observed.unit(name), &status, ""));
-            want.trial.is_none() && matches!(verdict, Some(Verdict::Reached(_)))
+            !self.is_trying(name) && matches!(verdict, Some(Verdict::Reached(_)))
         })
     }
 

@@ -156,18 +156,16 @@ impl Supervisor {
             (Goal::Converged, _) if self.catalogue.bad(unit).is_some() => {
                 Verdict::Missed(self.catalogue.drift(unit).unwrap_or_default())
             }
-            // Whether it stays so is what the trial is about; one that is stopped is not being tried.
-            (Goal::Converged, Verdict::Reached(_))
-                if want.is_some_and(|want| want.trial.is_some()) && self.runs(unit) =>
-            {
-                Verdict::Pending
-            }
+            // Whether it stays so is what the trial is about.
+            (Goal::Converged, Verdict::Reached(_)) if self.is_trying(unit) => Verdict::Pending,
             (_, verdict) => verdict,
         }
     }
 
-    fn runs(&self, unit: &UnitName) -> bool {
-        self.observed.unit(unit).is_some_and(|seen| seen.lives().next().is_some())
+    /// Whether a text of the unit's is on trial, and runs: while it is stopped it can do neither well nor badly.
+    pub(super) fn is_trying(&self, unit: &UnitName) -> bool {
+        let has_trial = self.desired.units.get(unit).is_some_and(|want| want.trial.is_some());
+        has_trial && self.observed.unit(unit).is_some_and(|seen| seen.lives().next().is_some())
     }
 
     fn synced(&self, verdicts: &[(&UnitName, &Goal, Verdict)]) -> Response {
