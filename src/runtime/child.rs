@@ -118,14 +118,11 @@ impl Run {
             }
             Step::Capabilities(sets) => {
                 identity::set_capabilities(*sets)?;
-                // Again: a change of credentials makes it what fs.suid_dumpable says.
-                set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
-                self.chdir_again()
+                self.after_identity()
             }
             Step::RightsOfUser => {
                 identity::take_rights_of(&self.account)?;
-                set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
-                self.chdir_again()
+                self.after_identity()
             }
             // After the program is found it is the trampoline's, which has it.
             Step::Seccomp(_) if self.trampoline.is_some() && self.found.is_some() => Ok(()),
@@ -211,6 +208,13 @@ impl Run {
             }
             Err(errno) => Err(about("chdir to cwd set in config.json", path)(errno)),
         }
+    }
+
+    /// With the rights of the program.
+    fn after_identity(&mut self) -> Result<(), StepError> {
+        // Again: a change of credentials makes it what fs.suid_dumpable says.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
+        self.chdir_again()
     }
 
     fn chdir_again(&mut self) -> Result<(), StepError> {
