@@ -3,14 +3,12 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 
-use super::cgroup::{CgroupSettings, DeviceRule, RuleTarget};
+use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::script::{
-    DeviceKind, DeviceNode, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step,
-};
-use super::{mount, process, resources, seccomp};
+use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
+use super::{device, mount, process, resources, seccomp};
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -102,7 +100,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
         populate(&mut steps, later, spec, linux, context, &mut report);
     }
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
-    let cgroup = with_devices(cgroup, linux, context);
+    let cgroup = device::with_devices(cgroup, context);
     match &spec.process {
         Some(process) => process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report),
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
@@ -308,7 +306,7 @@ fn populate(
         !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
     steps.extend(mounts.into_iter().map(Step::Mount));
     if own_dev {
-        steps.push(Step::Devices(nodes(linux, report)));
+        steps.push(Step::Devices(device::nodes(linux, report)));
         steps.extend(context.devices.iter().cloned().map(Step::HostDevice));
     }
     if let Some(process) = &spec.process {
@@ -361,74 +359,6 @@ fn inside(paths: Vec<String>, field: &str, report: &mut Report) -> Vec<String> {
         }
     }
     clean
-}
-
-/// The nodes that every container has, and those of the spec, which win.
-fn nodes(linux: &Linux, report: &mut Report) -> Vec<DeviceNode> {
-    let usual = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-    let mut nodes: Vec<DeviceNode> = Vec::new();
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
-        let path = format_args!("linux.devices[{index}]");
-        let kind = match device.typ() {
-            LinuxDeviceType::B => DeviceKind::Block,
-            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
-            LinuxDeviceType::P => DeviceKind::Fifo,
-            LinuxDeviceType::A => {
-                report
-                    .error(format_args!("{path}.type"), Problem::Range { found: "a".into(), expected: "b, c, u or p" });
-                continue;
-            }
-        };
-        let mut number = |field: &str, value: i64| {
-            u32::try_from(value).unwrap_or_else(|_| {
-                let problem = Problem::Range { found: value.to_string(), expected: "0 to 4294967295" };
-                report.error(format_args!("{path}.{field}"), problem);
-                0
-            })
-        };
-        let (major, minor) = match kind {
-            DeviceKind::Fifo => (0, 0),
-            DeviceKind::Block | DeviceKind::Character => {
-                (number("major", device.major()), number("minor", device.minor()))
-            }
-        };
-        let (mode, uid, gid) = (device.file_mode().unwrap_or(0o666), device.uid(), device.gid());
-        let node = DeviceNode {
-            path: mount::clean(&device.path().to_string_lossy()),
-            kind,
-            major,
-            minor,
-            mode: mode & 0o7777,
-            uid: uid.unwrap_or(0),
-            gid: gid.unwrap_or(0),
-        };
-        // One path twice: runc keeps the first.
-        if !nodes.iter().any(|known| known.path == node.path) {
-            nodes.push(node);
-        }
-    }
-    for (name, major, minor) in usual {
-        let path = format!("/dev/{name}");
-        if !nodes.iter().any(|node| node.path == path) {
-            let kind = DeviceKind::Character;
-            nodes.push(DeviceNode { path, kind, major, minor, mode: 0o666, uid: 0, gid: 0 });
-        }
-    }
-    nodes
-}
-
-fn with_devices(mut cgroup: CgroupSettings, linux: &Linux, context: &Context) -> CgroupSettings {
-    // A node that was asked for by linux.devices is of no use if its rule is missing, but runc demands both: the rules
-    // are what linux.resources.devices says.
-    let _ = linux;
-    if context.host {
-        cgroup.devices = vec![DeviceRule::everything()];
-    }
-    for path in &context.devices {
-        let device = RuleTarget::HostPath(path.clone());
-        cgroup.devices.push(DeviceRule { allow: true, device, access: "rwm".to_owned() });
-    }
-    cgroup
 }
 
 /// Only those that a namespace of the container's holds (sysctl(5), namespaces(7)); others would be the host's.

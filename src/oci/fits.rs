@@ -1,4 +1,4 @@
-//! Whether a text has the shape of the table in [`super::schema`], found in one pass that keeps nothing.
+//! Whether a text has the shape of the table in [`super::fields`], found in one pass that keeps nothing.
 //!
 //! Nearly every config.json does. Only for one that does not is the text read into values, which takes three times as long, and walked once
 //! more for what there is to say. So this may say no to a text that is right after all, and never yes to one that there is anything to say of.
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::capability::Capability;
-use super::schema::Kind;
+use super::fields::Kind;
 
 /// Whether each value of a JSON text is what this kind says, and no field is unknown.
 pub(super) fn fits(text: &[u8], kind: &Kind) -> bool {

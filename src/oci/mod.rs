@@ -11,7 +11,9 @@
 pub mod capability;
 mod cgroup;
 mod compile;
+mod device;
 mod error;
+mod fields;
 mod fits;
 mod mount;
 mod process;
