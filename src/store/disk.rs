@@ -150,9 +150,8 @@ impl Disk {
 
     /// What an earlier run wrote as a set and not unit by unit.
     fn load_set(&mut self, loaded: &mut Loaded) -> Result<(), StoreError> {
-        let (set, note) = self.read_set()?;
-        loaded.notes.extend(note);
         let Some(dirs) = &self.dirs else { return Ok(()) };
+        let set: IndexSet = read_json(&dirs.root, SET, &mut loaded.notes)?.unwrap_or_default();
         for (unit, index) in set {
             let good = match &index {
                 None => None,
@@ -205,18 +204,6 @@ impl Disk {
         write_json(&self.dirs()?.root, GOOD_BOOT, &indices)?;
         let before = std::mem::replace(&mut self.good_boot, indices);
         before.into_values().try_for_each(|index| self.release(Some(index)))
-    }
-
-    fn read_set(&mut self) -> Result<(IndexSet, Option<Note>), StoreError> {
-        let root = &self.dirs()?.root;
-        Ok(match root.read(SET)? {
-            Read::Missing => (IndexSet::new(), None),
-            Read::PutAside(note) => (IndexSet::new(), Some(note)),
-            Read::Found(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(set) => (set, None),
-                Err(_) => (IndexSet::new(), Some(root.put_aside(SET, "it is no set of texts"))),
-            },
-        })
     }
 
     fn keep_set(&mut self, set: &GoodSet) -> Result<(), StoreError> {
