@@ -30,6 +30,8 @@ pub struct Context {
     pub join_network: bool,
     /// The process waits for a byte in the gate before it executes the program.
     pub gate: bool,
+    /// The root is changed by pivot_root(2); else by chroot(2), which leaves the old one below.
+    pub pivot: bool,
     /// A session keyring of its own.
     pub new_keyring: bool,
     /// What may not be raised on this host (limits, oom_score_adj) is set as far as it may.
@@ -55,6 +57,7 @@ impl Context {
             devices: Vec::new(),
             join_network: false,
             gate: false,
+            pivot: true,
             new_keyring: true,
             best_effort: false,
             home: true,
@@ -330,7 +333,7 @@ fn populate(
     if readonly {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.push(Step::Pivot);
+    steps.push(if context.pivot { Step::Pivot } else { Step::CoverRoot });
     let propagation = linux.rootfs_propagation().as_deref().and_then(mount::root_propagation);
     steps.extend(propagation.map(Step::RootPropagation));
 }

@@ -30,6 +30,7 @@ mod logs;
 mod masks;
 mod mistakes;
 mod oci;
+mod oci_commands;
 mod oracle;
 #[cfg(target_arch = "x86_64")]
 mod power_cut;
