@@ -4,6 +4,7 @@ mod apply;
 mod boot_loop;
 mod cgroup;
 mod cli;
+mod clients;
 mod commands;
 mod complaints;
 mod configs;
