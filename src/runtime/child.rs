@@ -70,7 +70,7 @@ impl Run {
     fn step(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
             Step::Isolate => isolate(),
-            Step::Keyring(name) => keyring(name),
+            Step::Keyring(name) => keyring(name.as_deref()),
             Step::JoinCgroups => self.join_cgroups(),
             Step::TakeCgroups => self.trees.take_cgroups(&self.slots),
             Step::Unshare(namespaces) => unshare(*namespaces),
@@ -288,9 +288,11 @@ fn default_signals() -> Result<(), StepError> {
         .map_err(|errno| call("sigprocmask")(rustix::io::Errno::from_raw_os_error(errno as i32)))
 }
 
-fn keyring(name: &str) -> Result<(), StepError> {
-    let Ok(name) = std::ffi::CString::new(name) else { return Err(StepError::ZeroByte { what: "the container's id" }) };
-    match crate::sys::keyring::join_session(&name) {
+fn keyring(name: Option<&str>) -> Result<(), StepError> {
+    let Ok(name) = name.map(std::ffi::CString::new).transpose() else {
+        return Err(StepError::ZeroByte { what: "the container's id" });
+    };
+    match crate::sys::keyring::join_session(name.as_deref()) {
         Ok(()) => Ok(()),
         // A kernel without keyrings, or a host filter that hides them, leaves none to leak.
         Err(error) if [Some(libc::ENOSYS), Some(libc::EPERM)].contains(&error.raw_os_error()) => Ok(()),

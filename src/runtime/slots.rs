@@ -48,6 +48,8 @@ pub struct Slots {
 pub struct Hierarchy {
     /// Where it is found below `/sys/fs/cgroup`, e.g. `cpu,cpuacct`.
     pub name: String,
+    /// The directory's path in it, absolute.
+    pub path: String,
     /// The directory.
     pub directory: OwnedFd,
     /// Its `tasks` file, open for writing.
@@ -68,8 +70,8 @@ pub struct Coming {
 pub struct SlotMap {
     /// stdin, stdout, stderr, cgroup, network, console, gate, container.
     pub present: [bool; 8],
-    /// Names of the cgroup v1 hierarchies.
-    pub hierarchies: Vec<String>,
+    /// Names of the cgroup v1 hierarchies, and the path in each.
+    pub hierarchies: Vec<(String, String)>,
     /// How many extra descriptors.
     pub extra: u16,
 }
@@ -130,7 +132,7 @@ impl Slots {
             fds.extend(fd);
         }
         for hierarchy in self.hierarchies {
-            map.hierarchies.push(hierarchy.name);
+            map.hierarchies.push((hierarchy.name, hierarchy.path));
             fds.extend([hierarchy.directory, hierarchy.tasks]);
         }
         fds.extend(self.extra);
@@ -163,9 +165,9 @@ impl Slots {
                 *slot = Some(fds.next().ok_or(mismatch)?);
             }
         }
-        for name in map.hierarchies.into_iter().take(hierarchies) {
+        for (name, path) in map.hierarchies.into_iter().take(hierarchies) {
             let (directory, tasks) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);
-            slots.hierarchies.push(Hierarchy { name, directory, tasks });
+            slots.hierarchies.push(Hierarchy { name, path, directory, tasks });
         }
         slots.extra = fds.collect();
         Ok(slots)

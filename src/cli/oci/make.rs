@@ -10,7 +10,7 @@ use super::error::{OciError, call, file};
 use super::log::Log;
 use super::wait;
 use crate::config::Spec;
-use crate::oci::{self, Context, Script};
+use crate::oci::{self, Context, Script, SessionKeyring};
 use crate::runtime::Trampoline;
 use crate::runtime::cgroup::{device_rules_ignored, without_effect};
 use crate::runtime::container::{Launch, Launched, StateRoot};
@@ -85,7 +85,7 @@ impl Bundle {
         not_yet(make.pidfd_socket.is_some(), "--pidfd-socket")?;
         let context = Context {
             gate,
-            new_keyring: !make.no_new_keyring,
+            keyring: if make.no_new_keyring { SessionKeyring::Callers } else { SessionKeyring::Named },
             ..Context::new(self.directory.clone(), make.id.clone())
         };
         let compiled = oci::compile(&self.spec, None, &context)
