@@ -90,9 +90,14 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     match &mount.source {
         MountSource::Bind { source, recursive, follow } => bind(run.root()?, mount, source, *recursive, *follow),
         MountSource::Filesystem { fstype, source, options } if suits_fsconfig(fstype, options) => {
-            let tree = filesystem(fstype, source, options, mount.own.set, &mount.target)?;
+            let spare = if fstype == "sysfs" && options.is_empty() { run.spare_sysfs() } else { None };
+            let is_new = spare.is_none();
+            let tree = match spare {
+                Some(tree) => tree,
+                None => filesystem(fstype, source, options, mount.own.set, &mount.target)?,
+            };
             let target = run.root()?.ensure_dir(&mount.target)?;
-            finish(&tree, mount, target.as_fd(), false)?;
+            finish(&tree, mount, target.as_fd(), !is_new)?;
             if fstype == "devpts" && mount.target == "/dev/pts" {
                 run.trees.devpts = Some(tree);
             }
@@ -131,7 +136,7 @@ fn suits_fsconfig(fstype: &str, options: &[(String, Option<String>)]) -> bool {
 }
 
 /// A new file system, mounted nowhere yet.
-fn filesystem(
+pub(super) fn filesystem(
     fstype: &str,
     source: &str,
     options: &[(String, Option<String>)],

@@ -34,6 +34,7 @@ use super::narrate;
 use super::probe;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
+use super::spares::Spares;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
@@ -101,6 +102,7 @@ pub struct Hands {
     pub(super) places: Places,
     pub(super) handles: BTreeMap<ContainerId, Handle>,
     pub(super) sessions: Sessions,
+    pub(super) spares: Spares,
     pub(super) listeners: Listeners,
     /// Started when something is to be asked.
     pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
@@ -119,6 +121,7 @@ impl Hands {
         cgroups: Arc<CgroupRoot>,
         log: Arc<LogWriter>,
         places: Places,
+        spares: Spares,
     ) -> std::io::Result<Hands> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, inbox.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
@@ -133,6 +136,7 @@ impl Hands {
             places,
             handles,
             sessions,
+            spares,
             listeners: Listeners::default(),
             prober: None,
             watched,
@@ -165,6 +169,10 @@ impl Hands {
                 if self.work(job).is_break() {
                     return;
                 }
+            }
+            // Off the way of those that are being set up.
+            if !self.watched.values().any(|watched| matches!(watched, Watched::Report(_))) {
+                self.spares.refill();
             }
         }
     }
