@@ -41,6 +41,7 @@ mod seccomp;
 mod secrets;
 mod simulation;
 mod sockets;
+mod spares;
 mod start_first;
 mod start_first_beside;
 mod support;
