@@ -100,7 +100,7 @@ pub struct Hands {
     pub(super) cgroups: Arc<CgroupRoot>,
     pub(super) log: Arc<LogWriter>,
     pub(super) places: Places,
-    pub(super) handles: BTreeMap<ContainerId, Handle>,
+    pub(super) handles: BTreeMap<ContainerId, Box<Handle>>,
     pub(super) sessions: Sessions,
     pub(super) spares: Spares,
     pub(super) listeners: Listeners,
@@ -283,7 +283,7 @@ impl Hands {
     /// The program may run before the keeper has said its pid, which is part of the fact. A report pipe that nobody holds any more says
     /// that the setup is over, in one way or the other: an orphan has none.
     pub(super) fn announce_started(&mut self, id: &ContainerId) {
-        let over = |handle: &&mut Handle| handle.report.is_none() && handle.pid != 0 && !handle.announced;
+        let over = |handle: &&mut Box<Handle>| handle.report.is_none() && handle.pid != 0 && !handle.announced;
         let Some(handle) = self.handles.get_mut(id).filter(over) else { return };
         handle.executed = handle.executed || has_executed(handle.pid);
         let (executed, pid) = (handle.executed, host_pid(handle.pid));

@@ -80,7 +80,7 @@ impl Hands {
         self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
         let (cgroup, report) = (Some(cgroup), Some(report));
-        self.handles.insert(id, Handle { cgroup, report, notify, tag, ..Handle::default() });
+        self.handles.insert(id, Box::new(Handle { cgroup, report, notify, tag, ..Handle::default() }));
         Ok(())
     }
 
