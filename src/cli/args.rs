@@ -233,6 +233,9 @@ pub struct Up {
     /// Bytes that the logs of all units together may take
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub log_cap: Option<u64>,
+    /// Network namespaces made ahead, for starts to be quicker; 0 makes none [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=64))]
+    pub spare_networks: Option<u16>,
     /// From init.toml: so many boots in a row may be bad.
     #[arg(long, hide = true, value_name = "BOOTS", requires = "good_after")]
     pub boot_loop_guard: Option<u32>,

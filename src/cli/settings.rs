@@ -16,6 +16,8 @@ use crate::unit::BootGuard;
 /// Where units are, later ones winning by name.
 pub const UNITS_DIRS: [&str; 3] = ["/usr/lib/moored/units", "/run/moored/units", "/etc/moored/units"];
 
+/// More help only where several containers start at once, and then the making of them is in the way.
+const SPARE_NETWORKS: u16 = 4;
 /// What the logs of all units together may take unless `--log-cap` says otherwise.
 pub const LOG_CAP_BYTES: u64 = 1024 * 1024 * 1024;
 
@@ -42,6 +44,9 @@ pub struct Settings {
     pub manual: bool,
     /// What the logs of all units together may take.
     pub log_cap_bytes: u64,
+    /// Network namespaces that are made ahead.
+    #[serde(default)]
+    pub spare_networks: u16,
     /// What is done about boots that are not good.
     #[serde(default)]
     pub boot_guard: Option<BootGuard>,
@@ -103,6 +108,7 @@ impl Settings {
             detach_on_exit: up.detach_on_exit,
             manual: up.manual,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
+            spare_networks: up.spare_networks.unwrap_or(SPARE_NETWORKS),
             boot_guard: up
                 .boot_loop_guard
                 .zip(up.good_after)
@@ -120,6 +126,7 @@ impl Settings {
         option("--cgroup-root", self.cgroup_root.clone().into());
         option("--config", self.config.clone().into());
         option("--log-cap", self.log_cap_bytes.to_string().into());
+        option("--spare-networks", self.spare_networks.to_string().into());
         if let Some(BootGuard { boots, good_after }) = self.boot_guard {
             option("--boot-loop-guard", boots.to_string().into());
             option("--good-after", format!("{}ms", good_after.as_millis()).into());
@@ -208,6 +215,7 @@ mod tests {
             detach_on_exit: true,
             manual: true,
             log_cap: Some(4096),
+            spare_networks: Some(0),
             boot_loop_guard: Some(3),
             good_after: Some(std::time::Duration::from_millis(120_500)),
         };

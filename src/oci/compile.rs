@@ -32,8 +32,8 @@ pub struct Context {
     pub gate: bool,
     /// The root is changed by pivot_root(2); else by chroot(2), which leaves the old one below.
     pub pivot: bool,
-    /// A session keyring of its own.
-    pub new_keyring: bool,
+    /// The session keyring of its processes.
+    pub keyring: SessionKeyring,
     /// What may not be raised on this host (limits, oom_score_adj) is set as far as it may.
     pub best_effort: bool,
     /// HOME from the root's passwd file, where the environment has none.
@@ -58,11 +58,33 @@ impl Context {
             join_network: false,
             gate: false,
             pivot: true,
-            new_keyring: true,
+            keyring: SessionKeyring::Named,
             best_effort: false,
             home: true,
             listen_pid: false,
             host: false,
+        }
+    }
+}
+
+/// session-keyring(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKeyring {
+    /// The caller's.
+    Callers,
+    /// `_ses.ID`, as runc has it: made by the first process, found by the others.
+    Named,
+    /// A new one for each process that is started. Nobody can find it, and no list of names is searched: with a thousand containers that
+    /// takes as long as making the namespaces of one.
+    Anonymous,
+}
+
+impl SessionKeyring {
+    fn step(self, id: &str) -> Option<Step> {
+        match self {
+            SessionKeyring::Callers => None,
+            SessionKeyring::Named => Some(Step::Keyring(Some(format!("_ses.{id}")))),
+            SessionKeyring::Anonymous => Some(Step::Keyring(None)),
         }
     }
 }
@@ -90,9 +112,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let default_linux = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default_linux);
     let mut steps = vec![Step::Isolate];
-    if context.new_keyring {
-        steps.push(Step::Keyring(format!("_ses.{}", context.id)));
-    }
+    steps.extend(context.keyring.step(&context.id));
     let namespaces = if context.host { Wanted::default() } else { namespaces(spec, context, &mut report) };
     if context.host {
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
@@ -124,9 +144,7 @@ pub fn compile_exec(
 ) -> Result<Script, Vec<CompileError>> {
     let mut report = Report::default();
     let mut steps = vec![Step::Isolate];
-    if context.new_keyring {
-        steps.push(Step::Keyring(format!("_ses.{}", context.id)));
-    }
+    steps.extend(context.keyring.step(&context.id));
     steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
     process::oom_score_adj(&mut steps, process, context, &mut report);
     if process.terminal == Some(true) {

@@ -29,7 +29,7 @@ mod template;
 pub const SPEC_VERSION: &str = "1.3.0";
 
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
-pub use compile::{Compiled, Context, compile, compile_exec};
+pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use features::features;
 pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};

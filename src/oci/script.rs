@@ -29,8 +29,8 @@ pub struct Script {
 pub enum Step {
     /// Die with the parent, not dumpable, own session, signals as they are by default.
     Isolate,
-    /// A new session keyring of this name.
-    Keyring(String),
+    /// A session keyring of this name, or a new one without.
+    Keyring(Option<String>),
     /// Join the cgroup v1 directories of the slots, when they are made.
     JoinCgroups,
     /// Take copies of the cgroup trees of the slots while their mounts are still in reach.
@@ -353,7 +353,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Isolate => write!(f, "own session, not dumpable, die with the parent"),
-            Step::Keyring(name) => write!(f, "new session keyring {name}"),
+            Step::Keyring(Some(name)) => write!(f, "session keyring {name}"),
+            Step::Keyring(None) => write!(f, "new session keyring"),
             Step::JoinCgroups => write!(f, "join the cgroup v1 directories"),
             Step::TakeCgroups => write!(f, "take the container's cgroup trees"),
             Step::Unshare(namespaces) => write!(f, "new namespaces: {namespaces}"),

@@ -70,11 +70,13 @@ impl Run {
     fn step(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
             Step::Isolate => isolate(),
-            Step::Keyring(name) => keyring(name),
+            Step::Keyring(name) => keyring(name.as_deref()),
             Step::JoinCgroups => self.join_cgroups(),
             Step::TakeCgroups => self.trees.take_cgroups(&self.slots),
-            Step::Unshare(namespaces) => unshare(*namespaces),
+            Step::Unshare(namespaces) => self.unshare(*namespaces),
             Step::JoinNetwork => self.join_network(),
+            // A spare's is.
+            Step::Loopback if self.slots.spare.is_some() => Ok(()),
             Step::Loopback => loopback(),
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).map_err(call("sethostname")),
             Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()).map_err(call("setdomainname")),
@@ -179,8 +181,22 @@ impl Run {
 
     fn join_network(&mut self) -> Result<(), StepError> {
         let network = self.slots.network.take().ok_or(StepError::EmptySlot { slot: "the network namespace" })?;
-        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-        move_into_link_name_space(network.as_fd(), kind).map_err(call("setns"))
+        enter_network(&network)
+    }
+
+    fn unshare(&mut self, namespaces: Namespaces) -> Result<(), StepError> {
+        match &self.slots.spare {
+            Some(spare) if namespaces.network => {
+                unshare(Namespaces { network: false, ..namespaces })?;
+                enter_network(&spare.network)
+            }
+            _ => unshare(namespaces),
+        }
+    }
+
+    /// Once, after the network namespace was entered.
+    pub(super) fn spare_sysfs(&mut self) -> Option<OwnedFd> {
+        self.slots.spare.take().map(|spare| spare.sysfs)
     }
 
     /// A file below a procfs of ours that no mount of the container's covers (CVE-2019-19921, CVE-2025-52881).
@@ -289,14 +305,21 @@ fn default_signals() -> Result<(), StepError> {
         .map_err(|errno| call("sigprocmask")(rustix::io::Errno::from_raw_os_error(errno as i32)))
 }
 
-fn keyring(name: &str) -> Result<(), StepError> {
-    let Ok(name) = std::ffi::CString::new(name) else { return Err(StepError::ZeroByte { what: "the container's id" }) };
-    match crate::sys::keyring::join_session(&name) {
+fn keyring(name: Option<&str>) -> Result<(), StepError> {
+    let Ok(name) = name.map(std::ffi::CString::new).transpose() else {
+        return Err(StepError::ZeroByte { what: "the container's id" });
+    };
+    match crate::sys::keyring::join_session(name.as_deref()) {
         Ok(()) => Ok(()),
         // A kernel without keyrings, or a host filter that hides them, leaves none to leak.
         Err(error) if [Some(libc::ENOSYS), Some(libc::EPERM)].contains(&error.raw_os_error()) => Ok(()),
         Err(error) => Err(call("new session keyring")(errno_of(&error))),
     }
+}
+
+fn enter_network(namespace: &OwnedFd) -> Result<(), StepError> {
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    move_into_link_name_space(namespace.as_fd(), kind).map_err(call("setns"))
 }
 
 fn unshare(namespaces: Namespaces) -> Result<(), StepError> {
@@ -311,7 +334,7 @@ fn unshare(namespaces: Namespaces) -> Result<(), StepError> {
     crate::sys::clone::unshare(flags.bits() as i32).map_err(|error| call("unshare")(errno_of(&error)))
 }
 
-fn loopback() -> Result<(), StepError> {
+pub(super) fn loopback() -> Result<(), StepError> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).map_err(call("socket"))?;

@@ -20,6 +20,7 @@ mod program;
 mod root;
 mod seed;
 mod slots;
+mod spare;
 mod spawn;
 mod trampoline;
 
@@ -27,5 +28,6 @@ pub use init::NAME as INIT_NAME;
 pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
+pub use spare::{Spare, SpareParts};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};
 pub use trampoline::Trampoline;

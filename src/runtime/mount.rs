@@ -14,7 +14,7 @@ use rustix::mount::{
 use super::child::Run;
 use super::error::{StepError, about, call, errno_of};
 use super::root::{Root, open_link, open_path};
-use super::slots::Slots;
+use super::slots::{Hierarchy, Slots};
 use crate::oci::{Mount, MountSource, Propagation, PropagationKind, RootPlan};
 
 /// `MOUNT_ATTR_RDONLY`.
@@ -40,7 +40,10 @@ impl Trees {
         let taken = self.cgroups.insert(Vec::new());
         for (name, directory) in unified.into_iter().chain(legacy) {
             match clone_tree(directory.as_fd(), false) {
-                Ok(tree) => taken.push((name.to_owned(), tree)),
+                Ok(tree) => {
+                    detach_from_host(&tree, name)?;
+                    taken.push((name.to_owned(), tree));
+                }
                 // A host with v1 alone shows v2 nowhere, and before Linux 6.15 our detached mount of it cannot be copied.
                 Err(Errno::INVAL) if name == "unified" && !super::cgroup::host_is_unified() => {}
                 Err(errno) => return Err(about("open_tree", format!("cgroup {name}"))(errno)),
@@ -87,9 +90,14 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     match &mount.source {
         MountSource::Bind { source, recursive, follow } => bind(run.root()?, mount, source, *recursive, *follow),
         MountSource::Filesystem { fstype, source, options } if suits_fsconfig(fstype, options) => {
-            let tree = filesystem(fstype, source, options, mount.own.set, &mount.target)?;
+            let spare = if fstype == "sysfs" && options.is_empty() { run.spare_sysfs() } else { None };
+            let is_new = spare.is_none();
+            let tree = match spare {
+                Some(tree) => tree,
+                None => filesystem(fstype, source, options, mount.own.set, &mount.target)?,
+            };
             let target = run.root()?.ensure_dir(&mount.target)?;
-            finish(&tree, mount, target.as_fd(), false)?;
+            finish(&tree, mount, target.as_fd(), !is_new)?;
             if fstype == "devpts" && mount.target == "/dev/pts" {
                 run.trees.devpts = Some(tree);
             }
@@ -128,7 +136,7 @@ fn suits_fsconfig(fstype: &str, options: &[(String, Option<String>)]) -> bool {
 }
 
 /// A new file system, mounted nowhere yet.
-fn filesystem(
+pub(super) fn filesystem(
     fstype: &str,
     source: &str,
     options: &[(String, Option<String>)],
@@ -259,13 +267,37 @@ fn link_controllers(directory: &OwnedFd, name: &str) {
     }
 }
 
-/// With a cgroup namespace a new mount of a hierarchy begins at the container's own cgroup.
+/// What the host mounts there does not come in, and what the container mounts there does not go out.
+fn detach_from_host(tree: &OwnedFd, name: &str) -> Result<(), StepError> {
+    set(tree.as_fd(), false, 0, 0, libc::MS_PRIVATE).map_err(about("mount_setattr", format!("cgroup {name}")))
+}
+
+/// A copy of the host's mount of a v1 hierarchy at the container's own directory, if the host has it where it belongs: this namespace
+/// still has the host's mounts. The kernel makes a new mount of such a hierarchy in a time that grows with the number of cgroups there are.
+fn copy_of_hosts(hierarchy: &Hierarchy) -> Result<Option<OwnedFd>, StepError> {
+    let path = format!("/sys/fs/cgroup/{}/{}", hierarchy.name, hierarchy.path.trim_start_matches('/'));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(found) = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) else { return Ok(None) };
+    let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).map_err(call("stat"));
+    if identity(&found)? != identity(&hierarchy.directory)? {
+        return Ok(None);
+    }
+    let Ok(tree) = clone_tree(found.as_fd(), false) else { return Ok(None) };
+    detach_from_host(&tree, &hierarchy.name)?;
+    Ok(Some(tree))
+}
+
+/// With a cgroup namespace a mount of a hierarchy begins at the container's own cgroup.
 fn own_cgroups(slots: &Slots, mount: &Mount) -> Result<Vec<(String, OwnedFd)>, StepError> {
     let mut trees = Vec::new();
     if slots.cgroup.is_some() {
         trees.push(("unified".to_owned(), filesystem("cgroup2", "cgroup2", &[], mount.own.set, &mount.target)?));
     }
     for hierarchy in &slots.hierarchies {
+        if let Some(tree) = copy_of_hosts(hierarchy)? {
+            trees.push((hierarchy.name.clone(), tree));
+            continue;
+        }
         let mut options: Vec<(String, Option<String>)> =
             hierarchy.name.split(',').map(|controller| (controller.to_owned(), None)).collect();
         if hierarchy.name == "systemd" {

@@ -2,11 +2,13 @@
 //!
 //! A script and its slots may be put together in one process and executed in another. [`Slots::into_parts`] gives a small
 //! header and the descriptors in this order, absent ones left out: report, stdin, stdout, stderr, cgroup, network,
-//! console, gate, container; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
+//! console, gate, container; the two of a spare; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
 
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+
+use super::spare::SpareParts;
 
 /// The most cgroup v1 hierarchies that are taken from a header; there are about a dozen controllers.
 pub const MAX_HIERARCHIES: usize = 32;
@@ -35,6 +37,8 @@ pub struct Slots {
     pub gate: Option<OwnedFd>,
     /// Pidfd of a container to join.
     pub container: Option<OwnedFd>,
+    /// Taken instead of a new network namespace.
+    pub spare: Option<SpareParts>,
     /// The container's cgroup v1 directories.
     pub hierarchies: Vec<Hierarchy>,
     /// Those that are being made. They are for a process that is forked where they are made: no header has them.
@@ -48,6 +52,8 @@ pub struct Slots {
 pub struct Hierarchy {
     /// Where it is found below `/sys/fs/cgroup`, e.g. `cpu,cpuacct`.
     pub name: String,
+    /// The directory's path in it, absolute.
+    pub path: String,
     /// The directory.
     pub directory: OwnedFd,
     /// Its `tasks` file, open for writing.
@@ -68,8 +74,10 @@ pub struct Coming {
 pub struct SlotMap {
     /// stdin, stdout, stderr, cgroup, network, console, gate, container.
     pub present: [bool; 8],
-    /// Names of the cgroup v1 hierarchies.
-    pub hierarchies: Vec<String>,
+    /// A spare's network namespace and sysfs.
+    pub spare: bool,
+    /// Names of the cgroup v1 hierarchies, and the path in each.
+    pub hierarchies: Vec<(String, String)>,
     /// How many extra descriptors.
     pub extra: u16,
 }
@@ -97,6 +105,7 @@ impl Slots {
             console: None,
             gate: None,
             container: None,
+            spare: None,
             hierarchies: Vec::new(),
             coming: None,
             extra: Vec::new(),
@@ -116,7 +125,9 @@ impl Slots {
             &self.container,
         ];
         let hierarchies = self.hierarchies.iter().flat_map(|hierarchy| [&hierarchy.directory, &hierarchy.tasks]);
-        std::iter::once(&self.report).chain(single.into_iter().flatten()).chain(hierarchies).chain(&self.extra)
+        let spare = self.spare.iter().flat_map(|spare| [&spare.network, &spare.sysfs]);
+        let known = std::iter::once(&self.report).chain(single.into_iter().flatten()).chain(spare);
+        known.chain(hierarchies).chain(&self.extra)
     }
 
     /// Header and descriptors, to be sent.
@@ -129,8 +140,12 @@ impl Slots {
             *present = fd.is_some();
             fds.extend(fd);
         }
+        if let Some(spare) = self.spare {
+            map.spare = true;
+            fds.extend([spare.network, spare.sysfs]);
+        }
         for hierarchy in self.hierarchies {
-            map.hierarchies.push(hierarchy.name);
+            map.hierarchies.push((hierarchy.name, hierarchy.path));
             fds.extend([hierarchy.directory, hierarchy.tasks]);
         }
         fds.extend(self.extra);
@@ -141,7 +156,11 @@ impl Slots {
     pub fn from_parts(map: SlotMap, fds: Vec<OwnedFd>) -> Result<Slots, SlotMismatch> {
         let hierarchies = map.hierarchies.len().min(MAX_HIERARCHIES);
         let extra = usize::from(map.extra).min(MAX_EXTRA);
-        let expected = 1 + map.present.iter().filter(|present| **present).count() + 2 * hierarchies + extra;
+        let expected = 1
+            + map.present.iter().filter(|present| **present).count()
+            + 2 * usize::from(map.spare)
+            + 2 * hierarchies
+            + extra;
         let mismatch = SlotMismatch { expected, got: fds.len() };
         if fds.len() != expected {
             return Err(mismatch);
@@ -163,9 +182,13 @@ impl Slots {
                 *slot = Some(fds.next().ok_or(mismatch)?);
             }
         }
-        for name in map.hierarchies.into_iter().take(hierarchies) {
+        if map.spare {
+            let (network, sysfs) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);
+            slots.spare = Some(SpareParts { network, sysfs });
+        }
+        for (name, path) in map.hierarchies.into_iter().take(hierarchies) {
             let (directory, tasks) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);
-            slots.hierarchies.push(Hierarchy { name, directory, tasks });
+            slots.hierarchies.push(Hierarchy { name, path, directory, tasks });
         }
         slots.extra = fds.collect();
         Ok(slots)

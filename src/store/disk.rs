@@ -43,7 +43,8 @@ const GOOD_BOOT: &str = "good-boot";
 pub struct Disk {
     root: PathBuf,
     dirs: Option<Dirs>,
-    index: HashMap<UnitName, Index>,
+    /// Boxed here and elsewhere where there is one for each unit: a map keeps room for up to as many again.
+    index: HashMap<UnitName, Box<Index>>,
     /// A set that is written, and not yet unit by unit.
     set: IndexSet,
     /// The texts of the last good boot.
@@ -130,7 +131,7 @@ impl Disk {
             match dirs.good_of(&index, &mut loaded.notes)? {
                 Some(good) => {
                     loaded.good.push((unit.clone(), good));
-                    self.index.insert(unit, index);
+                    self.index.insert(unit, Box::new(index));
                 }
                 None => loaded.notes.push(dirs.units.put_aside(&file_name(&unit), "its contents are lost")),
             }
@@ -240,7 +241,7 @@ impl Disk {
         }
         for (unit, index) in self.set.clone() {
             match index {
-                Some(index) if self.index.get(&unit) == Some(&index) => {}
+                Some(index) if self.knows(&unit, &index) => {}
                 Some(index) => self.put_index(&unit, index)?,
                 None => self.forget(&unit)?,
             }
@@ -252,10 +253,14 @@ impl Disk {
 
     fn keep(&mut self, unit: &UnitName, good: &Good) -> Result<(), StoreError> {
         let index = self.write_contents(good)?;
-        match self.index.get(unit) == Some(&index) {
+        match self.knows(unit, &index) {
             true => Ok(()),
             false => self.put_index(unit, index),
         }
+    }
+
+    fn knows(&self, unit: &UnitName, index: &Index) -> bool {
+        self.index.get(unit).is_some_and(|known| **known == *index)
     }
 
     /// What an index is to name, and the index.
@@ -287,14 +292,14 @@ impl Disk {
             let _ = self.release(Some(index));
             return Err(error);
         }
-        let before = self.index.insert(unit.clone(), index);
-        self.release(before)
+        let before = self.index.insert(unit.clone(), Box::new(index));
+        self.release(before.map(|index| *index))
     }
 
     fn forget(&mut self, unit: &UnitName) -> Result<(), StoreError> {
         self.dirs()?.units.remove(&file_name(unit), Durability::Sync)?;
         let before = self.index.remove(unit);
-        self.release(before)
+        self.release(before.map(|index| *index))
     }
 
     fn mark(&mut self, unit: &UnitName, mark: &StopMark) -> Result<(), StoreError> {
@@ -315,7 +320,7 @@ impl Disk {
 
     /// All that name contents.
     fn indices(&self) -> impl Iterator<Item = &Index> {
-        self.index.values().chain(self.set.values().flatten()).chain(self.good_boot.values())
+        self.index.values().map(Box::as_ref).chain(self.set.values().flatten()).chain(self.good_boot.values())
     }
 
     /// Not synced: one that comes back after a power cut is removed at the next open.

@@ -126,7 +126,7 @@ impl Hands {
     /// All of a keeper's list is there: what this process has and the keeper has not is announced to it; the rest is the loop's.
     pub(super) fn end_inventory(&mut self) {
         let Some(mut inventory) = self.inventory.take() else { return };
-        let unlisted = |(id, handle): &(&ContainerId, &Handle)| !handle.ended && !inventory.known.contains(id);
+        let unlisted = |(id, handle): &(&ContainerId, &Box<Handle>)| !handle.ended && !inventory.known.contains(id);
         let unlisted: Vec<ContainerId> = self.handles.iter().filter(unlisted).map(|(id, _)| id.clone()).collect();
         for id in unlisted {
             let orphan = inventory.orphans.get(&id).map(|(_, pid)| *pid);
@@ -201,7 +201,8 @@ impl Hands {
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
         // Opened later if that fails now.
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
-        self.handles.insert(id.clone(), Handle { cgroup, report, notify, tag, ..Handle::default() });
+        let handle = Handle { cgroup, report, notify, tag, ..Handle::default() };
+        self.handles.insert(id.clone(), Box::new(handle));
     }
 
     /// For a generation that ended without a handle, or before it had one.

@@ -34,6 +34,7 @@ use super::narrate;
 use super::probe;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
+use super::spares::Spares;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
@@ -99,8 +100,9 @@ pub struct Hands {
     pub(super) cgroups: Arc<CgroupRoot>,
     pub(super) log: Arc<LogWriter>,
     pub(super) places: Places,
-    pub(super) handles: BTreeMap<ContainerId, Handle>,
+    pub(super) handles: BTreeMap<ContainerId, Box<Handle>>,
     pub(super) sessions: Sessions,
+    pub(super) spares: Spares,
     pub(super) listeners: Listeners,
     /// Started when something is to be asked.
     pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
@@ -119,6 +121,7 @@ impl Hands {
         cgroups: Arc<CgroupRoot>,
         log: Arc<LogWriter>,
         places: Places,
+        spares: Spares,
     ) -> std::io::Result<Hands> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, inbox.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
@@ -133,6 +136,7 @@ impl Hands {
             places,
             handles,
             sessions,
+            spares,
             listeners: Listeners::default(),
             prober: None,
             watched,
@@ -165,6 +169,10 @@ impl Hands {
                 if self.work(job).is_break() {
                     return;
                 }
+            }
+            // Off the way of those that are being set up.
+            if !self.watched.values().any(|watched| matches!(watched, Watched::Report(_))) {
+                self.spares.refill();
             }
         }
     }
@@ -275,7 +283,7 @@ impl Hands {
     /// The program may run before the keeper has said its pid, which is part of the fact. A report pipe that nobody holds any more says
     /// that the setup is over, in one way or the other: an orphan has none.
     pub(super) fn announce_started(&mut self, id: &ContainerId) {
-        let over = |handle: &&mut Handle| handle.report.is_none() && handle.pid != 0 && !handle.announced;
+        let over = |handle: &&mut Box<Handle>| handle.report.is_none() && handle.pid != 0 && !handle.announced;
         let Some(handle) = self.handles.get_mut(id).filter(over) else { return };
         handle.executed = handle.executed || has_executed(handle.pid);
         let (executed, pid) = (handle.executed, host_pid(handle.pid));

@@ -50,6 +50,7 @@ mod round;
 mod session;
 mod signals;
 pub mod source;
+mod spares;
 mod start;
 mod swap;
 mod texts;
@@ -72,6 +73,7 @@ use job::Job;
 use log::LogWriter;
 use mail::Mail;
 use round::{End, Supervisor};
+use spares::Spares;
 
 use crate::cli::Settings;
 use crate::runtime::cgroup::{CgroupRoot, without_effect};
@@ -152,6 +154,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         Arc::clone(&cgroups),
         Arc::clone(&log),
         Places { containers },
+        Spares::new(usize::from(settings.spare_networks)),
     )
     .map_err(step("making an epoll set"))?;
     start("hands", move || hands.run())?;

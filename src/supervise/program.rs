@@ -91,6 +91,7 @@ fn compiled(
         devices: text.devices,
         join_network: text.network_of.is_some(),
         listen_pid: !unit.sockets.is_empty(),
+        keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
@@ -128,6 +129,7 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
     let lookup = process.user.as_deref().or(text.user_lookup.as_deref());
     let context = oci::Context {
         user: lookup.map(user_and_group),
+        keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         host: unit.source == unit::Source::Host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())

@@ -7,7 +7,7 @@
 //! | the record that it is begun (the loop, `plan::action`) | that no keeper knows it: it never started, and the next number is begun |
 //! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
 //! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
-//! | report pipe, payload | the same: nothing of them outlives this process |
+//! | report pipe, spare, payload | the same: nothing of them outlives this process |
 //! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
 //! | the log is attached, the report watched | what the keeper holds, and does both |
 //! | `Started` is recorded (the loop) | that it runs |
@@ -26,6 +26,7 @@ use super::program;
 use super::swap::ConfigDir;
 use crate::keeper::{self, Kind};
 use crate::plan::Fact;
+use crate::runtime::Spare;
 use crate::unit::ContainerId;
 
 impl Hands {
@@ -61,6 +62,7 @@ impl Hands {
         slots.stderr = Some(fifos.err_write);
         cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
+        slots.spare = if Spare::suits(&program.script) { self.spares.take() } else { None };
         slots.extra = sockets;
         let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
         let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
@@ -78,7 +80,7 @@ impl Hands {
         self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
         let (cgroup, report) = (Some(cgroup), Some(report));
-        self.handles.insert(id, Handle { cgroup, report, notify, tag, ..Handle::default() });
+        self.handles.insert(id, Box::new(Handle { cgroup, report, notify, tag, ..Handle::default() }));
         Ok(())
     }
 

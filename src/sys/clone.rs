@@ -80,7 +80,7 @@ pub fn leave(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// unshare(2) for namespaces. The caller has one thread; `CLONE_FILES` and friends are not for this.
+/// unshare(2) for namespaces of the calling thread; `CLONE_FILES` and friends are not for this.
 pub fn unshare(flags: i32) -> io::Result<()> {
     // SAFETY: no memory is passed; with namespace flags alone no descriptor and no memory changes its owner.
     let done = unsafe { libc::unshare(flags) };

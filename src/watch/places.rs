@@ -103,7 +103,7 @@ pub struct Places {
     notify: notify::INotifyWatcher,
     inotify: OwnedFd,
     places: HashMap<PathBuf, Place>,
-    needs: HashMap<Key, Needs>,
+    needs: HashMap<Key, Box<Needs>>,
     index: HashMap<PathBuf, HashMap<OsString, Vec<Key>>>,
     /// How many items need the contents of a directory.
     contents: HashMap<PathBuf, u32>,
@@ -219,7 +219,7 @@ impl Places {
     /// was not there during the walk: walk again.
     pub fn set(&mut self, key: Key, steps: Vec<Step>, contents: Option<(PathBuf, Identity)>) -> bool {
         let needs = Needs { steps, contents };
-        if self.needs.get(&key) == Some(&needs) && self.is_watched(&needs) {
+        if self.needs.get(&key).is_some_and(|known| **known == needs) && self.is_watched(&needs) {
             return false;
         }
         let before = self.remove_needs(key);
@@ -242,7 +242,7 @@ impl Places {
         if let Some((dir, id)) = &needs.contents {
             news |= self.watch_contents(dir, *id);
         }
-        self.needs.insert(key, needs);
+        self.needs.insert(key, Box::new(needs));
         self.release(before);
         news
     }
@@ -289,7 +289,7 @@ impl Places {
                 self.contents.remove(dir);
             }
         }
-        Some(needs)
+        Some(*needs)
     }
 
     /// Ends the watches that nobody needs any more.

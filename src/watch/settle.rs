@@ -114,7 +114,7 @@ struct File {
 /// All files that are followed.
 #[derive(Debug, Default)]
 pub struct Settle {
-    files: HashMap<Key, File>,
+    files: HashMap<Key, Box<File>>,
     due: BTreeSet<(Moment, Key)>,
 }
 
@@ -153,7 +153,7 @@ impl Settle {
             if let Some(due) = file.due.take() {
                 self.due.remove(&(due, key));
             }
-            *file = File { posted: file.posted, again: file.again, ..File::default() };
+            **file = File { posted: file.posted, again: file.again, ..File::default() };
         }
     }
 

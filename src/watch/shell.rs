@@ -86,7 +86,7 @@ pub struct Shell<P> {
     settle: Settle,
     places: Places,
     unique_mounts: bool,
-    items: HashMap<Key, Item>,
+    items: HashMap<Key, Box<Item>>,
     next_key: Key,
     dirs: Vec<UnitDir>,
     drop_ins: DropInDirs,
@@ -185,12 +185,20 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
     }
 
+    fn item(&self, key: Key) -> Option<&Item> {
+        self.items.get(&key).map(Box::as_ref)
+    }
+
+    fn item_mut(&mut self, key: Key) -> Option<&mut Item> {
+        self.items.get_mut(&key).map(Box::as_mut)
+    }
+
     fn new_key(&mut self, item: Item) -> Key {
         self.next_key = self.next_key.wrapping_add(1);
         while self.items.contains_key(&self.next_key) {
             self.next_key = self.next_key.wrapping_add(1);
         }
-        self.items.insert(self.next_key, item);
+        self.items.insert(self.next_key, Box::new(item));
         self.next_key
     }
 }
@@ -238,7 +246,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
         let now = self.now();
         for key in keys {
-            match (self.items.get(&key), kind) {
+            match (self.item(key), kind) {
                 (Some(Item::Dir(_)), _) => self.settle.look_by(key, now),
                 (Some(_), HintKind::Written) => self.settle.written(key, now),
                 (Some(_), _) => self.settle.touched(key, now),
@@ -268,7 +276,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
         let now = self.now();
         for index in self.dirs_in_use() {
-            let linked = |key| matches!(self.items.get(key), Some(Item::Unit { linked: true, .. }));
+            let linked = |key: &Key| matches!(self.item(*key), Some(Item::Unit { linked: true, .. }));
             let wanted = if self.dirs[index].names.values().any(linked) { Listing::Changed } else { Listing::None };
             self.want(index, wanted, now);
         }
@@ -327,7 +335,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     /// Those of which one system call says that they may have changed.
     fn look_at_follows(&mut self, now: Moment) {
         for (follow, &key) in &self.follows {
-            let Some(Item::Follow { seen, .. }) = self.items.get(&key) else { continue };
+            let Some(Item::Follow { seen, .. }) = self.item(key) else { continue };
             let there = Node::at(CWD, follow.path.as_os_str(), AtFlags::empty()).ok();
             let same = match follow.purpose {
                 Purpose::Contents => there == *seen,
@@ -366,7 +374,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     }
 
     fn forget(&mut self, key: Key) {
-        if let Some(Item::Unit { dir, name, .. }) = self.items.remove(&key) {
+        if let Some(Item::Unit { dir, name, .. }) = self.items.remove(&key).map(|item| *item) {
             self.dirs[dir].names.remove(&name);
         }
         self.settle.forget(key);

@@ -43,6 +43,7 @@ mod seccomp;
 mod secrets;
 mod simulation;
 mod sockets;
+mod spares;
 mod start_first;
 mod start_first_beside;
 mod support;

@@ -11,7 +11,7 @@ use super::log::Log;
 use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::Spec;
-use crate::oci::{self, Context, Script};
+use crate::oci::{self, Context, Script, SessionKeyring};
 use crate::runtime::Trampoline;
 use crate::runtime::cgroup::{device_rules_ignored, without_effect};
 use crate::runtime::container::{Launch, Launched, StateRoot};
@@ -88,7 +88,7 @@ impl Bundle {
         let context = Context {
             gate,
             pivot: !make.no_pivot,
-            new_keyring: !make.no_new_keyring,
+            keyring: if make.no_new_keyring { SessionKeyring::Callers } else { SessionKeyring::Named },
             ..Context::new(self.directory.clone(), make.id.clone())
         };
         let compiled = oci::compile(&self.spec, None, &context)

@@ -153,9 +153,16 @@ impl ContainerCgroup {
         let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
         slots.cgroup = Some(copy(&self.directory).map_err(failed("dup", &self.location.unified))?);
         for (name, directory) in &self.legacy {
+            let path = self
+                .location
+                .legacy
+                .iter()
+                .find(|(of, _)| of == name)
+                .map(|(_, path)| path.clone())
+                .unwrap_or_default();
             let tasks = open(directory, "tasks", OFlags::WRONLY).map_err(failed("open", format!("{name}: tasks")))?;
             let directory = copy(directory).map_err(failed("dup", name))?;
-            slots.hierarchies.push(Hierarchy { name: name.clone(), directory, tasks });
+            slots.hierarchies.push(Hierarchy { name: name.clone(), path, directory, tasks });
         }
         Ok(())
     }
@@ -302,7 +309,7 @@ pub(in crate::runtime) fn await_made(coming: Coming) -> Result<Vec<Hierarchy>, S
         let opened = open_beneath(&top, path.trim_start_matches('/'))
             .and_then(|directory| open(&directory, "tasks", OFlags::WRONLY).map(|tasks| (directory, tasks)));
         let (directory, tasks) = opened.map_err(about("open the cgroup", &name))?;
-        Ok(Hierarchy { name, directory, tasks })
+        Ok(Hierarchy { name, path, directory, tasks })
     };
     coming.places.into_iter().map(open).collect()
 }

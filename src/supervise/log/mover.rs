@@ -101,7 +101,7 @@ pub(super) struct Mover {
     stage: Stage,
     containers: Vec<Option<Container>>,
     slots: BTreeMap<ContainerId, usize>,
-    units: BTreeMap<UnitName, UnitLog>,
+    units: BTreeMap<UnitName, Box<UnitLog>>,
     total_bytes: u64,
     shared_bytes: Arc<AtomicU64>,
     /// Containers with `failing` set: without any the thread sleeps without a timeout.
@@ -143,7 +143,7 @@ impl Mover {
             }
             if let Ok(found) = UnitLog::found(&entry.path()) {
                 self.total_bytes += found.bytes();
-                self.units.insert(unit, found);
+                self.units.insert(unit, Box::new(found));
             }
         }
         self.shared_bytes.store(self.total_bytes, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Mover {
     pub(super) fn finish_staged(&mut self) {
         let Some(((id, stream), mut bytes)) = self.stage.left() else { return };
         let dir = self.log_dir.join(id.unit.as_str());
-        let log = self.units.entry(id.unit).or_insert_with(UnitLog::empty);
+        let log = self.units.entry(id.unit).or_insert_with(|| Box::new(UnitLog::empty()));
         let before = log.bytes();
         while bytes > 0 {
             match log.append(&dir, (id.generation, stream), now_ms(), self.stage.as_fd(), bytes) {
@@ -210,7 +210,7 @@ impl Mover {
                 Ok(Command::Drain(id)) => self.drain(id),
                 Ok(Command::Detach(id)) => self.detach(&id),
                 Ok(Command::SetLimits(unit, limits)) => {
-                    self.units.entry(unit).or_insert_with(UnitLog::empty).set_limits(limits)
+                    self.units.entry(unit).or_insert_with(|| Box::new(UnitLog::empty())).set_limits(limits)
                 }
                 Err(TryRecvError::Empty) => return true,
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
@@ -240,7 +240,7 @@ impl Mover {
             std::collections::btree_map::Entry::Vacant(new) => {
                 let dir = self.log_dir.join(id.unit.as_str());
                 // A directory that cannot be listed fails again, and is reported, when it is opened for writing.
-                new.insert(UnitLog::found(&dir).unwrap_or_else(|_| UnitLog::empty()))
+                new.insert(Box::new(UnitLog::found(&dir).unwrap_or_else(|_| UnitLog::empty())))
             }
         };
         limits.into_iter().for_each(|limits| log.set_limits(limits));

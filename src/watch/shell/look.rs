@@ -64,7 +64,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     fn look_at(&mut self, due: &[Key]) {
         let mut open: HashMap<usize, Option<OpenDir>> = HashMap::new();
         for key in due {
-            let index = match self.items.get(key) {
+            let index = match self.item(*key) {
                 Some(Item::Dir(index)) | Some(Item::Unit { dir: index, .. }) => *index,
                 Some(Item::Follow { .. }) | None => continue,
             };
@@ -77,7 +77,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
         let mut first = self.batch.len();
         for &key in due {
-            match self.items.get(&key) {
+            match self.item(key) {
                 Some(Item::Unit { dir, name, .. }) => {
                     let (index, name) = (*dir, name.clone());
                     let now = self.now();
@@ -197,7 +197,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         for name in names {
             let Some(key) = self.unit_key(index, name) else { continue };
             let same = wanted == Listing::Changed
-                && match self.items.get(&key) {
+                && match self.item(key) {
                     Some(Item::Unit { seen: Some(seen), .. }) => dir.peek(name) == Some(*seen),
                     _ => false,
                 };
@@ -275,7 +275,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         };
         let outcome = self.unless_young(outcome, node);
         let verdict = self.settle.outcome(key, outcome, self.now(), self.hurry);
-        if let Some(Item::Unit { seen, linked: through, .. }) = self.items.get_mut(&key) {
+        if let Some(Item::Unit { seen, linked: through, .. }) = self.item_mut(key) {
             *seen = node.filter(|node| verdict != Verdict::Wait && !is_racy(node));
             *through = linked;
         }
@@ -385,7 +385,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
     }
 
     fn saw(&mut self, key: Key, node: Option<Node>, path: &Path) {
-        if let Some(Item::Follow { seen, .. }) = self.items.get_mut(&key) {
+        if let Some(Item::Follow { seen, .. }) = self.item_mut(key) {
             *seen = node;
         }
         if path.parent().is_some_and(trusted::is_remote) {

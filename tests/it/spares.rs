@@ -1,0 +1,84 @@
+//! Network namespaces made ahead: taken by starts, refilled, thrown away when somebody changed one, and not missed when there are none.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::support::wait_for;
+use super::world::{FOREVER, World};
+
+/// As many as there are without `--spare-networks`.
+const KEPT: usize = 4;
+
+/// The supervisor's descriptors of network namespaces.
+fn held(world: &World) -> Vec<PathBuf> {
+    let fds = fs::read_dir(format!("/proc/{}/fd", world.pids().supervisor)).unwrap();
+    let is_network = |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("net:["));
+    fds.flatten().map(|fd| fd.path()).filter(is_network).collect()
+}
+
+/// Waits until all are there.
+fn full(world: &World) -> BTreeSet<u64> {
+    let inodes = || held(world).iter().map(|path| fs::metadata(path).map_or(0, |found| found.ino())).collect();
+    wait_for("the spares", || Some(inodes()).filter(|spares: &BTreeSet<u64>| spares.len() == KEPT))
+}
+
+fn network_of(pid: i64) -> u64 {
+    fs::metadata(format!("/proc/{pid}/ns/net")).unwrap().ino()
+}
+
+#[test]
+fn a_start_takes_one_and_finds_in_it_what_it_would_have_made() {
+    let Some(world) = World::start("spares") else { return };
+    assert!(held(&world).is_empty(), "before the first start");
+    let look = "ls /sys/class/net; grep -c : /proc/net/dev; cat /sys/class/net/lo/flags; ip -o -4 address show dev lo | grep -c 127.0.0.1; \
+        grep ' /sys ' /proc/self/mountinfo | cut -d' ' -f4-; echo looked";
+    world.script("own", &format!("{look}; {FOREVER}"), "");
+    let own = world.running("own");
+    let spares = full(&world);
+    assert!(!spares.contains(&network_of(own.pid)));
+    world.script("taker", &format!("{look}; {FOREVER}"), "");
+    let taker = world.running("taker");
+    assert!(spares.contains(&network_of(taker.pid)), "it took one of {spares:?}");
+    for unit in ["own", "taker"] {
+        world.wait_log(unit, "looked");
+    }
+    assert_eq!(world.log("own"), world.log("taker"));
+    assert!(world.log("taker").starts_with("lo\n1\n0x9\n1\n"), "{}", world.log("taker"));
+    let refilled = full(&world);
+    assert!(!refilled.contains(&network_of(taker.pid)), "nobody else gets it");
+    assert_eq!(refilled.intersection(&spares).count(), KEPT - 1);
+}
+
+#[test]
+fn one_that_somebody_changed_is_thrown_away() {
+    let Some(world) = World::start("poisoned") else { return };
+    world.service("first", "");
+    let spares = full(&world);
+    for path in held(&world) {
+        let changed = std::thread::spawn(move || {
+            let namespace = fs::File::open(&path).unwrap();
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            fs::write("/proc/sys/net/ipv4/conf/lo/forwarding", "1").unwrap();
+        });
+        changed.join().unwrap();
+    }
+    let second = world.service("second", "");
+    assert!(!spares.contains(&network_of(second.pid)));
+    assert_eq!(world.output().matches("was changed by somebody").count(), KEPT, "{}", world.output());
+    assert!(full(&world).is_disjoint(&spares));
+}
+
+#[test]
+fn without_spares_every_start_makes_its_own() {
+    let Some(mut world) = World::prepare("no-spares") else { return };
+    world.supervisor = world.supervisor.with(&["--spare-networks", "0"]);
+    world.supervisor.up();
+    let (one, two) = (world.service("one", ""), world.service("two", ""));
+    assert_ne!(network_of(one.pid), network_of(two.pid));
+    assert!(held(&world).is_empty());
+}
