@@ -225,6 +225,10 @@ fn features_are_told_and_what_is_out_of_scope_is_refused_by_name() {
     assert_eq!(output.status.code(), Some(1));
     let log: Value = serde_json::from_str(fs::read_to_string(place.dir.join("b/log")).unwrap().trim()).unwrap();
     assert_eq!((&log["level"], &log["msg"]), (&json!("error"), &json!("container does not exist")));
+    // A command line that does not read is heard of there, too.
+    assert_eq!(place.run("--log=usage --log-format json pause {} --nonsense").status.code(), Some(1));
+    let log: Value = serde_json::from_str(fs::read_to_string(place.dir.join("b/usage")).unwrap().trim()).unwrap();
+    assert_eq!((&log["level"], &log["msg"]), (&json!("error"), &json!("unexpected argument '--nonsense' found")));
 }
 
 #[test]

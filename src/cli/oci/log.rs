@@ -1,5 +1,6 @@
 //! Where messages go: standard error, and the file that a client named with `--log`.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
@@ -20,6 +21,23 @@ impl Log {
     /// The file is opened when there is something to say.
     pub fn new(file: Option<PathBuf>, format: LogFormat, debug: bool) -> Log {
         Log { file, format, debug }
+    }
+
+    /// The one that a command line names which does not read as a whole.
+    pub fn as_named(words: &[OsString]) -> Log {
+        let value = |option: &str| {
+            let at = words.iter().position(|word| word == option);
+            let attached = words.iter().find_map(|word| word.to_str()?.strip_prefix(option)?.strip_prefix('='));
+            at.and_then(|at| words.get(at + 1)).cloned().or(attached.map(OsString::from))
+        };
+        let is_json = value("--log-format").is_some_and(|format| format == "json");
+        let format = if is_json { LogFormat::Json } else { LogFormat::Text };
+        Log::new(value("--log").map(PathBuf::from), format, false)
+    }
+
+    /// What standard error has been told already.
+    pub fn error_in_file(&self, text: &str) {
+        self.append("error", text);
     }
 
     /// Why the command failed; several lines are several mistakes, but one message.

@@ -56,10 +56,17 @@ pub fn main(args: Vec<OsString>, run_dir: &Path) -> u8 {
         let _ = writeln!(std::io::stderr(), "moored: {}", OciError::Seal(error));
         return 1;
     }
+    let words = args.clone();
     let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
+            if error.use_stderr() {
+                // In its first line; what follows is help.
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                Log::as_named(&words).error_in_file(first.trim_start_matches("error: "));
+            }
             return u8::from(error.use_stderr());
         }
     };
