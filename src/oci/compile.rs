@@ -32,6 +32,8 @@ pub struct Context {
     pub gate: bool,
     /// The session keyring of its processes.
     pub keyring: SessionKeyring,
+    /// The root is changed by pivot_root(2); else by chroot(2), which leaves the old one below.
+    pub pivot: bool,
     /// What may not be raised on this host (limits, oom_score_adj) is set as far as it may.
     pub best_effort: bool,
     /// HOME from the root's passwd file, where the environment has none.
@@ -56,6 +58,7 @@ impl Context {
             join_network: false,
             gate: false,
             keyring: SessionKeyring::Named,
+            pivot: true,
             best_effort: false,
             home: true,
             listen_pid: false,
@@ -348,7 +351,7 @@ fn populate(
     if readonly {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.push(Step::Pivot);
+    steps.push(if context.pivot { Step::Pivot } else { Step::CoverRoot });
     let propagation = linux.rootfs_propagation().as_deref().and_then(mount::root_propagation);
     steps.extend(propagation.map(Step::RootPropagation));
 }

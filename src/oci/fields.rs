@@ -20,6 +20,26 @@ pub(super) enum Kind {
     Object(&'static [(&'static str, Kind)]),
 }
 
+/// `linux.namespaces[].type`.
+pub(super) const NAMESPACE_NAMES: [&str; 8] = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"];
+
+/// Actions of a seccomp profile.
+pub(super) const ACTION_NAMES: [&str; 9] = [
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+];
+
+/// Comparisons of a seccomp profile.
+pub(super) const OPERATOR_NAMES: [&str; 7] =
+    ["SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"];
+
 const TEXTS: Kind = Kind::List(&Kind::Text);
 const CAPABILITIES: Kind = Kind::List(&Kind::Capability);
 
@@ -150,10 +170,7 @@ const LINUX: Kind = Kind::Object(&[
     ("timeOffsets", Kind::Any),
 ]);
 
-const NAMESPACE: Kind = Kind::Object(&[
-    ("type", Kind::Word("namespace", &["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"])),
-    ("path", Kind::Text),
-]);
+const NAMESPACE: Kind = Kind::Object(&[("type", Kind::Word("namespace", &NAMESPACE_NAMES)), ("path", Kind::Text)]);
 
 const DEVICE: Kind = Kind::Object(&[
     ("path", Kind::Text),
@@ -165,7 +182,8 @@ const DEVICE: Kind = Kind::Object(&[
     ("gid", Kind::Id),
 ]);
 
-const RESOURCES: Kind = Kind::Object(&[
+/// `linux.resources`, also by itself (`update --resources`).
+pub(super) const RESOURCES: Kind = Kind::Object(&[
     (
         "devices",
         Kind::List(&Kind::Object(&[
@@ -212,20 +230,7 @@ const RESOURCES: Kind = Kind::Object(&[
     ("unified", Kind::Map(&Kind::Text)),
 ]);
 
-const ACTIONS: Kind = Kind::Word(
-    "action",
-    &[
-        "SCMP_ACT_KILL",
-        "SCMP_ACT_KILL_PROCESS",
-        "SCMP_ACT_KILL_THREAD",
-        "SCMP_ACT_TRAP",
-        "SCMP_ACT_ERRNO",
-        "SCMP_ACT_TRACE",
-        "SCMP_ACT_ALLOW",
-        "SCMP_ACT_LOG",
-        "SCMP_ACT_NOTIFY",
-    ],
-);
+const ACTIONS: Kind = Kind::Word("action", &ACTION_NAMES);
 
 const SECCOMP: Kind = Kind::Object(&[
     ("defaultAction", ACTIONS),
@@ -246,21 +251,7 @@ const SECCOMP: Kind = Kind::Object(&[
                     ("index", Kind::Unsigned),
                     ("value", Kind::Unsigned),
                     ("valueTwo", Kind::Unsigned),
-                    (
-                        "op",
-                        Kind::Word(
-                            "operator",
-                            &[
-                                "SCMP_CMP_NE",
-                                "SCMP_CMP_LT",
-                                "SCMP_CMP_LE",
-                                "SCMP_CMP_EQ",
-                                "SCMP_CMP_GE",
-                                "SCMP_CMP_GT",
-                                "SCMP_CMP_MASKED_EQ",
-                            ],
-                        ),
-                    ),
+                    ("op", Kind::Word("operator", &OPERATOR_NAMES)),
                 ])),
             ),
         ])),

@@ -13,6 +13,7 @@ mod cgroup;
 mod compile;
 mod device;
 mod error;
+mod features;
 mod fields;
 mod fits;
 mod mount;
@@ -21,14 +22,20 @@ mod resources;
 mod schema;
 mod script;
 pub mod seccomp;
+mod systemd;
 mod template;
+
+/// The newest runtime-spec whose fields are known.
+pub const SPEC_VERSION: &str = "1.3.0";
 
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
 pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
-pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
+pub use features::features;
+pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,
     Rlimit, RlimitResource, RootPlan, Script, Step,
 };
-pub use template::template;
+pub use systemd::systemd_path;
+pub use template::{rootless_template, template};

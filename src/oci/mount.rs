@@ -81,6 +81,12 @@ fn word(option: &str) -> Option<Word> {
     })
 }
 
+/// Whether this word is not left to the file system.
+#[cfg(test)]
+pub(super) fn is_option(option: &str) -> bool {
+    word(option).is_some()
+}
+
 /// Compiles one entry of `mounts`. Relative destinations start at the root, relative bind sources at the bundle.
 pub(super) fn compile(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, report: &mut Report) -> Option<Mount> {
     let target = target(mount, path, report)?;

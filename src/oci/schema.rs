@@ -3,18 +3,23 @@
 //! The parsed spec says of a wrong type only that there is one, of an unknown word only which ones there are, and of an
 //! unknown field nothing. So the raw JSON is walked along the table first, and every mistake gets its path.
 
+use oci_spec::runtime::LinuxResources;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::capability::Capability;
+use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::fields::{CONFIG, Kind, PROCESS};
+use super::fields::{CONFIG, Kind, PROCESS, RESOURCES};
 use super::fits::fits;
 use crate::config::{Process, Spec};
 use crate::words::nearest;
 
 /// The largest config.json that is read.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
+
+/// Where they stand in a config.json.
+const RESOURCES_PATH: &str = "linux.resources";
 
 /// What parsing gives.
 #[derive(Debug, Clone)]
@@ -63,6 +68,23 @@ pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
         return Err(report.errors);
     }
     typed(&raw, "process")
+}
+
+/// Parses a `linux.resources` that comes by itself (`update --resources`), and leaves it as it is: it goes with others.
+pub fn parse_resources(text: &[u8]) -> Result<Value, Vec<CompileError>> {
+    let raw = read(text, RESOURCES_PATH)?;
+    let mut report = Report::default();
+    walk(&raw, &RESOURCES, RESOURCES_PATH, &mut report);
+    if report.errors.is_empty() { Ok(raw) } else { Err(report.errors) }
+}
+
+/// Compiles such resources, without a container around them.
+pub fn compile_resources(raw: &Value) -> Result<(CgroupSettings, Vec<Warning>), Vec<CompileError>> {
+    let resources: LinuxResources = typed(raw, RESOURCES_PATH)?;
+    let mut report = Report::default();
+    walk(raw, &RESOURCES, RESOURCES_PATH, &mut report);
+    let settings = super::resources::compile(Some(&resources), &mut report);
+    if report.errors.is_empty() { Ok((settings, report.warnings)) } else { Err(report.errors) }
 }
 
 /// Always by way of bytes, as [`crate::unit`] reads it: the derived code is big, and one copy of it is enough.

@@ -90,6 +90,8 @@ pub enum Step {
     ReadonlyRoot,
     /// Make the new root `/` and let the old one go.
     Pivot,
+    /// The same where pivot_root(2) is refused, as on an initramfs: the old root stays below, without its proc and sysfs.
+    CoverRoot,
     /// The propagation of the root mount from now on.
     RootPropagation(Propagation),
     /// umask(2).
@@ -387,6 +389,7 @@ impl fmt::Display for Step {
             Step::MaskedPaths(paths) => write!(f, "mask: {}", paths.join(" ")),
             Step::ReadonlyRoot => write!(f, "make the root read-only"),
             Step::Pivot => write!(f, "pivot into the root"),
+            Step::CoverRoot => write!(f, "chroot into the root"),
             Step::RootPropagation(propagation) => write!(f, "make the root {propagation}"),
             Step::Umask(mask) => write!(f, "set umask {mask:04o}"),
             Step::Chdir(path) => write!(f, "change to {path}"),

@@ -103,7 +103,8 @@ impl Run {
             Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
             Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
             Step::ReadonlyRoot => mount::seal(self.root()?),
-            Step::Pivot => self.pivot(),
+            Step::Pivot => self.change_root(mount::pivot),
+            Step::CoverRoot => self.change_root(mount::cover_root),
             Step::RootPropagation(propagation) => mount::root_propagation(self.root()?, *propagation),
             Step::Umask(mask) => {
                 rustix::process::umask(Mode::from_bits_retain(*mask));
@@ -208,10 +209,10 @@ impl Run {
         rustix::io::write(&file, value.as_bytes()).map(drop).map_err(about("write", format!("/proc/{path}")))
     }
 
-    fn pivot(&mut self) -> Result<(), StepError> {
+    fn change_root(&mut self, how: fn(&Root) -> Result<(), StepError>) -> Result<(), StepError> {
         self.procfs = None;
         self.trees = Trees::default();
-        mount::pivot(self.root()?)
+        how(self.root()?)
     }
 
     fn chdir(&mut self, path: &str) -> Result<(), StepError> {

@@ -384,6 +384,37 @@ pub(super) fn pivot(root: &Root) -> Result<(), StepError> {
     rustix::process::chdir("/").map_err(about("chdir", "/"))
 }
 
+/// Makes the root `/` by chroot(2): its mount lies on the old root already, which cannot go. What a process that breaks out of a chroot
+/// would find there must not show more than its own procfs does, so the old root's procfs and sysfs mounts go.
+pub(super) fn cover_root(root: &Root) -> Result<(), StepError> {
+    let mounts =
+        std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| call("read mountinfo")(errno_of(&error)))?;
+    // The last first: one may lie in another.
+    for path in mounts.lines().rev().filter_map(kernel_mount) {
+        match unmount(path, UnmountFlags::DETACH) {
+            // Not of the old root, but of the new one.
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Locked by a user namespace: cover it.
+            Err(_) => {
+                let cover = filesystem("tmpfs", "moored", &[], READ_ONLY, path)?;
+                let target = open_path(Path::new(path)).map_err(about("open", path))?;
+                attach(&cover, target.as_fd()).map_err(about("cover", path))?;
+            }
+        }
+    }
+    rustix::process::fchdir(root).map_err(about("chdir", "/"))?;
+    rustix::process::chroot(".").map_err(about("chroot", "/"))?;
+    rustix::process::chdir("/").map_err(about("chdir", "/"))
+}
+
+/// Where a procfs or sysfs is mounted, of a line of mountinfo (proc_pid_mountinfo(5)); a path with escapes is none of theirs.
+fn kernel_mount(line: &str) -> Option<&str> {
+    let (place, filesystem) = line.split_once(" - ")?;
+    let kind = filesystem.split(' ').next()?;
+    let path = place.split(' ').nth(4)?;
+    (matches!(kind, "proc" | "sysfs") && !path.contains('\\')).then_some(path)
+}
+
 /// A procfs of the container's pid namespace that no path leads to.
 pub(super) fn detached_procfs() -> Result<OwnedFd, StepError> {
     filesystem("proc", "proc", &[], 0, "nowhere")

@@ -4,6 +4,7 @@ mod apply;
 mod boot_loop;
 mod cgroup;
 mod cli;
+mod clients;
 mod commands;
 mod complaints;
 mod configs;
@@ -30,6 +31,7 @@ mod logs;
 mod masks;
 mod mistakes;
 mod oci;
+mod oci_commands;
 mod oracle;
 #[cfg(target_arch = "x86_64")]
 mod power_cut;

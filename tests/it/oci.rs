@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 
 use super::support::{TempDir, busybox_root, cgroup2, end_of, install, is_root, tool, wait_for};
 
-const MOORED: &str = env!("CARGO_BIN_EXE_moored");
+pub const MOORED: &str = env!("CARGO_BIN_EXE_moored");
 
 /// A state root, a bundle with a busybox root, and an id that no other test has.
-struct Place {
-    dir: TempDir,
-    id: String,
+pub struct Place {
+    pub dir: TempDir,
+    pub id: String,
 }
 
 impl Place {
     /// `None` (skipped) where containers cannot be made.
-    fn new(name: &str, change: impl FnOnce(&mut Value)) -> Option<Place> {
+    pub fn new(name: &str, change: impl FnOnce(&mut Value)) -> Option<Place> {
         let dir = TempDir::new(name);
         let root = busybox_root(&dir.0).filter(|_| is_root())?;
         let mut config: Value = serde_json::from_str(moored::oci::template()).unwrap();
@@ -34,12 +34,12 @@ impl Place {
         Some(Place { dir, id })
     }
 
-    fn shell(name: &str, script: &str) -> Option<Place> {
+    pub fn shell(name: &str, script: &str) -> Option<Place> {
         Place::new(name, |config| config["process"]["args"] = json!(["/bin/sh", "-c", script]))
     }
 
     /// The words after the globals, `{}` for the id.
-    fn command(&self, words: &str) -> Command {
+    pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new(MOORED);
         command.arg("oci").arg("--root").arg(self.dir.join("state")).stdin(Stdio::null());
         command.args(words.split_whitespace().map(|word| word.replace("{}", &self.id)));
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// Through files: a container that goes on holds what it inherited open.
-    fn run(&self, words: &str) -> Output {
+    pub fn run(&self, words: &str) -> Output {
         let (out, err) = (self.dir.join("stdout"), self.dir.join("stderr"));
         let mut command = self.command(words);
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
@@ -56,18 +56,18 @@ impl Place {
         Output { status, stdout: fs::read(out).unwrap(), stderr: fs::read(err).unwrap() }
     }
 
-    fn ok(&self, words: &str) -> String {
+    pub fn ok(&self, words: &str) -> String {
         let output = self.run(words);
         assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn state(&self) -> Value {
+    pub fn state(&self) -> Value {
         serde_json::from_str(&self.ok("state {}")).unwrap()
     }
 
     /// Nothing of the container is left anywhere.
-    fn assert_gone(&self, when: &str) {
+    pub fn assert_gone(&self, when: &str) {
         assert!(!self.dir.join("state").join(&self.id).exists(), "{when}: its directory is left");
         let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
         for hierarchy in hierarchies.chain([cgroup2()]) {
@@ -177,7 +177,7 @@ fn a_detached_terminal_goes_to_the_console_socket() {
     assert!(seen.contains("terminal\r\n"), "{seen}");
 }
 
-fn receive(socket: &std::os::unix::net::UnixStream) -> fs::File {
+pub fn receive(socket: &std::os::unix::net::UnixStream) -> fs::File {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -20,15 +20,20 @@ pub const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
 const BOOT: Duration = Duration::from_secs(900);
 const INIT: &[u8] = include_bytes!("vm/init");
 const SCENARIOS: &[u8] = include_bytes!("vm/scenarios");
+/// What `tests/clients` runs with containerd, and what it needs beside busybox.
+const CLIENTS: &[u8] = include_bytes!("../clients");
+const CLIENT_PROGRAMS: [&str; 5] = ["containerd", "containerd-shim-runc-v2", "ctr", "bash", "script"];
 
 #[test]
 fn containers_and_units_work_on_pure_cgroup_v2() {
     let (Some(qemu), Some(busybox), Some(kernel)) = (tool("qemu-system-x86_64"), tool("busybox"), kernel()) else {
         return;
     };
+    let clients: Option<Vec<PathBuf>> = CLIENT_PROGRAMS.iter().map(|name| tool(name)).collect();
+    let Some(clients) = clients else { return };
     let dir = TempDir::new("vm");
     let image = dir.join("initramfs");
-    fs::write(&image, archive(&dir, &busybox)).unwrap();
+    fs::write(&image, archive(&dir, &busybox, &clients)).unwrap();
     let console = run(&qemu, &kernel, &image, &dir.join("console"));
     let results: Vec<&str> = console.lines().map(str::trim_end).collect();
     let passed = results.iter().filter(|line| line.starts_with("ok ")).count();
@@ -58,7 +63,7 @@ pub fn module(name: &str) -> Option<PathBuf> {
     module.is_file().then_some(module)
 }
 
-fn archive(dir: &TempDir, busybox: &Path) -> Vec<u8> {
+fn archive(dir: &TempDir, busybox: &Path, clients: &[PathBuf]) -> Vec<u8> {
     let mut archive = Initramfs::default();
     for directory in ["bin", "dev", "etc", "lib", "proc", "root", "run", "sys", "tmp", "var"] {
         archive.directory(directory);
@@ -68,6 +73,8 @@ fn archive(dir: &TempDir, busybox: &Path) -> Vec<u8> {
     archive.copy("bin/busybox", busybox);
     archive.copy("bin/moored", &stripped(dir, Path::new(env!("CARGO_BIN_EXE_moored"))));
     archive.copy("lib/overlay.ko", &Path::new(KERNEL_DIR).join("overlay.ko"));
+    archive.program("clients", CLIENTS);
+    clients.iter().for_each(|program| archive.program_with_libraries(program));
     archive.finish()
 }
 

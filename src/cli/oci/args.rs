@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::events::Events;
+use super::ps::Ps;
+use super::update::Update;
+
 /// Containers from OCI bundles, with runc's command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,7 +40,8 @@ pub struct Globals {
     /// Also say what is done
     #[arg(long, global = true)]
     pub debug: bool,
-    #[arg(long, global = true, hide = true)]
+    /// Read cgroupsPath as slice:prefix:name; systemd itself is not asked
+    #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub rootless: Option<String>,
@@ -56,7 +61,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a config.json to start from
+    /// Write a config.json to start from; with --rootless one for a user without root's rights
     Spec {
         /// Where [default: here]
         #[arg(long, short, value_name = "DIR")]
@@ -72,7 +77,7 @@ pub enum Command {
     /// Make a container, start it, and wait for its end
     Run(Run),
     /// Run a process in a container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// Print what a container is doing
     State {
         /// Which
@@ -106,6 +111,24 @@ pub enum Command {
         #[arg(long, short)]
         force: bool,
     },
+    /// Print a container's processes
+    Ps(Ps),
+    /// Freeze all processes of a container
+    Pause {
+        /// Which
+        id: String,
+    },
+    /// Let them go on
+    Resume {
+        /// Which
+        id: String,
+    },
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print what a container uses, again and again, and when memory runs out
+    Events(Events),
+    /// Print what this runtime does, as JSON
+    Features,
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -139,9 +162,11 @@ pub struct Make {
     /// Stay in the session keyring of the caller
     #[arg(long)]
     pub no_new_keyring: bool,
-    #[arg(long, hide = true)]
+    /// Change the root by chroot(2), where pivot_root(2) is refused (an initramfs)
+    #[arg(long)]
     pub no_pivot: bool,
-    #[arg(long, hide = true)]
+    /// Unix socket that gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
     pub pidfd_socket: Option<PathBuf>,
 }
 
@@ -202,14 +227,20 @@ pub struct Exec {
     /// Pass on this many descriptors from 3 up
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u16,
-    #[arg(long, hide = true)]
+    /// Also in a paused container: it stands still until `resume`
+    #[arg(long)]
     pub ignore_paused: bool,
-    #[arg(long, hide = true)]
+    /// Unix socket that gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
     pub pidfd_socket: Option<PathBuf>,
-    #[arg(long, hide = true)]
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
     pub apparmor: Option<String>,
-    #[arg(long, hide = true)]
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
     pub process_label: Option<String>,
+    #[arg(long, hide = true)]
+    pub cgroup: Vec<String>,
 }
 
 /// The command line of one command: a fifth of the time that all of them together take to be set up.
@@ -233,7 +264,7 @@ impl Cli {
             match name.to_str()? {
                 "create" => Some(one("moored oci create", rest, Command::Create)),
                 "run" => Some(one("moored oci run", rest, Command::Run)),
-                "exec" => Some(one("moored oci exec", rest, Command::Exec)),
+                "exec" => Some(one("moored oci exec", rest, |exec| Command::Exec(Box::new(exec)))),
                 _ => None,
             }
         });
@@ -286,6 +317,16 @@ mod tests {
             "runc delete --force x",
             "runc --rootless=true list -f json",
             "runc run -d --no-new-keyring -b /b x",
+            "runc ps --format json x",
+            "runc ps x -o pid,comm",
+            "runc events --stats x",
+            "runc events --interval 1s x",
+            "runc update --resources=- x",
+            "runc update x --memory -1 --memory-swap=-1 --cpu-quota -1 --pids-limit=-1",
+            "runc --systemd-cgroup create --no-pivot --pidfd-socket /s --bundle /b x",
+            "runc spec --rootless",
+            "runc --rootless=auto pause x",
+            "runc features",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -68,6 +68,20 @@ pub enum OciError {
         /// The first that is not there.
         missing: i32,
     },
+    /// The host's ps(1) failed.
+    #[error("ps {options}: {said}")]
+    PsFailed {
+        /// How it was called.
+        options: String,
+        /// What it said.
+        said: String,
+    },
+    /// No column to know the container's processes by.
+    #[error("ps {options}: prints no column called PID, expected options with which it does")]
+    NoPidColumn {
+        /// How it was called.
+        options: String,
+    },
     /// Not done by this version.
     #[error("{0} is not supported by this version")]
     NotYet(String),

@@ -12,6 +12,7 @@ use super::args::Exec;
 use super::error::{OciError, call};
 use super::log::Log;
 use super::make::{detached_console, pair, preserved, read_bounded, write_pid_file};
+use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::{Process, Spec};
 use crate::oci::{self, Context, Script};
@@ -28,8 +29,11 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     let record = container.read()?.ok_or(ContainerError::Unknown)?;
     let (status, held) = container.status(Some(&record));
     let pidfd = match (status, held) {
-        (Status::Created | Status::Running, Some((_, pidfd))) => pidfd,
-        (Status::Created | Status::Running, None) | (Status::Stopped, _) => Err(ContainerError::ExecInStopped)?,
+        (Status::Paused, _) if !exec.ignore_paused => Err(ContainerError::ExecInPaused)?,
+        (Status::Created | Status::Running | Status::Paused, Some((_, pidfd))) => pidfd,
+        (Status::Created | Status::Running | Status::Paused, None) | (Status::Stopped, _) => {
+            Err(ContainerError::ExecInStopped)?
+        }
     };
     let (spec, config) = spec_of(&container)?;
     let process = process(&exec, &spec)?;
@@ -43,8 +47,10 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
         }
         false => terminal.then(pair).transpose()?.unzip(),
     };
+    let wants_pidfd = pidfd::connect(exec.pidfd_socket.as_deref())?;
     let signals = if exec.detach { None } else { Some(wait::hold_signals()?) };
     let spawned = spawn(&script, &record, Given { pidfd, console, extra })?;
+    pidfd::send(wants_pidfd.as_ref(), spawned.pidfd.as_fd(), Whose::Exec)?;
     exec.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, spawned.pid.0))?;
     match signals {
         Some(signals) => wait::wait(spawned.pidfd.as_fd(), ours, signals),
@@ -54,15 +60,7 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
 
 /// What runc knows and this version does not do.
 fn refuse(exec: &Exec) -> Result<(), OciError> {
-    let options = [
-        ("--pidfd-socket", exec.pidfd_socket.is_some()),
-        ("--apparmor", exec.apparmor.is_some()),
-        ("--process-label", exec.process_label.is_some()),
-    ];
-    match options.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(OciError::NotYet((*option).to_owned())),
-        None => Ok(()),
-    }
+    if exec.cgroup.is_empty() { Ok(()) } else { Err(OciError::NotYet("--cgroup".to_owned())) }
 }
 
 /// As it was when the container was made; the bundle may have changed since.
@@ -90,6 +88,9 @@ fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
     if let Some(cwd) = &exec.cwd {
         process.cwd = cwd.clone();
     }
+    let given = |option: &Option<String>, own: Option<String>| option.clone().or(own);
+    process.apparmor_profile = given(&exec.apparmor, process.apparmor_profile.take());
+    process.selinux_label = given(&exec.process_label, process.selinux_label.take());
     if exec.no_new_privs {
         process.no_new_privileges = Some(true);
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::args::{Make, Run};
 use super::error::{OciError, call, file};
 use super::log::Log;
+use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::Spec;
 use crate::oci::{self, Context, Script, SessionKeyring};
@@ -17,24 +18,26 @@ use crate::runtime::container::{Launch, Launched, StateRoot};
 use crate::sys::fd::inherited;
 
 /// Makes a container whose process waits for `start`.
-pub fn create(root: &StateRoot, make: Make, log: &Log) -> Result<u8, OciError> {
+pub fn create(root: &StateRoot, make: Make, systemd: bool, log: &Log) -> Result<u8, OciError> {
     let extra = preserved(make.preserve_fds)?;
-    let bundle = Bundle::read(&make)?;
+    let bundle = Bundle::read(&make, systemd)?;
     let console = detached_console(bundle.terminal(), make.console_socket.as_deref())?;
+    let wants_pidfd = pidfd::connect(make.pidfd_socket.as_deref())?;
     let launched = root.launch(bundle.launch(&make, true, Descriptors { console, extra }, log)?)?;
-    write_pid(make.pid_file.as_deref(), &launched)?;
+    tell(&make, wants_pidfd.as_ref(), &launched)?;
     Ok(0)
 }
 
 /// Makes a container that runs at once, and waits for its end unless it is detached.
-pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8, OciError> {
+pub fn run(root: &StateRoot, run: Run, systemd: bool, log: &Log) -> Result<u8, OciError> {
     let Run { make, detach, keep, no_subreaper: _ } = run;
     let extra = preserved(make.preserve_fds)?;
-    let bundle = Bundle::read(&make)?;
+    let bundle = Bundle::read(&make, systemd)?;
+    let wants_pidfd = pidfd::connect(make.pidfd_socket.as_deref())?;
     if detach {
         let console = detached_console(bundle.terminal(), make.console_socket.as_deref())?;
         let launched = root.launch(bundle.launch(&make, false, Descriptors { console, extra }, log)?)?;
-        write_pid(make.pid_file.as_deref(), &launched)?;
+        tell(&make, wants_pidfd.as_ref(), &launched)?;
         return Ok(0);
     }
     if make.console_socket.is_some() {
@@ -43,8 +46,8 @@ pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8, OciError> {
     let (ours, theirs) = bundle.terminal().then(pair).transpose()?.unzip();
     let signals = wait::hold_signals()?;
     let launched = root.launch(bundle.launch(&make, false, Descriptors { console: theirs, extra }, log)?)?;
-    let ended =
-        write_pid(make.pid_file.as_deref(), &launched).and_then(|()| wait::wait(launched.pidfd.as_fd(), ours, signals));
+    let told = tell(&make, wants_pidfd.as_ref(), &launched);
+    let ended = told.and_then(|()| wait::wait(launched.pidfd.as_fd(), ours, signals));
     let removed = if keep { Ok(()) } else { launched.container.delete(true) };
     let code = ended?;
     removed?;
@@ -62,17 +65,19 @@ struct Bundle {
     text: Vec<u8>,
     spec: Spec,
     warnings: Vec<String>,
+    cgroups_path: Option<String>,
 }
 
 impl Bundle {
-    fn read(make: &Make) -> Result<Bundle, OciError> {
+    fn read(make: &Make, systemd: bool) -> Result<Bundle, OciError> {
         let named = make.bundle.clone().unwrap_or_else(|| ".".into());
         let directory = fs::canonicalize(&named).map_err(file("open the bundle", named))?;
         let path = directory.join("config.json");
         let text = read_bounded(&path).map_err(|source| OciError::NoConfig { path: path.clone(), source })?;
         let parsed = oci::parse(&text).map_err(|errors| OciError::Config { path, errors })?;
         let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
-        Ok(Bundle { directory, text, spec: parsed.spec, warnings })
+        let cgroups_path = cgroups_path(&parsed.spec, &make.id, systemd)?;
+        Ok(Bundle { directory, text, spec: parsed.spec, warnings, cgroups_path })
     }
 
     fn terminal(&self) -> bool {
@@ -80,12 +85,10 @@ impl Bundle {
     }
 
     fn launch(self, make: &Make, gate: bool, descriptors: Descriptors, log: &Log) -> Result<Launch, OciError> {
-        let not_yet = |given: bool, option: &str| if given { Err(OciError::NotYet(option.to_owned())) } else { Ok(()) };
-        not_yet(make.no_pivot, "--no-pivot")?;
-        not_yet(make.pidfd_socket.is_some(), "--pidfd-socket")?;
         let context = Context {
             gate,
             keyring: if make.no_new_keyring { SessionKeyring::Callers } else { SessionKeyring::Named },
+            pivot: !make.no_pivot,
             ..Context::new(self.directory.clone(), make.id.clone())
         };
         let compiled = oci::compile(&self.spec, None, &context)
@@ -97,8 +100,6 @@ impl Bundle {
         device_rules_ignored().into_iter().for_each(|warning| log.warning(warning));
         compiled.script.steps.iter().for_each(|step| log.debug(step));
         let rootfs = self.spec.root.as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
-        let linux = self.spec.linux.as_ref();
-        let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_ref());
         Ok(Launch {
             id: make.id.clone(),
             oci_version: self.spec.version.clone(),
@@ -107,7 +108,7 @@ impl Bundle {
             config: self.text,
             script: compiled.script,
             settings: compiled.cgroup,
-            cgroups_path: cgroups_path.map(|path| path.to_string_lossy().into_owned()).filter(|path| !path.is_empty()),
+            cgroups_path: self.cgroups_path,
             gate,
             console: descriptors.console,
             extra: descriptors.extra,
@@ -115,6 +116,21 @@ impl Bundle {
             trampoline,
         })
     }
+}
+
+/// `linux.cgroupsPath`, in either of its forms.
+fn cgroups_path(spec: &Spec, id: &str, systemd: bool) -> Result<Option<String>, OciError> {
+    let path = spec.linux.as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    let path = path.map(|path| path.to_string_lossy().into_owned()).filter(|path| !path.is_empty());
+    if !systemd {
+        return Ok(path);
+    }
+    let bad = || OciError::Value {
+        what: "linux.cgroupsPath",
+        found: path.clone().unwrap_or_default(),
+        expected: "slice:prefix:name, as --systemd-cgroup is given",
+    };
+    oci::systemd_path(path.as_deref(), id).map(Some).ok_or_else(bad)
 }
 
 /// What keeps the host's executable out of the container's reach: a trampoline where that is enough, else all of this runs from where nobody
@@ -167,8 +183,10 @@ pub(super) fn preserved(count: u16) -> Result<Vec<OwnedFd>, OciError> {
     (3..3 + i32::from(count)).map(take).collect()
 }
 
-fn write_pid(path: Option<&Path>, launched: &Launched) -> Result<(), OciError> {
-    path.map_or(Ok(()), |path| write_pid_file(path, launched.pid.0))
+/// Whoever asked for it hears which process it is.
+fn tell(make: &Make, socket: Option<&UnixStream>, launched: &Launched) -> Result<(), OciError> {
+    pidfd::send(socket, launched.pidfd.as_fd(), Whose::Init)?;
+    make.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, launched.pid.0))
 }
 
 /// Whole or not at all: its reader waits for the name.

@@ -18,10 +18,14 @@
 
 mod args;
 mod error;
+mod events;
 mod exec;
 mod log;
 mod make;
+mod pidfd;
+mod ps;
 mod show;
+mod update;
 mod usual;
 mod wait;
 
@@ -41,8 +45,6 @@ use crate::unit::Signal;
 
 /// Below the run-dir, unless `--root` says otherwise.
 const ROOT_DIR: &str = "oci";
-/// The newest runtime-spec whose fields are known.
-const SPEC_VERSION: &str = "1.3.0";
 /// What `exec` answers when there is no process whose code it could pass on.
 const EXIT_NOT_EXECUTED: u8 = 255;
 
@@ -62,7 +64,7 @@ pub fn main(args: Vec<OsString>, run_dir: &Path) -> u8 {
         }
     };
     if cli.globals.version {
-        return print(&format!("moored version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION")));
+        return print(&format!("moored version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), crate::oci::SPEC_VERSION));
     }
     let Some(command) = cli.command else {
         let _ = writeln!(std::io::stderr(), "moored oci: expected a command, `--help` lists them");
@@ -80,21 +82,21 @@ pub fn main(args: Vec<OsString>, run_dir: &Path) -> u8 {
 }
 
 fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result<u8, OciError> {
-    refuse(globals)?;
+    check(globals)?;
     let root = StateRoot::new(globals.root.clone().map_or_else(|| Ok(run_dir.join(ROOT_DIR)), absolute)?);
     match command {
-        Command::Spec { bundle } => spec(bundle),
+        Command::Spec { bundle } => spec(bundle, globals.rootless.as_deref() == Some("true")),
         Command::Create(make) => {
             need_root("create")?;
-            make::create(&root, make, log)
+            make::create(&root, make, globals.systemd_cgroup, log)
         }
         Command::Run(run) => {
             need_root("run")?;
-            make::run(&root, run, log)
+            make::run(&root, run, globals.systemd_cgroup, log)
         }
         Command::Exec(exec) => {
             need_root("exec")?;
-            exec::exec(&root, exec, log)
+            exec::exec(&root, *exec, log)
         }
         Command::Start { id } => root.find(&id)?.start().map(|()| 0).map_err(OciError::from),
         Command::State { id } => show::state(&root, &id),
@@ -108,38 +110,48 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
             Err(ContainerError::Unknown) if force => Ok(0),
             other => Ok(other.map(|()| 0)?),
         },
+        Command::Ps(ps) => ps::ps(&root, ps),
+        Command::Pause { id } => Ok(root.find(&id)?.pause().map(|()| 0)?),
+        Command::Resume { id } => Ok(root.find(&id)?.resume().map(|()| 0)?),
+        Command::Update(update) => update::update(&root, &update, log),
+        Command::Events(events) => events::events(&root, &events),
+        Command::Features => show::print_json(&crate::oci::features()),
         Command::Other(words) => Err(other(words.first().map_or("", String::as_str))),
     }
 }
 
-/// What runc knows and this version does not do.
-fn refuse(globals: &Globals) -> Result<(), OciError> {
-    let rootless = globals.rootless.as_deref().is_some_and(|value| value == "true");
-    match (globals.systemd_cgroup, rootless) {
-        (true, _) => Err(OciError::NotYet("--systemd-cgroup".to_owned())),
-        (false, true) => Err(OciError::NotYet("--rootless".to_owned())),
-        (false, false) => Ok(()),
+/// What `--rootless` may be. For runc it says whether cgroups that may not be made matter; here they do, and root's rights are needed.
+fn check(globals: &Globals) -> Result<(), OciError> {
+    match globals.rootless.as_deref() {
+        None | Some("auto" | "true" | "false") => Ok(()),
+        Some(other) => {
+            Err(OciError::Value { what: "--rootless", found: other.to_owned(), expected: "true, false or auto" })
+        }
     }
 }
 
 fn other(command: &str) -> OciError {
     match command {
         "checkpoint" | "restore" => OciError::NotYet(format!("`{command}`: checkpointing is out of scope and")),
-        "ps" | "pause" | "resume" | "update" | "events" | "features" => OciError::NotYet(format!("`{command}`")),
         _ => OciError::Value {
             what: "command",
             found: command.to_owned(),
-            expected: "spec, create, start, run, exec, state, list, kill or delete",
+            expected: "spec, create, start, run, exec, state, list, ps, kill, delete, pause, resume, update, events or features",
         },
     }
 }
 
-fn spec(bundle: Option<PathBuf>) -> Result<u8, OciError> {
+fn spec(bundle: Option<PathBuf>, rootless: bool) -> Result<u8, OciError> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let text = match rootless {
+        true => crate::oci::rootless_template(uid.as_raw(), gid.as_raw()),
+        false => crate::oci::template().to_owned(),
+    };
     let path = bundle.unwrap_or_default().join("config.json");
     let opened = std::fs::File::options().write(true).create_new(true).open(&path);
     match opened {
         Ok(mut config) => {
-            config.write_all(crate::oci::template().as_bytes()).map_err(error::file("write", path))?;
+            config.write_all(text.as_bytes()).map_err(error::file("write", path))?;
             Ok(0)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(OciError::ConfigExists(path)),

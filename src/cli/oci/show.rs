@@ -115,7 +115,13 @@ fn table(rows: &[Row]) -> String {
     lines.iter().map(padded).collect()
 }
 
-fn print_json(value: &impl Serialize) -> Result<u8, OciError> {
+/// On one line.
+pub(super) fn print_compact(value: &impl Serialize) -> Result<u8, OciError> {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    Ok(crate::cli::print(&(text + "\n")).map(|()| 0)?)
+}
+
+pub(super) fn print_json(value: &impl Serialize) -> Result<u8, OciError> {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     Ok(crate::cli::print(&(text + "\n")).map(|()| 0)?)
 }

@@ -8,9 +8,12 @@
 
 mod container;
 mod figures;
+mod freezer;
 mod host;
 mod legacy;
+mod out_of_memory;
 mod root;
+mod statistics;
 mod unified;
 
 pub use container::ContainerCgroup;
@@ -18,6 +21,7 @@ pub(super) use container::await_made;
 pub use figures::Figures;
 pub(super) use host::current;
 pub use host::{Host, Layout, device_rules_ignored, host_is_unified, without_effect};
+pub(crate) use out_of_memory::OutOfMemory;
 pub use root::CgroupRoot;
 pub(super) use unified::hands_down;
 
@@ -136,6 +140,14 @@ pub enum CgroupError {
     Restless {
         /// The directory.
         path: String,
+    },
+    /// Processes that do not stand still.
+    #[error("cgroup {path}: its processes did not all freeze within {seconds} s, so they go on")]
+    NotFrozen {
+        /// The directory.
+        path: String,
+        /// How long was waited.
+        seconds: u64,
     },
     /// Processes are left that do not die.
     #[error("cgroup {path} still has processes in it")]

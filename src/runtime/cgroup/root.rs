@@ -104,17 +104,7 @@ impl CgroupRoot {
     ///
     /// A memory limit below what the container cannot give back is refused, and none of the others is written.
     pub fn limit(&self, cgroup: &mut ContainerCgroup, settings: &CgroupSettings) -> Result<(), CgroupError> {
-        if let Some(limit_bytes) = settings.memory.limit.and_then(|limit| u64::try_from(limit).ok()) {
-            let (held_bytes, used_bytes) = (cgroup.held_memory_bytes(), cgroup.figures().memory_bytes.unwrap_or(0));
-            if held_bytes > limit_bytes {
-                return Err(CgroupError::InUse { limit_bytes, held_bytes, used_bytes });
-            }
-        }
-        for (name, path) in self.needed(settings, &cgroup.location.unified) {
-            if !cgroup.location.legacy.iter().any(|(known, _)| *known == name) {
-                cgroup.enter(name, path)?;
-            }
-        }
+        cgroup.make_place(&self.host, settings)?;
         cgroup.update(&settings.clone().lifting_the_rest())
     }
 
@@ -177,6 +167,32 @@ impl ContainerCgroup {
             legacy.push((name, place(own)?));
         }
         Ok(Location { unified: place(own)?, legacy })
+    }
+
+    /// Gets this container a directory in every v1 hierarchy that these limits need, with its processes in it, and refuses a memory limit
+    /// below what they hold: see [`CgroupRoot::limit`].
+    pub fn make_place(&mut self, host: &Host, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        if let Some(limit_bytes) = settings.memory.limit.and_then(|limit| u64::try_from(limit).ok()) {
+            let (held_bytes, used_bytes) = (self.held_memory_bytes(), self.figures().memory_bytes.unwrap_or(0));
+            if held_bytes > limit_bytes {
+                return Err(CgroupError::InUse { limit_bytes, held_bytes, used_bytes });
+            }
+        }
+        for (name, path) in self.location_with(host, settings).legacy {
+            if !self.location.legacy.iter().any(|(known, _)| *known == name) {
+                self.enter(name, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where its cgroups are when [`ContainerCgroup::make_place`] is done.
+    pub fn location_with(&self, host: &Host, settings: &CgroupSettings) -> Location {
+        let mut location = self.location.clone();
+        let missing = needed(host, settings).into_iter();
+        let missing = missing.filter(|name| !self.location.legacy.iter().any(|(known, _)| known == name));
+        location.legacy.extend(missing.map(|name| (name, self.location.unified.clone())));
+        location
     }
 
     /// Makes what a process can be born in where it was planned; [`ContainerCgroup::finish`] makes the rest.

@@ -53,6 +53,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// Its cgroups, also when they are not made yet.
     pub cgroup: Location,
+    /// `linux.resources` as `update` left them; `None` while they are those of config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<serde_json::Value>,
     /// Its first process, once there is one.
     pub process: Option<Process>,
 }
@@ -256,6 +259,7 @@ mod tests {
             owner: 0,
             annotations: BTreeMap::new(),
             cgroup: Location::default(),
+            resources: Some(serde_json::json!({ "pids": { "limit": 3 } })),
             process: Some(Process { pid: 7, started_ticks: 9 }),
         };
         container.write(&record).unwrap();

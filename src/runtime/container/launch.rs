@@ -93,6 +93,7 @@ impl Making {
             owner: rustix::process::getuid().as_raw(),
             annotations: launch.annotations,
             cgroup: cgroups,
+            resources: None,
             process: None,
         };
         container.write(&record)?;

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | created | the process lives and has the gate open for reading |
 //! | running | the process lives |
+//! | paused | the process lives, and its cgroup is frozen (before or after `start`) |
 //! | stopped | it does not, or it was never recorded |
 //!
 //! It is looked up, not written down, so no crash can make it wrong. The process is the recorded one if its start time *and* its cgroup
@@ -26,10 +27,12 @@
 //! The container is locked until the process is set up, so that nothing joins it while it still has the host's mounts. Without a gate its
 //! program may run, and be heard of, before the record names it: who finds no process in the record waits for the lock and looks again.
 
+mod change;
 mod directory;
 mod launch;
 mod operate;
 
+pub use change::Change;
 pub use directory::{Container, Lock, Process, Record, StateRoot};
 pub use launch::{Launch, Launched};
 pub use operate::Status;
@@ -59,12 +62,27 @@ pub enum ContainerError {
     /// `start` on one that ended.
     #[error("cannot start a container that has stopped")]
     HasStopped,
+    /// `start` on one that is frozen.
+    #[error("cannot start a container in the paused state")]
+    StartPaused,
+    /// `exec` in one that is frozen.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecInPaused,
+    /// `resume` on one that is not frozen.
+    #[error("container not paused")]
+    NotPaused,
     /// `exec` in one that ended.
     #[error("cannot exec in a stopped container")]
     ExecInStopped,
     /// `kill` on one that ended.
     #[error("container not running")]
     NotRunning,
+    /// `events` of one that ended.
+    #[error("container with id {id} is not running")]
+    StatsOfStopped {
+        /// Which.
+        id: String,
+    },
     /// `delete` without `--force`.
     #[error("cannot delete container {id} that is not stopped: {status}")]
     NotStopped {

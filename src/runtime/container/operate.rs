@@ -25,6 +25,8 @@ pub enum Status {
     Created,
     /// Runs.
     Running,
+    /// Made or started, and frozen.
+    Paused,
     /// Does not run any more.
     Stopped,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Status {
         f.write_str(match self {
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         })
     }
@@ -42,11 +45,39 @@ impl fmt::Display for Status {
 impl Container {
     /// Its status, and its process if it lives.
     pub fn status(&self, record: Option<&Record>) -> (Status, Option<(HostPid, OwnedFd)>) {
-        match record.and_then(Record::alive) {
-            None => (Status::Stopped, None),
-            Some(process) if self.gate().is_some() => (Status::Created, Some(process)),
-            Some(process) => (Status::Running, Some(process)),
+        let Some((record, process)) = record.and_then(|record| Some((record, record.alive()?))) else {
+            return (Status::Stopped, None);
+        };
+        let status = match (is_frozen(record), self.gate()) {
+            (true, _) => Status::Paused,
+            (false, Some(_)) => Status::Created,
+            (false, None) => Status::Running,
+        };
+        (status, Some(process))
+    }
+
+    /// Freezes all its processes, and waits until they stand still. One that is frozen stays so.
+    pub fn pause(&self) -> Result<(), ContainerError> {
+        let _lock = self.lock()?;
+        let record = self.read()?.ok_or(ContainerError::NotRunning)?;
+        match self.status(Some(&record)).0 {
+            Status::Created | Status::Running | Status::Paused => {}
+            Status::Stopped => return Err(ContainerError::NotRunning),
         }
+        let cgroup = cgroup_of(&record)?.ok_or(ContainerError::NotRunning)?;
+        Ok(cgroup.freeze()?)
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) -> Result<(), ContainerError> {
+        let _lock = self.lock()?;
+        let record = self.read()?.ok_or(ContainerError::NotPaused)?;
+        match self.status(Some(&record)).0 {
+            Status::Paused => {}
+            Status::Created | Status::Running | Status::Stopped => return Err(ContainerError::NotPaused),
+        }
+        let cgroup = cgroup_of(&record)?.ok_or(ContainerError::NotPaused)?;
+        Ok(cgroup.thaw()?)
     }
 
     /// Lets the process execute its program.
@@ -56,6 +87,7 @@ impl Container {
         match (self.status(record.as_ref()), self.gate()) {
             ((Status::Created, _), Some(gate)) => self.open_gate(gate),
             ((Status::Stopped, _), _) => Err(ContainerError::HasStopped),
+            ((Status::Paused, _), _) => Err(ContainerError::StartPaused),
             ((Status::Created | Status::Running, _), _) => Err(ContainerError::AlreadyRunning),
         }
     }
@@ -76,7 +108,8 @@ impl Container {
         let _lock = self.lock()?;
         let record = self.read()?;
         let (status, process) = self.status(record.as_ref());
-        if status == Status::Running && !force {
+        // One that waits behind its gate is gone without a trace, frozen or not.
+        if matches!(status, Status::Running | Status::Paused) && !force {
             return Err(ContainerError::NotStopped { id: self.id.clone(), status });
         }
         if let Some((_, pidfd)) = process {
@@ -105,6 +138,11 @@ fn signal_all(record: Option<&Record>, signal: u8, alive: bool) -> Result<(), Co
         cgroup.signal(signal)?
     }
     Ok(())
+}
+
+/// Whether its processes stand still. What cannot be looked at does not.
+fn is_frozen(record: &Record) -> bool {
+    cgroup_of(record).ok().flatten().is_some_and(|cgroup| cgroup.is_frozen())
 }
 
 /// The cgroups of a container, if there are any.

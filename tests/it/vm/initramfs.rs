@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -87,6 +88,24 @@ impl Initramfs {
     pub fn copy(&mut self, name: &str, from: &Path) {
         let contents = fs::read(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
         self.program(name, &contents);
+    }
+
+    /// A program of the host's in `bin`, and where it is dynamically linked the files that its loader would open, under their own names.
+    pub fn program_with_libraries(&mut self, program: &Path) {
+        self.copy(&format!("bin/{}", program.file_name().unwrap().to_str().unwrap()), program);
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        let listed = String::from_utf8(output.stdout).unwrap();
+        for path in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+            let mut parent = String::new();
+            for part in path.trim_start_matches('/').split('/') {
+                if !parent.is_empty() {
+                    self.directory(&parent);
+                    parent.push('/');
+                }
+                parent.push_str(part);
+            }
+            self.copy(path.trim_start_matches('/'), Path::new(path));
+        }
     }
 
     /// The whole archive.
