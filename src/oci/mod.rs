@@ -12,6 +12,7 @@ pub mod capability;
 mod cgroup;
 mod compile;
 mod device;
+pub mod device_filter;
 mod error;
 mod features;
 mod fields;

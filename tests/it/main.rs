@@ -12,6 +12,7 @@ mod crash;
 mod debian;
 mod defaults;
 mod deps;
+mod device_rules;
 mod drop_ins;
 mod edits;
 mod edits_bytes;
