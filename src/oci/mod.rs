@@ -15,6 +15,7 @@ mod device;
 mod error;
 mod fields;
 mod fits;
+mod hooks;
 mod mount;
 mod process;
 mod resources;
@@ -26,6 +27,7 @@ mod template;
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
 pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
+pub use hooks::{Hook, Hooks, Moment, StateText};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,

@@ -45,9 +45,9 @@ pub fn run(root: &StateRoot, run: Run, log: &Log) -> Result<u8, OciError> {
     let launched = root.launch(bundle.launch(&make, false, Descriptors { console: theirs, extra }, log)?)?;
     let ended =
         write_pid(make.pid_file.as_deref(), &launched).and_then(|()| wait::wait(launched.pidfd.as_fd(), ours, signals));
-    let removed = if keep { Ok(()) } else { launched.container.delete(true) };
+    let removed = if keep { Ok(Vec::new()) } else { launched.container.delete(true) };
     let code = ended?;
-    removed?;
+    removed?.iter().for_each(|failed| log.warning(&failed.to_string()));
     Ok(code)
 }
 
