@@ -23,6 +23,7 @@ mod env_files;
 mod exec;
 mod hardened;
 mod health;
+mod hooks;
 mod host;
 mod hostile;
 mod instances;
