@@ -7,8 +7,9 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
+use super::hooks::{Hooks, Moment};
 use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
-use super::{device, mount, process, resources, seccomp};
+use super::{device, hooks, mount, process, resources, seccomp};
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -30,10 +31,10 @@ pub struct Context {
     pub join_network: bool,
     /// The process waits for a byte in the gate before it executes the program.
     pub gate: bool,
-    /// The root is changed by pivot_root(2); else by chroot(2), which leaves the old one below.
-    pub pivot: bool,
     /// The session keyring of its processes.
     pub keyring: SessionKeyring,
+    /// The root is changed by pivot_root(2); else by chroot(2), which leaves the old one below.
+    pub pivot: bool,
     /// What may not be raised on this host (limits, oom_score_adj) is set as far as it may.
     pub best_effort: bool,
     /// HOME from the root's passwd file, where the environment has none.
@@ -57,8 +58,8 @@ impl Context {
             devices: Vec::new(),
             join_network: false,
             gate: false,
-            pivot: true,
             keyring: SessionKeyring::Named,
+            pivot: true,
             best_effort: false,
             home: true,
             listen_pid: false,
@@ -114,13 +115,14 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let mut steps = vec![Step::Isolate];
     steps.extend(context.keyring.step(&context.id));
     let namespaces = if context.host { Wanted::default() } else { namespaces(spec, context, &mut report) };
+    let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
     if context.host {
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
         spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
     } else {
         let entered = isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
         let later = if entered { Vec::new() } else { enter_cgroups(namespaces.others.cgroup) };
-        populate(&mut steps, later, spec, linux, context, &mut report);
+        populate(&mut steps, later, spec, linux, (context, hooks.as_ref()), &mut report);
     }
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = device::with_devices(cgroup, context);
@@ -130,6 +132,10 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     }
     if !report.errors.is_empty() {
         return Err(report.errors);
+    }
+    if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
+        let (moment, state) = (Moment::Start, hooks.state);
+        steps.insert(steps.len() - 1, Step::Hooks { moment, hooks: hooks.start_container, state });
     }
     let script = Script { new_pid_namespace: namespaces.pid, steps };
     Ok(Compiled { script, cgroup, warnings: report.warnings })
@@ -199,7 +205,6 @@ fn check_version(spec: &Spec, report: &mut Report) {
 
 /// What runtime-spec 1.3 knows and this version does not do.
 fn refuse(spec: &Spec, report: &mut Report) {
-    report.not_yet("hooks", spec.hooks.as_ref().is_some_and(has_hooks), "running hooks");
     for (path, present) in [
         ("windows", spec.windows.is_some()),
         ("solaris", spec.solaris.is_some()),
@@ -223,19 +228,6 @@ fn refuse(spec: &Spec, report: &mut Report) {
     report.not_yet("linux.personality", linux.personality().is_some(), "a personality");
     let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
     report.not_yet("linux.mountLabel", label, "an SELinux label");
-}
-
-fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
-    #[allow(deprecated)]
-    let all = [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ];
-    all.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
 /// Namespaces and names; whether cgroups too. They come late where they may, as whoever makes the v1 directories does so meanwhile.
@@ -310,7 +302,7 @@ fn populate(
     before_mounts: Vec<Step>,
     spec: &Spec,
     linux: &Linux,
-    context: &Context,
+    (context, hooks): (&Context, Option<&Hooks>),
     report: &mut Report,
 ) {
     let readonly = root(steps, spec, context, report);
@@ -337,6 +329,8 @@ fn populate(
         steps.push(Step::MakeCwd(mount::clean(&process.cwd.to_string_lossy())));
         process::oom_score_adj(steps, process, context, report);
     }
+    // While the root may still be written, and mounted on from outside.
+    steps.extend(hooks.into_iter().flat_map(hook_steps));
     sysctls(steps, linux, report);
     let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let readonly_paths = inside(paths(linux.readonly_paths()), "linux.readonlyPaths", report);
@@ -354,6 +348,15 @@ fn populate(
     steps.push(if context.pivot { Step::Pivot } else { Step::CoverRoot });
     let propagation = linux.rootfs_propagation().as_deref().and_then(mount::root_propagation);
     steps.extend(propagation.map(Step::RootPropagation));
+}
+
+fn hook_steps(hooks: &Hooks) -> Vec<Step> {
+    let mut steps = vec![Step::MakerHooks(hooks.clone())];
+    if !hooks.create_container.is_empty() {
+        let (hooks, state) = (hooks.create_container.clone(), hooks.state.clone());
+        steps.push(Step::Hooks { moment: Moment::Create, hooks, state });
+    }
+    steps
 }
 
 fn root(steps: &mut Vec<Step>, spec: &Spec, context: &Context, report: &mut Report) -> bool {

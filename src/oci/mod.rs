@@ -12,10 +12,12 @@ pub mod capability;
 mod cgroup;
 mod compile;
 mod device;
+pub mod device_filter;
 mod error;
 mod features;
 mod fields;
 mod fits;
+mod hooks;
 mod mount;
 mod process;
 mod resources;
@@ -32,6 +34,7 @@ pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, def
 pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use features::features;
+pub use hooks::{Hook, Hooks, Moment, StateText};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks::{Hook, Hooks, Moment, StateText};
+
 /// All steps of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Script {
@@ -22,6 +24,13 @@ pub struct Script {
     pub new_pid_namespace: bool,
     /// What it does then.
     pub steps: Vec<Step>,
+}
+
+impl Script {
+    /// The hooks of the container, if it has any.
+    pub fn hooks(&self) -> Option<&Hooks> {
+        self.steps.iter().find_map(|step| if let Step::MakerHooks(hooks) = step { Some(hooks) } else { None })
+    }
 }
 
 /// One thing to do.
@@ -70,6 +79,17 @@ pub enum Step {
         size: Option<(u16, u16)>,
         /// Put it onto `/dev/console` as well.
         cover: bool,
+    },
+    /// Let whoever makes the container run its hooks, and wait until they are done. It has all hooks of the container for him.
+    MakerHooks(Hooks),
+    /// Run these hooks as this process.
+    Hooks {
+        /// Which.
+        moment: Moment,
+        /// In this order.
+        hooks: Vec<Hook>,
+        /// What their state says.
+        state: StateText,
     },
     /// Make the working directory if it is not there.
     MakeCwd(String),
@@ -382,6 +402,16 @@ impl fmt::Display for Step {
             Step::HostDevice(path) => write!(f, "make a node like the host's {}", path.display()),
             Step::Console { size: Some((rows, columns)), .. } => write!(f, "make a terminal of {columns}x{rows}"),
             Step::Console { size: None, .. } => write!(f, "make a terminal"),
+            Step::MakerHooks(hooks) => {
+                write!(f, "wait for hooks")?;
+                let all = hooks.create_runtime.iter().chain(&hooks.poststart);
+                all.clone().try_for_each(|hook| write!(f, " {}", hook.path))?;
+                if all.count() == 0 { write!(f, " (none)") } else { Ok(()) }
+            }
+            Step::Hooks { moment, hooks, .. } => {
+                write!(f, "run {moment} hooks")?;
+                hooks.iter().try_for_each(|hook| write!(f, " {}", hook.path))
+            }
             Step::MakeCwd(path) => write!(f, "make {path} if missing"),
             Step::Sysctl(name, value) => write!(f, "set sysctl {} = {value}", name.replace('/', ".")),
             Step::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj to {value}"),

@@ -16,8 +16,8 @@ use super::mount::Trees;
 use super::root::Root;
 use super::slots::Slots;
 use super::trampoline::Trampoline;
-use super::{Failure, console, device, identity, init, mount, program};
-use crate::oci::{Namespaces, Script, Step};
+use super::{Failure, console, device, hook, identity, init, maker, mount, program};
+use crate::oci::{Moment, Namespaces, Script, Step};
 
 /// Exit code of a process that could not be set up. Nobody reads it: the report says why.
 const EXIT_SETUP_FAILED: i32 = 127;
@@ -25,6 +25,7 @@ const EXIT_SETUP_FAILED: i32 = 127;
 /// Runs a script in the process that was just cloned for it.
 pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>) -> ! {
     let mut run = Run::new(slots, trampoline);
+    run.has_hooks = script.hooks().is_some();
     for (index, step) in script.steps.iter().enumerate() {
         if let Err(error) = run.step(step) {
             run.report(index, step, &error);
@@ -48,6 +49,8 @@ pub(super) struct Run {
     found: Option<std::ffi::CString>,
     trampoline: Option<Trampoline>,
     retry_chdir: Option<String>,
+    /// Programs of the host's look into the mount namespace on the way.
+    has_hooks: bool,
 }
 
 impl Run {
@@ -64,6 +67,7 @@ impl Run {
             found: None,
             trampoline,
             retry_chdir: None,
+            has_hooks: false,
         }
     }
 
@@ -83,7 +87,7 @@ impl Run {
             Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
             Step::Rlimits { limits, clamp } => identity::set_limits(limits, *clamp),
             Step::Root(plan) => {
-                self.root = Some(mount::take_root(plan)?);
+                self.root = Some(mount::take_root(plan, self.has_hooks)?);
                 Ok(())
             }
             Step::CurrentRoot => {
@@ -94,6 +98,13 @@ impl Run {
             Step::Devices(nodes) => device::make(self.root()?, nodes),
             Step::HostDevice(path) => device::copy_host_node(self.root()?, path),
             Step::Console { size, cover } => console::open(self, *size, *cover),
+            Step::MakerHooks(hooks) if hooks.need_maker() => maker::ask(&self.slots),
+            Step::MakerHooks(_) => Ok(()),
+            Step::Hooks { moment, hooks, state } => {
+                let cwd = (*moment == Moment::Create).then_some(state.bundle.as_path());
+                let json = state.json(moment.status(), std::process::id());
+                hook::run_all(hooks, &json, cwd).map_err(|error| StepError::Hook { text: error.to_string() })
+            }
             Step::MakeCwd(path) => self.root()?.ensure_dir(path).map(drop),
             Step::Sysctl(name, value) => self.write_proc(&format!("sys/{name}"), value),
             Step::OomScoreAdj { value, best_effort } => {
@@ -254,7 +265,9 @@ impl Run {
         if self.trampoline.is_none() {
             self.report = self.report.take().map(out_of_the_way).transpose()?;
         }
-        self.slots.gate = self.slots.gate.take().map(out_of_the_way).transpose()?;
+        for slot in [&mut self.slots.gate, &mut self.slots.maker, &mut self.slots.started] {
+            *slot = slot.take().map(out_of_the_way).transpose()?;
+        }
         let mut placed: Vec<(OwnedFd, i32)> = Vec::new();
         let stdio = [self.slots.stdin.take(), self.slots.stdout.take(), self.slots.stderr.take()];
         for (fd, number) in stdio.into_iter().zip(0..) {
@@ -274,7 +287,7 @@ impl Run {
 
     fn wait_for_start(&mut self) -> Result<(), StepError> {
         let gate = self.slots.gate.take().ok_or(StepError::EmptySlot { slot: "the gate" })?;
-        self.report = None;
+        self.report = self.slots.started.take();
         let mut byte = [0u8; 1];
         rustix::io::retry_on_intr(|| rustix::io::read(&gate, &mut byte)).map(drop).map_err(call("wait for start"))
     }

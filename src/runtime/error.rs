@@ -121,6 +121,15 @@ pub enum StepError {
         /// Why.
         errno: Errno,
     },
+    /// A hook failed.
+    #[error("{text}")]
+    Hook {
+        /// Which and why, in words.
+        text: String,
+    },
+    /// Whoever makes the container is gone.
+    #[error("the maker of the container went away")]
+    NoMaker,
     /// A string that holds a zero byte.
     #[error("{what} holds a zero byte")]
     ZeroByte {
@@ -146,6 +155,8 @@ impl StepError {
             | StepError::EmptySlot { .. }
             | StepError::NoSuchName { .. }
             | StepError::BadAccountFile { .. }
+            | StepError::Hook { .. }
+            | StepError::NoMaker
             | StepError::ZeroByte { .. } => 0,
         }
     }

@@ -59,8 +59,10 @@ pub(super) fn host_propagation(propagation: Propagation) -> Result<(), StepError
     propagate(host.as_fd(), propagation).map_err(about("mount_setattr", "/"))
 }
 
-/// Makes the root's mount and attaches it somewhere in the mount namespace; a detached one could not be mounted on.
-pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
+/// Makes the root's mount and attaches it somewhere in the mount namespace; a detached one could not be mounted on. Hooks look for it where
+/// config.json says: there it is attached for them.
+pub(super) fn take_root(plan: &RootPlan, in_place: bool) -> Result<Root, StepError> {
+    let mut place = None;
     let tree = match plan {
         RootPlan::Directory { path, devices } => {
             let directory = open_path(path).map_err(about("open the root", path))?;
@@ -72,12 +74,13 @@ pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
             if !devices {
                 set(tree.as_fd(), true, libc::MOUNT_ATTR_NODEV, 0, 0).map_err(about("mount_setattr", path))?;
             }
+            place = in_place.then_some(directory);
             tree
         }
         RootPlan::Tmpfs { .. } => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
     };
-    let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
-    attach(&tree, host.as_fd()).map_err(about("move_mount", "/"))?;
+    let place = place.map_or_else(|| open_path(Path::new("/")), Ok).map_err(about("open", "/"))?;
+    attach(&tree, place.as_fd()).map_err(about("move_mount", "/"))?;
     let root = Root::new(tree);
     if let RootPlan::Tmpfs { dirs, files, binds } = plan {
         super::seed::fill(&root, dirs, files, binds)?;

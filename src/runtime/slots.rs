@@ -43,6 +43,10 @@ pub struct Slots {
     pub hierarchies: Vec<Hierarchy>,
     /// Those that are being made. They are for a process that is forked where they are made: no header has them.
     pub coming: Option<Coming>,
+    /// Socket to whoever runs the hooks of the container's maker; like `coming`.
+    pub maker: Option<OwnedFd>,
+    /// What takes the place of the report once the gate is open, where somebody waits for that; like `coming`.
+    pub started: Option<OwnedFd>,
     /// Descriptors 3 and up of the program.
     pub extra: Vec<OwnedFd>,
 }
@@ -108,6 +112,8 @@ impl Slots {
             spare: None,
             hierarchies: Vec::new(),
             coming: None,
+            maker: None,
+            started: None,
             extra: Vec::new(),
         }
     }

@@ -89,6 +89,14 @@ impl Failure {
         }
     }
 
+    /// Reads what comes from a process that reports by itself, without a trampoline, to its end.
+    pub(super) fn read_plain(report: OwnedFd) -> std::io::Result<Option<Failure>> {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        std::fs::File::from(report).take(Failure::MAX_BYTES as u64).read_to_end(&mut bytes)?;
+        Ok(postcard::from_bytes(&bytes).ok())
+    }
+
     /// Reads the report pipe of a process that executes this script to its end, waiting as long as the process takes. `None` means that
     /// the program runs, or that the process was killed before it could say anything: only its exit status tells these apart.
     pub fn read(report: OwnedFd, script: &Script) -> Option<Failure> {

@@ -24,9 +24,10 @@ pub struct Trampoline(OwnedFd);
 
 impl Trampoline {
     /// Whether nobody can get hold of a process that executes this script until it executes the trampoline. Not if it waits at a gate,
-    /// where others may join it, nor if it stays as an init.
+    /// where others may join it, nor if it stays as an init, nor if it runs hooks: one of the container's may be `/proc/self/exe`.
     pub fn suits(script: &Script) -> bool {
-        script.new_pid_namespace && !script.steps.iter().any(|step| matches!(step, Step::Gate | Step::Init))
+        let is_seen = |step: &Step| matches!(step, Step::Gate | Step::Init | Step::MakerHooks(_));
+        script.new_pid_namespace && !script.steps.iter().any(is_seen)
     }
 
     /// Errs with EACCES where the host executes nothing from memory.

@@ -1,6 +1,7 @@
 //! The system calls that nix and rustix do not wrap. The only `unsafe` in the crate.
 
 pub mod base;
+pub mod bpf;
 pub mod build_id;
 pub mod clone;
 pub mod entry;

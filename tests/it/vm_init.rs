@@ -49,6 +49,9 @@ fn a_machine_boots_runs_its_units_and_ends_in_order() {
     let places = order.map(place);
     assert!(places.is_sorted(), "{places:?}\n{console}");
     assert!(place("poweroff now") < place("reboot: Power down"), "{console}");
+    // Each panic was one, and is on the console.
+    let panics = console.matches("process 1 begins again: it panicked: ").count();
+    assert_eq!(panics, if cfg!(all(debug_assertions, target_arch = "x86_64")) { 2 } else { 0 }, "{console}");
     println!("{console}");
 }
 
@@ -173,6 +176,9 @@ impl Parts {
         for directory in ["bin", "web", "web/bin", "web/dev", "web/etc", "web/proc", "web/run", "web/sys", "web/tmp"] {
             image.directory(&format!("{samples}/{directory}"));
         }
+        if let Some(panic) = panic_of_process_1(moored) {
+            image.file("panic", panic.as_bytes());
+        }
         let moored = stripped(dir, moored);
         image.copy("init", &moored);
         let (id, _, version) = places_in(&fs::read(&moored).unwrap());
@@ -194,6 +200,26 @@ impl Parts {
         }
         image.finish()
     }
+}
+
+/// For the shell: where in its memory process 1 works off each of its rounds, and what makes the next one a panic, a jump there. `None`: the program has
+/// no symbols, or is for another machine.
+fn panic_of_process_1(program: &Path) -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return None;
+    }
+    let output = Command::new("nm").arg("-C").arg(program).output().ok()?;
+    let symbols = String::from_utf8_lossy(&output.stdout);
+    let address = |name: &str| {
+        let line = symbols.lines().find(|line| line.ends_with(name))?;
+        u64::from_str_radix(line.split(' ').next()?, 16).ok()
+    };
+    let round = address(" moored::anchor::init::duty::Watch::round")?;
+    let panics = address(" core::panicking::panic_cannot_unwind")?;
+    // jmp rel32, from the end of the instruction.
+    let way = i32::try_from(panics.cast_signed() - round.cast_signed() - 5).ok()?;
+    let jump: String = [0xe9].into_iter().chain(way.to_le_bytes()).map(|byte| format!("\\{byte:03o}")).collect();
+    Some(format!("round={round}\npanics='{jump}'\n"))
 }
 
 /// One that runs.

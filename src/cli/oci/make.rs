@@ -48,9 +48,9 @@ pub fn run(root: &StateRoot, run: Run, systemd: bool, log: &Log) -> Result<u8, O
     let launched = root.launch(bundle.launch(&make, false, Descriptors { console: theirs, extra }, log)?)?;
     let told = tell(&make, wants_pidfd.as_ref(), &launched);
     let ended = told.and_then(|()| wait::wait(launched.pidfd.as_fd(), ours, signals));
-    let removed = if keep { Ok(()) } else { launched.container.delete(true) };
+    let removed = if keep { Ok(Vec::new()) } else { launched.container.delete(true) };
     let code = ended?;
-    removed?;
+    removed?.iter().for_each(|failed| log.warning(&failed.to_string()));
     Ok(code)
 }
 
@@ -87,8 +87,8 @@ impl Bundle {
     fn launch(self, make: &Make, gate: bool, descriptors: Descriptors, log: &Log) -> Result<Launch, OciError> {
         let context = Context {
             gate,
-            pivot: !make.no_pivot,
             keyring: if make.no_new_keyring { SessionKeyring::Callers } else { SessionKeyring::Named },
+            pivot: !make.no_pivot,
             ..Context::new(self.directory.clone(), make.id.clone())
         };
         let compiled = oci::compile(&self.spec, None, &context)

@@ -115,7 +115,10 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
         }
         Command::Delete { id, force } => match root.find(&id).and_then(|container| container.delete(force)) {
             Err(ContainerError::Unknown) if force => Ok(0),
-            other => Ok(other.map(|()| 0)?),
+            deleted => {
+                deleted?.iter().for_each(|failed| log.warning(&failed.to_string()));
+                Ok(0)
+            }
         },
         Command::Ps(ps) => ps::ps(&root, ps),
         Command::Pause { id } => Ok(root.find(&id)?.pause().map(|()| 0)?),

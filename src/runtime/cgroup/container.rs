@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::host::{Host, Layout};
 use super::legacy::{open, read, write};
-use super::{CgroupError, Location, failed, legacy, unified};
+use super::{CgroupError, Location, device_filter, failed, legacy, unified};
 use crate::oci::{CgroupSettings, RuleTarget};
 use crate::runtime::error::{StepError, about, call};
 use crate::runtime::slots::{Coming, Hierarchy, Slots};
@@ -93,7 +93,8 @@ impl ContainerCgroup {
             }
         }
         self.has_controllers(settings)?;
-        self.legacy.iter().try_for_each(|(name, directory)| legacy::apply(name, directory, settings))
+        self.legacy.iter().try_for_each(|(name, directory)| legacy::apply(name, directory, settings))?;
+        if self.hierarchy("devices").is_none() { device_filter::apply(&self.directory, settings) } else { Ok(()) }
     }
 
     /// On v1: whether there is a hierarchy for each limit. "No limit" needs none.
@@ -272,7 +273,7 @@ impl ContainerCgroup {
     /// Changes limits of a running container; which devices it may use stays as it is.
     pub fn update(&self, settings: &CgroupSettings) -> Result<(), CgroupError> {
         if self.legacy.is_empty() {
-            return unified::apply(&self.directory, settings);
+            return unified::apply_limits(&self.directory, settings);
         }
         self.has_controllers(settings)?;
         for (name, directory) in &self.legacy {

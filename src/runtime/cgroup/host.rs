@@ -50,13 +50,6 @@ pub fn host_is_unified() -> bool {
     is_cgroup2(MOUNT)
 }
 
-/// Why device rules are not enforced on this host, if they are not. The v1 controller takes them as they are; on v2 they take an eBPF
-/// program, which this version does not make.
-pub fn device_rules_ignored() -> Option<&'static str> {
-    let enforced = !host_is_unified() && Host::open_legacy("devices").is_ok();
-    (!enforced).then_some("device rules are not enforced: this host has no v1 devices controller")
-}
-
 /// Which of these limits have no effect on this host although the container runs, in words.
 pub fn without_effect(settings: &CgroupSettings) -> Vec<String> {
     let fields = if host_is_unified() { settings.legacy_only() } else { Vec::new() };

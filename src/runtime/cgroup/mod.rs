@@ -2,11 +2,13 @@
 //!
 //! The v2 directory is what a container is tracked, killed and watched by: a process is born in it (`CLONE_INTO_CGROUP`),
 //! `cgroup.kill` reaches all of it, and `cgroup.events` is pollable for emptiness. On v1 and hybrid hosts the v2 hierarchy
-//! exists as well, and a detached mount of it is enough. v1 hierarchies hold limits only: devices, memory, cpu, pids.
+//! exists as well, and a detached mount of it is enough. v1 hierarchies hold limits only. Where no v1 hierarchy has the devices controller, device
+//! rules are an eBPF program on the v2 directory.
 //!
 //! Everything is done through directory descriptors below a place that is ours; nothing else is touched.
 
 mod container;
+mod device_filter;
 mod figures;
 mod freezer;
 mod host;
@@ -18,9 +20,10 @@ mod unified;
 
 pub use container::ContainerCgroup;
 pub(super) use container::await_made;
+pub use device_filter::device_rules_ignored;
 pub use figures::Figures;
 pub(super) use host::current;
-pub use host::{Host, Layout, device_rules_ignored, host_is_unified, without_effect};
+pub use host::{Host, Layout, host_is_unified, without_effect};
 pub(crate) use out_of_memory::OutOfMemory;
 pub use root::CgroupRoot;
 pub(super) use unified::hands_down;
@@ -90,6 +93,14 @@ pub enum CgroupError {
         held_bytes: u64,
         /// All that is charged to it.
         used_bytes: u64,
+    },
+    /// The device rules could not be put in force.
+    #[error("linux.resources.devices: cannot {call} the eBPF program for the rules: {}", words(*.errno))]
+    DeviceProgram {
+        /// What was done with it.
+        call: &'static str,
+        /// What bpf(2) said.
+        errno: Errno,
     },
     /// A limit needs a controller that is not there.
     #[error("linux.resources.{field} needs the {controller} controller, which this host does not offer here")]

@@ -47,8 +47,14 @@ pub fn hands_down(directory: &OwnedFd) -> bool {
     read(directory, "cgroup.subtree_control").is_ok_and(|enabled| !enabled.trim().is_empty())
 }
 
-/// Writes the limits.
+/// Writes the limits, and puts the device rules in force.
 pub(super) fn apply(directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
+    apply_limits(directory, settings)?;
+    super::device_filter::apply(directory, settings)
+}
+
+/// Writes the limits alone.
+pub(super) fn apply_limits(directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
     for limit in settings.unified_writes() {
         match write(directory, limit.file, &limit.value) {
             Ok(()) => {}

@@ -12,12 +12,14 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fcntl_lock, mknoda
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, call, file};
+use crate::oci::Hooks;
 use crate::runtime::cgroup::Location;
 
 const STATE: &str = "state.json";
 const STATE_NEW: &str = "state.json.new";
 const CONFIG: &str = "config.json";
 const GATE: &str = "exec.fifo";
+const STARTED: &str = "start.fifo";
 
 /// What runc allows, and what a file name and a cgroup can be.
 const ID_BYTES_MAX: usize = 1024;
@@ -58,6 +60,9 @@ pub struct Record {
     pub resources: Option<serde_json::Value>,
     /// Its first process, once there is one.
     pub process: Option<Process>,
+    /// Its hooks, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
 }
 
 /// A process as it is found again: neither number is an identity by itself.
@@ -196,7 +201,25 @@ impl Container {
 
     /// Makes the gate and opens it for both ends, so that the reader never sees an end of file.
     pub(super) fn make_gate(&self) -> Result<OwnedFd, ContainerError> {
-        let path = self.directory.join(GATE);
+        self.make_fifo(GATE)
+    }
+
+    /// Makes what the process reports to behind the gate, and opens it for both ends, so that it writes whether somebody reads or not.
+    pub(super) fn make_started(&self) -> Result<OwnedFd, ContainerError> {
+        self.make_fifo(STARTED)
+    }
+
+    /// What the process reports to behind the gate. Its end of file comes with the program, or with the end of the process.
+    pub(super) fn started(&self) -> Result<OwnedFd, ContainerError> {
+        let path = self.directory.join(STARTED);
+        let opened = openat(CWD, &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let opened = opened.map_err(|errno| file("open", path)(errno.into()))?;
+        rustix::io::ioctl_fionbio(&opened, false).map_err(call("fcntl"))?;
+        Ok(opened)
+    }
+
+    fn make_fifo(&self, name: &str) -> Result<OwnedFd, ContainerError> {
+        let path = self.directory.join(name);
         mknodat(CWD, &path, FileType::Fifo, Mode::from(0o600), 0).map_err(|errno| file("make", &path)(errno.into()))?;
         openat(CWD, &path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| file("open", path)(errno.into()))
@@ -261,6 +284,7 @@ mod tests {
             cgroup: Location::default(),
             resources: Some(serde_json::json!({ "pids": { "limit": 3 } })),
             process: Some(Process { pid: 7, started_ticks: 9 }),
+            hooks: None,
         };
         container.write(&record).unwrap();
         assert_eq!(root.find("x").unwrap().read().unwrap(), Some(record));

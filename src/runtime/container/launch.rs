@@ -12,9 +12,11 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use super::directory::{Container, Process, Record, StateRoot};
 use super::operate::started_ticks;
 use super::{ContainerError, call};
-use crate::oci::{CgroupSettings, Script};
+use crate::oci::{CgroupSettings, Hooks, Script};
 use crate::runtime::cgroup::{ContainerCgroup, Host};
-use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, spawn};
+use crate::runtime::hook::keep_descriptors;
+use crate::runtime::hook_agent::has_executed;
+use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, maker, run_hooks, spawn};
 use crate::sys::wait::{Which, reap};
 
 /// All that a container is made of.
@@ -63,7 +65,8 @@ impl StateRoot {
     /// Makes a container. What was made is gone again when this fails. The caller must have one thread.
     pub fn launch(&self, launch: Launch) -> Result<Launched, ContainerError> {
         let container = self.claim(&launch.id)?;
-        let mut making = Making { container, cgroup: None, spawned: None };
+        let hooks = launch.script.hooks().cloned();
+        let mut making = Making { container, cgroup: None, spawned: None, hooks };
         let made = making.try_make(launch);
         if made.is_err() {
             making.undo();
@@ -77,6 +80,7 @@ struct Making {
     container: Container,
     cgroup: Option<ContainerCgroup>,
     spawned: Option<Spawned>,
+    hooks: Option<Hooks>,
 }
 
 impl Making {
@@ -95,6 +99,7 @@ impl Making {
             cgroup: cgroups,
             resources: None,
             process: None,
+            hooks: launch.script.hooks().cloned(),
         };
         container.write(&record)?;
         let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
@@ -111,6 +116,14 @@ impl Making {
         slots.console = launch.console;
         slots.extra = launch.extra;
         slots.gate = if launch.gate { Some(container.make_gate()?) } else { None };
+        let hooks = launch.script.hooks();
+        if launch.gate && hooks.is_some_and(Hooks::follow_start) {
+            slots.started = Some(container.make_started()?);
+        }
+        let maker =
+            if hooks.is_some_and(Hooks::need_maker) { Some(maker::pair().map_err(call("socketpair"))?) } else { None };
+        let (maker, theirs) = maker.unzip();
+        slots.maker = theirs;
         let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || {})?);
         let pid = spawned.pid;
         // While the process sets itself up as far as it can without.
@@ -120,6 +133,13 @@ impl Making {
         record.cgroup = cgroup.location.clone();
         record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
         container.write(&record)?;
+        if let (Some(maker), Some(hooks)) = (maker, hooks)
+            && maker.await_process().is_some()
+        {
+            let state = hooks.state.json("creating", pid.0);
+            keep_descriptors();
+            maker.answer(&run_hooks(&hooks.create_runtime, &state, Some(&hooks.state.bundle)));
+        }
         match Failure::read(report, &launch.script) {
             Some(failure) => return Err(ContainerError::Setup(failure.text)),
             // A process that waits at its gate and is gone was killed; without a gate it may have done its work.
@@ -127,6 +147,12 @@ impl Making {
                 return Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 });
             }
             None => {}
+        }
+        if let Some(hooks) = hooks.filter(|_| !launch.gate) {
+            if !has_executed(pid.0.cast_signed()) {
+                return Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 });
+            }
+            super::follow::poststart(hooks, pid)?;
         }
         Ok(Launched { container: container.clone(), pid, pidfd: spawned.pidfd.try_clone().map_err(call("dup"))? })
     }
@@ -143,6 +169,11 @@ impl Making {
         }
         // The first error is the one that matters.
         let _ = self.cgroup.map(|cgroup| cgroup.remove());
+        if self.spawned.is_some()
+            && let Some(hooks) = &self.hooks
+        {
+            let _ = super::follow::poststop(hooks);
+        }
         let _ = self.container.remove();
     }
 }

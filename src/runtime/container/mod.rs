@@ -7,6 +7,7 @@
 //! | `config.json` | the bundle's text as it was at `create` | first |
 //! | `state.json` | a [`Record`] | before the cgroups are made, and again when the process is there |
 //! | `exec.fifo` | the gate: the process waits for a byte in it | before the process is made; not by `run` |
+//! | `start.fifo` | what the process says behind the gate | likewise, where hooks follow `start` |
 //!
 //! # Status
 //!
@@ -29,6 +30,7 @@
 
 mod change;
 mod directory;
+mod follow;
 mod launch;
 mod operate;
 
@@ -100,6 +102,9 @@ pub enum ContainerError {
     /// The process said which step failed.
     #[error("{0}")]
     Setup(String),
+    /// A hook that follows the start failed.
+    #[error("{0}: the container was stopped and deleted")]
+    Hook(#[from] super::HookError),
     /// It was gone before it could say anything.
     #[error("the container's process was killed while it set itself up{}", if *.oom { ": its memory limit is too low" } else { "" })]
     KilledInSetup {

@@ -9,8 +9,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::ContainerError;
 use super::directory::{Container, Process, Record};
-use crate::runtime::HostPid;
 use crate::runtime::cgroup::{ContainerCgroup, Host, Location};
+use crate::runtime::{HookError, HostPid};
 use crate::sys::pidfd::send_signal;
 use crate::sys::stat::stat;
 
@@ -82,10 +82,21 @@ impl Container {
 
     /// Lets the process execute its program.
     pub fn start(&self) -> Result<(), ContainerError> {
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let record = self.read()?;
         match (self.status(record.as_ref()), self.gate()) {
-            ((Status::Created, _), Some(gate)) => self.open_gate(gate),
+            ((Status::Created, process), Some(gate)) => {
+                let hooks =
+                    record.as_ref().and_then(|record| record.hooks.as_ref()).filter(|hooks| hooks.follow_start());
+                let started = hooks.map(|_| self.started()).transpose()?;
+                self.open_gate(gate)?;
+                // Hooks may look at the container, and join it.
+                drop(lock);
+                match (hooks, started, process) {
+                    (Some(hooks), Some(started), Some((pid, _))) => self.follow(hooks, started, pid),
+                    _ => Ok(()),
+                }
+            }
             ((Status::Stopped, _), _) => Err(ContainerError::HasStopped),
             ((Status::Paused, _), _) => Err(ContainerError::StartPaused),
             ((Status::Created | Status::Running, _), _) => Err(ContainerError::AlreadyRunning),
@@ -103,8 +114,10 @@ impl Container {
         send_signal(pidfd.as_fd(), signal).map_err(|_| ContainerError::NotRunning)
     }
 
-    /// Removes what is left of it; one that lives only with `force`, or before it was started.
-    pub fn delete(&self, force: bool) -> Result<(), ContainerError> {
+    /// Removes what is left of it; one that lives only with `force`, or before it was started. Which of its poststop hooks failed.
+    ///
+    /// They run when its processes and cgroups are gone and before its directory is: a deletion that is killed is done again, with its hooks.
+    pub fn delete(&self, force: bool) -> Result<Vec<HookError>, ContainerError> {
         let _lock = self.lock()?;
         let record = self.read()?;
         let (status, process) = self.status(record.as_ref());
@@ -123,7 +136,8 @@ impl Container {
             cgroup.kill()?;
             cgroup.remove()?;
         }
-        self.remove()
+        let failed = record.as_ref().and_then(|record| record.hooks.as_ref()).map(super::follow::poststop);
+        self.remove().map(|()| failed.unwrap_or_default())
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Oracle {
     /// Those that go on until another one, which is on its way or wanted, has done well.
     pub(super) superseded: BTreeSet<ContainerId>,
     pub(super) journal: BTreeMap<ContainerId, Outcome>,
+    /// The same ids in the order in which their ends were written down.
+    recorded: Vec<ContainerId>,
     /// Journalled as not stopped by us.
     by_itself: BTreeSet<ContainerId>,
     pub(super) ended: BTreeMap<ContainerId, End>,
@@ -324,13 +326,16 @@ impl Oracle {
         must(gap >= pause, "5", || format!("{id} starts {gap:?} after {last} ended, which is less than {pause:?}"))
     }
 
-    /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the unit's own.
+    /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the unit's own; if neither is
+    /// of the text, the one whose end was written down last.
     fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
         let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
-        let is_of = |id: &&ContainerId| self.ended.get(*id).is_some_and(|end| end.is_of(want.fingerprint));
+        let is_of = |id: &ContainerId| self.ended.get(id).is_some_and(|end| end.is_of(want.fingerprint));
+        let recorded_at = |id: &ContainerId| self.recorded.iter().rposition(|recorded| recorded == id);
         let took_over = self.begun.get(last).is_some_and(|begun| !begun.beside);
+        let counts = |other: &&ContainerId| is_of(other) || !is_of(last) && recorded_at(other) > recorded_at(last);
         // Who took over counts, whatever comes of the one before.
-        other.filter(is_of).filter(|_| !took_over).or(Some(last))
+        other.filter(counts).filter(|_| !took_over).or(Some(last))
     }
 
     /// How a run ended, as far as it could be known.
@@ -363,6 +368,9 @@ impl Oracle {
             self.by_itself.insert(id.clone());
         }
         let earlier = self.journal.insert(id.clone(), record.outcome.clone());
+        if earlier.is_none() {
+            self.recorded.push(id.clone());
+        }
         must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
     }
 
