@@ -15,20 +15,26 @@ mod device;
 mod error;
 mod fields;
 mod fits;
+pub mod idmap;
 mod mount;
+mod namespaces;
+mod outside;
 mod process;
 mod resources;
 mod schema;
 mod script;
 pub mod seccomp;
 mod template;
+mod users;
 
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
 pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
+pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
 pub use script::{
-    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,
+    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation, PropagationKind,
     Rlimit, RlimitResource, RootPlan, Script, Step,
 };
 pub use template::template;
+pub(crate) use users::{is_copied_outside, is_shared};

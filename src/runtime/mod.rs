@@ -15,6 +15,7 @@ mod identity;
 mod init;
 mod join;
 mod mount;
+mod outside;
 mod payload;
 mod program;
 mod root;
@@ -23,6 +24,7 @@ mod slots;
 mod spare;
 mod spawn;
 mod trampoline;
+mod userns;
 
 pub use init::NAME as INIT_NAME;
 pub use join::{JoinError, spawn_exec};
