@@ -17,8 +17,13 @@ impl Spawner for ScriptSpawner {
         // What cannot be restored fails later by itself, or does not matter.
         let restore = || drop(base.restore());
         let spawned = match kind {
-            Kind::Container => runtime::spawn_with_hooks(&script, slots, restore)
-                .map_err(|error| SpawnError { errno: error.0.raw_os_error().unwrap_or(0), text: "clone".to_owned() }),
+            Kind::Container => runtime::spawn_with_hooks(&script, slots, restore).map_err(|error| SpawnError {
+                errno: error.errno(),
+                text: match error {
+                    runtime::SpawnError::Clone(_) => "clone".to_owned(),
+                    other => other.to_string(),
+                },
+            }),
             Kind::Exec => runtime::spawn_exec(&script, slots, restore)
                 .map_err(|error| SpawnError { errno: error.errno(), text: error.to_string() }),
         }?;

@@ -7,9 +7,11 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::hooks::{Hooks, Moment};
+use super::hooks::{self, Hooks, Moment};
+use super::namespaces::Wanted;
+use super::outside::{NamespaceKind, Outside};
 use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
-use super::{device, hooks, mount, process, resources, seccomp};
+use super::{device, mount, namespaces, process, resources, seccomp, users};
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -112,10 +114,9 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     refuse(spec, &mut report);
     let default_linux = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default_linux);
-    let mut steps = vec![Step::Isolate];
-    steps.extend(context.keyring.step(&context.id));
-    let namespaces = if context.host { Wanted::default() } else { namespaces(spec, context, &mut report) };
+    let namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
+    let mut steps = begin(&namespaces.outside, context);
     if context.host {
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
         spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
@@ -130,70 +131,45 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
         Some(process) => process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report),
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
     }
+    if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
+        let (moment, state) = (Moment::Start, hooks.state);
+        // Right before the program.
+        steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state });
+    }
+    let mut script = Script { new_pid_namespace: namespaces.pid, outside: namespaces.outside, steps };
+    users::complete(&mut script, &mut report);
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
-    if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
-        let (moment, state) = (Moment::Start, hooks.state);
-        steps.insert(steps.len() - 1, Step::Hooks { moment, hooks: hooks.start_container, state });
-    }
-    let script = Script { new_pid_namespace: namespaces.pid, steps };
     Ok(Compiled { script, cgroup, warnings: report.warnings })
 }
 
 /// Compiles a process that joins a running container: what of the container's own steps is about the process.
-/// `terminal` is asked for by the process itself.
-pub fn compile_exec(
-    process: &Process,
-    profile: Option<&oci_spec::runtime::LinuxSeccomp>,
-    context: &Context,
-) -> Result<Script, Vec<CompileError>> {
+/// `terminal` is asked for by the process itself; `linux` is the container's.
+pub fn compile_exec(process: &Process, linux: Option<&Linux>, context: &Context) -> Result<Script, Vec<CompileError>> {
     let mut report = Report::default();
-    let mut steps = vec![Step::Isolate];
-    steps.extend(context.keyring.step(&context.id));
+    let outside = linux.filter(|_| !context.host).map(namespaces::to_enter).unwrap_or_default();
+    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    let mut steps = begin(&outside, context);
     steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
     process::oom_score_adj(&mut steps, process, context, &mut report);
     if process.terminal == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }
     process::compile(&mut steps, process, profile, context, &mut report);
-    if report.errors.is_empty() { Ok(Script { new_pid_namespace: false, steps }) } else { Err(report.errors) }
+    let mut script = Script { new_pid_namespace: false, outside, steps };
+    users::complete(&mut script, &mut report);
+    if report.errors.is_empty() { Ok(script) } else { Err(report.errors) }
 }
 
-#[derive(Default)]
-struct Wanted {
-    pid: bool,
-    others: Namespaces,
-}
-
-fn namespaces(spec: &Spec, context: &Context, report: &mut Report) -> Wanted {
-    let mut wanted = Wanted { pid: false, others: Namespaces::default() };
-    let listed = spec.linux.as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let mut seen = Vec::new();
-    for (index, namespace) in listed.into_iter().flatten().enumerate() {
-        let path = format_args!("linux.namespaces[{index}]");
-        if seen.contains(&namespace.typ()) {
-            report.error(path, Problem::Duplicate { found: format!("namespace {}", namespace.typ()) });
-        }
-        seen.push(namespace.typ());
-        let from_slot = context.join_network && namespace.typ() == LinuxNamespaceType::Network;
-        let joins = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
-        report.not_yet(format_args!("{path}.path"), joins && !from_slot, "joining a namespace by path");
-        match namespace.typ() {
-            LinuxNamespaceType::Mount => wanted.others.mount = true,
-            LinuxNamespaceType::Cgroup => wanted.others.cgroup = true,
-            LinuxNamespaceType::Uts => wanted.others.uts = true,
-            LinuxNamespaceType::Ipc => wanted.others.ipc = true,
-            LinuxNamespaceType::Pid => wanted.pid = true,
-            LinuxNamespaceType::Network => wanted.others.network = !context.join_network,
-            LinuxNamespaceType::User => report.not_yet(path, true, "a user namespace"),
-            LinuxNamespaceType::Time => report.not_yet(path, true, "a time namespace"),
-        }
-    }
-    if !wanted.others.mount {
-        report.error("linux.namespaces", Problem::Missing { expected: "an entry {\"type\": \"mount\"}" });
-    }
-    wanted
+/// What comes first: in a user namespace the identity of its root, as a change of identity undoes what [`Step::Isolate`] does.
+fn begin(outside: &Outside, context: &Context) -> Vec<Step> {
+    let mut steps = Vec::new();
+    steps.extend(outside.user.is_some().then_some(Step::AwaitMaps));
+    steps.extend(outside.in_user_namespace().then_some(Step::BecomeRoot));
+    steps.push(Step::Isolate);
+    steps.extend(context.keyring.step(&context.id));
+    steps
 }
 
 fn check_version(spec: &Spec, report: &mut Report) {
@@ -217,10 +193,6 @@ fn refuse(spec: &Spec, report: &mut Report) {
     }
     let Some(linux) = &spec.linux else { return };
     let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    report.not_yet("linux.uidMappings", some(linux.uid_mappings().as_ref().map(Vec::len)), "a user namespace");
-    report.not_yet("linux.gidMappings", some(linux.gid_mappings().as_ref().map(Vec::len)), "a user namespace");
-    let offsets = linux.time_offsets().as_ref().map(|offsets| offsets.len());
-    report.not_yet("linux.timeOffsets", some(offsets), "a time namespace");
     let devices = linux.net_devices().as_ref().map(|devices| devices.len());
     report.not_yet("linux.netDevices", some(devices), "moving network devices");
     report.not_yet("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT");
@@ -239,13 +211,12 @@ fn isolate(
     wanted: &Wanted,
     report: &mut Report,
 ) -> bool {
-    let shows_cgroups =
-        spec.mounts.iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
-    let takes_cgroups = shows_cgroups && !wanted.others.cgroup;
+    let takes_cgroups = namespaces::shows_cgroups(spec) && !wanted.has(NamespaceKind::Cgroup);
     if takes_cgroups {
         steps.extend([Step::JoinCgroups, Step::TakeCgroups]);
     }
-    steps.push(Step::Unshare(Namespaces { cgroup: false, ..wanted.others }));
+    let made = Namespaces { cgroup: false, ..wanted.others };
+    steps.extend((made != Namespaces::default()).then_some(Step::Unshare(made)));
     if context.join_network {
         steps.push(Step::JoinNetwork);
     } else if wanted.others.network {
@@ -257,7 +228,7 @@ fn isolate(
         if name.len() > 64 {
             report.error(field, Problem::Range { found: format!("{name:?}"), expected: "at most 64 bytes" });
         }
-        if !wanted.others.uts {
+        if !wanted.has(NamespaceKind::Uts) {
             let reason = "needs a uts namespace: it would change the host's name";
             report.error(field, Problem::Conflict { reason });
         }
@@ -408,7 +379,7 @@ fn sysctls(steps: &mut Vec<Step>, linux: &Linux, report: &mut Report) {
     }
 }
 
-fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
+pub(super) fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
     const IPC: [&str; 8] = [
         "kernel/msgmax",
         "kernel/msgmnb",

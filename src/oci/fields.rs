@@ -167,10 +167,12 @@ const LINUX: Kind = Kind::Object(&[
     ("intelRdt", Kind::Any),
     ("memoryPolicy", Kind::Any),
     ("personality", Kind::Any),
-    ("timeOffsets", Kind::Any),
+    ("timeOffsets", Kind::Map(&CLOCK_OFFSET)),
 ]);
 
 const NAMESPACE: Kind = Kind::Object(&[("type", Kind::Word("namespace", &NAMESPACE_NAMES)), ("path", Kind::Text)]);
+
+const CLOCK_OFFSET: Kind = Kind::Object(&[("secs", Kind::Signed), ("nanosecs", Kind::Id)]);
 
 const DEVICE: Kind = Kind::Object(&[
     ("path", Kind::Text),

@@ -18,7 +18,10 @@ mod features;
 mod fields;
 mod fits;
 mod hooks;
+pub mod idmap;
 mod mount;
+mod namespaces;
+mod outside;
 mod process;
 mod resources;
 mod schema;
@@ -26,6 +29,7 @@ mod script;
 pub mod seccomp;
 mod systemd;
 mod template;
+mod users;
 
 /// The newest runtime-spec whose fields are known.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -35,10 +39,12 @@ pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use features::features;
 pub use hooks::{Hook, Hooks, Moment, StateText};
+pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};
 pub use script::{
-    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,
-    Rlimit, RlimitResource, RootPlan, Script, Step,
+    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation,
+    PropagationKind, Rlimit, RlimitResource, RootPlan, Script, Step,
 };
 pub use systemd::systemd_path;
 pub use template::{rootless_template, template};
+pub(crate) use users::{is_copied_outside, is_shared};

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Mount as SpecMount;
 
 use super::error::{Problem, Report};
-use super::script::{Attributes, Mount, MountSource, Propagation, PropagationKind};
+use super::idmap::{self, Of};
+use super::script::{Attributes, Mount, MountIdMap, MountSource, Propagation, PropagationKind};
 
 /// Attribute words and their `MOUNT_ATTR_…` bits, for printing.
 pub(super) const ATTRIBUTES: [(&str, u64); 8] = [
@@ -36,7 +37,10 @@ enum Word {
     Flag,
     /// Accepted, and without an effect on Linux today.
     Nothing,
-    NotYet(&'static str),
+    /// A tmpfs begins with what the target held.
+    CopyUp,
+    /// Id-mapped; whether the mounts below are as well.
+    IdMap(bool),
 }
 
 fn word(option: &str) -> Option<Word> {
@@ -72,8 +76,9 @@ fn word(option: &str) -> Option<Word> {
         "async" | "nomand" | "nolazytime" | "loud" | "iversion" | "noiversion" | "defaults" | "acl" | "noacl" => {
             Word::Nothing
         }
-        "tmpcopyup" => Word::NotYet("copying what the target held (tmpcopyup)"),
-        "idmap" | "ridmap" => Word::NotYet("an id-mapped mount"),
+        "tmpcopyup" => Word::CopyUp,
+        "idmap" => Word::IdMap(false),
+        "ridmap" => Word::IdMap(true),
         "rro" | "rrw" | "rnosuid" | "rsuid" | "rnodev" | "rdev" | "rnoexec" | "rexec" | "rnodiratime" | "rdiratime"
         | "rrelatime" | "rnorelatime" | "rnoatime" | "ratime" | "rstrictatime" | "rnostrictatime" | "rnosymfollow"
         | "rsymfollow" => Word::Below(Box::new(word(option.strip_prefix('r')?)?)),
@@ -91,14 +96,12 @@ pub(super) fn is_option(option: &str) -> bool {
 pub(super) fn compile(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, report: &mut Report) -> Option<Mount> {
     let target = target(mount, path, report)?;
     let mut parsed = Parsed::default();
-    for (index, option) in mount.options().iter().flatten().enumerate() {
+    for option in mount.options().iter().flatten() {
         match word(option) {
-            Some(word) => parsed.take(word, option, format_args!("{path}.options[{index}]"), report),
+            Some(word) => parsed.take(word, option),
             None => parsed.data(option),
         }
     }
-    let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-    report.not_yet(format_args!("{path}.uidMappings"), mapped, "an id-mapped mount");
     let fstype = mount.typ().as_deref().unwrap_or("");
     // runc and crun take type "bind" for an rbind, and any type with (r)bind among the options for a bind.
     let bind = parsed.bind.or((fstype == "bind").then_some(true));
@@ -113,7 +116,34 @@ pub(super) fn compile(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, rep
         None if fstype == "cgroup" || fstype == "cgroup2" => MountSource::Cgroup,
         None => filesystem(mount, fstype, path, parsed.options, report)?,
     };
-    Some(Mount { target, source, own: parsed.own, below: parsed.below, propagation: parsed.propagation })
+    let is_bind = matches!(source, MountSource::Bind { .. });
+    let idmap = id_map(mount, parsed.idmap, is_bind, path, report);
+    let copy_up = parsed.copy_up;
+    if copy_up && (is_bind || fstype != "tmpfs") {
+        report.error(format_args!("{path}.options"), Problem::Conflict { reason: "tmpcopyup is for a tmpfs" });
+    }
+    let (own, below, propagation) = (parsed.own, parsed.below, parsed.propagation);
+    Some(Mount { target, source, own, below, propagation, idmap, copy_up })
+}
+
+/// With a mapping of its own, and with `idmap` or `ridmap` alone that of the container.
+fn id_map(
+    mount: &SpecMount,
+    word: Option<bool>,
+    is_bind: bool,
+    path: Arguments<'_>,
+    report: &mut Report,
+) -> Option<MountIdMap> {
+    let (uids, gids) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+    let maps = idmap::compile(uids, gids, Of::Mount, &path, report);
+    if maps.is_none() && word.is_none() {
+        return None;
+    }
+    if !is_bind {
+        let reason = "only a bind mount can be id-mapped: a new file system has the ids of the container";
+        report.error(format_args!("{path}.options"), Problem::Conflict { reason });
+    }
+    Some(MountIdMap { maps, recursive: word == Some(true) })
 }
 
 /// The last word about a bit counts.
@@ -137,7 +167,8 @@ fn take(attributes: &mut Attributes, word: &Word) {
         | Word::SourceNoFollow
         | Word::Flag
         | Word::Nothing
-        | Word::NotYet(_) => {}
+        | Word::CopyUp
+        | Word::IdMap(_) => {}
     }
 }
 
@@ -148,11 +179,13 @@ struct Parsed {
     propagation: Vec<Propagation>,
     bind: Option<bool>,
     nofollow: bool,
+    copy_up: bool,
+    idmap: Option<bool>,
     options: Vec<(String, Option<String>)>,
 }
 
 impl Parsed {
-    fn take(&mut self, word: Word, option: &str, path: Arguments<'_>, report: &mut Report) {
+    fn take(&mut self, word: Word, option: &str) {
         match word {
             Word::Set(_) | Word::Clear(_) | Word::Atime(_) => take(&mut self.own, &word),
             Word::Below(word) => take(&mut self.below, &word),
@@ -161,7 +194,8 @@ impl Parsed {
             Word::SourceNoFollow => self.nofollow = true,
             Word::Flag => self.options.push((option.to_owned(), None)),
             Word::Nothing => {}
-            Word::NotYet(what) => report.not_yet(path, true, what),
+            Word::CopyUp => self.copy_up = true,
+            Word::IdMap(recursive) => self.idmap = Some(recursive),
         }
     }
 

@@ -16,12 +16,16 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::hooks::{Hook, Hooks, Moment, StateText};
+use super::idmap::IdMaps;
+use super::outside::Outside;
 
 /// All steps of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Script {
     /// Whether the process is pid 1 of a new pid namespace. This one cannot be a step: it is part of the clone.
     pub new_pid_namespace: bool,
+    /// What is done for it from outside, before it is made.
+    pub outside: Outside,
     /// What it does then.
     pub steps: Vec<Step>,
 }
@@ -36,6 +40,10 @@ impl Script {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Step {
+    /// Wait until the mappings of the new user namespace are written.
+    AwaitMaps,
+    /// Become root of the user namespace: until then the process has the number it has outside, which is nobody's there.
+    BecomeRoot,
     /// Die with the parent, not dumpable, own session, signals as they are by default.
     Isolate,
     /// A session keyring of this name, or a new one without.
@@ -262,6 +270,19 @@ pub struct Mount {
     pub below: Attributes,
     /// In the order of the options.
     pub propagation: Vec<Propagation>,
+    /// Whose the files of a bind are.
+    pub idmap: Option<MountIdMap>,
+    /// A new tmpfs gets what the target held (`tmpcopyup`).
+    pub copy_up: bool,
+}
+
+/// An id-mapped mount (mount_setattr(2), MOUNT_ATTR_IDMAP).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdMap {
+    /// The mapping; `None` is the container's.
+    pub maps: Option<IdMaps>,
+    /// Also of the mounts below.
+    pub recursive: bool,
 }
 
 /// What mount_setattr(2) changes.
@@ -372,6 +393,8 @@ pub struct CapabilitySets {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::AwaitMaps => write!(f, "wait for the mappings of ids"),
+            Step::BecomeRoot => write!(f, "become root of the user namespace"),
             Step::Isolate => write!(f, "own session, not dumpable, die with the parent"),
             Step::Keyring(Some(name)) => write!(f, "session keyring {name}"),
             Step::Keyring(None) => write!(f, "new session keyring"),
@@ -500,6 +523,14 @@ impl fmt::Display for Mount {
         for (prefix, attributes) in [("", self.own), ("r", self.below)] {
             let mut set = super::mount::ATTRIBUTES.iter().filter(|(_, bit)| attributes.set & bit != 0);
             set.try_for_each(|(name, _)| write!(f, " {prefix}{name}"))?;
+        }
+        match &self.idmap {
+            Some(MountIdMap { maps: Some(maps), .. }) => write!(f, " id-mapped: {maps}")?,
+            Some(MountIdMap { maps: None, .. }) => write!(f, " id-mapped as the container is")?,
+            None => {}
+        }
+        if self.copy_up {
+            write!(f, " holding what was there")?;
         }
         self.propagation.iter().try_for_each(|propagation| write!(f, " {propagation}"))
     }

@@ -13,6 +13,7 @@ use rustix::thread::{UnshareFlags, move_into_link_name_space};
 
 use super::error::{StepError, about, call, errno_of};
 use super::mount::Trees;
+use super::outside::Brought;
 use super::root::Root;
 use super::slots::Slots;
 use super::trampoline::Trampoline;
@@ -23,10 +24,11 @@ use crate::oci::{Moment, Namespaces, Script, Step};
 const EXIT_SETUP_FAILED: i32 = 127;
 
 /// Runs a script in the process that was just cloned for it.
-pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>) -> ! {
-    let mut run = Run::new(slots, trampoline);
+pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>, brought: Brought) -> ! {
+    let mut run = Run::new(slots, trampoline, brought);
     run.has_hooks = script.hooks().is_some();
     for (index, step) in script.steps.iter().enumerate() {
+        run.at = index;
         if let Err(error) = run.step(step) {
             run.report(index, step, &error);
             break;
@@ -51,28 +53,38 @@ pub(super) struct Run {
     retry_chdir: Option<String>,
     /// Programs of the host's look into the mount namespace on the way.
     has_hooks: bool,
+    /// Index of the step.
+    pub(super) at: usize,
+    mapped: Option<OwnedFd>,
+    /// In a user namespace whose mappings its own user wrote.
+    may_set_groups: bool,
 }
 
 impl Run {
-    fn new(mut slots: Slots, trampoline: Option<Trampoline>) -> Run {
+    fn new(mut slots: Slots, trampoline: Option<Trampoline>, brought: Brought) -> Run {
         let report = std::mem::replace(&mut slots.report, null_device());
         Run {
             slots,
             report: Some(report),
             root: None,
             procfs: None,
-            trees: Trees::default(),
+            trees: brought.trees,
             account: identity::Account::default(),
             terminal: false,
             found: None,
             trampoline,
             retry_chdir: None,
             has_hooks: false,
+            at: 0,
+            mapped: brought.mapped,
+            may_set_groups: true,
         }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
+            Step::AwaitMaps => self.await_maps(),
+            Step::BecomeRoot => self.become_root(),
             Step::Isolate => isolate(),
             Step::Keyring(name) => keyring(name.as_deref()),
             Step::JoinCgroups => self.join_cgroups(),
@@ -87,7 +99,8 @@ impl Run {
             Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
             Step::Rlimits { limits, clamp } => identity::set_limits(limits, *clamp),
             Step::Root(plan) => {
-                self.root = Some(mount::take_root(plan, self.has_hooks)?);
+                let copy = self.trees.brought(self.at);
+                self.root = Some(mount::take_root(plan, copy, self.has_hooks)?);
                 Ok(())
             }
             Step::CurrentRoot => {
@@ -128,7 +141,7 @@ impl Run {
             Step::Identity(who) => {
                 self.account = identity::resolve(self.root()?, who)?;
                 identity::give_streams(&self.account, &self.slots, self.terminal);
-                identity::become_user(&self.account)
+                identity::become_user(&self.account, self.may_set_groups)
             }
             Step::Capabilities(sets) => {
                 identity::set_capabilities(*sets)?;
@@ -188,6 +201,22 @@ impl Run {
             rustix::io::write(&hierarchy.tasks, b"0").map_err(about("join the cgroup", &hierarchy.name))?;
         }
         Ok(())
+    }
+
+    fn await_maps(&mut self) -> Result<(), StepError> {
+        let mapped = self.mapped.take().ok_or(StepError::EmptySlot { slot: "the mappings of ids" })?;
+        match rustix::io::retry_on_intr(|| rustix::io::read(&mapped, &mut [0u8; 1])) {
+            Ok(1) => Ok(()),
+            // Whoever writes them says why they are not.
+            Ok(_) => Err(StepError::NoMaps),
+            Err(errno) => Err(call("wait for the mappings of ids")(errno)),
+        }
+    }
+
+    /// The rights to all that belongs to the user namespace are there from the first; what is missing is a number that is somebody there.
+    fn become_root(&mut self) -> Result<(), StepError> {
+        self.may_set_groups = identity::become_root()?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))
     }
 
     fn join_network(&mut self) -> Result<(), StepError> {

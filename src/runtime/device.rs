@@ -1,13 +1,16 @@
 //! Device nodes and the usual links of `/dev`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, statat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, openat, statat, symlinkat,
+};
 use rustix::io::Errno;
 
 use super::error::{StepError, about};
-use super::root::{Root, open_path};
+use super::mount::{attach, clone_tree};
+use super::root::{Root, open_link, open_path};
 use crate::oci::{DeviceKind, DeviceNode};
 
 /// Link and where it leads (OCI runtime-spec, config-linux, "Default Devices" and "Dev symbolic links").
@@ -78,6 +81,8 @@ fn make_node(parent: &OwnedFd, name: &str, node: &DeviceNode) -> Result<(), Step
     match mknodat(parent, name, kind, Mode::from_bits_truncate(node.mode), number) {
         Ok(()) => {}
         Err(Errno::EXIST) => return check_node(parent, name, kind, number, node),
+        // In a user namespace nobody may make one.
+        Err(Errno::PERM) => return bind_hosts(parent, name, kind, number, node),
         Err(errno) => return Err(about("mknod", &node.path)(errno)),
     }
     if (node.uid, node.gid) == (0, 0) {
@@ -85,6 +90,27 @@ fn make_node(parent: &OwnedFd, name: &str, node: &DeviceNode) -> Result<(), Step
     }
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(about("chown", &node.path))
+}
+
+/// Puts the host's own node onto an empty file; it must be the same device. Mode and owner are the host's.
+fn bind_hosts(
+    parent: &OwnedFd,
+    name: &str,
+    kind: FileType,
+    number: rustix::fs::Dev,
+    node: &DeviceNode,
+) -> Result<(), StepError> {
+    let host = open_link(Path::new(&node.path)).map_err(about("no right to mknod, and open", &node.path))?;
+    let stat = fstat(&host).map_err(about("stat", &node.path))?;
+    if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
+        let expected = "that config.json describes, and in a user namespace only the host's can be had";
+        return Err(StepError::NotTheDevice { path: node.path.clone(), expected });
+    }
+    mknodat(parent, name, FileType::RegularFile, Mode::empty(), 0).map_err(about("create", &node.path))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = openat(parent, name, flags, Mode::empty()).map_err(about("open", &node.path))?;
+    let tree = clone_tree(host.as_fd(), false).map_err(about("open_tree", &node.path))?;
+    attach(&tree, place.as_fd()).map_err(about("move_mount", &node.path))
 }
 
 /// A link or another device in its place is somebody's trick (CVE-2025-31133, CVE-2025-52565).

@@ -130,6 +130,60 @@ pub enum StepError {
     /// Whoever makes the container is gone.
     #[error("the maker of the container went away")]
     NoMaker,
+    /// A namespace of config.json, or something about it.
+    #[error("{field}: {problem}")]
+    Join {
+        /// Where config.json has it.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Only root may.
+    #[error("{what} needs root")]
+    NeedsRoot {
+        /// What.
+        what: String,
+    },
+    /// This kernel is built without.
+    #[error("linux.namespaces: a time namespace: this kernel has none (CONFIG_TIME_NS, Linux 5.6)")]
+    NoTimeNamespaces,
+    /// The mappings of ids were not taken.
+    #[error("linux.uidMappings and gidMappings: {source}")]
+    Maps {
+        /// Why.
+        source: Box<StepError>,
+    },
+    /// newuidmap(1) or newgidmap(1).
+    #[error("{program} {said}")]
+    MapHelper {
+        /// Which.
+        program: &'static str,
+        /// Its words.
+        said: String,
+    },
+    /// Neither mappings nor a word of the helper's came.
+    #[error("the process that was to write the mappings of ids was killed")]
+    NoMaps,
+    /// The kernel maps no ids there.
+    #[error(
+        "mounts: {target}: ids cannot be mapped: {}: this kernel has to allow it for that file system (type {magic:#x} in statfs(2)), \
+         which may not be id-mapped already",
+        words(*.errno)
+    )]
+    IdMap {
+        /// The mount.
+        target: String,
+        /// Which file system.
+        magic: u64,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The container's process could not be cloned.
+    #[error("clone a process for the container: {}", words(*.errno))]
+    NoProcess {
+        /// Why.
+        errno: Errno,
+    },
     /// A string that holds a zero byte.
     #[error("{what} holds a zero byte")]
     ZeroByte {
@@ -147,7 +201,12 @@ impl StepError {
             | StepError::Filesystem { errno, .. }
             | StepError::NotExecutable { errno, .. }
             | StepError::NoProgram { errno, .. }
-            | StepError::Exec { errno, .. } => errno.raw_os_error(),
+            | StepError::Exec { errno, .. }
+            | StepError::IdMap { errno, .. }
+            | StepError::NoProcess { errno } => errno.raw_os_error(),
+            StepError::Maps { source } => source.errno(),
+            StepError::NeedsRoot { .. } => Errno::PERM.raw_os_error(),
+            StepError::NoTimeNamespaces => Errno::INVAL.raw_os_error(),
             StepError::NotInPath { .. } => Errno::NOENT.raw_os_error(),
             StepError::NotTheDevice { .. }
             | StepError::TooManyLinks { .. }
@@ -157,6 +216,9 @@ impl StepError {
             | StepError::BadAccountFile { .. }
             | StepError::Hook { .. }
             | StepError::NoMaker
+            | StepError::Join { .. }
+            | StepError::MapHelper { .. }
+            | StepError::NoMaps
             | StepError::ZeroByte { .. } => 0,
         }
     }

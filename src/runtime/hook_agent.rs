@@ -35,8 +35,8 @@ pub fn spawn(script: &Script, mut slots: Slots, prepare: impl Fn()) -> Result<Sp
     let Some(hooks) = script.hooks().filter(|hooks| hooks.need_maker()) else {
         return super::spawn(script, slots, None, prepare);
     };
-    let (ours, theirs) = maker::pair().map_err(SpawnError)?;
-    match clone3(&Request::default()).map_err(SpawnError)? {
+    let (ours, theirs) = maker::pair().map_err(SpawnError::Clone)?;
+    match clone3(&Request::default()).map_err(SpawnError::Clone)? {
         Side::Child => {
             prepare();
             serve(script, hooks, ours, slots.report)

@@ -59,11 +59,11 @@ pub(super) fn set_limits(limits: &[Rlimit], clamp: bool) -> Result<(), StepError
 }
 
 /// `RLIM_INFINITY` is all ones.
-fn finite(value: u64) -> Option<u64> {
+pub(super) fn finite(value: u64) -> Option<u64> {
     (value != u64::MAX).then_some(value)
 }
 
-fn resource(name: RlimitResource) -> Resource {
+pub(super) fn resource(name: RlimitResource) -> Resource {
     match name {
         RlimitResource::As => Resource::As,
         RlimitResource::Core => Resource::Core,
@@ -116,14 +116,30 @@ pub(super) fn give_streams(account: &Account, slots: &Slots, terminal: bool) {
 
 /// Groups, gid, uid, in the order that keeps the right to do the next; capabilities stay permitted for the step that
 /// sets them.
-pub(super) fn become_user(account: &Account) -> Result<(), StepError> {
+pub(super) fn become_user(account: &Account, may_set_groups: bool) -> Result<(), StepError> {
     let groups: Vec<Gid> = account.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (gid, uid) = (Gid::from_raw(account.gid), Uid::from_raw(account.uid));
     set_keep_capabilities(true).map_err(call("keep capabilities"))?;
-    set_thread_groups(&groups).map_err(call("setgroups"))?;
+    if may_set_groups || !groups.is_empty() {
+        set_thread_groups(&groups).map_err(call("setgroups"))?;
+    }
     set_thread_res_gid(gid, gid, gid).map_err(call("setgid"))?;
     set_thread_res_uid(uid, uid, uid).map_err(call("setuid"))?;
     set_keep_capabilities(false).map_err(call("keep no capabilities"))
+}
+
+/// Root of the user namespace, in no other group. Whether groups may be set: not where a user mapped just himself ("setgroups" in
+/// user_namespaces(7)), who stays in his own.
+pub(super) fn become_root() -> Result<bool, StepError> {
+    let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
+    let may_set_groups = match set_thread_groups(&[]) {
+        Ok(()) => true,
+        Err(Errno::PERM) => false,
+        Err(errno) => return Err(call("setgroups")(errno)),
+    };
+    set_thread_res_gid(root_group, root_group, root_group).map_err(call("setgid"))?;
+    set_thread_res_uid(root_user, root_user, root_user).map_err(call("setuid"))?;
+    Ok(may_set_groups)
 }
 
 /// Effective, permitted, inheritable, ambient.

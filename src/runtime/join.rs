@@ -28,10 +28,11 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::cgroup::{self, CgroupError};
 use super::child;
-use super::error::words;
+use super::error::{StepError, words};
+use super::outside::{self, Brought};
 use super::slots::Slots;
 use super::spawn::{HostPid, Spawned};
-use crate::oci::Script;
+use crate::oci::{Enters, Outside, Script};
 use crate::sys::clone::{Request, Side, clone3, leave};
 use crate::sys::stat::{PF_FORKNOEXEC, stat};
 use crate::sys::wait::{Which, await_end};
@@ -103,11 +104,11 @@ pub fn spawn_exec(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Resu
 
 /// The helper's life.
 fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
-    let made = enter_and_fork(&slots, tell);
+    let made = enter_and_fork(&script.outside, &slots, tell);
     let note = match made {
         Ok(Side::Child) => {
             // The pipe goes with exec; until then it says nothing any more.
-            child::run(script, slots, None)
+            child::run(script, slots, None, Brought::default())
         }
         Ok(Side::Parent { pid, .. }) => Note::Made(pid),
         Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),
@@ -120,34 +121,56 @@ fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
     leave(0)
 }
 
-fn enter_and_fork(slots: &Slots, tell: &OwnedFd) -> Result<Side, JoinError> {
+fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Side, JoinError> {
     let container = slots.container.as_ref().ok_or(JoinError::NoContainer)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(JoinError::Enter)?;
     // While the host's /proc is in reach.
-    let outside = has_not_executed(container.as_fd()).then(root).flatten();
+    let host_root = has_not_executed(container.as_fd()).then(root).flatten();
     let leaf = slots.cgroup.as_ref().map(|own| leaf(own, container.as_fd())).transpose()?.flatten();
     let mut keep: Vec<i32> = slots.all().map(|fd| fd.as_raw_fd()).collect();
     keep.extend([tell.as_raw_fd()]);
     keep.extend(leaf.as_ref().map(AsRawFd::as_raw_fd));
     crate::sys::fd::close_from_except(3, &mut keep).map_err(JoinError::Helper)?;
-    enter(container.as_fd()).map_err(JoinError::Enter)?;
-    if outside.is_some() && outside == root() {
+    let mut cgroup = leaf.as_ref().or(slots.cgroup.as_ref());
+    let rights = |error: StepError| JoinError::Enter(Errno::from_raw_os_error(error.errno()));
+    if outside.enters != Enters::default() {
+        let proc = outside::open_proc().map_err(rights)?;
+        outside::provide(outside, slots, &proc).map_err(rights)?;
+        if outside.enters.foreign_cgroup && outside::move_into(cgroup).map_err(rights)? {
+            cgroup = None;
+        }
+    }
+    enter(container.as_fd(), outside.enters).map_err(JoinError::Enter)?;
+    if host_root.is_some() && host_root == root() {
         return Err(JoinError::NotReady);
     }
-    let cgroup = leaf.as_ref().or(slots.cgroup.as_ref()).map(AsFd::as_fd);
+    let cgroup = cgroup.map(AsFd::as_fd);
     let request = Request { cgroup, sibling: true, ..Request::default() };
     clone3(&request).map_err(|error| JoinError::Fork(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
 }
 
 /// All at once or none; those that are shared with the container anyway are entered again without effect.
-fn enter(container: BorrowedFd<'_>) -> Result<(), Errno> {
-    let all = ThreadNameSpaceType::MOUNT
+fn enter(container: BorrowedFd<'_>, enters: Enters) -> Result<(), Errno> {
+    let mut all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
+    if enters.time {
+        all |= ThreadNameSpaceType::TIME;
+    }
+    // EINVAL for the one that one is in.
+    if enters.user && !is_in_same_user_namespace(container) {
+        all |= ThreadNameSpaceType::USER;
+    }
     move_into_thread_name_spaces(container, all)
+}
+
+fn is_in_same_user_namespace(container: BorrowedFd<'_>) -> bool {
+    let Some(pid) = crate::sys::pidfd::pid(container) else { return false };
+    let identity = |path: &str| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    identity("/proc/self/ns/user") == identity(&format!("/proc/{pid}/ns/user"))
 }
 
 /// Whether its first process has not executed anything: it sets itself up, waits for its start, or is the tiny init. Callers know better

@@ -18,6 +18,7 @@ mod init;
 mod join;
 mod maker;
 mod mount;
+mod outside;
 mod payload;
 mod program;
 mod root;
@@ -26,6 +27,7 @@ mod slots;
 mod spare;
 mod spawn;
 mod trampoline;
+mod userns;
 
 pub use hook::{HookError, run_all as run_hooks, run_each as run_each_hook};
 pub use hook_agent::spawn as spawn_with_hooks;

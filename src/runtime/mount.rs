@@ -30,11 +30,16 @@ pub(super) struct Trees {
     /// Copies of the container's cgroup directories, v2 first under the name `unified`. `None` where they were not taken because the
     /// container has a cgroup namespace: without one a new mount would show the host's tree.
     cgroups: Option<Vec<(String, OwnedFd)>>,
+    /// Copies of the host's mounts that were made from outside, by the index of the step that attaches them.
+    pub(super) outside: Vec<(usize, OwnedFd)>,
 }
 
 impl Trees {
     /// Takes copies of the cgroup directories while the mounts they are in still belong to this mount namespace.
     pub(super) fn take_cgroups(&mut self, slots: &Slots) -> Result<(), StepError> {
+        if self.cgroups.is_some() {
+            return Ok(());
+        }
         let unified = slots.cgroup.as_ref().map(|fd| ("unified", fd));
         let legacy = slots.hierarchies.iter().map(|hierarchy| (hierarchy.name.as_str(), &hierarchy.directory));
         let taken = self.cgroups.insert(Vec::new());
@@ -53,6 +58,14 @@ impl Trees {
     }
 }
 
+impl Trees {
+    /// The copy for this step.
+    pub(super) fn brought(&mut self, step: usize) -> Option<OwnedFd> {
+        let found = self.outside.iter().position(|(of, _)| *of == step)?;
+        Some(self.outside.swap_remove(found).1)
+    }
+}
+
 /// How the host's mounts reach the new mount namespace: at most inwards, so that nothing done here shows outside.
 pub(super) fn host_propagation(propagation: Propagation) -> Result<(), StepError> {
     let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
@@ -61,25 +74,17 @@ pub(super) fn host_propagation(propagation: Propagation) -> Result<(), StepError
 
 /// Makes the root's mount and attaches it somewhere in the mount namespace; a detached one could not be mounted on. Hooks look for it where
 /// config.json says: there it is attached for them.
-pub(super) fn take_root(plan: &RootPlan, in_place: bool) -> Result<Root, StepError> {
-    let mut place = None;
-    let tree = match plan {
-        RootPlan::Directory { path, devices } => {
-            let directory = open_path(path).map_err(about("open the root", path))?;
-            let kind = fstat(&directory).map_err(about("stat", path))?.st_mode;
-            if FileType::from_raw_mode(kind) != FileType::Directory {
-                return Err(about("open the root", path)(Errno::NOTDIR));
-            }
-            let tree = clone_tree(directory.as_fd(), true).map_err(about("open_tree", path))?;
-            if !devices {
-                set(tree.as_fd(), true, libc::MOUNT_ATTR_NODEV, 0, 0).map_err(about("mount_setattr", path))?;
-            }
-            place = in_place.then_some(directory);
-            tree
-        }
-        RootPlan::Tmpfs { .. } => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
+pub(super) fn take_root(plan: &RootPlan, copy: Option<OwnedFd>, in_place: bool) -> Result<Root, StepError> {
+    let tree = match (plan, copy) {
+        (RootPlan::Directory { .. }, Some(copy)) => copy,
+        (RootPlan::Directory { path, devices }, None) => copy_root(path, *devices)?,
+        (RootPlan::Tmpfs { .. }, _) => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
     };
-    let place = place.map_or_else(|| open_path(Path::new("/")), Ok).map_err(about("open", "/"))?;
+    let place = match plan {
+        RootPlan::Directory { path, .. } if in_place => path,
+        RootPlan::Directory { .. } | RootPlan::Tmpfs { .. } => Path::new("/"),
+    };
+    let place = open_path(place).map_err(about("open", place))?;
     attach(&tree, place.as_fd()).map_err(about("move_mount", "/"))?;
     let root = Root::new(tree);
     if let RootPlan::Tmpfs { dirs, files, binds } = plan {
@@ -88,16 +93,51 @@ pub(super) fn take_root(plan: &RootPlan, in_place: bool) -> Result<Root, StepErr
     Ok(root)
 }
 
+/// A copy of the directory that becomes the root, with the mounts below it.
+pub(super) fn copy_root(path: &Path, devices: bool) -> Result<OwnedFd, StepError> {
+    let directory = open_path(path).map_err(about("open the root", path))?;
+    let kind = fstat(&directory).map_err(about("stat", path))?.st_mode;
+    if FileType::from_raw_mode(kind) != FileType::Directory {
+        return Err(about("open the root", path)(Errno::NOTDIR));
+    }
+    let tree = clone_tree(directory.as_fd(), true).map_err(about("open_tree", path))?;
+    if !devices {
+        set(tree.as_fd(), true, libc::MOUNT_ATTR_NODEV, 0, 0).map_err(about("mount_setattr", path))?;
+    }
+    Ok(tree)
+}
+
+/// A copy of what is to be bound.
+pub(super) fn copy(source: &Path, recursive: bool, follow: bool) -> Result<OwnedFd, StepError> {
+    let from = if follow { open_path(source) } else { open_link(source) };
+    let from = from.map_err(about("open", source))?;
+    clone_tree(from.as_fd(), recursive).map_err(about("open_tree", source))
+}
+
+/// What is mounted below this copy does not show outside; what is mounted outside shows here.
+pub(super) fn cut_off(tree: &OwnedFd) -> Result<(), Errno> {
+    set(tree.as_fd(), true, 0, 0, libc::MS_SLAVE)
+}
+
 /// One mount of the configuration.
 pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     match &mount.source {
-        MountSource::Bind { source, recursive, follow } => bind(run.root()?, mount, source, *recursive, *follow),
+        MountSource::Bind { source, recursive, follow } => {
+            let brought = run.trees.brought(run.at);
+            let tree = brought.map_or_else(|| copy(source, *recursive, *follow), Ok)?;
+            bind(run.root()?, mount, source, &tree)
+        }
         MountSource::Filesystem { fstype, source, options } if suits_fsconfig(fstype, options) => {
             let spare = if fstype == "sysfs" && options.is_empty() { run.spare_sysfs() } else { None };
             let is_new = spare.is_none();
-            let tree = match spare {
-                Some(tree) => tree,
-                None => filesystem(fstype, source, options, mount.own.set, &mount.target)?,
+            let made = match spare {
+                Some(tree) => Ok(tree),
+                None => filesystem(fstype, source, options, mount.own.set, &mount.target),
+            };
+            let (tree, is_new) = match (made, hosts_own(fstype)) {
+                // It shows namespaces that are not this user namespace's.
+                (Err(StepError::Filesystem { errno: Errno::PERM, .. }), Some(path)) => (copy(path, true, true)?, false),
+                (made, _) => (made?, is_new),
             };
             let target = run.root()?.ensure_dir(&mount.target)?;
             finish(&tree, mount, target.as_fd(), !is_new)?;
@@ -111,16 +151,23 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     }
 }
 
-fn bind(root: &Root, mount: &Mount, source: &Path, recursive: bool, follow: bool) -> Result<(), StepError> {
-    let from = if follow { open_path(source) } else { open_link(source) };
-    let from = from.map_err(about("open", source))?;
-    let kind = FileType::from_raw_mode(fstat(&from).map_err(about("stat", source))?.st_mode);
-    let tree = clone_tree(from.as_fd(), recursive).map_err(about("open_tree", source))?;
+fn bind(root: &Root, mount: &Mount, source: &Path, tree: &OwnedFd) -> Result<(), StepError> {
+    let kind = FileType::from_raw_mode(fstat(tree).map_err(about("stat", source))?.st_mode);
     let target = match kind {
         FileType::Directory => root.ensure_dir(&mount.target)?,
         _ => root.ensure_file(&mount.target)?,
     };
-    finish(&tree, mount, target.as_fd(), true)
+    finish(tree, mount, target.as_fd(), true)
+}
+
+/// Where the host has the file system that a user namespace may not mount anew while the network or IPC namespace is the host's: its
+/// processes see the host's then, as they would without a user namespace (crun does so too).
+fn hosts_own(fstype: &str) -> Option<&'static Path> {
+    match fstype {
+        "sysfs" => Some(Path::new("/sys")),
+        "mqueue" => Some(Path::new("/dev/mqueue")),
+        _ => None,
+    }
 }
 
 /// Attributes, propagation, place.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child;
 use super::error::StepError;
+use super::outside::Brought;
 use super::slots::Slots;
 use super::trampoline::{self, Trampoline};
 use crate::oci::{Script, Step};
@@ -40,13 +41,34 @@ pub struct Failure {
 
 /// The process could not be made at all.
 #[derive(Debug, thiserror::Error)]
-#[error("clone a process for the container: {0}")]
-pub struct SpawnError(#[source] pub std::io::Error);
+pub enum SpawnError {
+    /// No process, or no pipe.
+    #[error("clone a process for the container: {0}")]
+    Clone(#[source] std::io::Error),
+    /// What is done for it from outside.
+    #[error("{}", .0.text)]
+    Outside(Failure),
+    /// Whoever was to do that.
+    #[error("the helper that was to make the container's process was killed")]
+    Killed,
+}
+
+impl SpawnError {
+    /// What the kernel said, 0 where it did not.
+    pub fn errno(&self) -> i32 {
+        match self {
+            SpawnError::Clone(error) => error.raw_os_error().unwrap_or(0),
+            SpawnError::Outside(failure) => failure.errno,
+            SpawnError::Killed => 0,
+        }
+    }
+}
 
 /// Clones a process that executes the script, and returns at once. It is the caller's child and is born in the cgroup
 /// of the slots.
 ///
-/// The caller must have one thread. The slots are closed here. `prepare` is called first in the new process. Without a trampoline the
+/// The caller must have one thread. The slots are closed here. `prepare` is called first in the new process. For a few containers
+/// ([`Outside`](crate::oci::Outside)) somebody else makes it, whom this waits for. Without a trampoline the
 /// caller's executable must be one that nobody can write.
 pub fn spawn(
     script: &Script,
@@ -54,16 +76,19 @@ pub fn spawn(
     trampoline: Option<Trampoline>,
     prepare: impl FnOnce(),
 ) -> Result<Spawned, SpawnError> {
+    if !script.outside.is_empty() {
+        return super::outside::spawn(script, slots, trampoline, prepare);
+    }
     let cgroup = slots.cgroup.as_ref().map(AsFd::as_fd);
     let namespaces = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
     let request = Request { namespaces, cgroup, sibling: false, pidfd: true };
-    match clone3(&request).map_err(SpawnError)? {
+    match clone3(&request).map_err(SpawnError::Clone)? {
         Side::Child => {
             prepare();
-            child::run(script, slots, trampoline)
+            child::run(script, slots, trampoline, Brought::default())
         }
         Side::Parent { pid, pidfd: Some(pidfd) } => Ok(Spawned { pid: HostPid(pid as u32), pidfd }),
-        Side::Parent { pidfd: None, .. } => Err(SpawnError(std::io::ErrorKind::Unsupported.into())),
+        Side::Parent { pidfd: None, .. } => Err(SpawnError::Clone(std::io::ErrorKind::Unsupported.into())),
     }
 }
 

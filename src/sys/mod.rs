@@ -13,6 +13,7 @@ pub mod lease;
 pub mod local_time;
 pub mod loopback;
 pub mod mount;
+pub mod namespace;
 pub mod payload;
 pub mod pidfd;
 pub mod seccomp;

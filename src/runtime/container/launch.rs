@@ -112,7 +112,15 @@ impl Making {
             set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
         }
         let mut slots = Slots::new(report_write);
-        let say_made = cgroup.fill_early(&record.cgroup.legacy, &mut slots)?;
+        // Whoever makes its process for it takes descriptors, and in a user namespace it may open none of them itself.
+        let early = launch.script.outside.is_empty();
+        let say_made = if early {
+            Some(cgroup.fill_early(&record.cgroup.legacy, &mut slots)?)
+        } else {
+            cgroup.finish(&host, &record.cgroup.legacy, &launch.settings)?;
+            cgroup.fill(&mut slots)?;
+            None
+        };
         slots.console = launch.console;
         slots.extra = launch.extra;
         slots.gate = if launch.gate { Some(container.make_gate()?) } else { None };
@@ -127,9 +135,10 @@ impl Making {
         let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || {})?);
         let pid = spawned.pid;
         // While the process sets itself up as far as it can without.
-        cgroup.finish(&host, &record.cgroup.legacy, &launch.settings)?;
-        let _ = rustix::io::write(&say_made, b"1");
-        drop(say_made);
+        if let Some(say_made) = say_made {
+            cgroup.finish(&host, &record.cgroup.legacy, &launch.settings)?;
+            let _ = rustix::io::write(&say_made, b"1");
+        }
         record.cgroup = cgroup.location.clone();
         record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
         container.write(&record)?;

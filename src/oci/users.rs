@@ -1,0 +1,110 @@
+//! What a user namespace changes about the rest of a script. Pure.
+//!
+//! In one, root is not the host's: the process cannot raise its limits, lower its `oom_score_adj`, or own the host's pipes. What of
+//! that config.json asks for is done [outside](super::outside), with the rights of the caller. Ids that are not mapped do not
+//! exist there, so each that config.json names has to be.
+
+use super::error::{Problem, Report};
+use super::idmap::{self, IdMaps, IdRange};
+use super::outside::{NamespaceKind, Outside};
+use super::script::{Identity, Mount, MountIdMap, MountSource, PropagationKind, RootPlan, Script, Step};
+
+/// Moves outside what the process itself cannot do, and checks the ids. It changes nothing of a script without user namespace, id-mapped
+/// mounts and shared binds.
+pub(super) fn complete(script: &mut Script, report: &mut Report) {
+    let Script { outside, steps, .. } = script;
+    let user = outside.in_user_namespace();
+    outside.copies = steps.iter().any(|step| is_copied_outside(step, outside));
+    if !user {
+        return check_mount_maps(steps, report);
+    }
+    if let Some(maps) = outside.ids() {
+        check_ids(steps, maps, report);
+    }
+    move_outside(outside, steps);
+    if let Some(maps) = outside.ids() {
+        steps.iter_mut().for_each(|step| drop_unmapped_owner(step, maps, report));
+    }
+}
+
+/// Whether whoever stays outside makes the copy of a mount of the host's that this step attaches.
+pub(crate) fn is_copied_outside(step: &Step, outside: &Outside) -> bool {
+    // Paths of config.json are the caller's, whoever is to have the rights to them or not.
+    let all = outside.in_user_namespace() || outside.joins(NamespaceKind::Mount);
+    match step {
+        Step::Root(RootPlan::Directory { .. }) => all,
+        Step::Mount(mount @ Mount { source: MountSource::Bind { .. }, .. }) => {
+            all || mount.idmap.is_some() || is_shared(mount)
+        }
+        _ => false,
+    }
+}
+
+/// Whether what is mounted below it shows on both sides.
+pub(crate) fn is_shared(mount: &Mount) -> bool {
+    mount.propagation.iter().any(|propagation| propagation.kind == PropagationKind::Shared)
+}
+
+fn check_mount_maps(steps: &[Step], report: &mut Report) {
+    for step in steps {
+        let Step::Mount(Mount { target, idmap: Some(MountIdMap { maps: None, .. }), .. }) = step else { continue };
+        let reason =
+            "idmap and ridmap need uidMappings and gidMappings beside them, or a user namespace whose they take";
+        report.error(format_args!("mounts: {target}"), Problem::Conflict { reason });
+    }
+}
+
+fn check_ids(steps: &[Step], maps: &IdMaps, report: &mut Report) {
+    let mut check = |ranges: &[IdRange], id: u32, field: &str| {
+        if idmap::to_host(ranges, id).is_none() {
+            let expected = "an id that the container's mappings have";
+            report.error(field, Problem::Range { found: id.to_string(), expected });
+        }
+    };
+    for step in steps {
+        let Step::Identity(Identity::Numbers { uid, gid, groups }) = step else { continue };
+        check(&maps.uids, *uid, "process.user.uid");
+        check(&maps.gids, *gid, "process.user.gid");
+        for (index, group) in groups.iter().enumerate() {
+            check(&maps.gids, *group, &format!("process.user.additionalGids[{index}]"));
+        }
+    }
+}
+
+fn move_outside(outside: &mut Outside, steps: &mut Vec<Step>) {
+    for step in steps.iter() {
+        match step {
+            Step::OomScoreAdj { value, best_effort } => outside.oom_score_adj = Some((*value, *best_effort)),
+            Step::Rlimits { limits, .. } => outside.ceilings.clone_from(limits),
+            Step::Identity(Identity::Numbers { uid, .. }) => {
+                outside.streams = outside.ids().and_then(|maps| idmap::to_host(&maps.uids, *uid));
+            }
+            _ => {}
+        }
+    }
+    steps.retain(|step| !matches!(step, Step::OomScoreAdj { .. }));
+}
+
+/// The group of terminals is 5 nearly everywhere; where that is not mapped the kernel refuses the whole file system, so they stay root's.
+fn drop_unmapped_owner(step: &mut Step, maps: &IdMaps, report: &mut Report) {
+    let Step::Mount(Mount { target, source: MountSource::Filesystem { fstype, options, .. }, .. }) = step else {
+        return;
+    };
+    if fstype != "devpts" {
+        return;
+    }
+    options.retain(|(name, value)| {
+        let ranges = match name.as_str() {
+            "gid" => &maps.gids,
+            "uid" => &maps.uids,
+            _ => return true,
+        };
+        let id = value.as_ref().and_then(|value| value.parse().ok());
+        let keep = id.is_none_or(|id| idmap::to_host(ranges, id).is_some());
+        if !keep {
+            let value = value.as_deref().unwrap_or_default();
+            report.warn("mounts", format!("{name}={value} of {target} is not mapped, so terminals are root's"));
+        }
+        keep
+    });
+}
