@@ -58,6 +58,5 @@ fn a_client_of_the_cri_gets_its_pods() {
         skip("no CNI plugins in /usr/lib/cni");
         return;
     }
-    // The rest is to come: a pod's containers join its namespaces.
-    run("cri", &["containerd", "ctr", "nsenter"], 3);
+    run("cri", &["containerd", "ctr", "nsenter"], 40);
 }

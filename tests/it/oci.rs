@@ -287,7 +287,7 @@ fn mistakes_in_a_config_are_all_named_with_their_paths() {
         "process.cwd: \"relative\" is out of range, expected an absolute path",
         "process.rlimits[0]: the soft limit is above the hard limit",
         "hooks.prestart[0].path: \"x\" is out of range, expected an absolute path",
-        "linux.namespaces[1]: a user namespace is not supported by this version",
+        "linux.uidMappings: is missing, expected the ids of the new user namespace",
         "hostname: needs a uts namespace",
     ] {
         assert!(said.contains(&format!("moored: {}: {part}", file.display())), "no {part:?} in {said}");
