@@ -17,8 +17,7 @@ impl Spawner for ScriptSpawner {
         // What cannot be restored fails later by itself, or does not matter.
         let restore = || drop(base.restore());
         let spawned = match kind {
-            Kind::Container => runtime::spawn(&script, slots, None, restore)
-                .map_err(|error| SpawnError {
+            Kind::Container => runtime::spawn(&script, slots, None, restore).map_err(|error| SpawnError {
                 errno: error.errno(),
                 text: match error {
                     runtime::SpawnError::Clone(_) => "clone".to_owned(),

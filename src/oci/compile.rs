@@ -136,11 +136,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
 
 /// Compiles a process that joins a running container: what of the container's own steps is about the process.
 /// `terminal` is asked for by the process itself; `linux` is the container's.
-pub fn compile_exec(
-    process: &Process,
-    linux: Option<&Linux>,
-    context: &Context,
-) -> Result<Script, Vec<CompileError>> {
+pub fn compile_exec(process: &Process, linux: Option<&Linux>, context: &Context) -> Result<Script, Vec<CompileError>> {
     let mut report = Report::default();
     let outside = linux.filter(|_| !context.host).map(namespaces::to_enter).unwrap_or_default();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());

@@ -33,8 +33,8 @@ pub use error::{CompileError, Problem, Warning};
 pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
 pub use script::{
-    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation, PropagationKind,
-    Rlimit, RlimitResource, RootPlan, Script, Step,
+    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation,
+    PropagationKind, Rlimit, RlimitResource, RootPlan, Script, Step,
 };
 pub use template::template;
 pub(crate) use users::{is_copied_outside, is_shared};

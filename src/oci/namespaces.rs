@@ -96,13 +96,7 @@ fn is_joined(namespace: &LinuxNamespace) -> bool {
     namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
 }
 
-fn join(
-    namespace: &LinuxNamespace,
-    spec: &Spec,
-    linux: &Linux,
-    field: String,
-    report: &mut Report,
-) -> Option<Join> {
+fn join(namespace: &LinuxNamespace, spec: &Spec, linux: &Linux, field: String, report: &mut Report) -> Option<Join> {
     let (kind, path) = (kind(namespace.typ()), namespace.path().clone()?);
     if !path.is_absolute() {
         report.error(&field, Problem::Range { found: format!("{path:?}"), expected: "an absolute path" });
@@ -154,7 +148,8 @@ fn maps(linux: &Linux, new: bool, listed: bool, report: &mut Report) -> Option<I
             return None;
         }
         (false, true) => {
-            let expected = "the ids of the new user namespace, as in {\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}";
+            let expected =
+                "the ids of the new user namespace, as in {\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}";
             report.error("linux.uidMappings", Problem::Missing { expected });
         }
         (true, true) | (false, false) => {}

@@ -129,12 +129,7 @@ impl From<StepError> for Failed {
     }
 }
 
-fn make(
-    script: &Script,
-    slots: &Slots,
-    trampoline: Option<&Trampoline>,
-    tell: &OwnedFd,
-) -> Result<Made, Failed> {
+fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &OwnedFd) -> Result<Made, Failed> {
     let outside = &script.outside;
     let by_root = rustix::process::geteuid().is_root();
     // What is not dumpable belongs to root in /proc, so another user could not write its mappings.

@@ -39,7 +39,8 @@ pub struct SpareParts {
 impl Spare {
     /// Whether a process that executes this script can take one: it makes a network namespace of its own, in the host's user namespace.
     pub fn suits(script: &Script) -> bool {
-        !script.outside.in_user_namespace() && script.steps.iter().any(|step| matches!(step, Step::Unshare(namespaces) if namespaces.network))
+        !script.outside.in_user_namespace()
+            && script.steps.iter().any(|step| matches!(step, Step::Unshare(namespaces) if namespaces.network))
     }
 
     /// Makes one. The thread that calls this is inside from then on, also if it fails, and should end.

@@ -29,6 +29,8 @@ mod leaks;
 mod logs;
 mod masks;
 mod mistakes;
+mod mounts;
+mod namespaces;
 mod oci;
 mod oracle;
 #[cfg(target_arch = "x86_64")]

@@ -14,14 +14,14 @@ use super::support::{TempDir, busybox_root, cgroup2, end_of, install, is_root, t
 const MOORED: &str = env!("CARGO_BIN_EXE_moored");
 
 /// A state root, a bundle with a busybox root, and an id that no other test has.
-struct Place {
-    dir: TempDir,
-    id: String,
+pub(super) struct Place {
+    pub(super) dir: TempDir,
+    pub(super) id: String,
 }
 
 impl Place {
     /// `None` (skipped) where containers cannot be made.
-    fn new(name: &str, change: impl FnOnce(&mut Value)) -> Option<Place> {
+    pub(super) fn new(name: &str, change: impl FnOnce(&mut Value)) -> Option<Place> {
         let dir = TempDir::new(name);
         let root = busybox_root(&dir.0).filter(|_| is_root())?;
         let mut config: Value = serde_json::from_str(moored::oci::template()).unwrap();
@@ -34,12 +34,12 @@ impl Place {
         Some(Place { dir, id })
     }
 
-    fn shell(name: &str, script: &str) -> Option<Place> {
+    pub(super) fn shell(name: &str, script: &str) -> Option<Place> {
         Place::new(name, |config| config["process"]["args"] = json!(["/bin/sh", "-c", script]))
     }
 
     /// The words after the globals, `{}` for the id.
-    fn command(&self, words: &str) -> Command {
+    pub(super) fn command(&self, words: &str) -> Command {
         let mut command = Command::new(MOORED);
         command.arg("oci").arg("--root").arg(self.dir.join("state")).stdin(Stdio::null());
         command.args(words.split_whitespace().map(|word| word.replace("{}", &self.id)));
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// Through files: a container that goes on holds what it inherited open.
-    fn run(&self, words: &str) -> Output {
+    pub(super) fn run(&self, words: &str) -> Output {
         let (out, err) = (self.dir.join("stdout"), self.dir.join("stderr"));
         let mut command = self.command(words);
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
@@ -56,18 +56,18 @@ impl Place {
         Output { status, stdout: fs::read(out).unwrap(), stderr: fs::read(err).unwrap() }
     }
 
-    fn ok(&self, words: &str) -> String {
+    pub(super) fn ok(&self, words: &str) -> String {
         let output = self.run(words);
         assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn state(&self) -> Value {
+    pub(super) fn state(&self) -> Value {
         serde_json::from_str(&self.ok("state {}")).unwrap()
     }
 
     /// Nothing of the container is left anywhere.
-    fn assert_gone(&self, when: &str) {
+    pub(super) fn assert_gone(&self, when: &str) {
         assert!(!self.dir.join("state").join(&self.id).exists(), "{when}: its directory is left");
         let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
         for hierarchy in hierarchies.chain([cgroup2()]) {
@@ -287,7 +287,7 @@ fn mistakes_in_a_config_are_all_named_with_their_paths() {
         "process.cwd: \"relative\" is out of range, expected an absolute path",
         "process.rlimits[0]: the soft limit is above the hard limit",
         "hooks: running hooks is not supported by this version",
-        "linux.namespaces[1]: a user namespace is not supported by this version",
+        "linux.uidMappings: is missing, expected the ids of the new user namespace",
         "hostname: needs a uts namespace",
     ] {
         assert!(said.contains(&format!("moored: {}: {part}", file.display())), "no {part:?} in {said}");
