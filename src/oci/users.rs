@@ -27,6 +27,18 @@ pub(super) fn complete(script: &mut Script, report: &mut Report) {
     }
 }
 
+impl Script {
+    /// To whom of the host's users and groups a cgroup v2 of this container belongs: to the root of its user namespace where it may write to
+    /// it (cgroups(7), "Delegation").
+    pub fn cgroup_owner(&self) -> Option<(u32, u32)> {
+        let maps = self.outside.user.as_ref()?;
+        let writable = |step: &Step| matches!(step, Step::Mount(Mount { source: MountSource::Cgroup, own, .. }) if own.set & libc::MOUNT_ATTR_RDONLY == 0);
+        let unshared = |step: &Step| matches!(step, Step::Unshare(namespaces) if namespaces.cgroup);
+        let owns = self.steps.iter().any(writable) && self.steps.iter().any(unshared);
+        owns.then_some((idmap::to_host(&maps.uids, 0)?, idmap::to_host(&maps.gids, 0)?))
+    }
+}
+
 /// Whether whoever stays outside makes the copy of a mount of the host's that this step attaches.
 pub(crate) fn is_copied_outside(step: &Step, outside: &Outside) -> bool {
     // Paths of config.json are the caller's, whoever is to have the rights to them or not.

@@ -8,6 +8,7 @@ pub mod cgroup;
 mod child;
 mod console;
 pub mod container;
+mod copy_up;
 mod device;
 pub mod error;
 mod filter;

@@ -132,6 +132,8 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
             let is_new = spare.is_none();
             let made = match spare {
                 Some(tree) => Ok(tree),
+                // It is written to first.
+                None if mount.copy_up => filesystem(fstype, source, options, mount.own.set & !READ_ONLY, &mount.target),
                 None => filesystem(fstype, source, options, mount.own.set, &mount.target),
             };
             let (tree, is_new) = match (made, hosts_own(fstype)) {
@@ -140,7 +142,11 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
                 (made, _) => (made?, is_new),
             };
             let target = run.root()?.ensure_dir(&mount.target)?;
-            finish(&tree, mount, target.as_fd(), !is_new)?;
+            if mount.copy_up {
+                let own_mode = !options.iter().any(|(name, _)| name == "mode");
+                super::copy_up::copy_up(&target, &tree, own_mode, &mount.target)?;
+            }
+            finish(&tree, mount, target.as_fd(), !is_new || mount.copy_up)?;
             if fstype == "devpts" && mount.target == "/dev/pts" {
                 run.trees.devpts = Some(tree);
             }

@@ -48,6 +48,11 @@ impl Hands {
         let sockets = self.listen(&unit)?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
+        program
+            .script
+            .cgroup_owner()
+            .map_or(Ok(()), |owner| cgroup.delegate(owner))
+            .map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
         files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let notify = tells.map(|_| notify::make(&self.places.containers, &id));

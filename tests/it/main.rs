@@ -32,6 +32,8 @@ mod leaks;
 mod logs;
 mod masks;
 mod mistakes;
+mod mounts;
+mod namespaces;
 mod oci;
 mod oci_commands;
 mod oracle;

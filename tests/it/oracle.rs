@@ -141,7 +141,7 @@ fn differences(ours: &Output, theirs: &Output, peer: &str, accepted: &[(&str, &s
 }
 
 /// Differences by intent: peer (empty: both), section, part of the line.
-const ACCEPTED: [(&str, &str, &str); 5] = [
+const ACCEPTED: [(&str, &str, &str); 7] = [
     // A mask is the host's null device, found by its descriptor and checked by number; runc takes the container's own, crun makes it
     // read-only. Each reads as empty and takes what is written.
     ("", "mounts", "/proc/keys"),
@@ -150,6 +150,10 @@ const ACCEPTED: [(&str, &str, &str); 5] = [
     ("crun", "env", "HOME=/"),
     // A link to a file that is masked.
     ("crun", "dev", "/proc/kcore"),
+    // runc mounts it before it is in root's group.
+    ("runc", "dev", " mqueue"),
+    // In a user namespace a device is the host's node; crun alone takes noexec and nosuid for it.
+    ("crun", "mounts", " devtmpfs"),
     // crun gives the null device to the user.
     ("crun", "dev", " 1, 3 null"),
 ];
@@ -218,6 +222,16 @@ fn mounts_and_filters_look_the_same_from_inside() {
             "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
             "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 }]
         });
+    });
+}
+
+#[test]
+fn a_user_namespace_looks_the_same_from_inside() {
+    compare("oracle-userns", |config| {
+        let maps = json!([{ "containerID": 0, "hostID": 700_000, "size": 65_536 }]);
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (maps.clone(), maps);
+        config["process"]["user"] = json!({ "uid": 12, "gid": 13, "additionalGids": [14] });
     });
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, OFlags, Uid, chownat, unlinkat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -177,6 +177,26 @@ impl ContainerCgroup {
         let place = |(name, path): &(String, String)| Some((name.clone(), Host::open_legacy(name).ok()?, path.clone()));
         slots.coming = Some(Coming { made, places: hierarchies.iter().filter_map(place).collect() });
         Ok(say)
+    }
+
+    /// On a v2 host, makes this user and group the owners of the directory and of the files that its owner may write
+    /// (cgroups(7), "Delegation"): the limits stay root's.
+    pub fn delegate(&self, (uid, gid): (u32, u32)) -> Result<(), CgroupError> {
+        /// Before Linux 4.15 there is no list.
+        const FILES: &str = "cgroup.procs cgroup.subtree_control cgroup.threads";
+        if !super::host_is_unified() {
+            return Ok(());
+        }
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| FILES.to_owned());
+        for file in listed.split_whitespace() {
+            match chownat(&self.directory, file, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+                // Of a controller that is not handed down to here.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("chown", file)(errno)),
+            }
+        }
+        rustix::fs::fchown(&self.directory, uid, gid).map_err(failed("chown", &self.location.unified))
     }
 
     /// The v2 directory.

@@ -103,6 +103,7 @@ impl Making {
         };
         container.write(&record)?;
         let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
+        launch.script.cgroup_owner().map_or(Ok(()), |owner| cgroup.delegate(owner))?;
         let (report, mut report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
         if let Some(trampoline) = &launch.trampoline {
             // Behind the descriptors that the program gets, so that it can keep its number.
