@@ -279,3 +279,6 @@ pub(super) fn root_propagation(text: &str) -> Option<Propagation> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
