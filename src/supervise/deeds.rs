@@ -7,8 +7,8 @@
 //! The loop has written down that a stop, kill, swap or change of limits is begun before it comes here; the fact that it is done is written
 //! down behind it. Killed in between, it is done again, which changes nothing more (`plan::action`).
 //!
-//! `Clear` comes when the exit record is written, the cgroup is empty and the pipes are drained: the cgroup goes first, then
-//! `RUN/c/<id>`, the log's hold on the pipes, and last the acknowledgement to the keeper. Killed before that, the keeper's list has the
+//! `Clear` comes when the exit record is written, the cgroup is empty and the pipes are drained: the cgroup goes first, then poststop hooks
+//! run (`hooks`), then go `RUN/c/<id>`, the log's hold on the pipes, and last the acknowledgement to the keeper. Killed before that, the keeper's list has the
 //! exit still; it is heard again, makes no second record, and what is left is cleared. Killed behind it, the record alone is left: it has ended
 //! already, and is cleared again, of nothing.
 //!
@@ -180,6 +180,10 @@ impl Hands {
             None => self.cgroups.find(&name).and_then(|found| found.map_or(Ok(()), |cgroup| cgroup.remove())),
         };
         let removed = removed.map_err(|error| error.to_string());
+        // The thread asks for the rest.
+        if removed.is_ok() && super::hooks::run(&self.places.containers, &id, &self.inbox) {
+            return;
+        }
         if let Err(text) =
             removed.and_then(|()| fifo::remove(&self.places.containers, &id).map_err(|error| error.to_string()))
         {

@@ -31,6 +31,7 @@ mod files;
 mod guard;
 mod hands;
 mod holder;
+mod hooks;
 pub mod host;
 mod job;
 mod listen;

@@ -7,6 +7,7 @@
 //! | the record that it is begun (the loop, `plan::action`) | that no keeper knows it: it never started, and the next number is begun |
 //! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
 //! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
+//! | what is to run when it has ended (`hooks`) | the same, and it runs |
 //! | report pipe, spare, payload | the same: nothing of them outlives this process |
 //! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
 //! | the log is attached, the report watched | what the keeper holds, and does both |
@@ -45,6 +46,7 @@ impl Hands {
         let files = ConfigDir::of(&self.places.containers, &id);
         let program = program::compile(&unit, &facts, &id.to_string(), &files, tells.as_deref());
         let program = program.map_err(|errors| errors.join("; "))?;
+        super::hooks::check(&program.script)?;
         let sockets = self.listen(&unit)?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
         let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
@@ -54,6 +56,7 @@ impl Hands {
             .map_or(Ok(()), |owner| cgroup.delegate(owner))
             .map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
+        super::hooks::note(&self.places.containers, &id, &program.script)?;
         files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let notify = tells.map(|_| notify::make(&self.places.containers, &id));
         let notify = notify.transpose().map_err(|error| error.to_string())?;

@@ -1,12 +1,13 @@
 //! Hooks of bundles, with `moored oci` and under the supervisor, and against runc and crun.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use super::support::{TempDir, busybox_root, cgroup2, is_root, tool};
+use super::support::{Supervisor, TempDir, busybox_root, cgroup2, is_root, tool, wait_for};
 
 /// Says which hook it is, what it was told, and where it runs; ends as it is asked to.
 const HOOK: &str = r#"
@@ -303,4 +304,99 @@ fn hooks_are_told_what_runc_and_crun_tell_them() {
         ours.iter().map(|line| line.replace("poststart status=running", "poststart status=created")).collect();
     assert_eq!(&at_create, runc);
     assert_eq!(common(ours), common(crun));
+}
+
+/// A unit whose bundle is the place's, with these words for the key `restart`.
+fn unit(place: &Place, restart: &str) -> String {
+    format!("bundle = {:?}\n[restart]\npolicy = {restart:?}\ndelay = \"60s\"\n", place.dir.join("b"))
+}
+
+#[test]
+fn hooks_of_a_bundle_run_under_the_supervisor() {
+    let Some(place) = Place::new("hooks-unit") else { return };
+    place.write(|_| ());
+    let mut supervisor = Supervisor::start("hooks-unit-s");
+    supervisor.unit("web", &unit(&place, "never"));
+    supervisor.wait_phase("web", &["running"]);
+    // Running is after poststart.
+    let lines = place.logged();
+    let line =
+        |kind: &str, status: &str, at: &str| format!("{kind} status={status} pid mnt={at} net={at} id=web.1 note=n1");
+    let expected = [
+        line("prestart", "creating", "runtime"),
+        line("createRuntime", "creating", "runtime"),
+        line("createContainer", "creating", "container"),
+        line("startContainer", "created", "container"),
+        line("poststart", "running", "runtime"),
+    ];
+    assert_eq!(lines, expected);
+    supervisor.ok(&["stop", "web"]);
+    supervisor.wait_phase("web", &["stopped"]);
+    assert_eq!(place.logged(), ["poststop status=stopped 0 mnt=runtime net=runtime id=web.1 note=n1"]);
+    assert!(supervisor.stop().success());
+}
+
+#[test]
+fn a_hook_of_a_unit_that_fails_is_its_failure() {
+    let Some(place) = Place::new("hooks-unit-fail") else { return };
+    let mut supervisor = Supervisor::start("hooks-unit-fail-s");
+    for kind in ["createRuntime", "startContainer", "poststart"] {
+        place.write(|config| {
+            config["hooks"] = json!({kind: place.hook(kind, 7), "poststop": place.hook("poststop", 7)});
+        });
+        let name = kind.to_lowercase();
+        supervisor.unit(&name, &unit(&place, "never"));
+        supervisor.wait_phase(&name, &["failed"]);
+        let why = supervisor.ok(&["status", &name]);
+        assert!(why.contains(&format!("hooks.{kind}[0]: /bin/sh: exited with 7: said by {kind}")), "{why}");
+        wait_for("poststop", || {
+            fs::read_to_string(place.log()).is_ok_and(|text| text.contains("poststop")).then_some(())
+        });
+        assert_eq!(place.kinds(), [kind, "poststop"]);
+        supervisor.remove_unit(&name);
+        supervisor.wait_gone(&name);
+    }
+    assert!(supervisor.output().contains("hooks.poststop[0]: /bin/sh: exited with 7: said by poststop"));
+    assert!(supervisor.stop().success());
+}
+
+#[test]
+fn a_hook_that_others_could_have_written_does_not_run_for_a_unit() {
+    let Some(place) = Place::new("hooks-owner") else { return };
+    let hook = place.dir.join("hook");
+    fs::write(&hook, "#!/bin/sh\n").unwrap();
+    std::os::unix::fs::chown(&hook, Some(1234), None).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    place.write(|config| config["hooks"] = json!({"poststop": [{"path": hook}]}));
+    let mut supervisor = Supervisor::start("hooks-owner-s");
+    supervisor.unit("web", &unit(&place, "never"));
+    supervisor.wait_phase("web", &["failed"]);
+    let why = supervisor.ok(&["status", "web"]);
+    assert!(why.contains("hooks.poststop[0]: ") && why.contains("chown root"), "{why}");
+    assert!(supervisor.stop().success());
+}
+
+/// The supervisor dies while poststop runs: the next one runs it again.
+#[test]
+fn poststop_is_run_at_least_once() {
+    let Some(place) = Place::new("hooks-killed") else { return };
+    let (ran, go) = (place.dir.join("ran"), place.dir.join("go"));
+    place.write(|config| {
+        let script = format!("echo ran >>{}; while ! test -e {}; do sleep 0.05; done", ran.display(), go.display());
+        config["hooks"] =
+            json!({"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]});
+        config["process"]["args"] = json!(["/bin/true"]);
+    });
+    let mut supervisor = Supervisor::start("hooks-killed-s");
+    supervisor.unit("job", &unit(&place, "never"));
+    let times = || fs::read_to_string(&ran).unwrap_or_default().lines().count();
+    wait_for("poststop", || (times() == 1).then_some(()));
+    // Others are served meanwhile.
+    assert_eq!(supervisor.find("job").unwrap()["unit"], "job");
+    supervisor.kill9(supervisor.pids().supervisor);
+    wait_for("poststop again", || (times() == 2).then_some(()));
+    fs::write(&go, "").unwrap();
+    wait_for("the end of it", || fs::read_dir(supervisor.dir.join("run/c")).unwrap().next().is_none().then_some(()));
+    assert_eq!(times(), 2);
+    assert!(supervisor.stop().success());
 }
