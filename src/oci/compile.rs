@@ -8,7 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
 use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
-use super::{device, mount, process, resources, seccomp};
+use super::{device, mount, process, resources, scheduler, seccomp};
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -102,7 +102,10 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = device::with_devices(cgroup, context);
     match &spec.process {
-        Some(process) => process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report),
+        Some(process) => {
+            scheduler::compile(&mut steps, process, Some(linux), &mut report);
+            process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report);
+        }
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
     }
     if !report.errors.is_empty() {
@@ -113,22 +116,24 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
 }
 
 /// Compiles a process that joins a running container: what of the container's own steps is about the process.
-/// `terminal` is asked for by the process itself.
-pub fn compile_exec(
-    process: &Process,
-    profile: Option<&oci_spec::runtime::LinuxSeccomp>,
-    context: &Context,
-) -> Result<Script, Vec<CompileError>> {
+/// `terminal` is asked for by the process itself; `linux` is the container's.
+pub fn compile_exec(process: &Process, linux: Option<&Linux>, context: &Context) -> Result<Script, Vec<CompileError>> {
     let mut report = Report::default();
     let mut steps = vec![Step::Isolate];
     if context.new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", context.id)));
     }
-    steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
+    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    let (before, after) = scheduler::exec_affinity(process, &mut report);
+    steps.extend(before);
+    steps.push(Step::JoinCgroups);
+    steps.extend(after);
+    steps.push(Step::CurrentRoot);
     process::oom_score_adj(&mut steps, process, context, &mut report);
     if process.terminal == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }
+    scheduler::compile(&mut steps, process, linux, &mut report);
     process::compile(&mut steps, process, profile, context, &mut report);
     if report.errors.is_empty() { Ok(Script { new_pid_namespace: false, steps }) } else { Err(report.errors) }
 }
@@ -198,8 +203,6 @@ fn refuse(spec: &Spec, report: &mut Report) {
     let devices = linux.net_devices().as_ref().map(|devices| devices.len());
     report.not_yet("linux.netDevices", some(devices), "moving network devices");
     report.not_yet("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT");
-    report.not_yet("linux.memoryPolicy", linux.memory_policy().is_some(), "a memory policy");
-    report.not_yet("linux.personality", linux.personality().is_some(), "a personality");
     let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
     report.not_yet("linux.mountLabel", label, "an SELinux label");
 }

@@ -11,6 +11,7 @@
 pub mod capability;
 mod cgroup;
 mod compile;
+mod cpu_list;
 mod device;
 pub mod device_filter;
 mod error;
@@ -19,6 +20,7 @@ mod fits;
 mod mount;
 mod process;
 mod resources;
+mod scheduler;
 mod schema;
 mod script;
 pub mod seccomp;
@@ -27,6 +29,8 @@ mod template;
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
 pub use compile::{Compiled, Context, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
+pub use resources::{BlockIo, DeviceWeight, Named, Rate, RateOf};
+pub use scheduler::{Affinity, MemoryPolicy, Scheduler};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,

@@ -18,6 +18,7 @@ mod mount;
 mod payload;
 mod program;
 mod root;
+mod scheduling;
 mod seed;
 mod slots;
 mod spawn;

@@ -132,9 +132,8 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
         host: unit.source == unit::Source::Host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
-    let profile = text.spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    oci::compile_exec(&own, profile, &context).map_err(lines)
+    oci::compile_exec(&own, text.spec.linux.as_ref(), &context).map_err(lines)
 }
 
 /// The directory, not the socket: should keeper and supervisor both die, another socket can take the place of the one that died with them.

@@ -15,6 +15,7 @@ pub mod loopback;
 pub mod mount;
 pub mod payload;
 pub mod pidfd;
+pub mod scheduling;
 pub mod seccomp;
 pub mod service_manager;
 pub mod signal;

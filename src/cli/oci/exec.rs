@@ -135,9 +135,9 @@ fn set_user(process: &mut Process, exec: &Exec) -> Result<(), OciError> {
 }
 
 fn compile(process: &Process, spec: &Spec, record: &Record, id: &str, config: &Path) -> Result<Script, OciError> {
-    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
     let context = Context::new(record.bundle.clone(), id.to_owned());
-    oci::compile_exec(process, profile, &context).map_err(|errors| OciError::Config { path: config.to_owned(), errors })
+    oci::compile_exec(process, spec.linux.as_ref(), &context)
+        .map_err(|errors| OciError::Config { path: config.to_owned(), errors })
 }
 
 /// What the process gets.
