@@ -70,12 +70,55 @@ pub struct Process {
     /// `selinuxLabel`.
     pub selinux_label: Option<String>,
     /// `ioPriority`.
-    pub io_priority: Option<IgnoredAny>,
+    pub io_priority: Option<IoPriority>,
     /// `scheduler`.
-    pub scheduler: Option<IgnoredAny>,
+    pub scheduler: Option<Scheduler>,
     /// `execCPUAffinity`.
     #[serde(rename = "execCPUAffinity")]
-    pub exec_cpu_affinity: Option<IgnoredAny>,
+    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
+    /// `commandLine`, for Windows.
+    pub command_line: Option<IgnoredAny>,
+}
+
+/// `process.scheduler` (config.md#linux-process). oci-spec's spells one of the flags in its own way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Scheduler {
+    /// `policy`; empty: none of it.
+    pub policy: String,
+    /// `nice`.
+    pub nice: Option<i32>,
+    /// `priority`.
+    pub priority: Option<i32>,
+    /// `flags`.
+    pub flags: Option<Vec<String>>,
+    /// `runtime`, nanoseconds as the next two.
+    pub runtime: Option<u64>,
+    /// `deadline`.
+    pub deadline: Option<u64>,
+    /// `period`.
+    pub period: Option<u64>,
+}
+
+/// `process.ioPriority`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IoPriority {
+    /// `class`.
+    pub class: String,
+    /// `priority`.
+    pub priority: i64,
+}
+
+/// `process.execCPUAffinity`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ExecCpuAffinity {
+    /// `initial`.
+    pub initial: Option<String>,
+    /// `final`.
+    #[serde(rename = "final")]
+    pub last: Option<String>,
 }
 
 /// `process.user` (config.md#posix-platform-user). Absent numbers are 0, as they are for runc.
@@ -90,4 +133,6 @@ pub struct User {
     pub umask: Option<u32>,
     /// `additionalGids`.
     pub additional_gids: Option<Vec<u32>>,
+    /// `username`, for Windows.
+    pub username: Option<String>,
 }

@@ -1,6 +1,10 @@
 //! Limits as data, and what is written where for them on cgroup v1 and v2.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+
+use super::resources::{BlockIo, Named};
 
 /// Limits of one container. An absent value is left alone; −1 is "no limit" as in config.json.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +15,10 @@ pub struct CgroupSettings {
     pub cpu: Cpu,
     /// Number of tasks; −1 is no limit.
     pub pids: Option<i64>,
+    /// Block devices.
+    pub block_io: BlockIo,
+    /// Huge pages, network, RDMA, and files of v2 by name.
+    pub named: Named,
     /// Device rules in order, the last match wins; what no rule matches is denied.
     pub devices: Vec<DeviceRule>,
 }
@@ -28,6 +36,10 @@ pub struct Memory {
     pub swappiness: Option<u64>,
     /// v1 only.
     pub disable_oom_killer: bool,
+    /// Memory of cgroups below counts here; v1 only, as v2 knows nothing else.
+    pub use_hierarchy: bool,
+    /// A changed limit below what is in use is refused, instead of ending in kills.
+    pub check_before_update: bool,
 }
 
 /// `linux.resources.cpu`; microseconds.
@@ -84,13 +96,17 @@ pub enum RuleTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// Which controller the file belongs to.
-    pub controller: &'static str,
+    pub controller: Cow<'static, str>,
     /// The file.
-    pub file: &'static str,
+    pub file: Cow<'static, str>,
     /// What is written.
     pub value: String,
-    /// Which field of config.json asks for it.
-    pub field: &'static str,
+    /// Which field of config.json asks for it, below `linux.resources`.
+    pub field: Cow<'static, str>,
+    /// Where the kernel has no such file: another one that does it, and its value.
+    pub otherwise: Option<(&'static str, String)>,
+    /// Where the kernel has no such file, nothing is lost.
+    pub optional: bool,
 }
 
 /// What every container may use whatever its rules say: making nodes, the nodes that are always there, its terminals.
@@ -127,21 +143,34 @@ impl CgroupSettings {
     pub fn legacy_writes(&self) -> Vec<Write> {
         let mut all = Writes::default();
         let (memory, cpu) = (&self.memory, &self.cpu);
+        let hierarchy = memory.use_hierarchy.then_some(1);
+        all.push("memory", "memory.use_hierarchy", hierarchy, "memory.useHierarchy").or_nothing();
         all.push("memory", "memory.limit_in_bytes", memory.limit, "memory.limit");
         all.push("memory", "memory.soft_limit_in_bytes", memory.reservation, "memory.reservation");
-        all.push("memory", "memory.memsw.limit_in_bytes", memory.swap, "memory.swap");
+        match (memory.limit, memory.swap) {
+            // No limit to memory is none to memory and swap, as in runc.
+            (Some(-1), None) => {
+                all.push("memory", "memory.memsw.limit_in_bytes", Some(-1), "memory.limit").or_nothing();
+            }
+            (_, swap) => {
+                all.push("memory", "memory.memsw.limit_in_bytes", swap, "memory.swap");
+            }
+        }
         all.push("memory", "memory.swappiness", memory.swappiness, "memory.swappiness");
         all.push("memory", "memory.oom_control", memory.disable_oom_killer.then_some(1), "memory.disableOOMKiller");
+        self.idle(&mut all, 0);
         all.push("cpu", "cpu.shares", cpu.shares, "cpu.shares");
         all.push("cpu", "cpu.cfs_period_us", cpu.period, "cpu.period");
         all.push("cpu", "cpu.cfs_quota_us", cpu.quota, "cpu.quota");
         all.push("cpu", "cpu.cfs_burst_us", cpu.burst, "cpu.burst");
-        all.push("cpu", "cpu.idle", cpu.idle, "cpu.idle");
+        self.idle(&mut all, 1);
         all.push("cpu", "cpu.rt_period_us", cpu.realtime_period, "cpu.realtimePeriod");
         all.push("cpu", "cpu.rt_runtime_us", cpu.realtime_runtime, "cpu.realtimeRuntime");
         all.push("cpuset", "cpuset.cpus", cpu.cpus.as_ref(), "cpu.cpus");
         all.push("cpuset", "cpuset.mems", cpu.mems.as_ref(), "cpu.mems");
         all.push("pids", "pids.max", self.pids.map(or_max), "pids.limit");
+        self.block_io.legacy_writes(&mut all);
+        self.named.legacy_writes(&mut all);
         all.0
     }
 
@@ -152,17 +181,30 @@ impl CgroupSettings {
         all.push("memory", "memory.max", memory.limit.map(or_max), "memory.limit");
         all.push("memory", "memory.low", memory.reservation.map(or_max), "memory.reservation");
         all.push("memory", "memory.swap.max", self.swap_alone(), "memory.swap");
+        self.idle(&mut all, 0);
         all.push("cpu", "cpu.weight", cpu.shares.filter(|shares| *shares > 0).map(weight), "cpu.shares");
         all.push("cpu", "cpu.max", self.cpu_max(), "cpu.quota");
         all.push("cpu", "cpu.max.burst", cpu.burst, "cpu.burst");
-        all.push("cpu", "cpu.idle", cpu.idle, "cpu.idle");
+        self.idle(&mut all, 1);
         all.push("cpuset", "cpuset.cpus", cpu.cpus.as_ref(), "cpu.cpus");
         all.push("cpuset", "cpuset.mems", cpu.mems.as_ref(), "cpu.mems");
         all.push("pids", "pids.max", self.pids.map(or_max), "pids.limit");
+        self.block_io.unified_writes(&mut all);
+        self.named.unified_writes(&mut all);
         all.0
     }
 
-    /// Fields that are set and that v2 has nothing for.
+    /// The first field that asks for a file which v1 alone has, and that file.
+    pub fn legacy_files(&self) -> Option<(&'static str, &'static str)> {
+        self.block_io.legacy_files().or_else(|| self.named.legacy_files())
+    }
+
+    /// A group that is idle takes no weight: it is made idle after its weight, and ceases to be before.
+    fn idle(&self, all: &mut Writes, value: i64) {
+        all.push("cpu", "cpu.idle", self.cpu.idle.filter(|idle| *idle == value), "cpu.idle");
+    }
+
+    /// Fields that are set and that v2 has nothing for; runc goes on without as well.
     pub fn legacy_only(&self) -> Vec<&'static str> {
         let fields = [
             (self.memory.swappiness.is_some(), "memory.swappiness"),
@@ -175,6 +217,9 @@ impl CgroupSettings {
 
     /// config.json's swap is memory plus swap; v2 wants swap alone.
     fn swap_alone(&self) -> Option<String> {
+        if self.memory.limit == Some(-1) && self.memory.swap.is_none() {
+            return Some("max".to_owned());
+        }
         let swap = self.memory.swap?;
         if swap < 0 {
             return Some("max".to_owned());
@@ -195,19 +240,47 @@ impl CgroupSettings {
     }
 }
 
+/// Writes in their order.
 #[derive(Default)]
-struct Writes(Vec<Write>);
+pub(super) struct Writes(pub(super) Vec<Write>);
 
 impl Writes {
-    fn push(
+    pub(super) fn push(
         &mut self,
-        controller: &'static str,
-        file: &'static str,
+        controller: impl Into<Cow<'static, str>>,
+        file: impl Into<Cow<'static, str>>,
         value: Option<impl ToString>,
-        field: &'static str,
-    ) {
-        if let Some(value) = value {
-            self.0.push(Write { controller, file, value: value.to_string(), field });
+        field: impl Into<Cow<'static, str>>,
+    ) -> Pushed<'_> {
+        let write = value.map(|value| Write {
+            controller: controller.into(),
+            file: file.into(),
+            value: value.to_string(),
+            field: field.into(),
+            otherwise: None,
+            optional: false,
+        });
+        let is_new = write.is_some();
+        self.0.extend(write);
+        Pushed(if is_new { self.0.last_mut() } else { None })
+    }
+}
+
+/// The write that was just added, if it was.
+pub(super) struct Pushed<'w>(Option<&'w mut Write>);
+
+impl Pushed<'_> {
+    /// On a kernel without its file, this one is written.
+    pub(super) fn or(self, file: &'static str, value: impl ToString) {
+        if let Some(write) = self.0 {
+            write.otherwise = Some((file, value.to_string()));
+        }
+    }
+
+    /// On a kernel without its file, nothing is.
+    pub(super) fn or_nothing(self) {
+        if let Some(write) = self.0 {
+            write.optional = true;
         }
     }
 }
@@ -241,8 +314,8 @@ impl DeviceRule {
 mod tests {
     use super::*;
 
-    fn values(writes: &[Write]) -> Vec<(&'static str, &str)> {
-        writes.iter().map(|write| (write.file, write.value.as_str())).collect()
+    fn values(writes: &[Write]) -> Vec<(&str, &str)> {
+        writes.iter().map(|write| (write.file.as_ref(), write.value.as_str())).collect()
     }
 
     #[test]
@@ -251,7 +324,7 @@ mod tests {
             memory: Memory { limit: Some(1 << 20), swap: Some(3 << 20), reservation: Some(4096), ..Memory::default() },
             cpu: Cpu { shares: Some(1024), quota: Some(50_000), ..Cpu::default() },
             pids: Some(-1),
-            devices: vec![],
+            ..CgroupSettings::default()
         };
         let expected = [
             ("memory.max", "1048576"),
@@ -287,6 +360,68 @@ mod tests {
             ..CgroupSettings::default()
         };
         let expected = [("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", "-1")];
+        assert_eq!(values(&settings.legacy_writes()), expected);
+    }
+
+    #[test]
+    fn no_limit_to_memory_is_none_to_swap_either() {
+        let memory = Memory { limit: Some(-1), ..Memory::default() };
+        let settings = CgroupSettings { memory, ..CgroupSettings::default() };
+        assert_eq!(values(&settings.unified_writes()), [("memory.max", "max"), ("memory.swap.max", "max")]);
+        let writes = settings.legacy_writes();
+        assert_eq!(values(&writes)[1], ("memory.memsw.limit_in_bytes", "-1"));
+        assert!(writes[1].optional, "kernels may not count swap");
+    }
+
+    #[test]
+    fn idle_comes_before_a_weight_when_it_ends_and_after_it_when_it_begins() {
+        for (idle, expected) in [(0, ["cpu.idle", "cpu.weight"]), (1, ["cpu.weight", "cpu.idle"])] {
+            let cpu = Cpu { idle: Some(idle), shares: Some(2), ..Cpu::default() };
+            let writes = CgroupSettings { cpu, ..CgroupSettings::default() }.unified_writes();
+            assert_eq!(writes.iter().map(|write| write.file.as_ref()).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn every_field_of_memory_and_cpu_is_a_file_of_v1() {
+        let memory = Memory {
+            limit: Some(2),
+            reservation: Some(1),
+            swap: Some(3),
+            swappiness: Some(4),
+            disable_oom_killer: true,
+            use_hierarchy: true,
+            check_before_update: true,
+        };
+        let cpu = Cpu {
+            shares: Some(5),
+            quota: Some(6),
+            burst: Some(7),
+            period: Some(8),
+            cpus: Some("0".into()),
+            mems: Some("1".into()),
+            idle: Some(1),
+            realtime_runtime: Some(9),
+            realtime_period: Some(10),
+        };
+        let settings = CgroupSettings { memory, cpu, ..CgroupSettings::default() };
+        let expected = [
+            ("memory.use_hierarchy", "1"),
+            ("memory.limit_in_bytes", "2"),
+            ("memory.soft_limit_in_bytes", "1"),
+            ("memory.memsw.limit_in_bytes", "3"),
+            ("memory.swappiness", "4"),
+            ("memory.oom_control", "1"),
+            ("cpu.shares", "5"),
+            ("cpu.cfs_period_us", "8"),
+            ("cpu.cfs_quota_us", "6"),
+            ("cpu.cfs_burst_us", "7"),
+            ("cpu.idle", "1"),
+            ("cpu.rt_period_us", "10"),
+            ("cpu.rt_runtime_us", "9"),
+            ("cpuset.cpus", "0"),
+            ("cpuset.mems", "1"),
+        ];
         assert_eq!(values(&settings.legacy_writes()), expected);
     }
 }

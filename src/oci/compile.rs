@@ -11,7 +11,7 @@ use super::hooks::{self, Hooks, Moment};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
 use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
-use super::{device, mount, namespaces, process, resources, seccomp, users};
+use super::{device, mount, namespaces, process, resources, scheduler, seccomp, users};
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -128,7 +128,10 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let cgroup = resources::compile(spec.linux.as_ref().and_then(|linux| linux.resources().as_ref()), &mut report);
     let cgroup = device::with_devices(cgroup, context);
     match &spec.process {
-        Some(process) => process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report),
+        Some(process) => {
+            scheduler::compile(&mut steps, process, Some(linux), &mut report);
+            process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report);
+        }
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
     }
     if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
@@ -151,11 +154,16 @@ pub fn compile_exec(process: &Process, linux: Option<&Linux>, context: &Context)
     let outside = linux.filter(|_| !context.host).map(namespaces::to_enter).unwrap_or_default();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let mut steps = begin(&outside, context);
-    steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
+    let (before, after) = scheduler::exec_affinity(process, &mut report);
+    steps.extend(before);
+    steps.push(Step::JoinCgroups);
+    steps.extend(after);
+    steps.push(Step::CurrentRoot);
     process::oom_score_adj(&mut steps, process, context, &mut report);
     if process.terminal == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }
+    scheduler::compile(&mut steps, process, linux, &mut report);
     process::compile(&mut steps, process, profile, context, &mut report);
     let mut script = Script { new_pid_namespace: false, outside, steps };
     users::complete(&mut script, &mut report);
@@ -196,8 +204,6 @@ fn refuse(spec: &Spec, report: &mut Report) {
     let devices = linux.net_devices().as_ref().map(|devices| devices.len());
     report.not_yet("linux.netDevices", some(devices), "moving network devices");
     report.not_yet("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT");
-    report.not_yet("linux.memoryPolicy", linux.memory_policy().is_some(), "a memory policy");
-    report.not_yet("linux.personality", linux.personality().is_some(), "a personality");
     let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
     report.not_yet("linux.mountLabel", label, "an SELinux label");
 }

@@ -1,5 +1,7 @@
 //! Every field that runtime-spec 1.3 knows, its type and its words, as a table.
 
+use super::scheduler::{FLAGS, IO_CLASSES, POLICIES};
+
 /// What a value may be.
 pub(super) enum Kind {
     Any,
@@ -14,6 +16,10 @@ pub(super) enum Kind {
     Unsigned,
     /// Unsigned 32 bits.
     Id,
+    /// Unsigned 16 bits.
+    Short,
+    /// Signed 32 bits.
+    Int,
     List(&'static Kind),
     /// Free keys.
     Map(&'static Kind),
@@ -84,9 +90,20 @@ pub(super) const PROCESS: Kind = Kind::Object(&[
     ("apparmorProfile", Kind::Text),
     ("oomScoreAdj", Kind::Signed),
     ("selinuxLabel", Kind::Text),
-    ("scheduler", Kind::Any),
-    ("ioPriority", Kind::Any),
-    ("execCPUAffinity", Kind::Any),
+    (
+        "scheduler",
+        Kind::Object(&[
+            ("policy", Kind::Word("policy", &POLICIES)),
+            ("nice", Kind::Int),
+            ("priority", Kind::Int),
+            ("flags", Kind::List(&Kind::Word("flag", &FLAGS))),
+            ("runtime", Kind::Unsigned),
+            ("deadline", Kind::Unsigned),
+            ("period", Kind::Unsigned),
+        ]),
+    ),
+    ("ioPriority", Kind::Object(&[("class", Kind::Word("I/O class", &IO_CLASSES)), ("priority", Kind::Signed)])),
+    ("execCPUAffinity", Kind::Object(&[("initial", Kind::Text), ("final", Kind::Text)])),
 ]);
 
 const USER: Kind = Kind::Object(&[
@@ -158,16 +175,49 @@ const LINUX: Kind = Kind::Object(&[
     ("cgroupsPath", Kind::Text),
     ("namespaces", Kind::List(&NAMESPACE)),
     ("devices", Kind::List(&DEVICE)),
-    ("netDevices", Kind::Any),
+    ("netDevices", Kind::Map(&Kind::Object(&[("name", Kind::Text)]))),
     ("seccomp", SECCOMP),
     ("rootfsPropagation", Kind::Text),
     ("maskedPaths", TEXTS),
     ("readonlyPaths", TEXTS),
     ("mountLabel", Kind::Text),
-    ("intelRdt", Kind::Any),
-    ("memoryPolicy", Kind::Any),
-    ("personality", Kind::Any),
+    ("intelRdt", INTEL_RDT),
+    ("memoryPolicy", MEMORY_POLICY),
+    ("personality", Kind::Object(&[("domain", Kind::Word("domain", &["LINUX", "LINUX32"])), ("flags", TEXTS)])),
     ("timeOffsets", Kind::Map(&CLOCK_OFFSET)),
+]);
+
+const INTEL_RDT: Kind = Kind::Object(&[
+    ("closID", Kind::Text),
+    ("schemata", TEXTS),
+    ("l3CacheSchema", Kind::Text),
+    ("memBwSchema", Kind::Text),
+    ("enableCMT", Kind::Bool),
+    ("enableMBM", Kind::Bool),
+    ("enableMonitoring", Kind::Bool),
+]);
+
+const MEMORY_POLICY: Kind = Kind::Object(&[
+    (
+        "mode",
+        Kind::Word(
+            "mode",
+            &[
+                "MPOL_DEFAULT",
+                "MPOL_BIND",
+                "MPOL_INTERLEAVE",
+                "MPOL_WEIGHTED_INTERLEAVE",
+                "MPOL_PREFERRED",
+                "MPOL_PREFERRED_MANY",
+                "MPOL_LOCAL",
+            ],
+        ),
+    ),
+    ("nodes", Kind::Text),
+    (
+        "flags",
+        Kind::List(&Kind::Word("flag", &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"])),
+    ),
 ]);
 
 const NAMESPACE: Kind = Kind::Object(&[("type", Kind::Word("namespace", &NAMESPACE_NAMES)), ("path", Kind::Text)]);
@@ -225,11 +275,38 @@ pub(super) const RESOURCES: Kind = Kind::Object(&[
         ]),
     ),
     ("pids", Kind::Object(&[("limit", Kind::Signed)])),
-    ("blockIO", Kind::Any),
-    ("hugepageLimits", Kind::Any),
-    ("network", Kind::Any),
-    ("rdma", Kind::Any),
+    ("blockIO", BLOCK_IO),
+    ("hugepageLimits", Kind::List(&Kind::Object(&[("pageSize", Kind::Text), ("limit", Kind::Signed)]))),
+    (
+        "network",
+        Kind::Object(&[
+            ("classID", Kind::Id),
+            ("priorities", Kind::List(&Kind::Object(&[("name", Kind::Text), ("priority", Kind::Id)]))),
+        ]),
+    ),
+    ("rdma", Kind::Map(&Kind::Object(&[("hcaHandles", Kind::Id), ("hcaObjects", Kind::Id)]))),
     ("unified", Kind::Map(&Kind::Text)),
+]);
+
+const RATES: Kind =
+    Kind::List(&Kind::Object(&[("major", Kind::Signed), ("minor", Kind::Signed), ("rate", Kind::Unsigned)]));
+
+const BLOCK_IO: Kind = Kind::Object(&[
+    ("weight", Kind::Short),
+    ("leafWeight", Kind::Short),
+    (
+        "weightDevice",
+        Kind::List(&Kind::Object(&[
+            ("major", Kind::Signed),
+            ("minor", Kind::Signed),
+            ("weight", Kind::Short),
+            ("leafWeight", Kind::Short),
+        ])),
+    ),
+    ("throttleReadBpsDevice", RATES),
+    ("throttleWriteBpsDevice", RATES),
+    ("throttleReadIOPSDevice", RATES),
+    ("throttleWriteIOPSDevice", RATES),
 ]);
 
 const ACTIONS: Kind = Kind::Word("action", &ACTION_NAMES);

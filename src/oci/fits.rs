@@ -62,9 +62,13 @@ impl<'de> Visitor<'de> for Fits<'_> {
         })
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
         // Only negative numbers come this way.
-        Self::is(matches!(self.0, Kind::Signed))
+        Self::is(match self.0 {
+            Kind::Signed => true,
+            Kind::Int => i32::try_from(number).is_ok(),
+            _ => false,
+        })
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
@@ -72,6 +76,8 @@ impl<'de> Visitor<'de> for Fits<'_> {
             Kind::Signed => i64::try_from(number).is_ok(),
             Kind::Unsigned => true,
             Kind::Id => u32::try_from(number).is_ok(),
+            Kind::Short => u16::try_from(number).is_ok(),
+            Kind::Int => i32::try_from(number).is_ok(),
             _ => false,
         })
     }

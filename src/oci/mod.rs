@@ -11,6 +11,7 @@
 pub mod capability;
 mod cgroup;
 mod compile;
+mod cpu_list;
 mod device;
 pub mod device_filter;
 mod error;
@@ -24,6 +25,7 @@ mod namespaces;
 mod outside;
 mod process;
 mod resources;
+mod scheduler;
 mod schema;
 mod script;
 pub mod seccomp;
@@ -40,6 +42,8 @@ pub use error::{CompileError, Problem, Warning};
 pub use features::features;
 pub use hooks::{Hook, Hooks, Moment, StateText};
 pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
+pub use resources::{BlockIo, DeviceWeight, Named, Rate, RateOf};
+pub use scheduler::{Affinity, MemoryPolicy, Scheduler};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation,

@@ -61,9 +61,14 @@ fn refuse(process: &Process, report: &mut Report) {
     let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     report.not_yet("process.apparmorProfile", named(&process.apparmor_profile), "an AppArmor profile");
     report.not_yet("process.selinuxLabel", named(&process.selinux_label), "an SELinux label");
-    report.not_yet("process.scheduler", process.scheduler.is_some(), "a scheduling policy");
-    report.not_yet("process.ioPriority", process.io_priority.is_some(), "an I/O priority");
-    report.not_yet("process.execCPUAffinity", process.exec_cpu_affinity.is_some(), "CPU affinity");
+    let username = process.user.as_ref().is_some_and(|user| user.username.is_some());
+    for (path, present) in
+        [("process.user.username", username), ("process.commandLine", process.command_line.is_some())]
+    {
+        if present {
+            report.warn(path, "is for Windows and ignored");
+        }
+    }
 }
 
 /// While the process may still mount a procfs of its own to write to.

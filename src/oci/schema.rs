@@ -135,6 +135,8 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
         (Kind::Signed, Value::Number(number)) if number.is_i64() => {}
         (Kind::Unsigned, Value::Number(number)) if number.is_u64() => {}
         (Kind::Id, Value::Number(number)) if number.as_u64().is_some_and(|id| u32::try_from(id).is_ok()) => {}
+        (Kind::Short, Value::Number(number)) if number.as_u64().is_some_and(|n| u16::try_from(n).is_ok()) => {}
+        (Kind::Int, Value::Number(number)) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
         (Kind::List(inner), Value::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
                 walk(item, inner, &format!("{path}[{index}]"), report);
@@ -151,6 +153,8 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
         (Kind::Signed, _) => report.error(path, mismatch("a whole number")),
         (Kind::Unsigned, _) => report.error(path, mismatch("a whole number from 0")),
         (Kind::Id, _) => report.error(path, mismatch("a whole number from 0 to 4294967295")),
+        (Kind::Short, _) => report.error(path, mismatch("a whole number from 0 to 65535")),
+        (Kind::Int, _) => report.error(path, mismatch("a whole number from -2147483648 to 2147483647")),
         (Kind::List(_), _) => report.error(path, mismatch("a list")),
         (Kind::Map(_) | Kind::Object(_), _) => report.error(path, mismatch("an object")),
     }

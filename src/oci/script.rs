@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::hooks::{Hook, Hooks, Moment, StateText};
 use super::idmap::IdMaps;
 use super::outside::Outside;
+use super::scheduler::{Affinity, MemoryPolicy, Scheduler};
 
 /// All steps of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +123,16 @@ pub enum Step {
     CoverRoot,
     /// The propagation of the root mount from now on.
     RootPropagation(Propagation),
+    /// personality(2).
+    Personality(u32),
+    /// set_mempolicy(2).
+    MemoryPolicy(MemoryPolicy),
+    /// sched_setattr(2).
+    Scheduler(Scheduler),
+    /// sched_setaffinity(2).
+    Affinity(Affinity),
+    /// ioprio_set(2): class << 13 | priority.
+    IoPriority(u16),
     /// umask(2).
     Umask(u32),
     /// chdir(2), checked to be inside. Tried again after the identity where the directory belongs to the user.
@@ -444,6 +455,13 @@ impl fmt::Display for Step {
             Step::Pivot => write!(f, "pivot into the root"),
             Step::CoverRoot => write!(f, "chroot into the root"),
             Step::RootPropagation(propagation) => write!(f, "make the root {propagation}"),
+            Step::Personality(persona) => write!(f, "set the personality (linux.personality) to {persona:#x}"),
+            Step::MemoryPolicy(policy) => write!(f, "set the memory policy (linux.memoryPolicy): {policy}"),
+            Step::Scheduler(scheduler) => write!(f, "set the scheduler (process.scheduler): {scheduler}"),
+            Step::Affinity(affinity) => write!(f, "take the CPUs {affinity} (process.execCPUAffinity)"),
+            Step::IoPriority(value) => {
+                write!(f, "set the I/O priority (process.ioPriority): class {} priority {}", value >> 13, value & 7)
+            }
             Step::Umask(mask) => write!(f, "set umask {mask:04o}"),
             Step::Chdir(path) => write!(f, "change to {path}"),
             Step::NoNewPrivileges => write!(f, "set no_new_privs"),

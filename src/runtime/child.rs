@@ -17,7 +17,7 @@ use super::outside::Brought;
 use super::root::Root;
 use super::slots::Slots;
 use super::trampoline::Trampoline;
-use super::{Failure, console, device, hook, identity, init, maker, mount, program};
+use super::{Failure, console, device, hook, identity, init, maker, mount, program, scheduling};
 use crate::oci::{Moment, Namespaces, Script, Step};
 
 /// Exit code of a process that could not be set up. Nobody reads it: the report says why.
@@ -130,6 +130,11 @@ impl Run {
             Step::Pivot => self.change_root(mount::pivot),
             Step::CoverRoot => self.change_root(mount::cover_root),
             Step::RootPropagation(propagation) => mount::root_propagation(self.root()?, *propagation),
+            Step::Personality(persona) => scheduling::set_personality(*persona),
+            Step::MemoryPolicy(policy) => scheduling::set_memory_policy(policy),
+            Step::Scheduler(scheduler) => scheduling::set_scheduler(scheduler),
+            Step::Affinity(affinity) => scheduling::set_affinity(affinity),
+            Step::IoPriority(value) => scheduling::set_io_priority(*value),
             Step::Umask(mask) => {
                 rustix::process::umask(Mode::from_bits_retain(*mask));
                 Ok(())

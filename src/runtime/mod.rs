@@ -23,6 +23,7 @@ mod outside;
 mod payload;
 mod program;
 mod root;
+mod scheduling;
 mod seed;
 mod slots;
 mod spare;

@@ -16,6 +16,7 @@ pub mod mount;
 pub mod namespace;
 pub mod payload;
 pub mod pidfd;
+pub mod scheduling;
 pub mod seccomp;
 pub mod service_manager;
 pub mod signal;

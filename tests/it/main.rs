@@ -21,6 +21,7 @@ mod edits_fuzz;
 mod edits_tools;
 mod env_files;
 mod exec;
+mod fields;
 mod hardened;
 mod health;
 mod hooks;

@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::host::{Host, Layout};
 use super::legacy::{open, read, write};
 use super::{CgroupError, Location, device_filter, failed, legacy, unified};
-use crate::oci::{CgroupSettings, RuleTarget};
+use crate::oci::{CgroupSettings, RuleTarget, Write};
 use crate::runtime::error::{StepError, about, call};
 use crate::runtime::slots::{Coming, Hierarchy, Slots};
 
@@ -62,7 +62,13 @@ impl ContainerCgroup {
         settings: &CgroupSettings,
     ) -> Result<ContainerCgroup, CgroupError> {
         let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
-        let directory = unified::make(&root, &unified, host.layout == Layout::Unified)?;
+        let directory = match host.layout {
+            Layout::Unified => unified::make(&root, &unified, &unified::controllers(settings))?,
+            Layout::Legacy => match settings.named.unified.first() {
+                Some((file, _)) => return Err(CgroupError::OnlyUnified { file: file.clone() }),
+                None => unified::make_bare(&root, &unified)?,
+            },
+        };
         let location = Location { unified, legacy: Vec::new() };
         let made = ContainerCgroup { location, root, directory, legacy: Vec::new() };
         match if host.layout == Layout::Unified { unified::apply(&made.directory, settings) } else { Ok(()) } {
@@ -99,10 +105,12 @@ impl ContainerCgroup {
 
     /// On v1: whether there is a hierarchy for each limit. "No limit" needs none.
     fn has_controllers(&self, settings: &CgroupSettings) -> Result<(), CgroupError> {
-        let mut limits =
-            settings.legacy_writes().into_iter().filter(|limit| limit.value != "max" && limit.value != "-1");
-        match limits.find(|limit| self.hierarchy(limit.controller).is_none()) {
-            Some(limit) => Err(CgroupError::NoController { field: limit.field, controller: limit.controller }),
+        let mut limits = settings
+            .legacy_writes()
+            .into_iter()
+            .filter(|limit| limit.value != "max" && limit.value != "-1" && !limit.optional);
+        match limits.find(|limit| self.hierarchy(&limit.controller).is_none()) {
+            Some(Write { field, controller, file, .. }) => Err(CgroupError::NoController { field, controller, file }),
             None => Ok(()),
         }
     }
@@ -292,6 +300,12 @@ impl ContainerCgroup {
 
     /// Changes limits of a running container; which devices it may use stays as it is.
     pub fn update(&self, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        if settings.memory.check_before_update
+            && let Some(limit_bytes) = settings.memory.limit.and_then(|limit| u64::try_from(limit).ok())
+            && let Some(used_bytes) = self.figures().memory_bytes.filter(|used| *used > limit_bytes)
+        {
+            return Err(CgroupError::BelowUse { limit_bytes, used_bytes });
+        }
         if self.legacy.is_empty() {
             return unified::apply_limits(&self.directory, settings);
         }
@@ -299,7 +313,10 @@ impl ContainerCgroup {
         for (name, directory) in &self.legacy {
             match legacy::apply_limits(name, directory, settings) {
                 // A limit above the present swap limit is taken only after that one.
-                Err(CgroupError::Limit { field: "memory.limit", .. }) if settings.memory.swap.is_some() => {
+                Err(CgroupError::Limit { field, .. })
+                    if field == "memory.limit"
+                        && (settings.memory.swap.is_some() || settings.memory.limit == Some(-1)) =>
+                {
                     let swap = settings.memory.swap.unwrap_or(-1).to_string();
                     write(directory, "memory.memsw.limit_in_bytes", &swap).map_err(failed("write", "memory.memsw"))?;
                     legacy::apply_limits(name, directory, settings)?;

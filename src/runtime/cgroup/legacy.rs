@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::host::Host;
 use super::{CgroupError, failed};
-use crate::oci::{CgroupSettings, DeviceRule, RuleTarget};
+use crate::oci::{CgroupSettings, DeviceRule, RuleTarget, Write};
 
 /// Makes the directory, parents too. `Ok(None)` where the hierarchy is not mounted.
 pub(super) fn make(name: &str, path: &str) -> Result<Option<OwnedFd>, CgroupError> {
@@ -52,21 +52,35 @@ pub(super) fn apply(name: &str, directory: &OwnedFd, settings: &CgroupSettings) 
 pub(super) fn apply_limits(name: &str, directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
     for limit in settings.legacy_writes() {
         if name.split(',').any(|controller| controller == limit.controller) {
-            write(directory, limit.file, &limit.value).map_err(|errno| CgroupError::Limit {
-                field: limit.field,
-                value: limit.value.clone(),
-                file: limit.file.to_owned(),
-                errno,
-            })?;
+            write_limit(directory, &limit)?;
         }
     }
     Ok(())
 }
 
+/// Writes one limit, to the other file where its own is not there.
+pub(super) fn write_limit(directory: &OwnedFd, limit: &Write) -> Result<(), CgroupError> {
+    let refused = |file: &str, value: &str, errno| {
+        let field = limit.field.clone();
+        match errno {
+            Errno::NOENT => CgroupError::NoFile { field, file: limit.file.to_string() },
+            errno => CgroupError::Limit { field, value: value.to_owned(), file: file.to_owned(), errno },
+        }
+    };
+    match (write(directory, &limit.file, &limit.value), &limit.otherwise) {
+        (Ok(()), _) => Ok(()),
+        (Err(Errno::NOENT), Some((file, value))) => {
+            write(directory, file, value).map_err(|errno| refused(file, value, errno))
+        }
+        (Err(Errno::NOENT), None) if limit.optional => Ok(()),
+        (Err(errno), _) => Err(refused(&limit.file, &limit.value, errno)),
+    }
+}
+
 fn apply_devices(directory: &OwnedFd, settings: &CgroupSettings) -> Result<(), CgroupError> {
     let refused = |value: &str, file: &str| {
         let (value, file) = (value.to_owned(), file.to_owned());
-        move |errno| CgroupError::Limit { field: "devices", value, file, errno }
+        move |errno| CgroupError::Limit { field: "devices".into(), value, file, errno }
     };
     let open_file = |file: &str| open(directory, file, OFlags::WRONLY).map_err(failed("open", file));
     let (allow, deny) = (open_file("devices.allow")?, open_file("devices.deny")?);

@@ -28,6 +28,7 @@ pub(crate) use out_of_memory::OutOfMemory;
 pub use root::CgroupRoot;
 pub(super) use unified::hands_down;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -73,13 +74,47 @@ pub enum CgroupError {
     #[error("linux.resources.{field}: the kernel did not take {value:?} for {file}: {}", words(*.errno))]
     Limit {
         /// The field of config.json.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What was written.
         value: String,
         /// The file.
         file: String,
         /// What the kernel said.
         errno: Errno,
+    },
+    /// A limit needs a file that this kernel does not have.
+    #[error("linux.resources.{field} needs {file}, which this kernel does not have")]
+    NoFile {
+        /// The field of config.json.
+        field: Cow<'static, str>,
+        /// The file.
+        file: String,
+    },
+    /// A limit that v1 alone has.
+    #[error(
+        "linux.resources.{field} needs {file} of cgroup v1: this host has its controllers on v2, which has nothing like it"
+    )]
+    OnlyLegacy {
+        /// The field of config.json.
+        field: &'static str,
+        /// The file.
+        file: &'static str,
+    },
+    /// Files of v2 by name, on a host whose controllers are elsewhere.
+    #[error("linux.resources.unified[{file:?}] is a file of cgroup v2: this host has its controllers on v1")]
+    OnlyUnified {
+        /// The file.
+        file: String,
+    },
+    /// A changed limit below what is in use, where that was not to be.
+    #[error(
+        "linux.resources.memory.limit of {limit_bytes} bytes is below the {used_bytes} in use, and checkBeforeUpdate is set"
+    )]
+    BelowUse {
+        /// What it is to have.
+        limit_bytes: u64,
+        /// All that is charged to it.
+        used_bytes: u64,
     },
     /// A running container holds more than it is to have: the kernel would kill it.
     #[error(
@@ -103,12 +138,16 @@ pub enum CgroupError {
         errno: Errno,
     },
     /// A limit needs a controller that is not there.
-    #[error("linux.resources.{field} needs the {controller} controller, which this host does not offer here")]
+    #[error(
+        "linux.resources.{field} needs the {controller} controller, which this host does not offer here: there is no {file}"
+    )]
     NoController {
         /// The field of config.json.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// The controller.
-        controller: &'static str,
+        controller: Cow<'static, str>,
+        /// The file.
+        file: Cow<'static, str>,
     },
     /// On v2 a limit needs a controller that does not reach so far down.
     #[error(
@@ -117,9 +156,9 @@ pub enum CgroupError {
     )]
     NotHandedDown {
         /// The field of config.json.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// The controller.
-        controller: &'static str,
+        controller: Cow<'static, str>,
     },
     /// The directory is another supervisor's.
     #[error(

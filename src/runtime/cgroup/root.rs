@@ -33,7 +33,10 @@ impl CgroupRoot {
         let path = checked(path)?;
         let host = Host::detect()?;
         let is_new = open_beneath(&host.unified, path.trim_start_matches('/')).is_err();
-        let directory = unified::make(&host.unified, &path, host.layout == Layout::Unified)?;
+        let directory = match host.layout {
+            Layout::Unified => unified::make_usual(&host.unified, &path)?,
+            Layout::Legacy => unified::make_bare(&host.unified, &path)?,
+        };
         let mut recorded = vec![0u8; MAX_OWNER];
         match fgetxattr(&directory, OWNER, &mut recorded) {
             Ok(length) => {
@@ -58,7 +61,7 @@ impl CgroupRoot {
             if host.own == path {
                 make_room(&directory)?;
             }
-            unified::hand_down(&directory);
+            unified::hand_down_usual(&directory);
         }
         Ok(CgroupRoot { host, path })
     }
@@ -206,17 +209,20 @@ fn needed(host: &Host, settings: &CgroupSettings) -> Vec<String> {
     if host.layout == Layout::Unified {
         return Vec::new();
     }
-    let mut controllers: Vec<&str> = settings.legacy_writes().iter().map(|limit| limit.controller).collect();
+    let mut controllers: Vec<_> = settings.legacy_writes().into_iter().map(|limit| limit.controller).collect();
     if needs_devices(settings) {
-        controllers.push("devices");
+        controllers.push("devices".into());
     }
     let names = host.legacy.iter().map(|(name, _)| name);
-    names.filter(|name| name.split(',').any(|controller| controllers.contains(&controller))).cloned().collect()
+    names
+        .filter(|name| name.split(',').any(|controller| controllers.iter().any(|needed| needed == controller)))
+        .cloned()
+        .collect()
 }
 
 /// Moves this subtree's own processes to a leaf.
 fn make_room(directory: &OwnedFd) -> Result<(), CgroupError> {
-    let leaf = unified::make(directory, LEAF, false)?;
+    let leaf = unified::make_bare(directory, LEAF)?;
     let pids = legacy::read(directory, "cgroup.procs").map_err(failed("read", "cgroup.procs"))?;
     for pid in pids.lines() {
         match legacy::write(&leaf, "cgroup.procs", pid) {

@@ -1,19 +1,26 @@
-//! `linux.resources`: what of it this version does, checked.
+//! `linux.resources`, checked.
+
+mod block_io;
+mod named;
 
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
 
 use super::cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, default_devices};
 use super::error::{Problem, Report};
 
+pub use block_io::{BlockIo, DeviceWeight, Rate, RateOf};
+pub use named::Named;
+
 /// Limits and device rules. Absent resources still deny the devices that no container needs.
 pub(super) fn compile(resources: Option<&LinuxResources>, report: &mut Report) -> CgroupSettings {
     let mut settings = CgroupSettings::default();
     if let Some(resources) = resources {
-        refuse(resources, report);
         settings.memory = resources.memory().as_ref().map(|memory| compile_memory(memory, report)).unwrap_or_default();
         settings.cpu = resources.cpu().as_ref().map(|cpu| compile_cpu(cpu, report)).unwrap_or_default();
         // 0 is "not given" for runc.
         settings.pids = resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0);
+        settings.block_io = resources.block_io().as_ref().map(|io| block_io::compile(io, report)).unwrap_or_default();
+        settings.named = compile_named(resources, report);
         let rules = resources.devices().iter().flatten().enumerate();
         settings.devices = rules.filter_map(|(index, rule)| compile_rule(rule, index, report)).collect();
     }
@@ -21,24 +28,13 @@ pub(super) fn compile(resources: Option<&LinuxResources>, report: &mut Report) -
     settings
 }
 
-fn refuse(resources: &LinuxResources, report: &mut Report) {
-    report.not_yet(
-        "linux.resources.blockIO",
-        resources.block_io().as_ref().is_some_and(|io| *io != Default::default()),
-        "block I/O limits",
-    );
-    let pages = resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty());
-    report.not_yet("linux.resources.hugepageLimits", pages, "huge page limits");
-    let network = resources.network().as_ref();
-    let network = network.is_some_and(|network| *network != Default::default());
-    report.not_yet("linux.resources.network", network, "network classes and priorities");
-    report.not_yet(
-        "linux.resources.rdma",
-        resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()),
-        "RDMA limits",
-    );
-    let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
-    report.not_yet("linux.resources.unified", unified, "writing cgroup v2 files by name");
+fn compile_named(resources: &LinuxResources, report: &mut Report) -> Named {
+    let huge_pages = named::huge_pages(resources.hugepage_limits().as_deref().unwrap_or_default(), report);
+    let network = resources.network().as_ref().map(|network| named::network(network, report));
+    let (class_id, priorities) = network.unwrap_or_default();
+    let rdma = resources.rdma().as_ref().map(|rdma| named::rdma(rdma, report)).unwrap_or_default();
+    let unified = resources.unified().as_ref().map(|files| named::unified(files, report)).unwrap_or_default();
+    Named { huge_pages, class_id, priorities, rdma, unified }
 }
 
 fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
@@ -74,7 +70,19 @@ fn compile_memory(memory: &LinuxMemory, report: &mut Report) -> Memory {
             report.warn(format_args!("linux.resources.memory.{name}"), "was taken out of the spec and has no effect");
         }
     }
-    Memory { limit, reservation, swap, swappiness, disable_oom_killer: memory.disable_oom_killer() == Some(true) }
+    if memory.use_hierarchy() == Some(false) {
+        let text = "has no effect: no kernel since 5.11 counts a cgroup without those below it";
+        report.warn("linux.resources.memory.useHierarchy", text);
+    }
+    Memory {
+        limit,
+        reservation,
+        swap,
+        swappiness,
+        disable_oom_killer: memory.disable_oom_killer() == Some(true),
+        use_hierarchy: memory.use_hierarchy() == Some(true),
+        check_before_update: memory.check_before_update() == Some(true),
+    }
 }
 
 fn compile_cpu(cpu: &LinuxCpu, report: &mut Report) -> Cpu {
