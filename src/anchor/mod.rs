@@ -46,7 +46,7 @@ use crate::keeper::wire::Request;
 use crate::keeper::{self, Command, Duty, IGNORED, Keeper, Parts, STOPPING, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{self, SIGCHLD, SIGHUP};
-use crate::sys::{fd, heap, image};
+use crate::sys::{fd, heap, image, service_manager};
 use control::{Control, End};
 use place::{Place, claim};
 pub(crate) use replace::resume;
@@ -136,7 +136,11 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorErr
                 .map_err(AnchorError::Keeper)?;
             (Some(listener), Control::new(control, Some(keeper)))
         }
-        Place::Kept { control } => (None, Control::new(control, None)),
+        Place::Kept { control } => {
+            // The supervisor that runs has said so to whoever waited for the anchor before.
+            let _ = service_manager::notify(service_manager::READY);
+            (None, Control::new(control, None))
+        }
     };
     control.say(&Request::Build { build: keeper::build(), resumed: false });
     // What reading the command line took.

@@ -1,7 +1,7 @@
 //! From a spec to steps, in the kernel's order.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 
@@ -407,22 +407,22 @@ pub(super) fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
     }
 }
 
-thread_local! {
-    /// The last profile and what became of it. Most containers of a host have the same, and it takes longer than all the rest.
-    static LAST: RefCell<Option<(LinuxSeccomp, seccomp::Filter)>> = const { RefCell::new(None) };
-}
+/// The last profile and what became of it. Most containers of a host have the same, and it takes longer than all the rest. One for all
+/// threads: a unit is checked on one and started on another.
+static LAST: Mutex<Option<(LinuxSeccomp, seccomp::Filter)>> = Mutex::new(None);
 
 /// Compiles the filter; its errors have their own paths.
 pub(super) fn filter(profile: &LinuxSeccomp, report: &mut Report) -> Option<seccomp::Filter> {
-    let known =
-        LAST.with_borrow(|last| last.as_ref().filter(|(of, _)| of == profile).map(|(_, filter)| filter.clone()));
+    // What a panic left is whole: it is only ever replaced.
+    let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = last().as_ref().filter(|(of, _)| of == profile).map(|(_, filter)| filter.clone());
     if known.is_some() {
         return known;
     }
     let native = seccomp::native()?;
     match seccomp::compile(profile, native) {
         Ok(filter) => {
-            LAST.set(Some((profile.clone(), filter.clone())));
+            *last() = Some((profile.clone(), filter.clone()));
             Some(filter)
         }
         Err(errors) => {

@@ -41,6 +41,7 @@ use super::round::Supervisor;
 use crate::keeper::{self, Kind};
 use crate::plan::{Fact, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
+use crate::sys::service_manager;
 use crate::sys::stat::stat;
 use crate::unit::ContainerId;
 use rustix::event::epoll::EventFlags;
@@ -97,6 +98,10 @@ impl Supervisor {
         }
         self.hands.push(Job::AdoptionDone(connection));
         self.adopted = true;
+        // The control socket answers since before this. Who was told before does not mind.
+        if let Err(error) = service_manager::notify(service_manager::READY) {
+            tracing::warn!("telling the service manager that moored is up: {error}");
+        }
         if stats.stopping {
             self.stop_all("signal");
         }

@@ -8,6 +8,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The variable that names the socket: a path, or an abstract name behind an `@`.
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
+/// What the service was started for is there.
+pub const READY: &str = "READY=1";
+
 /// Sends a state such as `READY=1` or `STATUS=3 units run`. `Ok(false)`: nobody wants to know. With `NotifyAccess=all` any
 /// process of the service may send. Never blocks: a manager that does not read is told nothing.
 pub fn notify(state: &str) -> io::Result<bool> {

@@ -62,5 +62,7 @@ mod vm;
 mod vm_host;
 #[cfg(target_arch = "x86_64")]
 mod vm_init;
+#[cfg(target_arch = "x86_64")]
+mod vm_systemd;
 mod why;
 mod world;

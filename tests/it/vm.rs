@@ -16,6 +16,15 @@ use super::support::{TempDir, end_of, skip, tool};
 
 /// The kernel and its module for overlayfs.
 pub const KERNEL_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
+/// Its modules for a disk of qemu's.
+pub const VIRTIO: [&str; 6] = [
+    "virtio.ko",
+    "virtio_ring.ko",
+    "virtio_pci_legacy_dev.ko",
+    "virtio_pci_modern_dev.ko",
+    "virtio_pci.ko",
+    "virtio_blk.ko",
+];
 /// A machine that is not done by then hangs; the whole takes a minute.
 const BOOT: Duration = Duration::from_secs(900);
 const INIT: &[u8] = include_bytes!("vm/init");

@@ -14,19 +14,21 @@ use std::time::{Duration, Instant};
 use super::crash::upgrades::places_in;
 use super::support::{TempDir, end_of, tool};
 use super::vm::initramfs::Initramfs;
-use super::vm::{kernel, module, stripped};
+use super::vm::{VIRTIO, kernel, module, stripped};
 
 /// Debian's kernel does not start with 64 MB: it unpacks itself to 16 MB and up, and takes 51 there. It keeps 46 MB for itself, an initramfs
 /// lies in memory twice until it is unpacked, and the storms of shells take 10.
 /// An upgrade of a machine has the program there twice more for a while.
 const MEMORY: &str = if cfg!(debug_assertions) { "320M" } else { "112M" };
-/// A machine that is not off by then hangs. It takes a minute where nothing else runs.
+/// Of the machine's disk.
+const DISK_BYTES: u64 = 8 << 20;
+/// A machine that is not off by then hangs. It takes a minute and a half where nothing else runs.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The time that the files in the image have; the machine's clock begins in 1970.
 const LAST_KNOWN: u32 = 1_700_000_000;
 const SCENARIOS: &[u8] = include_bytes!("vm_init/scenarios");
 const INIT_TOML: &str = include_str!("vm_init/init.toml");
-const UNITS: [(&str, &str); 5] = [
+pub const UNITS: [(&str, &str); 5] = [
     ("db", include_str!("vm_init/db.toml")),
     ("front", include_str!("vm_init/front.toml")),
     ("hello", include_str!("../../units/hello.toml")),
@@ -89,7 +91,7 @@ fn a_machine_ends_as_it_is_told() {
     let Some(parts) = Parts::find() else { return };
     let dir = TempDir::new("vm-ends");
     let image = dir.join("initramfs");
-    fs::write(&image, parts.image(&dir, "stop_timeout = \"20s\"\n", &UNITS[..1])).unwrap();
+    fs::write(&image, parts.image(&dir, "stop_timeout = \"20s\"\n", &UNITS[..1]).finish()).unwrap();
     for (name, by, last) in ENDS {
         let (monitor, mut machine) = (dir.join(name), parts.start(&image, &dir.join(name)));
         machine.say("until moored ps db | grep -q running; do :; done; echo is''up");
@@ -111,22 +113,24 @@ fn a_machine_ends_as_it_is_told() {
 }
 
 /// What the machine is made of.
-struct Parts {
+pub struct Parts {
     qemu: PathBuf,
     busybox: PathBuf,
+    mke2fs: PathBuf,
     kernel: PathBuf,
 }
 
 impl Parts {
-    fn find() -> Option<Parts> {
-        Some(Parts { qemu: tool("qemu-system-x86_64")?, busybox: tool("busybox")?, kernel: kernel()? })
+    pub fn find() -> Option<Parts> {
+        let (qemu, busybox, mke2fs) = (tool("qemu-system-x86_64")?, tool("busybox")?, tool("mke2fs")?);
+        Some(Parts { qemu, busybox, mke2fs, kernel: kernel()? })
     }
 
     /// Boots, gives the shell one line, and waits until the machine is off. What its console said.
     fn boot(&self, name: &str, init_toml: &str, units: &[(&str, &str)], line: &str) -> String {
         let dir = TempDir::new(&format!("vm-{name}"));
         let image = dir.join("initramfs");
-        fs::write(&image, self.image(&dir, init_toml, units)).unwrap();
+        fs::write(&image, self.image(&dir, init_toml, units).finish()).unwrap();
         let mut machine = self.start(&image, &dir.join("monitor"));
         machine.say(line);
         let over = machine.console.end();
@@ -139,13 +143,24 @@ impl Parts {
         machine.console.text
     }
 
+    /// An empty ext4.
+    fn disk(&self, path: &Path) {
+        fs::File::create(path).unwrap().set_len(DISK_BYTES).unwrap();
+        let made = Command::new(&self.mke2fs).args(["-q", "-t", "ext4"]).arg(path).status();
+        assert!(made.unwrap().success());
+    }
+
     /// Boots as far as the shell.
-    fn start(&self, image: &Path, monitor: &Path) -> Machine {
+    pub fn start(&self, image: &Path, monitor: &Path) -> Machine {
         let mut command = Command::new(&self.qemu);
         command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY]);
         command.args(["-display", "none", "-nic", "none", "-no-reboot", "-serial", "stdio"]);
         command.arg("-monitor").arg(format!("unix:{},server=on,wait=off", monitor.display()));
         command.args(["-rtc", "base=1970-01-02"]);
+        let disk = monitor.with_extension("disk");
+        self.disk(&disk);
+        command.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk", disk.display()));
+        command.args(["-device", "virtio-blk-pci,drive=disk"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(image);
         // The last words are for nobody: the kernel gives them to process 1.
         // On a busy host the kernel finds no ticks of a timer that works, and panics.
@@ -159,7 +174,7 @@ impl Parts {
         Machine { process, console }
     }
 
-    fn image(&self, dir: &TempDir, init_toml: &str, units: &[(&str, &str)]) -> Vec<u8> {
+    pub fn image(&self, dir: &TempDir, init_toml: &str, units: &[(&str, &str)]) -> Initramfs {
         let moored = Path::new(env!("CARGO_BIN_EXE_moored"));
         let example = |name: &str| stripped(dir, &moored.with_file_name("examples").join(name));
         let mut image = Initramfs::of_time(LAST_KNOWN);
@@ -184,7 +199,7 @@ impl Parts {
         let (id, _, version) = places_in(&fs::read(&moored).unwrap());
         image.file("places", format!("place_id={id}\nplace_version={version}\n").as_bytes());
         image.copy("bin/forgets", &example("forgets"));
-        for name in ["watchdog.ko", "softdog.ko"] {
+        for name in ["watchdog.ko", "softdog.ko"].into_iter().chain(VIRTIO) {
             module(name).iter().for_each(|file| image.copy(&format!("lib/{name}"), file));
         }
         image.link("bin/moored", "/init");
@@ -198,7 +213,7 @@ impl Parts {
         for (unit, text) in units {
             image.file(&format!("etc/moored/units/{unit}.toml"), text.as_bytes());
         }
-        image.finish()
+        image
     }
 }
 
@@ -223,14 +238,14 @@ fn panic_of_process_1(program: &Path) -> Option<String> {
 }
 
 /// One that runs.
-struct Machine {
-    process: Child,
-    console: Console,
+pub struct Machine {
+    pub process: Child,
+    pub console: Console,
 }
 
 impl Machine {
     /// To its shell.
-    fn say(&mut self, line: &str) {
+    pub fn say(&mut self, line: &str) {
         self.process.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, access};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount};
 
-use super::mounted;
+use super::mounted::{self, Mounted};
 
 /// Where this process 1 is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +52,19 @@ const LINKS: [(&str, &str); 4] = [
 pub(super) fn prepare() -> Scope {
     let namespace = || fs::read_link("/proc/self/ns/pid").ok();
     if namespace().is_none() {
-        mount_base(&BASE[0]);
+        mount_base(&BASE[0], &mounted::read());
     }
     // A kernel that does not say has no namespaces.
     if namespace().is_some() && !is_first_pid_namespace() {
         return Scope::Namespace;
     }
-    leave_first_root();
+    // Read once or twice: the kernel makes this text anew each time, and none of the mounts below brings or hides another one of them.
+    let mounts = mounted::read();
+    let mounts = if leave_first_root(&mounts) { mounted::read() } else { mounts };
     for base in &BASE {
-        mount_base(base);
+        mount_base(base, &mounts);
     }
-    mount_tmp();
+    mount_tmp(&mounts);
     for (to, link) in LINKS {
         let _ = symlink(to, link);
     }
@@ -76,9 +78,8 @@ pub(super) fn is_first_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|found| found == Path::new(FIRST_PID_NAMESPACE))
 }
 
-fn mount_base((kind, target, flags, data): &Base) {
-    let mounts = mounted::read();
-    let already = mounted::at(&mounts, Path::new(target)).is_some();
+fn mount_base((kind, target, flags, data): &Base, mounts: &[Mounted]) {
+    let already = mounted::at(mounts, Path::new(target)).is_some();
     let nothing_known = mounts.is_empty() && *kind != "proc";
     if already || nothing_known {
         return;
@@ -92,12 +93,11 @@ fn mount_base((kind, target, flags, data): &Base) {
 }
 
 /// Where the root is in memory, or nobody may write there.
-fn mount_tmp() {
-    let mounts = mounted::read();
+fn mount_tmp(mounts: &[Mounted]) {
     let tmp = Path::new("/tmp");
-    let in_memory = mounted::at(&mounts, Path::new("/")).is_some_and(mounted::Mounted::is_in_memory);
+    let in_memory = mounted::at(mounts, Path::new("/")).is_some_and(Mounted::is_in_memory);
     let writable = access(tmp, rustix::fs::Access::WRITE_OK).is_ok();
-    if mounted::at(&mounts, tmp).is_none() && (in_memory || !writable) {
+    if mounted::at(mounts, tmp).is_none() && (in_memory || !writable) {
         make_directory(tmp, 0o1777);
         let flags = MountFlags::NOSUID.union(MountFlags::NODEV);
         let _ = mount("tmpfs", tmp, "tmpfs", flags, c"mode=1777,size=50%");
@@ -110,16 +110,16 @@ pub(super) fn make_directory(path: &Path, mode: u32) {
 }
 
 /// pivot_root(2), which every container does, fails on the first mount of a namespace: what an initramfs is. So the same tree is mounted once
-/// more over itself, and that becomes our root: no file is copied.
-fn leave_first_root() {
-    let is_first = mounted::at(&mounted::read(), Path::new("/")).is_some_and(mounted::Mounted::is_first);
-    if !is_first {
-        return;
+/// more over itself, and that becomes our root: no file is copied. Says whether it did something.
+fn leave_first_root(mounts: &[Mounted]) -> bool {
+    if !mounted::at(mounts, Path::new("/")).is_some_and(Mounted::is_first) {
+        return false;
     }
     // Below the new root it would be seen twice.
     let _ = unmount("/proc", UnmountFlags::DETACH);
     let _ = moved_root();
-    mount_base(&BASE[0]);
+    mount_base(&BASE[0], &mounted::read());
+    true
 }
 
 fn moved_root() -> rustix::io::Result<()> {

@@ -1,11 +1,15 @@
 //! What is mounted, as proc_pid_mountinfo(5) says.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Longest text that is read: some ten thousand mounts.
 const LINES_MAX: usize = 65_536;
+/// Bytes of some thirty mounts: what there are at boot.
+const TEXT_USUAL: usize = 4096;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +38,13 @@ impl Mounted {
 
 /// All, in the order in which they were made. Empty where `/proc` is not mounted.
 pub(super) fn read() -> Vec<Mounted> {
-    parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    // The kernel makes the text anew for each read, and tells no size beforehand: room for that of a small machine, so that one is enough.
+    let mut text = Vec::with_capacity(TEXT_USUAL);
+    let whole = File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text));
+    if whole.is_err() {
+        return Vec::new();
+    }
+    parse(&String::from_utf8_lossy(&text))
 }
 
 /// What is seen at this path, if something is mounted there.

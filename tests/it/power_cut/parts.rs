@@ -6,18 +6,10 @@ use std::process::Command;
 
 use super::super::support::{TempDir, tool};
 use super::super::vm::initramfs::Initramfs;
-use super::super::vm::{KERNEL_DIR, kernel, stripped};
+use super::super::vm::{KERNEL_DIR, VIRTIO, kernel, stripped};
 use super::UNIT_TOML;
 
 const DISK_BYTES: u64 = 64 << 20;
-const MODULES: [&str; 6] = [
-    "virtio.ko",
-    "virtio_ring.ko",
-    "virtio_pci_legacy_dev.ko",
-    "virtio_pci_modern_dev.ko",
-    "virtio_pci.ko",
-    "virtio_blk.ko",
-];
 const SERVE: &[u8] = include_bytes!("serve");
 const INIT_TOML: &str = include_str!("init.toml");
 
@@ -47,7 +39,7 @@ impl Parts {
         image.copy("bin/busybox", &busybox);
         image.program("bin/sh", b"#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexec /bin/busybox sh \"$@\"\n");
         image.copy("sbin/fsck.ext4", &fsck);
-        for module in MODULES {
+        for module in VIRTIO {
             image.copy(&format!("lib/{module}"), &Path::new(KERNEL_DIR).join(module));
         }
         image.file("serve", SERVE);
