@@ -29,6 +29,6 @@ pub use error::{CompileError, Problem, Warning};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, mistakes, parse, parse_process};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountSource, Namespaces, Propagation, PropagationKind,
-    Rlimit, RlimitResource, RootPlan, Script, Step,
+    Rlimit, RlimitResource, RootPlan, Script, Step, Upper,
 };
 pub use template::template;

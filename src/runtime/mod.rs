@@ -14,6 +14,7 @@ mod filter;
 mod identity;
 mod init;
 mod join;
+mod layers;
 mod mount;
 mod payload;
 mod program;

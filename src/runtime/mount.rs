@@ -74,6 +74,7 @@ pub(super) fn take_root(plan: &RootPlan) -> Result<Root, StepError> {
             }
             tree
         }
+        RootPlan::Layers { layers, upper } => super::layers::union(layers, upper)?,
         RootPlan::Tmpfs { .. } => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
     };
     let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
@@ -168,7 +169,7 @@ fn configure(context: &OwnedFd, source: &str, options: &[(String, Option<String>
 }
 
 /// What the file system said about its options (fsopen(2)).
-fn kernel_message(context: &OwnedFd) -> String {
+pub(super) fn kernel_message(context: &OwnedFd) -> String {
     let mut buffer = [0u8; 512];
     let length = rustix::io::read(context, &mut buffer).unwrap_or(0);
     let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());

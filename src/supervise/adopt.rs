@@ -201,7 +201,8 @@ impl Hands {
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
         // Opened later if that fails now.
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
-        self.handles.insert(id.clone(), Handle { cgroup, report, notify, tag, ..Handle::default() });
+        let upper = crate::store::lock_again(&self.places.state, &id.unit);
+        self.handles.insert(id.clone(), Handle { cgroup, report, notify, tag, upper, ..Handle::default() });
     }
 
     /// For a generation that ended without a handle, or before it had one.
