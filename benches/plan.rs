@@ -150,7 +150,7 @@ impl World {
     /// The source is there: the texts that name it are valid.
     fn looked(&mut self, n: usize) {
         let root = PathBuf::from(format!("/bench/roots/unit{n:05}"));
-        let facts = SourceFacts { resolved: root.clone(), config_json: None };
+        let facts = SourceFacts { resolved: root.clone(), config_json: None, layers: Vec::new() };
         self.catalogue.looked(&Source::Rootfs(root), Ok(Arc::new(facts)), validate, self.now.wall);
     }
 

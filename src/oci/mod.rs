@@ -47,7 +47,7 @@ pub use scheduler::{Affinity, MemoryPolicy, Scheduler};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};
 pub use script::{
     CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation,
-    PropagationKind, Rlimit, RlimitResource, RootPlan, Script, Step,
+    PropagationKind, Rlimit, RlimitResource, RootPlan, Script, Step, Upper,
 };
 pub use systemd::systemd_path;
 pub use template::{rootless_template, template};

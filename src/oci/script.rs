@@ -256,6 +256,13 @@ pub enum RootPlan {
         /// Device nodes in it are devices; those of `/dev` always are.
         devices: bool,
     },
+    /// The union of directories of the host's, by overlayfs. Device nodes in it are none.
+    Layers {
+        /// Absolute, the lowest first. No part of one is a link.
+        layers: Vec<PathBuf>,
+        /// What is written.
+        upper: Upper,
+    },
     /// A tmpfs with these in it; made read-only by its own step.
     Tmpfs {
         /// Made first, mode 0755, except `/tmp`, which is 01777.
@@ -266,6 +273,18 @@ pub enum RootPlan {
         /// host leaves the empty file, unless it is the last: that is the program.
         binds: Vec<(PathBuf, String)>,
     },
+}
+
+/// The writable layer of a root that is a union.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Upper {
+    /// In memory, gone with the container.
+    Memory {
+        /// Most that is in it.
+        size_bytes: u64,
+    },
+    /// In a directory that holds `upper` and `work`.
+    Kept(PathBuf),
 }
 
 /// One mount.
@@ -422,6 +441,14 @@ impl fmt::Display for Step {
                 limits.iter().try_for_each(|limit| write!(f, " {limit}"))
             }
             Step::Root(RootPlan::Directory { path, .. }) => write!(f, "take {} as the root", path.display()),
+            Step::Root(RootPlan::Layers { layers, upper }) => {
+                write!(f, "take the union of")?;
+                layers.iter().try_for_each(|layer| write!(f, " {}", layer.display()))?;
+                match upper {
+                    Upper::Memory { size_bytes } => write!(f, " as the root, {size_bytes} bytes of memory above it"),
+                    Upper::Kept(dir) => write!(f, " as the root, {} above it", dir.display()),
+                }
+            }
             Step::Root(RootPlan::Tmpfs { binds, .. }) => {
                 write!(f, "make a tmpfs root holding")?;
                 binds.iter().try_for_each(|(source, target)| write!(f, " {} as {target}", source.display()))

@@ -47,6 +47,17 @@ pub enum StepError {
         /// The errno of the call.
         errno: Errno,
     },
+    /// overlayfs is not there.
+    #[error("the kernel has no overlayfs, which `layers` take: load its module `overlay`, or use a kernel that has it")]
+    NoOverlay,
+    /// overlayfs refused.
+    #[error("the union of the layers: {message}: {}", words(*.errno))]
+    Union {
+        /// What it said, or what it meant.
+        message: String,
+        /// The errno of the call.
+        errno: Errno,
+    },
     /// Something else is where a device should be.
     #[error("{path} is not the device {expected}")]
     NotTheDevice {
@@ -199,6 +210,7 @@ impl StepError {
             StepError::Call { errno, .. }
             | StepError::Path { errno, .. }
             | StepError::Filesystem { errno, .. }
+            | StepError::Union { errno, .. }
             | StepError::NotExecutable { errno, .. }
             | StepError::NoProgram { errno, .. }
             | StepError::Exec { errno, .. }
@@ -207,6 +219,7 @@ impl StepError {
             StepError::Maps { source } => source.errno(),
             StepError::NeedsRoot { .. } => Errno::PERM.raw_os_error(),
             StepError::NoTimeNamespaces => Errno::INVAL.raw_os_error(),
+            StepError::NoOverlay => Errno::NODEV.raw_os_error(),
             StepError::NotInPath { .. } => Errno::NOENT.raw_os_error(),
             StepError::NotTheDevice { .. }
             | StepError::TooManyLinks { .. }

@@ -17,6 +17,7 @@ mod hook_agent;
 mod identity;
 mod init;
 mod join;
+mod layers;
 mod maker;
 mod mount;
 mod outside;

@@ -79,10 +79,11 @@ pub(super) fn take_root(plan: &RootPlan, copy: Option<OwnedFd>, in_place: bool) 
         (RootPlan::Directory { .. }, Some(copy)) => copy,
         (RootPlan::Directory { path, devices }, None) => copy_root(path, *devices)?,
         (RootPlan::Tmpfs { .. }, _) => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
+        (RootPlan::Layers { layers, upper }, _) => super::layers::union(layers, upper)?,
     };
     let place = match plan {
         RootPlan::Directory { path, .. } if in_place => path,
-        RootPlan::Directory { .. } | RootPlan::Tmpfs { .. } => Path::new("/"),
+        RootPlan::Directory { .. } | RootPlan::Layers { .. } | RootPlan::Tmpfs { .. } => Path::new("/"),
     };
     let place = open_path(place).map_err(about("open", place))?;
     attach(&tree, place.as_fd()).map_err(about("move_mount", "/"))?;
@@ -224,7 +225,7 @@ fn configure(context: &OwnedFd, source: &str, options: &[(String, Option<String>
 }
 
 /// What the file system said about its options (fsopen(2)).
-fn kernel_message(context: &OwnedFd) -> String {
+pub(super) fn kernel_message(context: &OwnedFd) -> String {
     let mut buffer = [0u8; 512];
     let length = rustix::io::read(context, &mut buffer).unwrap_or(0);
     let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());

@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
-use super::index::{Index, StoredDefaults, content_name, json_of};
+use super::index::{Index, PathText, StoredDefaults, content_name, json_of};
 use super::run::{file_name, load_records, read_number};
 use super::state::{Good, GoodSet, Loaded, StopMark, Work};
 use super::{Note, StoreError, history};
@@ -387,6 +387,7 @@ impl Dirs {
             path: index.path.clone().into_path(),
             resolved: index.resolved.clone().into_path(),
             source: index.source.clone().into_path(),
+            roots: index.roots.iter().cloned().map(PathText::into_path).collect(),
             directory: index.directory,
             since_ms: index.since_ms,
             earlier: earlier.map(Box::new),

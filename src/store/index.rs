@@ -22,6 +22,8 @@ pub(super) struct Index {
     pub(super) path: PathText,
     pub(super) resolved: PathText,
     pub(super) source: PathText,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) roots: Vec<PathText>,
     pub(super) directory: (u64, u64),
     pub(super) since_ms: u64,
     #[serde(default)]
@@ -98,6 +100,7 @@ impl Index {
             path: PathText::of(&good.path),
             resolved: PathText::of(&good.resolved),
             source: PathText::of(&good.source),
+            roots: good.roots.iter().map(|root| PathText::of(root)).collect(),
             directory: good.directory,
             since_ms: good.since_ms,
             earlier: good.earlier.as_deref().map(|earlier| Index::of(earlier, path)).transpose()?.map(Box::new),

@@ -21,6 +21,7 @@ mod index;
 mod lock;
 mod run;
 mod state;
+mod upper;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use history::read_history;
 pub use lock::{LockError, RunLock};
 pub use run::{Records, RunStore, boot_id};
 pub use state::{BadText, Fact, Good, GoodSet, Key, Loaded, StateStore, StopMark, Ticket};
+pub use upper::{KeptUpper, UpperError, lock_again, open_upper};
 
 /// Something that an operator should know and that stopped nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,6 +89,8 @@ pub struct Good {
     pub resolved: PathBuf,
     /// Where the unit's source was found, links resolved.
     pub source: PathBuf,
+    /// Where each of its `layers` was found, for a unit that has some.
+    pub roots: Vec<PathBuf>,
     /// Device and inode of the unit file's directory; zeroes if unknown.
     pub directory: (u64, u64),
     /// Since when it is in force, in ms since 1970.

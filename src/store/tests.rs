@@ -57,6 +57,7 @@ fn good(text: &str, config: Option<&str>) -> Good {
         path: "/etc/moored/units/web.toml".into(),
         resolved: "/srv/current/web.toml".into(),
         source: "/srv/web-2".into(),
+        roots: vec!["/srv/base".into(), "/srv/web-2".into()],
         directory: (1, 2),
         since_ms: 7,
         earlier: None,

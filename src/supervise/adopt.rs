@@ -131,8 +131,9 @@ impl Hands {
     /// All of a keeper's list is there: what this process has and the keeper has not is announced to it; the rest is the loop's.
     pub(super) fn end_inventory(&mut self) {
         let Some(mut inventory) = self.inventory.take() else { return };
-        let unlisted = |(id, handle): &(&ContainerId, &Box<Handle>)| !handle.ended && !inventory.known.contains(id);
-        let unlisted: Vec<ContainerId> = self.handles.iter().filter(unlisted).map(|(id, _)| id.clone()).collect();
+        let is_unlisted = |id: &ContainerId, handle: &Handle| !handle.ended && !inventory.known.contains(id);
+        let unlisted = self.handles.iter().filter(|(id, handle)| is_unlisted(id, handle));
+        let unlisted: Vec<ContainerId> = unlisted.map(|(id, _)| id.clone()).collect();
         for id in unlisted {
             let orphan = inventory.orphans.get(&id).map(|(_, pid)| *pid);
             self.announce_to_keeper(&id, orphan);
@@ -206,7 +207,8 @@ impl Hands {
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
         // Opened later if that fails now.
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
-        let handle = Handle { cgroup, report, notify, tag, ..Handle::default() };
+        let upper = crate::store::lock_again(&self.places.state, &id.unit);
+        let handle = Handle { cgroup, report, notify, tag, upper, ..Handle::default() };
         self.handles.insert(id.clone(), Box::new(handle));
     }
 

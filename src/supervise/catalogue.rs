@@ -305,6 +305,13 @@ impl Catalogue {
         concerned.iter().for_each(|name| self.evaluate(name, validate, now));
     }
 
+    /// What was found of a source; of layers only when all were looked at.
+    fn view_of(&self, source: &Source) -> Option<SourceView> {
+        let Source::Layers(paths) = source else { return self.sources.get(source).cloned() };
+        let each = paths.iter().map(|path| self.sources.get(&Source::Rootfs(path.clone())).cloned());
+        Some(super::source::of_layers(each.collect::<Option<Vec<_>>>()?))
+    }
+
     fn evaluate(&mut self, name: &UnitName, validate: Validate, now: WallTime) {
         if self.in_batch {
             self.pending.insert(name.clone());
@@ -318,14 +325,14 @@ impl Catalogue {
             (Err(NoText::Bad(errors)), _) | (Ok(_), Some(Err(errors))) => Verdict::Bad(errors.clone()),
             (Err(NoText::Mask), _) => Verdict::Masked,
             (Ok(_), None) => return,
-            (Ok(_), Some(Ok(text))) => match self.sources.get(&text.unit.source) {
+            (Ok(_), Some(Ok(text))) => match self.view_of(&text.unit.source) {
                 None => Verdict::Looking,
-                Some(Err(why)) => Verdict::Bad(vec![text.at_source(why)]),
+                Some(Err(why)) => Verdict::Bad(vec![text.at_source(&why)]),
                 Some(Ok(facts)) => match text.with_files(name, |path| self.files.get(path)?.as_ref()) {
                     None => Verdict::Looking,
                     Some(Err(errors)) => Verdict::Bad(errors),
                     Some(Ok(text)) => match self.taken(name, &text) {
-                        None => judge(&text, facts, validate),
+                        None => judge(&text, &facts, validate),
                         Some(error) => {
                             refused = true;
                             Verdict::Bad(vec![error])

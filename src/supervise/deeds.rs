@@ -21,7 +21,7 @@ use super::fifo;
 use super::hands::Hands;
 use super::job::{LimitJob, ProbeJob, ReloadJob, SwapJob};
 use super::probe;
-use super::program;
+use super::program::{self, Dirs};
 use super::session::SessionJob;
 use super::swap::ConfigDir;
 use crate::plan::{Deed, Fact};
@@ -147,7 +147,7 @@ impl Hands {
         let LimitJob { id, limits, unit, facts } = job;
         let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
         let files = ConfigDir::of(&self.places.containers, &id);
-        let written = program::compile(&unit, &facts, &id.to_string(), &files, None)
+        let written = program::compile(&unit, &facts, &id.to_string(), &files, Dirs::default())
             .map_err(|errors| errors.join("; "))
             .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
         match written {
@@ -163,7 +163,8 @@ impl Hands {
             return;
         }
         let files = ConfigDir::of(&self.places.containers, &id);
-        let owner = program::compile(&unit, &facts, &id.to_string(), &files, None).map(|program| program.owner);
+        let owner =
+            program::compile(&unit, &facts, &id.to_string(), &files, Dirs::default()).map(|program| program.owner);
         let swapped = owner
             .map_err(|errors| errors.join("; "))
             .and_then(|owner| files.swap(&unit, owner).map_err(|error| error.to_string()));

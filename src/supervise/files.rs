@@ -311,6 +311,7 @@ fn good_of(text: &InForce) -> Good {
         path: text.file.clone(),
         resolved: text.resolved.clone(),
         source: text.facts.resolved.clone(),
+        roots: text.facts.layers.clone(),
         directory: (text.directory.device, text.directory.inode),
         since_ms: text.since.0,
         earlier: None,

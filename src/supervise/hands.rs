@@ -45,6 +45,8 @@ use crate::unit::ContainerId;
 pub struct Places {
     /// `RUN/c`: one directory per container.
     pub containers: PathBuf,
+    /// The state-dir.
+    pub state: PathBuf,
 }
 
 /// Positions of what the keeper holds for a container.
@@ -67,6 +69,8 @@ pub(super) struct Handle {
     pub(super) report: Option<(u64, OwnedFd)>,
     /// Its notify socket, which the keeper reads: kept for the next one.
     pub(super) notify: Option<OwnedFd>,
+    /// The lock of its writable layer, if that is kept.
+    pub(super) upper: Option<OwnedFd>,
     pub(super) tag: Vec<u8>,
     /// The program runs or ran.
     pub(super) executed: bool,

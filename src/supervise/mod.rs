@@ -154,7 +154,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         requests,
         Arc::clone(&cgroups),
         Arc::clone(&log),
-        Places { containers },
+        Places { containers, state: settings.state_dir.clone() },
         Spares::new(usize::from(settings.spare_networks)),
     )
     .map_err(step("making an epoll set"))?;

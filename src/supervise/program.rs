@@ -25,17 +25,26 @@ pub struct Program {
     pub warnings: Vec<String>,
 }
 
+/// Directories that a start has made ready.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dirs<'d> {
+    /// Of its notify socket, if it has one.
+    pub notify: Option<&'d Path>,
+    /// Of its writable layer, if that is kept.
+    pub upper: Option<&'d Path>,
+}
+
 /// Compiles a unit that was [checked](check) when it came into force: what only its config.json gets wrong is not looked for again, unless
-/// something is. Errors are lines for people, each with the place it is about. `notify` is the directory of its socket, if it has one.
+/// something is. Errors are lines for people, each with the place it is about.
 pub fn compile(
     unit: &Unit,
     facts: &SourceFacts,
     id: &str,
     files: &ConfigDir,
-    notify: Option<&Path>,
+    dirs: Dirs,
 ) -> Result<Program, Vec<String>> {
     let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect();
-    compiled(unit, facts, id, files, notify).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
+    compiled(unit, facts, id, files, dirs).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
 }
 
 /// The same, with all mistakes that config.json has by itself, also where the unit's own keys would hide them, and with errors that still
@@ -43,7 +52,7 @@ pub fn compile(
 pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> Result<Program, Vec<SpecError>> {
     // First: reading it to the types of the spec stops at its first mistake.
     own_mistakes(facts)?;
-    compiled(unit, facts, id, files, None)
+    compiled(unit, facts, id, files, Dirs::default())
 }
 
 fn own_mistakes(facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
@@ -61,7 +70,7 @@ fn compiled(
     facts: &SourceFacts,
     id: &str,
     files: &ConfigDir,
-    notify: Option<&Path>,
+    dirs: Dirs,
 ) -> Result<Program, Vec<SpecError>> {
     let mut text = unit::compile(unit, facts)?;
     text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
@@ -78,14 +87,14 @@ fn compiled(
         env.extend(listens.iter().map(|(name, value)| format!("{name}={value}")));
     }
     let host = unit.source == unit::Source::Host;
-    match notify {
+    match dirs.notify {
         Some(dir) if host => tell_by_path(unit, dir, &mut text)?,
         // After all others, so that none hides it.
         Some(dir) => text.spec.mounts.get_or_insert_default().push(notify_mount(dir)),
         None => {}
     }
     let context = oci::Context {
-        root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)))),
+        root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)), dirs.upper)),
         init: text.init,
         user: text.user_lookup.as_deref().map(user_and_group),
         devices: text.devices,
@@ -185,8 +194,13 @@ fn user_and_group(lookup: &str) -> (String, Option<String>) {
 
 /// The unit layer's root as the runtime makes it. Only a bundle says itself which devices it has: elsewhere a node that lies in the root is
 /// none, also on hosts where no device rules are enforced. The program is the last of the binds.
-fn root(plan: unit::RootPlan, devices: bool) -> oci::RootPlan {
+fn root(plan: unit::RootPlan, devices: bool, kept: Option<&Path>) -> oci::RootPlan {
     match plan {
+        unit::RootPlan::Layers { layers, upper } => {
+            let memory = oci::Upper::Memory { size_bytes: upper.size_bytes };
+            let kept = kept.filter(|_| upper.persist).map(|dir| oci::Upper::Kept(dir.to_owned()));
+            oci::RootPlan::Layers { layers, upper: kept.unwrap_or(memory) }
+        }
         unit::RootPlan::Directory(path) => oci::RootPlan::Directory { path, devices },
         unit::RootPlan::Tmpfs { dirs, files, .. } => {
             let (mut texts, mut binds) = (Vec::new(), Vec::new());
@@ -210,7 +224,13 @@ mod tests {
     fn of_host(more: &str, notify: &str) -> Result<Program, Vec<String>> {
         let text = format!("[process]\nargs = [\"/bin/x\"]\n{more}\n[security]\nprofile = \"host\"\n");
         let unit = parse(&UnitName::new("x").unwrap(), Path::new("/u/x.toml"), &text).unwrap().unit;
-        compile(&unit, &super::super::source::of_host(), "x.1", &ConfigDir::of_none(), Some(Path::new(notify)))
+        compile(
+            &unit,
+            &super::super::source::of_host(),
+            "x.1",
+            &ConfigDir::of_none(),
+            Dirs { notify: Some(Path::new(notify)), upper: None },
+        )
     }
 
     #[test]

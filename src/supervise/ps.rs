@@ -217,6 +217,7 @@ fn source_words(unit: &Unit) -> String {
         Source::Host => return "the host itself (security.profile)".to_owned(),
         Source::Bundle(_) => "bundle",
         Source::Rootfs(_) => "rootfs",
+        Source::Layers(_) => "layers",
         Source::Executable(_) => "executable",
     };
     format!("{kind} {}", unit.source.path().display())

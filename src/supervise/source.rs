@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -133,18 +134,39 @@ pub fn find(source: &Source, trust: Option<&Trust>) -> Result<SourceFacts, Sourc
         }
         Source::Host => Ok(of_host()),
         Source::Rootfs(path) => rootfs(path, walk(path, None, &mut Vec::new()).map_err(refused)?.resolved),
+        Source::Layers(paths) => {
+            let each = paths.iter().map(|path| {
+                let found = walk(path, None, &mut Vec::new());
+                rootfs(path, found.map_err(|why| SourceError::refused("rootfs", path, why))?.resolved)
+            });
+            Ok(stacked(each.collect::<Result<Vec<_>, _>>()?.iter().map(|facts| &facts.resolved)))
+        }
         Source::Executable(path) => executable(path, walk(path, None, &mut Vec::new()).map_err(refused)?.resolved),
     }
 }
 
 /// The host's root is there.
 pub fn of_host() -> SourceFacts {
-    SourceFacts { resolved: PathBuf::from("/"), config_json: None }
+    SourceFacts { resolved: PathBuf::from("/"), config_json: None, layers: Vec::new() }
+}
+
+/// What was found of each layer, put together.
+pub fn of_layers(each: Vec<Result<Arc<SourceFacts>, String>>) -> Result<Arc<SourceFacts>, String> {
+    let wrong: Vec<&str> = each.iter().filter_map(|found| found.as_ref().err()).map(String::as_str).collect();
+    if !wrong.is_empty() {
+        return Err(wrong.join("; "));
+    }
+    Ok(Arc::new(stacked(each.iter().flatten().map(|facts| &facts.resolved))))
+}
+
+fn stacked<'p>(layers: impl Iterator<Item = &'p PathBuf>) -> SourceFacts {
+    let layers: Vec<PathBuf> = layers.cloned().collect();
+    SourceFacts { resolved: layers.last().cloned().unwrap_or_default(), config_json: None, layers }
 }
 
 fn of_bundle(path: &Path, file: TrustedFile) -> SourceFacts {
     let resolved = file.resolved.parent().unwrap_or(path).to_owned();
-    SourceFacts { resolved, config_json: Some(file.bytes.into()) }
+    SourceFacts { resolved, config_json: Some(file.bytes.into()), layers: Vec::new() }
 }
 
 /// `path` as a rootfs; `resolved` is where its links lead.
@@ -152,7 +174,7 @@ pub fn rootfs(path: &Path, resolved: PathBuf) -> Result<SourceFacts, SourceError
     let key = "rootfs";
     let found = std::fs::metadata(&resolved).map_err(|why| SourceError::Look { key, path: path.to_owned(), why })?;
     match FileKind::of(found.mode()) {
-        FileKind::Directory => Ok(SourceFacts { resolved, config_json: None }),
+        FileKind::Directory => Ok(SourceFacts { resolved, config_json: None, layers: Vec::new() }),
         found => Err(SourceError::Kind { key, path: path.to_owned(), found, expected: "a directory" }),
     }
 }
@@ -173,7 +195,7 @@ pub fn executable(path: &Path, resolved: PathBuf) -> Result<SourceFacts, SourceE
     let head = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(&resolved);
     let head = head.and_then(read_head).map_err(look)?;
     check_executable(&head).map_err(|why| SourceError::NotStatic { path: path.to_owned(), why })?;
-    Ok(SourceFacts { resolved, config_json: None })
+    Ok(SourceFacts { resolved, config_json: None, layers: Vec::new() })
 }
 
 /// Looked at once more right before a start: what the watch said may be as old as its way through the mailbox. In words, if the disk is gone.

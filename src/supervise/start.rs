@@ -5,6 +5,7 @@
 //! | done | killed behind it, the next supervisor finds |
 //! |---|---|
 //! | the record that it is begun (the loop, `plan::action`) | that no keeper knows it: it never started, and the next number is begun |
+//! | the unit's kept layer, if it has one | that layer |
 //! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
 //! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
 //! | what is to run when it has ended (`hooks`) | the same, and it runs |
@@ -23,12 +24,13 @@ use super::fifo::{self, Fifos};
 use super::hands::{Handle, Hands, Watched, is_alive};
 use super::job::StartJob;
 use super::notify;
-use super::program;
+use super::program::{self, Dirs};
 use super::swap::ConfigDir;
 use crate::keeper::{self, Kind};
 use crate::plan::Fact;
 use crate::runtime::Spare;
-use crate::unit::ContainerId;
+use crate::store::{KeptUpper, open_upper};
+use crate::unit::{ContainerId, SourceFacts, Unit};
 
 impl Hands {
     pub(super) fn start(&mut self, job: StartJob) {
@@ -44,7 +46,9 @@ impl Hands {
         super::source::check_mount_points(&unit)?;
         let tells = unit.notify().map(|_| notify::dir(&self.places.containers, &id));
         let files = ConfigDir::of(&self.places.containers, &id);
-        let program = program::compile(&unit, &facts, &id.to_string(), &files, tells.as_deref());
+        let kept = self.upper(&unit, &facts)?;
+        let dirs = Dirs { notify: tells.as_deref(), upper: kept.as_ref().map(|kept| kept.dir.as_path()) };
+        let program = program::compile(&unit, &facts, &id.to_string(), &files, dirs);
         let program = program.map_err(|errors| errors.join("; "))?;
         super::hooks::check(&program.script)?;
         let sockets = self.listen(&unit)?;
@@ -87,9 +91,23 @@ impl Hands {
         self.keeper.spawn(&spawn).map_err(|error| error.to_string())?;
         self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
-        let (cgroup, report) = (Some(cgroup), Some(report));
-        self.handles.insert(id, Box::new(Handle { cgroup, report, notify, tag, ..Handle::default() }));
+        let (cgroup, report, upper) = (Some(cgroup), Some(report), kept.map(|kept| kept.lock));
+        self.handles.insert(id, Box::new(Handle { cgroup, report, notify, tag, upper, ..Handle::default() }));
         Ok(())
+    }
+
+    /// The writable layer that is kept for a unit, locked.
+    fn upper(&mut self, unit: &Unit, facts: &SourceFacts) -> Result<Option<KeptUpper>, String> {
+        if !unit.upper.persist {
+            return Ok(None);
+        }
+        for (id, handle) in &mut self.handles {
+            if id.unit == unit.name && handle.ended {
+                handle.upper = None;
+            }
+        }
+        let kept = open_upper(&self.places.state, &unit.name, &facts.layers, unit.upper.on_change);
+        kept.map(Some).map_err(|error| error.to_string())
     }
 
     fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {

@@ -71,6 +71,8 @@ fn follow(named: &Named) -> Follow {
     let (path, purpose) = match named {
         Named::Source(Source::Bundle(path)) => (path.join(CONFIG), Purpose::Contents),
         Named::Source(Source::Rootfs(path) | Source::Executable(path)) => (path.clone(), Purpose::Place),
+        // Never named: each of them is, as a rootfs.
+        Named::Source(source @ Source::Layers(_)) => (source.path().to_owned(), Purpose::Place),
         // Never named: it is there.
         Named::Source(Source::Host) => (PathBuf::from("/"), Purpose::Place),
         Named::File(path) => (path.clone(), Purpose::Contents),
@@ -307,7 +309,7 @@ fn config_view(bundle: &Path, file: Result<watch::Contents, watch::ReadError>) -
         Err(why) => Err(SourceError::refused("bundle", bundle, why).to_string()),
         Ok(watch::Contents { bytes, resolved, .. }) => {
             let resolved = resolved.parent().unwrap_or(bundle).to_owned();
-            Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes.into()) }))
+            Ok(Arc::new(SourceFacts { resolved, config_json: Some(bytes.into()), layers: Vec::new() }))
         }
     }
 }

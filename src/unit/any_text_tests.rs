@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::mistakes::read;
 use super::{
-    Effect, Layer, LayerKind, Names, SourceFacts, Unit, UnitName, cat, changes, compile, container_fingerprint,
+    Effect, Layer, LayerKind, Names, Source, SourceFacts, Unit, UnitName, cat, changes, compile, container_fingerprint,
     fingerprint, parse_from, parse_layers,
 };
 
@@ -22,7 +22,7 @@ fn check(text: &str) {
         Err(errors) => errors,
         Ok(parsed) => {
             let config_json = (!parsed.unit.source.is_hardened()).then(|| b"{}"[..].into());
-            let facts = SourceFacts { resolved: "/srv/web".into(), config_json };
+            let facts = SourceFacts { resolved: "/srv/web".into(), config_json, layers: Vec::new() };
             let compiled = compile(&parsed.unit, &facts);
             assert!(compiled.is_ok() || !parsed.unit.source.is_hardened(), "{compiled:?} of {text:?}");
             fingerprint(&parsed.unit, &facts);
@@ -110,7 +110,11 @@ fn each_byte_of_the_whole_example_is_the_same_or_another_meaning() {
             .for_each(|resources| resources.retain(|key, _| !["memory", "cpu", "pids"].contains(&key.as_str())));
         spec
     };
-    let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
+    let facts = |unit: &Unit| SourceFacts {
+        resolved: unit.source.path().to_owned(),
+        config_json: None,
+        layers: if let Source::Layers(layers) = &unit.source { layers.clone() } else { Vec::new() },
+    };
     let made_from = |unit: &Unit| compile(unit, &facts(unit)).map(|compiled| hidden(compiled.raw)).unwrap_or_default();
     let prints = |unit: &Unit| (fingerprint(unit, &facts(unit)), container_fingerprint(unit, &facts(unit)));
     let original = read(WHOLE).unwrap().unit;

@@ -19,9 +19,10 @@ use super::walk::Walk;
 use super::{overlay, parse, path, schema};
 
 /// Paths of the host's, by table and key.
-const PATHS: [(&str, &str); 8] = [
+const PATHS: [(&str, &str); 9] = [
     ("", "bundle"),
     ("", "rootfs"),
+    ("", "layers"),
     ("", "executable"),
     ("condition", "path_exists"),
     ("process", "env_file"),

@@ -115,7 +115,7 @@ fn shown(setting: &Setting) -> String {
     let last = setting.name.rsplit('.').next().unwrap_or_default();
     let value = match (setting.name.as_str(), last, number) {
         ("config.json" | "oci", _, _) => text.to_owned(),
-        ("process.args" | "reload.exec" | "security.capabilities", _, _) => list(text),
+        ("layers" | "process.args" | "reload.exec" | "security.capabilities", _, _) => list(text),
         (name, "exec", _) if name.starts_with("health.") => list(text),
         (name, _, _) if name.starts_with("process.env.") => quoted(text),
         (name, _, _) if name.starts_with("process.env_file.") => {
@@ -127,7 +127,7 @@ fn shown(setting: &Setting) -> String {
             | "watchdog",
             Ok(ms),
         ) => quoted(&show_duration(Duration::from_millis(ms))),
-        (_, "memory" | "shm" | "max_size", Ok(bytes)) => quoted(&show_size(bytes)),
+        (_, "memory" | "shm" | "max_size", Ok(bytes)) | ("upper.size", _, Ok(bytes)) => quoted(&show_size(bytes)),
         ("resources.cpus", _, Ok(milli)) => format!("{}", milli as f64 / 1000.0),
         ("stop.signal" | "reload.signal", _, Ok(number)) => {
             Signal::from_number(number).map_or_else(|| text.to_owned(), |signal| quoted(&signal.to_string()))
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn facts(config: &str) -> SourceFacts {
-        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) }
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()), layers: Vec::new() }
     }
 
     fn between(old: &str, new: &str) -> Vec<(String, String, Effect)> {

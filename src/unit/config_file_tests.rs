@@ -27,7 +27,7 @@ fn unit(contents: [&str; 3]) -> Unit {
 }
 
 fn facts() -> SourceFacts {
-    SourceFacts { resolved: "/srv/web".into(), config_json: None }
+    SourceFacts { resolved: "/srv/web".into(), config_json: None, layers: Vec::new() }
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn unit(text: &str, env: &str) -> Unit {
 }
 
 fn facts() -> SourceFacts {
-    SourceFacts { resolved: "/srv/web".into(), config_json: None }
+    SourceFacts { resolved: "/srv/web".into(), config_json: None, layers: Vec::new() }
 }
 
 const HEAD: &str = "rootfs = \"/srv/web\"\n[process]\nenv_file = \"web.env\"\n";

@@ -10,4 +10,6 @@ pub struct SourceFacts {
     pub resolved: PathBuf,
     /// The bytes of config.json, for a bundle. Units of one bundle share them.
     pub config_json: Option<Arc<[u8]>>,
+    /// Of `layers` each with its links resolved, the lowest first; the last is `resolved`. Else none.
+    pub layers: Vec<PathBuf>,
 }

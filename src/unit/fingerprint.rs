@@ -14,7 +14,10 @@ use serde_json::Value;
 use super::config_file::{ConfigFile, FileContents, OnChange};
 use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
 use super::update::{DEADLINE, MIN_HEALTHY, Order};
-use super::{Condition, Kind, MountKind, Network, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts, Unit};
+use super::{
+    Condition, Kind, MountKind, Network, OnLayersChange, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts,
+    Unit, Upper,
+};
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -100,6 +103,7 @@ fn source(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
     let kind = match unit.source {
         Source::Bundle(_) => "bundle",
         Source::Rootfs(_) => "rootfs",
+        Source::Layers(_) => return layers(unit, facts, all),
         Source::Executable(_) => "executable",
         Source::Host => return all.put(Effect::Replace, "security.profile", "host"),
     };
@@ -109,6 +113,17 @@ fn source(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
         let canonical = serde_json::from_slice::<Value>(bytes).map(|value| value.to_string().into_bytes());
         all.put(Effect::Replace, "config.json", canonical.as_deref().unwrap_or(bytes));
     }
+}
+
+fn layers(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
+    let paths: Vec<&[u8]> = facts.layers.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
+    // A NUL is in none of them.
+    all.put(Effect::Replace, "layers", paths.join(&0));
+    let (upper, default) = (&unit.upper, Upper::default());
+    all.unless(default.persist, Effect::Replace, "upper.persist", upper.persist, bool::to_string);
+    all.unless(default.size_bytes, Effect::Replace, "upper.size", upper.size_bytes, u64::to_string);
+    let keep = |_: &OnLayersChange| "keep".to_owned();
+    all.unless(default.on_change, Effect::Supervisor, "upper.on_change", upper.on_change, keep);
 }
 
 fn supervised(unit: &Unit, all: &mut Settings) {
@@ -353,7 +368,7 @@ mod tests {
     }
 
     fn facts(config: &str) -> SourceFacts {
-        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) }
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()), layers: Vec::new() }
     }
 
     #[test]
@@ -415,7 +430,7 @@ mod tests {
         let unit = unit(
             "rootfs = \"/srv/web\"\n[process]\nargs = [\"/bin/web\", \"-v\"]\n[restart]\npolicy = \"on-failure\"\n",
         );
-        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: None };
+        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: None, layers: Vec::new() };
         assert_eq!(fingerprint(&unit, &facts).to_string(), "7d19f8ab15659ad79bdf1c68ff58e9f9");
     }
 }

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!((&unit.source, &unit.hostname, &unit.network), (&Source::Host, &None, &Some(Network::Host)));
         assert_eq!((unit.resources.pids, unit.resources.shm_bytes), (None, None));
         assert_eq!(unit.security, Security::default());
-        let facts = SourceFacts { resolved: "/".into(), config_json: None };
+        let facts = SourceFacts { resolved: "/".into(), config_json: None, layers: Vec::new() };
         let spec = compile(&unit, &facts).unwrap();
         assert_eq!(spec.root, RootPlan::Directory("/".into()));
         let value = spec.raw;
@@ -171,7 +171,8 @@ mod tests {
                     [oci]\nprocess.oomScoreAdj = -900\nlinux.resources.cpu.shares = 512\n";
         let text = format!("process.args = [\"/x\"]\n[security]\nprofile = \"host\"\n{more}");
         let unit = layers("", &text).unwrap().unit;
-        let spec = compile(&unit, &SourceFacts { resolved: "/".into(), config_json: None }).unwrap();
+        let spec =
+            compile(&unit, &SourceFacts { resolved: "/".into(), config_json: None, layers: Vec::new() }).unwrap();
         let value = spec.raw;
         assert_eq!(value["process"]["capabilities"]["bounding"], serde_json::json!(["CAP_SYS_TIME"]));
         assert_eq!(

@@ -34,6 +34,8 @@ enum Kind {
     Capabilities,
     /// One string or several.
     Texts,
+    /// Several directories of the host's.
+    Paths,
     /// Strings that match, each once.
     List(&'static str),
     /// Units with a state each, or a table.
@@ -107,9 +109,18 @@ const KEYS: &[Key] = &[
         "",
         Replace,
         "\"/srv/bundles/web\"",
-        "A directory with a config.json. Exactly one of bundle, rootfs, executable.",
+        "A directory with a config.json. Exactly one of bundle, rootfs, layers, executable.",
     ),
     key("rootfs", Kind::Path, "", Replace, "\"/srv/web\"", "A directory that becomes the container's root."),
+    key(
+        "layers",
+        Kind::Paths,
+        "",
+        Replace,
+        "[\"/srv/base\", \"/srv/app\"]",
+        "Or directories whose union becomes the root, the lowest first; they are never written.",
+    ),
+    key("overlay", Kind::Flag, "false", Replace, "true", "Beside rootfs: it is the one layer."),
     key(
         "executable",
         Kind::Path,
@@ -159,6 +170,30 @@ const KEYS: &[Key] = &[
         Live,
         "\"role=db\"",
         "Holds a start unless the kernel was given this word.",
+    ),
+    key(
+        "upper.persist",
+        Kind::Flag,
+        "false",
+        Replace,
+        "true",
+        "Above layers: whether what the container writes is kept for the next one.",
+    ),
+    key(
+        "upper.size",
+        Kind::Size { least: PAGE },
+        "64M",
+        Replace,
+        "\"256M\"",
+        "If not: most that it writes, in memory of its own.",
+    ),
+    key(
+        "upper.on_change",
+        Kind::Word(&["refuse", "keep"]),
+        "refuse",
+        Live,
+        "\"keep\"",
+        "Whether what was kept is laid onto other layers than those it was made on.",
     ),
     key(
         "process.args",

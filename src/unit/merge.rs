@@ -99,6 +99,9 @@ fn refuse_what_is_ours(walk: &mut Walk, table: &DeTable, map: &Map<String, Value
     if matches!(source, Some(Source::Executable(_))) && at("root.path").is_some() {
         refuse("root.path", "an `executable` unit's root is made around the file: use `rootfs`");
     }
+    if matches!(source, Some(Source::Layers(_))) && at("root.path").is_some() {
+        refuse("root.path", "the root is what `layers` make: use `rootfs`");
+    }
     if matches!(source, Some(Source::Host)) {
         host::refuse_oci(map, refuse);
     }

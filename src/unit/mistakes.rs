@@ -10,7 +10,7 @@ const MISTAKES: &[(&str, &str)] = &[
     // an empty file
     (
         r#""#,
-        r#"web.toml:1:1 no source, expected exactly one of `bundle`, `rootfs`, `executable`, write for example rootfs = "/srv/roots/web" above the first [table]; for a service of the host itself profile = "host" in [security]"#,
+        r#"web.toml:1:1 no source, expected exactly one of `bundle`, `rootfs`, `layers`, `executable`, write for example rootfs = "/srv/roots/web" above the first [table]; for a service of the host itself profile = "host" in [security]"#,
     ),
     // a slip in a key
     (

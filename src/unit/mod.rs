@@ -32,6 +32,7 @@ mod instances;
 mod json;
 mod keys;
 mod layer;
+mod layers;
 mod merge;
 #[cfg(test)]
 mod mistakes;
@@ -85,6 +86,7 @@ pub use init_toml::{BootGuard, HostAddress, HostMount, INIT_TOML, InitToml, is_h
 pub use instances::instances_of;
 pub use keys::{SchemaOf, json_schema, markdown_table};
 pub use layer::{Layer, LayerKind, LayerText, Place};
+pub use layers::{OnLayersChange, Upper};
 pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
@@ -110,6 +112,8 @@ pub struct Unit {
     pub kind: Kind,
     /// What the container is made of.
     pub source: Source,
+    /// The writable layer of a source that is layers.
+    pub upper: Upper,
     /// Units that it waits for before it starts.
     pub depends_on: BTreeMap<UnitName, Dependency>,
     /// Units that are started when this one gives up or fails for good.
@@ -167,13 +171,15 @@ pub enum Kind {
     Oneshot,
 }
 
-/// What the container is made of: exactly one of `bundle`, `rootfs`, `executable`; or the host itself.
+/// What the container is made of: exactly one of `bundle`, `rootfs`, `layers`, `executable`; or the host itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A directory holding config.json.
     Bundle(PathBuf),
     /// A directory that becomes the root.
     Rootfs(PathBuf),
+    /// Directories whose union becomes the root, the lowest first; at least one.
+    Layers(Vec<PathBuf>),
     /// One static executable; the root is a tmpfs that holds it alone.
     Executable(PathBuf),
     /// The host's own root, with `security.profile = "host"`: no container.
@@ -187,6 +193,7 @@ impl Source {
             Source::Host => "profile",
             Source::Bundle(_) => "bundle",
             Source::Rootfs(_) => "rootfs",
+            Source::Layers(_) => "layers",
             Source::Executable(_) => "executable",
         }
     }
@@ -195,13 +202,14 @@ impl Source {
     pub fn is_hardened(&self) -> bool {
         match self {
             Source::Bundle(_) | Source::Host => false,
-            Source::Rootfs(_) | Source::Executable(_) => true,
+            Source::Rootfs(_) | Source::Layers(_) | Source::Executable(_) => true,
         }
     }
 
-    /// The path as the unit gives it, absolute, links not resolved.
+    /// The path as the unit gives it, absolute, links not resolved; of layers that of the highest.
     pub fn path(&self) -> &Path {
         match self {
+            Source::Layers(paths) => paths.last().map_or(Path::new("/"), PathBuf::as_path),
             Source::Bundle(path) | Source::Rootfs(path) | Source::Executable(path) => path,
             Source::Host => Path::new("/"),
         }

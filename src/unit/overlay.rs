@@ -28,7 +28,7 @@ pub(crate) const NAMED_BY: [(&str, &str); 5] =
 
 /// Of these keys of a table there is one at most. The star is any name.
 pub(crate) const ALTERNATIVES: [(&str, &[&str]); 3] = [
-    ("", &["bundle", "rootfs", "executable"]),
+    ("", &["bundle", "rootfs", "layers", "executable"]),
     ("reload", &["signal", "exec"]),
     ("health.*", &["exec", "http", "tcp", "file"]),
 ];

@@ -22,7 +22,8 @@ fn every_key_arrives() {
         hostname: Some("front".to_owned()),
         enabled: false,
         kind: Kind::Oneshot,
-        source: Source::Rootfs("/etc/moored/roots/web".into()),
+        source: Source::Layers(vec!["/etc/moored/roots/web".into()]),
+        upper: Upper { size_bytes: 1 << 20, ..Upper::default() },
         depends_on: [
             (UnitName::new("db").unwrap(), Dependency { state: Need::Healthy, optional: false, on_loss: OnLoss::Keep }),
             (

@@ -103,9 +103,11 @@ fn default_args(walk: &mut Walk, source: Option<&Source>, source_at: Option<&Fie
     match source? {
         Source::Bundle(_) => None,
         Source::Executable(path) => Some(vec![program_inside(path)?]),
-        Source::Rootfs(_) => {
+        Source::Rootfs(_) | Source::Layers(_) => {
             let help = "write [process] and args = [\"/bin/web\"] below";
-            walk.absent(&source_at?.key_span, "nothing to run: a `rootfs` unit needs `args` in [process]", Some(help));
+            let at = source_at?;
+            let message = format!("nothing to run: a `{}` unit needs `args` in [process]", at.name);
+            walk.absent(&at.key_span, &message, Some(help));
             None
         }
         Source::Host => {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Upper;
 use super::process::program_inside;
 
 /// What the runtime makes the root of.
@@ -9,6 +10,13 @@ use super::process::program_inside;
 pub enum RootPlan {
     /// An absolute path on the host.
     Directory(PathBuf),
+    /// The union of directories.
+    Layers {
+        /// Absolute paths on the host, the lowest first.
+        layers: Vec<PathBuf>,
+        /// What is above them.
+        upper: Upper,
+    },
     /// A tmpfs with these in it, made read-only afterwards where `spec.root.readonly` says so.
     Tmpfs {
         /// Limit of its size, in bytes.

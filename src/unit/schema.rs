@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 20] = [
+const KEYS: [(&str, &[&str]); 21] = [
     (
         "",
         &[
@@ -12,10 +12,13 @@ const KEYS: [(&str, &[&str]); 20] = [
             "instances",
             "bundle",
             "rootfs",
+            "layers",
+            "overlay",
             "executable",
             "depends_on",
             "on_failure",
             "condition",
+            "upper",
             "process",
             "restart",
             "stop",
@@ -36,6 +39,7 @@ const KEYS: [(&str, &[&str]); 20] = [
     ),
     ("depends_on.*", &["state", "optional", "on_loss"]),
     ("condition", &["path_exists", "kernel_cmdline"]),
+    ("upper", &["persist", "size", "on_change"]),
     ("process", &["args", "env", "env_file", "user", "cwd", "init", "notify", "watchdog"]),
     ("restart", &["policy", "delay", "max_delay", "reset_after", "limit", "on_limit"]),
     ("restart.limit", &["burst", "interval"]),
@@ -56,8 +60,9 @@ const KEYS: [(&str, &[&str]); 20] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "condition",
+    "upper",
     "process",
     "restart",
     "stop",
@@ -104,7 +109,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 140] = [
+const SYNONYMS: [(&str, Cure); 143] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -250,6 +255,9 @@ const SYNONYMS: [(&str, Cure); 140] = [
     ("conditions", Say("did you mean [condition]?")),
     ("alert", Key("", "on_failure")),
     ("root", Key("", "rootfs")),
+    ("lowerdir", Key("", "layers")),
+    ("upperdir", Say("did you mean `persist = true` in [upper]?")),
+    ("persistent", Key("upper", "persist")),
     ("service", Say("did you mean [process]?")),
     ("services", Say("every unit has a file of its own, named after it")),
     ("unit", Say("its keys belong to the top level")),

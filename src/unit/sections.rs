@@ -11,7 +11,9 @@ use super::{
     Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
     Source, Stop, Unit, UnitName,
 };
-use super::{capability, config_file, dependency, health, host, instances, merge, mounts, process, socket, update};
+use super::{
+    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, socket, update,
+};
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,7 +48,9 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     let kind = kind.unwrap_or(Kind::Service);
     let (mounts, mount_points) = mounts::mounts(walk, top);
     let configs = config_file::configs(walk, top, &mounts);
+    let (update, security) = (update::update(walk, top), security(walk, top));
     let mut unit = Unit {
+        upper: layers::upper(walk, top, source.as_ref(), &security, &update),
         name: name.clone(),
         description,
         hostname: hostname(walk, top, name, source.as_ref()),
@@ -60,7 +64,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         stop: stop(walk, top),
         reload: reload(walk, top),
         health: health::health(walk, top),
-        update: update::update(walk, top),
+        update,
         resources: resources(walk, top, source.as_ref()),
         network: network(walk, top, name, source.as_ref()),
         mounts,
@@ -68,7 +72,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         devices: mounts::devices(walk, top),
         sockets: socket::sockets(walk, top),
         log: log(walk, top),
-        security: security(walk, top),
+        security,
         oci: merge::overrides(walk, top, source.as_ref()),
         source: source?,
         hidden: BTreeSet::new(),
@@ -81,9 +85,9 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     Some(unit)
 }
 
-/// Exactly one of three, or none where the profile is "host"; the field is where mistakes about it are shown.
+/// Exactly one of four, or none where the profile is "host"; the field is where mistakes about it are shown.
 fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
-    let keys = ["bundle", "rootfs", "executable"];
+    let keys = ["bundle", "rootfs", "layers", "executable"];
     let mut found: Vec<(&str, Field)> = keys.iter().filter_map(|key| top.field(key).map(|f| (*key, f))).collect();
     found.sort_by_key(|(_, field)| field.key_span.start);
     if let Some(profile) = host::profile(top) {
@@ -98,7 +102,11 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
         if !walk.source_misplaced {
             let help = "write for example rootfs = \"/srv/roots/web\" above the first [table]; for a service of the host itself \
                         profile = \"host\" in [security]";
-            walk.absent(&(0..0), "no source, expected exactly one of `bundle`, `rootfs`, `executable`", Some(help));
+            walk.absent(
+                &(0..0),
+                "no source, expected exactly one of `bundle`, `rootfs`, `layers`, `executable`",
+                Some(help),
+            );
         }
         return None;
     };
@@ -108,6 +116,10 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
         let message = format!("`{other}` beside `{key}` (line {line}), expected exactly one source");
         walk.error(&second.key_span, message, Some("keep one of them".to_owned()));
     }
+    if key == "layers" {
+        let source = layers::layers(walk, &field)?;
+        return Some((layers::overlay(walk, top, source), field));
+    }
     let path = walk.host_path(Some(field.clone()))?;
     let source = match key {
         "bundle" => Source::Bundle(path),
@@ -115,12 +127,12 @@ fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
         _ => Source::Executable(path),
     };
     check_source(walk, &source, &field);
-    Some((source, field))
+    Some((layers::overlay(walk, top, source), field))
 }
 
 fn check_source(walk: &mut Walk, source: &Source, field: &Field) {
     match source {
-        Source::Bundle(_) | Source::Host => {}
+        Source::Bundle(_) | Source::Layers(_) | Source::Host => {}
         Source::Rootfs(path) => {
             if path.parent().is_none() {
                 walk.mismatch(field, "a directory of its own", Some("`/` is the host's root".to_owned()));

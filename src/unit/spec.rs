@@ -131,7 +131,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     let mut warnings = Vec::new();
     let mut value = match &unit.source {
         Source::Bundle(_) => bundle(facts).map_err(|error| vec![error])?,
-        Source::Rootfs(_) | Source::Executable(_) => hardened(unit, facts),
+        Source::Rootfs(_) | Source::Layers(_) | Source::Executable(_) => hardened(unit, facts),
         Source::Host => defaults::host(),
     };
     let user = user(unit);
@@ -208,10 +208,14 @@ fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
     let mut value = Value::Object(defaults::hardened());
     let path = match unit.source {
         Source::Executable(_) => "tmpfs".into(),
-        Source::Rootfs(_) | Source::Bundle(_) | Source::Host => facts.resolved.to_string_lossy(),
+        Source::Rootfs(_) | Source::Layers(_) | Source::Bundle(_) | Source::Host => facts.resolved.to_string_lossy(),
     };
     *slot(&mut value, &["root", "path"]) = json!(path);
-    if matches!(unit.source, Source::Rootfs(_)) {
+    if let Source::Layers(_) = unit.source {
+        // What is written is nobody else's.
+        *slot(&mut value, &["root", "readonly"]) = json!(false);
+    }
+    if matches!(unit.source, Source::Rootfs(_) | Source::Layers(_)) {
         list(&mut value, &["mounts"]).extend(defaults::sys_mounts());
     }
     value
@@ -220,7 +224,7 @@ fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
 /// Whether the project's allow-list holds, as a whole or as what `[oci]` is merged into.
 fn has_our_filter(unit: &Unit) -> bool {
     match (unit.security.seccomp, &unit.source) {
-        (Some(Seccomp::Default), _) | (None, Source::Rootfs(_) | Source::Executable(_)) => true,
+        (Some(Seccomp::Default), _) | (None, Source::Rootfs(_) | Source::Layers(_) | Source::Executable(_)) => true,
         (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_) | Source::Host) => false,
     }
 }
@@ -448,6 +452,7 @@ fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) ->
             let hostname = text("/hostname").unwrap_or(unit.name.as_str());
             around(&facts.resolved, hostname, ids, unit.network == Some(Network::Host))
         }
+        Source::Layers(_) => RootPlan::Layers { layers: facts.layers.clone(), upper: unit.upper },
         Source::Bundle(_) | Source::Rootfs(_) | Source::Host => {
             RootPlan::Directory(super::path::absolute(&facts.resolved, text("/root/path").unwrap_or("")))
         }

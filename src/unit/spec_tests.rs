@@ -41,17 +41,18 @@ fn unit(text: &str) -> Unit {
 }
 
 fn bundle(text: &str) -> SpecText {
-    let facts = SourceFacts { resolved: "/srv/web-2".into(), config_json: Some(CONFIG.as_bytes().into()) };
+    let facts =
+        SourceFacts { resolved: "/srv/web-2".into(), config_json: Some(CONFIG.as_bytes().into()), layers: Vec::new() };
     compile(&unit(&format!("bundle = \"/srv/web\"\n{text}")), &facts).unwrap()
 }
 
 fn rootfs(text: &str) -> SpecText {
-    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: None };
+    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: None, layers: Vec::new() };
     compile(&unit(&format!("rootfs = \"/srv/web\"\nprocess.args = [\"/bin/web\"]\n{text}")), &facts).unwrap()
 }
 
 fn executable(text: &str) -> SpecText {
-    let facts = SourceFacts { resolved: "/opt/bin/thing".into(), config_json: None };
+    let facts = SourceFacts { resolved: "/opt/bin/thing".into(), config_json: None, layers: Vec::new() };
     compile(&unit(&format!("executable = \"/opt/bin/thing\"\n{text}")), &facts).unwrap()
 }
 
@@ -256,7 +257,11 @@ fn an_executable_gets_a_root_made_around_it() {
 #[test]
 fn mistakes_in_config_json_are_placed_in_it() {
     let compiled = |config: &str| {
-        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.as_bytes().into()) };
+        let facts = SourceFacts {
+            resolved: "/srv/web".into(),
+            config_json: Some(config.as_bytes().into()),
+            layers: Vec::new(),
+        };
         let errors = compile(&unit("bundle = \"/srv/web\""), &facts).unwrap_err();
         errors.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -286,7 +291,8 @@ fn relative_sources_of_binds_start_from_the_bundle() {
         r#""type": "tmpfs", "source": "tmpfs" }"#,
         r#""source": "data", "options": ["rbind"] }, { "destination": "/t", "type": "tmpfs", "source": "t" }"#,
     );
-    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes().into()) };
+    let facts =
+        SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes().into()), layers: Vec::new() };
     let text = compile(&unit("bundle = \"/srv/web\""), &facts).unwrap();
     assert_eq!(mount(&text, "/data/")["source"], "/srv/web/data");
     assert_eq!(mount(&text, "/t")["source"], "t");
@@ -304,7 +310,7 @@ proptest! {
         }
         let whole = unit(concat!("bundle = \"/srv/web\"\nprocess.user = \"x\"\n", "process.env.A = 1\nresources.memory = \"1M\"\n",
             "resources.shm = \"1M\"\nnetwork.mode = \"host\"\n[[mount]]\ntype = \"tmpfs\"\ntarget = \"/data\"\n"));
-        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes().into()) };
+        let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(config.into_bytes().into()), layers: Vec::new() };
         if let Err(errors) = compile(&whole, &facts) {
             assert!(!errors.is_empty() && errors.iter().all(|error| !error.to_string().contains('\n')));
         }

@@ -91,6 +91,8 @@ fn writes(unit: &Unit, facts: &SourceFacts) -> bool {
     let config = || facts.config_json.as_deref().and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
     let root = match (&unit.source, unit.security.read_only) {
         (Source::Host, _) => true,
+        // What is written goes with the container, unless it is kept.
+        (Source::Layers(_), _) => unit.upper.persist,
         (Source::Executable(_), _) | (_, Some(true)) => false,
         (_, Some(false)) => true,
         (Source::Rootfs(_), None) => false,
@@ -164,7 +166,11 @@ mod tests {
 
     fn decided(text: &str, config: Option<&str>) -> OnBad {
         let unit = parse(&UnitName::new("web").unwrap(), Path::new("/u/web.toml"), text).unwrap().unit;
-        let facts = SourceFacts { resolved: "/b".into(), config_json: config.map(|text| text.as_bytes().into()) };
+        let facts = SourceFacts {
+            resolved: "/b".into(),
+            config_json: config.map(|text| text.as_bytes().into()),
+            layers: Vec::new(),
+        };
         on_bad(&unit, &facts)
     }
 

@@ -202,7 +202,7 @@ impl<'t> Walk<'t> {
             if word.starts_with("x-") || schema::is_key(table.name, word) {
                 continue;
             }
-            self.source_misplaced |= matches!(word, "bundle" | "rootfs" | "executable" | "image");
+            self.source_misplaced |= matches!(word, "bundle" | "rootfs" | "layers" | "executable" | "image");
             if let Some(help) = schema::later(table.name, word) {
                 let message = format!("`{}` is known but not built in this version", quote(word));
                 self.error(&key.span(), message, help.map(str::to_owned));

@@ -25,7 +25,7 @@ fn said(world: &World, bytes: &[u8]) -> Said {
     let Some(unit) = parsed.map(|parsed| parsed.unit).filter(|unit| unit.source.path() == world.root) else {
         return Said::Invalid;
     };
-    let facts = SourceFacts { resolved: world.root.clone(), config_json: None };
+    let facts = SourceFacts { resolved: world.root.clone(), config_json: None, layers: Vec::new() };
     Said::Valid(unit::container_fingerprint(&unit, &facts))
 }
 

@@ -61,7 +61,7 @@ fn read_unit(bytes: &[u8]) {
         Err(errors) => assert!(!errors.is_empty() && errors.len() <= 500, "{} mistakes", errors.len()),
         Ok(parsed) => {
             let config = (!parsed.unit.source.is_hardened()).then(|| oci::template().as_bytes().into());
-            compile(&parsed.unit, SourceFacts { resolved: "/srv/web".into(), config_json: config });
+            compile(&parsed.unit, SourceFacts { resolved: "/srv/web".into(), config_json: config, layers: Vec::new() });
         }
     }
 }
@@ -70,7 +70,7 @@ fn read_unit(bytes: &[u8]) {
 fn read_config(bytes: &[u8]) {
     let (name, file) = (UnitName::new("web").unwrap(), Path::new("/u/web.toml"));
     let parsed = unit::parse(&name, file, "bundle = \"/srv/web\"\n").unwrap();
-    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(bytes.into()) };
+    let facts = SourceFacts { resolved: "/srv/web".into(), config_json: Some(bytes.into()), layers: Vec::new() };
     let mistakes = oci::mistakes(bytes).into_iter().map(|error| (error.path, error.problem.to_string())).collect();
     for error in SpecError::at_paths(mistakes, &facts, None) {
         assert!(!error.to_string().contains('\n'), "{error}");

@@ -54,6 +54,7 @@ mod start_first_beside;
 mod support;
 mod tls;
 mod told;
+mod union;
 mod units;
 mod updates;
 #[cfg(target_arch = "x86_64")]

@@ -47,6 +47,8 @@ const TEXTS: &[(&str, &[u8])] = &[
     ),
     ("host-without-args", b"[security]\nprofile = \"host\"\n"),
     ("instances", b"instances = [\"a\"]\nrootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n"),
+    ("layers", b"layers = [\"../nowhere\", \"../file\", \"../dir\"]\n[process]\nargs = [\"/x\"]\n"),
+    ("layers-upper", b"executable = \"../script\"\noverlay = true\n[upper]\npersist = true\nsize = \"1M\"\n[update]\norder = \"start-first\"\n"),
     ("key-twice", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\nargs = [\"/y\"]\n"),
     ("memory-bare", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[resources]\nmemory = 256\n"),
     ("memory-negative", b"rootfs = \"../dir\"\n[process]\nargs = [\"/x\"]\n[resources]\nmemory = -1\n"),

@@ -35,6 +35,7 @@ fn good(text: &str) -> Good {
         path,
         resolved,
         source,
+        roots: Vec::new(),
         directory,
         since_ms: 7,
         earlier: None,

@@ -148,12 +148,21 @@ impl Entry {
     fn named(&self) -> Box<[Named]> {
         // The host itself is there, and nothing of it is followed.
         let source = self.text().map(|text| &text.unit.source).filter(|source| **source != Source::Host);
-        let source = source.map(|source| Named::Source(source.clone()));
+        let source = source.into_iter().flat_map(|source| parts(source).map(Named::Source));
         let files = self.files().map(|path| Named::File(path.to_owned()));
         let places = self.units().flat_map(|unit| &unit.conditions).filter_map(Condition::path);
-        let all: BTreeSet<Named> = source.into_iter().chain(files).chain(places.cloned().map(Named::Place)).collect();
+        let all: BTreeSet<Named> = source.chain(files).chain(places.cloned().map(Named::Place)).collect();
         all.into_iter().collect()
     }
+}
+
+/// What is looked at for a source: of layers each directory by itself.
+fn parts(source: &Source) -> impl Iterator<Item = Source> {
+    let (layers, whole) = match source {
+        Source::Layers(layers) => (layers.as_slice(), None),
+        other => (&[][..], Some(other.clone())),
+    };
+    layers.iter().cloned().map(Source::Rootfs).chain(whole)
 }
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ fn an_earlier_runs_instances_stay_while_the_template_is_broken() {
                 path: good.file.clone(),
                 resolved: good.resolved.clone(),
                 source: "/r".into(),
+                roots: Vec::new(),
                 directory: (1, 7),
                 since_ms: 7,
                 earlier: None,

@@ -23,7 +23,7 @@ pub(super) fn web() -> UnitName {
 /// With the rootfs `/r` looked at.
 pub(super) fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new(&[UNITS.into(), ABOVE.into()]);
-    let facts = SourceFacts { resolved: "/r".into(), config_json: None };
+    let facts = SourceFacts { resolved: "/r".into(), config_json: None, layers: Vec::new() };
     catalogue.looked(&Source::Rootfs("/r".into()), Ok(Arc::new(facts)), valid, WallTime(0));
     catalogue
 }
@@ -111,6 +111,7 @@ fn remembered_drop_ins_count_until_their_directory_says_otherwise() {
             path: good.file.clone(),
             resolved: good.resolved.clone(),
             source: "/r".into(),
+            roots: Vec::new(),
             directory: (0, 0),
             since_ms: 7,
             earlier: None,

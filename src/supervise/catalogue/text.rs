@@ -153,7 +153,7 @@ fn recall_text(name: &UnitName, good: Good, validate: Validate) -> Result<InForc
     let read = Read { text: good.text.into(), resolved: good.resolved };
     let text = parse(name, &good.path, read, good.layers)?;
     let text = text.with_found(name, &Found::from_stored(good.variables, good.configs))?;
-    let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config });
+    let facts = Arc::new(SourceFacts { resolved: good.source, config_json: good.config, layers: good.roots });
     let directory = DirectoryId { device: good.directory.0, inode: good.directory.1, mount: 0 };
     match judge(&text, &facts, validate) {
         Verdict::Good(recalled) => Ok(InForce { directory, since: WallTime(good.since_ms), ..recalled }),

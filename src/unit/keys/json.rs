@@ -44,10 +44,10 @@ fn unit() -> Value {
     let requires = |name: &str| json!({ "required": [name] });
     let mut schema = object_of(&|_| true);
     let profile = json!({ "required": ["security"], "properties": { "security": { "required": ["profile"] } } });
-    let sources = ["bundle", "rootfs", "executable"].map(requires);
+    let sources = ["bundle", "rootfs", "layers", "executable"].map(requires);
     schema["oneOf"] = sources.into_iter().chain([profile.clone()]).collect();
     let args = json!({ "required": ["process"], "properties": { "process": { "required": ["args"] } } });
-    schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }, { "if": profile, "then": args }]);
+    schema["allOf"] = json!([{ "if": requires("rootfs"), "then": args }, { "if": requires("layers"), "then": args }, { "if": profile, "then": args }]);
     let one_of = ["exec", "http", "tcp", "file"].map(requires);
     for kind in CheckKind::ALL {
         schema["properties"]["health"]["properties"][kind.word()]["oneOf"] = json!(one_of);
@@ -190,6 +190,7 @@ fn kind(kind: &Kind) -> Value {
             { "const": "docker" },
             { "type": "array", "items": { "type": "string", "pattern": capability_pattern() } },
         ] }),
+        Kind::Paths => json!({ "type": "array", "items": text, "minItems": 1, "uniqueItems": true }),
         Kind::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
         Kind::List(each) => json!({ "type": "array", "items": pattern(each), "uniqueItems": true }),
         Kind::Dependencies => {

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::unit::{
-    Effect, FileContents, Layer, LayerKind, Names, SourceFacts, SwapMark, Unit, UnitName, Variables, changes,
+    Effect, FileContents, Layer, LayerKind, Names, Source, SourceFacts, SwapMark, Unit, UnitName, Variables, changes,
     check_moored_toml, container_fingerprint, instances_of, mistakes_of_part, parse, parse_init_toml, schema,
 };
 
@@ -40,6 +40,19 @@ fn texts(key: &Key) -> (String, String) {
                 text(if executable { "\"/srv/b\"" } else { other }),
                 text(if executable { "\"/srv/c/b\"" } else { example }),
             )
+        }
+        "layers" => {
+            let text = |layers: &str| format!("layers = {layers}\nprocess.args = [\"/b\"]\n");
+            (text("[\"/srv/base\", \"/srv/other\"]"), text(example))
+        }
+        "overlay" => {
+            let text = |more: &str| format!("rootfs = \"/srv/b\"\n{more}process.args = [\"/b\"]\n");
+            (text(""), text(&format!("overlay = {example}\n")))
+        }
+        _ if name.starts_with("upper.") => {
+            let persist = if name == "upper.on_change" { "upper.persist = true\n" } else { "" };
+            let text = format!("layers = [\"/srv/b\"]\nprocess.args = [\"/b\"]\n{persist}");
+            (text.clone(), format!("{text}{name} = {example}\n"))
         }
         "security.profile" => {
             let text = |more: &str| format!("{more}[process]\nargs = [\"/b\"]\n");
@@ -130,7 +143,11 @@ fn each_key_has_the_class_that_the_table_says() {
         for unit in [&mut old, &mut new] {
             unit.configs.iter_mut().for_each(|file| file.contents = Some(FileContents::new(b"x"[..].into())));
         }
-        let facts = |unit: &Unit| SourceFacts { resolved: unit.source.path().to_owned(), config_json: None };
+        let facts = |unit: &Unit| SourceFacts {
+            resolved: unit.source.path().to_owned(),
+            config_json: None,
+            layers: if let Source::Layers(layers) = &unit.source { layers.clone() } else { Vec::new() },
+        };
         let found = changes((&old, &facts(&old)), (&new, &facts(&new)));
         assert!(!found.is_empty(), "{}: {} changes nothing", key.name, key.example);
         let replaces = found.iter().any(|change| change.effect == Effect::Replace);

@@ -28,7 +28,7 @@ pub fn meaning(unit: &str, root: &Path, resolved: &Path, bytes: &[u8]) -> Option
     if parsed.source.path() != root {
         return None;
     }
-    let facts = SourceFacts { resolved: root.to_owned(), config_json: None };
+    let facts = SourceFacts { resolved: root.to_owned(), config_json: None, layers: Vec::new() };
     let spec = unit::compile(&parsed, &facts).ok()?;
     oci::compile(&spec.spec, Some(&spec.raw), &Context::new(root.to_owned(), format!("{unit}.1"))).ok()?;
     Some(Meaning {

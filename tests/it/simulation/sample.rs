@@ -9,7 +9,7 @@ use moored::plan::Want;
 use moored::unit::{
     Check, Condition, ConfigFile, Dependency, FileContents, Fingerprint, From, Health, Kind, Log, Need, Network,
     Notify, OnBad, OnChange, OnLimit, OnLoss, Order, Probe, Process, Resources, Restart, RestartLimit, RestartPolicy,
-    Security, Signal, Source, Stop, Unit, UnitName, Update,
+    Security, Signal, Source, Stop, Unit, UnitName, Update, Upper,
 };
 
 use super::rng::Rng;
@@ -26,6 +26,7 @@ pub fn service(name: &UnitName) -> Unit {
         enabled: true,
         kind: Kind::Service,
         source: Source::Executable(PathBuf::from("/bin/true")),
+        upper: Upper::default(),
         depends_on: BTreeMap::new(),
         on_failure: BTreeSet::new(),
         conditions: Vec::new(),
