@@ -241,7 +241,7 @@ mod tests {
         let steps: Vec<String> = program.script.steps.iter().map(ToString::to_string).collect();
         let expected = [
             "own session, not dumpable, die with the parent",
-            "new session keyring _ses.x.1",
+            "new session keyring",
             "join the cgroup v1 directories",
             "take the container's root",
             "set umask 0022",
