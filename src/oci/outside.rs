@@ -31,7 +31,7 @@ pub struct Outside {
     pub enters: Enters,
     /// The mapping of the user namespace that is entered, where it is known.
     pub entered_ids: Option<IdMaps>,
-    /// Some mounts of the host's are copied outside ([`super::is_copied_outside`] says which).
+    /// Some mounts of the host's are copied outside (`is_copied_outside` says which).
     pub copies: bool,
     /// `oom_score_adj`, and whether it is left alone where it may not be set: in a user namespace nobody may lower his.
     pub oom_score_adj: Option<(i32, bool)>,
