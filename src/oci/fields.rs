@@ -336,3 +336,50 @@ const SECCOMP: Kind = Kind::Object(&[
         ])),
     ),
 ]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of fields, by row: what a field of it begins with, and how it ends.
+    fn rows() -> Vec<(Vec<String>, Vec<String>)> {
+        let words = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<String>>();
+        let cells = include_str!("fields.md").lines().filter(|line| line.starts_with("| `"));
+        let row = |line: &str| {
+            let cell = line.split('|').nth(1).unwrap_or_default();
+            match cell.split_once(": ") {
+                Some((places, names)) => (words(places), words(names)),
+                None => (vec![String::new()], words(cell)),
+            }
+        };
+        cells.map(row).collect()
+    }
+
+    fn leaves(kind: &Kind, place: &str, found: &mut Vec<(String, String)>) {
+        let Kind::Object(fields) = kind else { return };
+        for (name, kind) in *fields {
+            let below = if place.is_empty() { (*name).to_owned() } else { format!("{place}.{name}") };
+            match kind {
+                Kind::Object(_) => leaves(kind, &below, found),
+                Kind::List(of) if matches!(of, Kind::Object(_)) => leaves(of, &format!("{below}[]"), found),
+                Kind::Map(of) if matches!(of, Kind::Object(_)) => leaves(of, &format!("{below}.*"), found),
+                _ => found.push((place.to_owned(), (*name).to_owned())),
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_fields_has_each_of_them_once() {
+        let mut fields = Vec::new();
+        leaves(&CONFIG, "", &mut fields);
+        let rows = rows();
+        let is_once = |(place, name): &&(String, String)| {
+            let of = |(places, names): &&(Vec<String>, Vec<String>)| places.contains(place) && names.contains(name);
+            rows.iter().filter(of).count() == 1
+        };
+        let wrong: Vec<_> = fields.iter().filter(|field| !is_once(field)).collect();
+        assert!(wrong.is_empty(), "not there, or more than once: {wrong:?}");
+        let listed: usize = rows.iter().map(|(places, names)| places.len() * names.len()).sum();
+        assert_eq!(listed, fields.len(), "fields that there are not");
+    }
+}

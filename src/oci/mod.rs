@@ -7,6 +7,7 @@
 //!
 //! Device rules: what no rule allows is denied, and what every container needs (making nodes, `/dev/null` and its like,
 //! its own terminals) is always allowed, as runc has it, also where config.json says nothing about devices.
+#![doc = include_str!("fields.md")]
 
 pub mod capability;
 mod cgroup;
