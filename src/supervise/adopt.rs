@@ -9,7 +9,7 @@
 //! | ours, announced | not in the list | adopted by its pidfd: the keeper before died |
 //! | ours, not announced | an orphan has its cgroup | adopted: the keeper before had forked it |
 //! | | no orphan | asked for; a refusal says that the spawn was lost, since requests are answered in their order |
-//! | of the records only | an orphan has its cgroup | adopted |
+//! | of the records only | an orphan has its cgroup | adopted; it can be signalled from the first moment |
 //! | | something lives in its cgroup | foreign: keeper and anchor are both dead. It goes on, is stopped as any other, and how it ends stays unknown |
 //! | | it was starting, and this keeper is not the first since | its spawn was never sent |
 //! | | else | it ended, and nobody can say how |
@@ -26,7 +26,7 @@
 //!
 //! What cannot be looked at (no descriptors are left) ends this supervisor: the next one looks again.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -162,7 +162,10 @@ impl Hands {
         }
         if let Some(pid) = orphan {
             self.take_over_from_disk(&id, &run);
-            return self.announce_to_keeper(&id, Some(pid));
+            return match self.hold_orphan(&id, pid) {
+                Ok(()) => self.announce_to_keeper(&id, Some(pid)),
+                Err(text) => self.say(Mail::Orphaned(format!("{id}: cannot see whether it still runs: {text}"))),
+            };
         }
         match self.take_over_foreign(&id, &run) {
             Ok(true) => return,
@@ -175,6 +178,16 @@ impl Hands {
             false => Fact::Lost { id: id.clone() },
         });
         self.look(id);
+    }
+
+    /// The records have its pid, so the loop may have it stopped before the keeper has answered: it can be signalled from here on.
+    fn hold_orphan(&mut self, id: &ContainerId, pid: i32) -> Result<(), String> {
+        let Some(cgroup) = self.cgroup_of(id).map_err(|error| error.to_string())? else { return Ok(()) };
+        let pidfd = held(cgroup, pid)?;
+        if let Some(handle) = self.handles.get_mut(id) {
+            (handle.pid, handle.pidfd) = (pid, pidfd);
+        }
+        Ok(())
     }
 
     fn take_over_from_disk(&mut self, id: &ContainerId, run: &Run) {
@@ -252,26 +265,36 @@ impl Hands {
 
 /// The first process of a container by its start, which is its pid 1. Its number is from a list, so it is held first and then looked up
 /// again: then it is that process.
-fn eldest(cgroup: &ContainerCgroup) -> Result<Option<(i32, std::os::fd::OwnedFd)>, String> {
-    let list = || cgroup.processes().map_err(|error| error.to_string());
+fn eldest(cgroup: &ContainerCgroup) -> Result<Option<(i32, OwnedFd)>, String> {
     // A process may end between two calls.
     for _ in 0..ELDEST_TRIES {
-        let pids = list()?.into_iter().filter_map(|pid| i32::try_from(pid).ok());
-        let pids: Vec<i32> = pids.collect();
+        let pids = processes(cgroup)?;
         if pids.is_empty() {
             return Ok(None);
         }
         let found = pids.iter().filter_map(|pid| Some((stat(*pid)?.started_ticks, *pid))).min();
-        let Some(pid) = found.and_then(|(_, pid)| Pid::from_raw(pid)) else { continue };
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(Errno::SRCH) => continue,
-            Err(errno) => return Err(format!("opening a pidfd: {errno}")),
-        };
-        let pid = pid.as_raw_nonzero().get();
-        if list()?.iter().any(|listed| i32::try_from(*listed) == Ok(pid)) && is_alive(pidfd.as_fd()) {
+        let Some((_, pid)) = found else { continue };
+        if let Some(pidfd) = held(cgroup, pid)? {
             return Ok(Some((pid, pidfd)));
         }
     }
     Err("its processes cannot be looked at".to_owned())
+}
+
+/// A pidfd of this process of the cgroup; `None`: it is not there, or has ended.
+fn held(cgroup: &ContainerCgroup, pid: i32) -> Result<Option<OwnedFd>, String> {
+    let Some(number) = Pid::from_raw(pid) else { return Ok(None) };
+    let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(errno) => return Err(format!("opening a pidfd: {errno}")),
+    };
+    // Its number may have been another process's until it was held.
+    let is_there = processes(cgroup)?.contains(&pid) && is_alive(pidfd.as_fd());
+    Ok(is_there.then_some(pidfd))
+}
+
+fn processes(cgroup: &ContainerCgroup) -> Result<Vec<i32>, String> {
+    let pids = cgroup.processes().map_err(|error| error.to_string())?;
+    Ok(pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect())
 }
