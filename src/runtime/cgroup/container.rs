@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, OFlags, Uid, chownat, unlinkat};
@@ -30,9 +31,10 @@ const REMOVE_TRIES: u32 = 10;
 pub struct ContainerCgroup {
     /// Where they are.
     pub location: Location,
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     directory: OwnedFd,
-    legacy: Vec<(String, OwnedFd)>,
+    /// Of each v1 hierarchy of the location, in that order; `None` where it could not be opened.
+    legacy: Vec<Option<OwnedFd>>,
 }
 
 impl ContainerCgroup {
@@ -61,7 +63,7 @@ impl ContainerCgroup {
         unified: String,
         settings: &CgroupSettings,
     ) -> Result<ContainerCgroup, CgroupError> {
-        let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
+        let root = Arc::clone(&host.unified);
         let directory = match host.layout {
             Layout::Unified => unified::make(&root, &unified, &unified::controllers(settings))?,
             Layout::Legacy => match settings.named.unified.first() {
@@ -95,11 +97,11 @@ impl ContainerCgroup {
         for (name, path) in hierarchies {
             if let Some(directory) = legacy::make(name, path)? {
                 self.location.legacy.push((name.clone(), path.clone()));
-                self.legacy.push((name.clone(), directory));
+                self.legacy.push(Some(directory));
             }
         }
         self.has_controllers(settings)?;
-        self.legacy.iter().try_for_each(|(name, directory)| legacy::apply(name, directory, settings))?;
+        self.hierarchies().try_for_each(|((name, _), directory)| legacy::apply(name, directory, settings))?;
         if self.hierarchy("devices").is_none() { device_filter::apply(&self.directory, settings) } else { Ok(()) }
     }
 
@@ -120,8 +122,8 @@ impl ContainerCgroup {
         let Some(directory) = legacy::make(&name, &path)? else { return Ok(()) };
         // Known before anything is in it, so that it is removed with the rest.
         let copy = rustix::io::fcntl_dupfd_cloexec(&directory, 3).map_err(failed("dup", &name))?;
-        self.location.legacy.push((name.clone(), path.clone()));
-        self.legacy.push((name, copy));
+        self.location.legacy.push((name, path.clone()));
+        self.legacy.push(Some(copy));
         for _ in 0..MOVE_ROUNDS {
             let there = read(&directory, "cgroup.procs").map_err(failed("read", "cgroup.procs"))?;
             let there: Vec<u32> = there.lines().filter_map(|line| line.parse().ok()).collect();
@@ -142,18 +144,17 @@ impl ContainerCgroup {
 
     /// Opens the cgroups of a container that was made earlier. `Ok(None)` when its v2 directory is gone.
     pub fn open(host: &Host, location: &Location) -> Result<Option<ContainerCgroup>, CgroupError> {
-        let root = rustix::io::fcntl_dupfd_cloexec(&host.unified, 3).map_err(failed("dup", "cgroup"))?;
+        let root = Arc::clone(&host.unified);
         let path = location.unified.trim_start_matches('/');
         let directory = match open_beneath(&root, path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(failed("open", &location.unified)(errno)),
         };
-        let mut legacy = Vec::new();
-        for (name, path) in &location.legacy {
-            let found = Host::open_legacy(name).and_then(|top| open_beneath(&top, path.trim_start_matches('/')));
-            legacy.extend(found.ok().map(|directory| (name.clone(), directory)));
-        }
+        let open = |(name, path): &(String, String)| {
+            Host::open_legacy(name).and_then(|top| open_beneath(&top, path.trim_start_matches('/'))).ok()
+        };
+        let legacy = location.legacy.iter().map(open).collect();
         Ok(Some(ContainerCgroup { location: location.clone(), root, directory, legacy }))
     }
 
@@ -161,17 +162,10 @@ impl ContainerCgroup {
     pub fn fill(&self, slots: &mut Slots) -> Result<(), CgroupError> {
         let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
         slots.cgroup = Some(copy(&self.directory).map_err(failed("dup", &self.location.unified))?);
-        for (name, directory) in &self.legacy {
-            let path = self
-                .location
-                .legacy
-                .iter()
-                .find(|(of, _)| of == name)
-                .map(|(_, path)| path.clone())
-                .unwrap_or_default();
+        for ((name, path), directory) in self.hierarchies() {
             let tasks = open(directory, "tasks", OFlags::WRONLY).map_err(failed("open", format!("{name}: tasks")))?;
             let directory = copy(directory).map_err(failed("dup", name))?;
-            slots.hierarchies.push(Hierarchy { name: name.clone(), path, directory, tasks });
+            slots.hierarchies.push(Hierarchy { name: name.clone(), path: path.clone(), directory, tasks });
         }
         Ok(())
     }
@@ -215,7 +209,13 @@ impl ContainerCgroup {
     /// The v1 directory of a controller, if this container has one.
     pub(super) fn hierarchy(&self, controller: &str) -> Option<&OwnedFd> {
         let has = |name: &str| name.split(',').any(|one| one == controller);
-        self.legacy.iter().find(|(name, _)| has(name)).map(|(_, directory)| directory)
+        self.hierarchies().find(|((name, _), _)| has(name)).map(|(_, directory)| directory)
+    }
+
+    /// The v1 directories that are open, each with its hierarchy and its path there.
+    fn hierarchies(&self) -> impl Iterator<Item = (&(String, String), &OwnedFd)> {
+        let places = self.location.legacy.iter().zip(&self.legacy);
+        places.filter_map(|(place, directory)| Some((place, directory.as_ref()?)))
     }
 
     /// `cgroup.events`: pollable with `POLLPRI`; the text says `populated 0` when the last process is gone.
@@ -291,9 +291,8 @@ impl ContainerCgroup {
             let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
             line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
         };
-        let memory = self.legacy.iter().find(|(name, _)| name.split(',').any(|controller| controller == "memory"));
-        match memory {
-            Some((_, directory)) => read(directory, "memory.oom_control").map_or(0, count),
+        match self.hierarchy("memory") {
+            Some(directory) => read(directory, "memory.oom_control").map_or(0, count),
             None => read(&self.directory, "memory.events").map_or(0, count),
         }
     }
@@ -306,11 +305,11 @@ impl ContainerCgroup {
         {
             return Err(CgroupError::BelowUse { limit_bytes, used_bytes });
         }
-        if self.legacy.is_empty() {
+        if self.hierarchies().next().is_none() {
             return unified::apply_limits(&self.directory, settings);
         }
         self.has_controllers(settings)?;
-        for (name, directory) in &self.legacy {
+        for ((name, _), directory) in self.hierarchies() {
             match legacy::apply_limits(name, directory, settings) {
                 // A limit above the present swap limit is taken only after that one.
                 Err(CgroupError::Limit { field, .. })

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
@@ -38,7 +39,7 @@ pub struct Host {
     /// Which kind.
     pub layout: Layout,
     /// The root directory of the v2 hierarchy, or what this process may see of it.
-    pub unified: OwnedFd,
+    pub unified: Arc<OwnedFd>,
     /// Where this process is in v2.
     pub own: String,
     /// v1 hierarchies: the name below `/sys/fs/cgroup`, and where this process is in it.
@@ -67,7 +68,7 @@ impl Host {
             Layout::Legacy => mount_detached(&own),
         };
         let unified = unified.map_err(|errno| CgroupError::NoUnified { errno })?;
-        Ok(Host { layout, unified, own, legacy })
+        Ok(Host { layout, unified: Arc::new(unified), own, legacy })
     }
 
     /// The directory of a v1 hierarchy, opened by path: v1 hierarchies are always mounted somewhere people see.
