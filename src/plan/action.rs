@@ -25,13 +25,14 @@
 //! | `RollBack` | nothing: the catalogue has the earlier text | asked again |
 //! | `Reboot` | nothing | asked again |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::exit::ExitRecord;
 use super::health::Probing;
 use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Wishes};
+use super::order::Relies;
 use super::reason::Why;
 use super::time::{BootTime, Now};
 use super::told::Told;
@@ -51,7 +52,7 @@ pub enum Action {
         /// Whose network namespace to join.
         join: Option<ContainerId>,
         /// Dependencies with `on_loss` that are there, with their generations.
-        relies: BTreeMap<UnitName, u64>,
+        relies: Relies,
         /// Beside the unit's generation, which runs on.
         beside: bool,
     },
@@ -81,7 +82,7 @@ pub enum Action {
         /// Which.
         id: ContainerId,
         /// By unit, with their generations.
-        relies: BTreeMap<UnitName, u64>,
+        relies: Relies,
     },
     /// Want a unit started because another one, whose `on_failure` names it, gave up or failed for good.
     Raise {
@@ -297,7 +298,7 @@ impl Seen {
         true
     }
 
-    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &BTreeMap<UnitName, u64>, unit: &Unit) -> bool {
+    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &Relies, unit: &Unit) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
         }
@@ -308,19 +309,13 @@ impl Seen {
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
         self.begin_sockets(unit);
-        let (relies, contents) = (relies.clone(), SwapMark::of(unit));
-        self.live = Some(Live { relies, contents, told: Told::begin(unit), ..Live::new(id.clone(), run, used) });
+        let (told, contents) = (Told::begin(unit), SwapMark::of(unit));
+        self.live.insert(Live { contents, told, ..Live::new(id.clone(), run, used) }).rely(relies);
         true
     }
 
     /// The unit's generation runs on; a wish to restart it is used up.
-    fn begin_start_beside(
-        &mut self,
-        id: &ContainerId,
-        run: Run,
-        relies: &BTreeMap<UnitName, u64>,
-        unit: &Unit,
-    ) -> bool {
+    fn begin_start_beside(&mut self, id: &ContainerId, run: Run, relies: &Relies, unit: &Unit) -> bool {
         if self.beside.is_some() || id.generation <= self.high_water {
             return false;
         }
@@ -330,10 +325,10 @@ impl Seen {
         self.high_water = id.generation;
         self.trouble = None;
         self.begin_sockets(unit);
-        let (relies, contents) = (relies.clone(), SwapMark::of(unit));
+        let contents = SwapMark::of(unit);
         // A file that was gone and came back while its container waited to be stopped has its first start in this one.
         let used = Wishes { start_now: restart, fresh: std::mem::take(&mut self.fresh), ..Wishes::default() };
-        self.beside = Some(Box::new(Live { relies, contents, ..Live::new(id.clone(), run, used) }));
+        self.beside.insert(Box::new(Live { contents, ..Live::new(id.clone(), run, used) })).rely(relies);
         true
     }
 
@@ -375,8 +370,8 @@ impl Live {
         }
     }
 
-    fn begin_rely(&mut self, relies: &BTreeMap<UnitName, u64>) -> bool {
-        self.relies.extend(relies.iter().map(|(unit, generation)| (unit.clone(), *generation)));
+    fn begin_rely(&mut self, relies: &Relies) -> bool {
+        self.rely(relies);
         true
     }
 

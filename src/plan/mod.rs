@@ -81,6 +81,7 @@ pub use host::{Host, Presence};
 pub use observed::{
     Asked, Backoff, Ended, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Wishes,
 };
+pub use order::{Relied, Relies};
 pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie, Why};
 pub use reconcile::{Plan, reconcile};

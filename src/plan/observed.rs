@@ -4,7 +4,7 @@
 //! after a crash. Fields that are skipped in serialisation mean "asked in this life of the supervisor": they are gone after
 //! a crash, so that whatever was asked and not confirmed is asked again. All of that is harmless when repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,9 @@ pub struct Live {
     /// The generations of dependencies with `on_loss` with which it was there together. No later edit makes a loss of what never was.
     #[serde(default)]
     pub relies: BTreeMap<UnitName, u64>,
+    /// Those of them whose end was relied on, not their life: an edit from the one to the other loses nothing.
+    #[serde(default)]
+    pub relies_on_ends: BTreeSet<UnitName>,
     /// What its checks have found; `None` before the first result.
     #[serde(default)]
     pub findings: Option<Box<Findings>>,
@@ -361,6 +364,7 @@ impl Live {
             state: State::Starting,
             used,
             relies: BTreeMap::new(),
+            relies_on_ends: BTreeSet::new(),
             findings: None,
             told: None,
             hearing: Hearing::default(),

@@ -44,8 +44,36 @@ pub(super) struct Lack<'a> {
     pub need: Need,
 }
 
-/// The generations that a container with `on_loss` relies on, by unit.
-pub(super) type Relies = BTreeMap<UnitName, u64>;
+/// What a container with `on_loss` relies on, by unit.
+pub type Relies = BTreeMap<UnitName, Relied>;
+
+/// A dependency that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relied {
+    /// With which generation.
+    pub generation: u64,
+    /// That one has completed; else it lives, or has run.
+    pub by_its_end: bool,
+}
+
+impl Live {
+    /// The generation of a dependency that it relies on for this need.
+    fn relied(&self, unit: &UnitName, need: Need) -> Option<u64> {
+        let generation = self.relies.get(unit)?;
+        (self.relies_on_ends.contains(unit) == (need == Need::Completed)).then_some(*generation)
+    }
+
+    /// Remembers what it relies on as well.
+    pub(super) fn rely(&mut self, relies: &Relies) {
+        for (unit, relied) in relies {
+            self.relies.insert(unit.clone(), relied.generation);
+            match relied.by_its_end {
+                true => self.relies_on_ends.insert(unit.clone()),
+                false => self.relies_on_ends.remove(unit),
+            };
+        }
+    }
+}
 
 impl<'a> World<'a> {
     /// The dependencies for whose sake a start waits.
@@ -163,17 +191,18 @@ impl<'a> World<'a> {
 
     /// The dependency for whose sake a generation that is up must stop.
     pub fn loss(&self, want: &'a Want, live: &Live, chain: usize) -> Option<Why> {
-        let lost = |(unit, relied): (&UnitName, &u64)| {
+        let lost = |unit: &UnitName| {
             let dependency = want.unit.depends_on.get(unit)?;
+            let relied = live.relied(unit, dependency.state)?;
             let there = || self.there(unit, dependency.state, chain);
             let lost = match dependency.on_loss {
                 OnLoss::Keep => false,
-                OnLoss::Stop => self.is_lost(unit, dependency.state, *relied, chain),
-                OnLoss::Restart => there().is_some_and(|generation| generation != *relied),
+                OnLoss::Stop => self.is_lost(unit, dependency.state, relied, chain),
+                OnLoss::Restart => there().is_some_and(|generation| generation != relied),
             };
             lost.then(|| Why::Dependency(unit.clone()))
         };
-        live.relies.iter().find_map(lost)
+        live.relies.keys().find_map(lost)
     }
 
     /// Whether this generation of a dependency is there no more. (After a crash the word that it runs may be missing: up is enough.)
@@ -196,14 +225,16 @@ impl<'a> World<'a> {
     }
 
     /// What a container of this text, started now or running, relies on besides what it is known to rely on.
-    pub fn new_relies(&self, want: &Want, known: &Relies) -> Relies {
+    pub fn new_relies(&self, want: &Want, live: Option<&Live>) -> Relies {
+        let is_known = |unit: &UnitName, need: Need| live.is_some_and(|live| live.relied(unit, need).is_some());
         let watched = want
             .unit
             .depends_on
             .iter()
-            .filter(|(unit, dependency)| dependency.on_loss != OnLoss::Keep && !known.contains_key(*unit));
+            .filter(|(unit, dependency)| dependency.on_loss != OnLoss::Keep && !is_known(unit, dependency.state));
         let there = |(unit, dependency): (&UnitName, &Dependency)| {
-            Some((unit.clone(), self.there(unit, dependency.state, LOSS_CHAIN_MAX)?))
+            let generation = self.there(unit, dependency.state, LOSS_CHAIN_MAX)?;
+            Some((unit.clone(), Relied { generation, by_its_end: dependency.state == Need::Completed }))
         };
         watched.filter_map(there).collect()
     }

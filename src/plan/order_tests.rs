@@ -164,6 +164,36 @@ fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_run
 }
 
 #[test]
+fn an_edit_of_what_is_needed_of_a_dependency_loses_nothing() {
+    let text = |need: &str| {
+        let web = format!("depends_on.job = {{ state = \"{need}\", on_loss = \"stop\" }}");
+        desired(&[("job".to_owned(), String::new()), ("web".to_owned(), web)])
+    };
+    let (mut observed, job) = (Observed::default(), |n: u64| ContainerId::parse(&format!("job.{n}")).unwrap());
+    let ended = |observed: &mut Observed, id: ContainerId, now: Now| {
+        let exited = Fact::Exited { id: id.clone(), exit: Exit::Code(0), oom: false, at: now.boot };
+        for fact in
+            [exited, Fact::CgroupEmpty { id: id.clone() }, Fact::Drained { id: id.clone() }, Fact::Cleared { id }]
+        {
+            observed.record(&fact, now);
+        }
+    };
+    assert_eq!(begin(&text("completed"), &mut observed, at(0)), ["start job.1"]);
+    started(&mut observed, "job", at(0));
+    ended(&mut observed, job(1), at(1));
+    assert!(begin(&text("completed"), &mut observed, at(2)).contains(&"start web.1".to_owned()));
+    started(&mut observed, "web", at(2));
+    // The job runs again. It is the life of this run that counts from here on, and not the end of the one before.
+    assert!(begin(&text("completed"), &mut observed, at(600_000)).contains(&"start job.2".to_owned()));
+    started(&mut observed, "job", at(600_000));
+    let after = begin(&text("started"), &mut observed, at(600_001));
+    assert!(!after.iter().any(|action| action.starts_with("stop")), "{after:?}");
+    ended(&mut observed, job(2), at(600_002));
+    let after = begin(&text("started"), &mut observed, at(600_003));
+    assert!(after.iter().any(|action| action.starts_with("stop web.1: job, which it depends on")), "{after:?}");
+}
+
+#[test]
 fn a_kill_that_came_before_its_keeper_forked_takes_nothing_from_the_stop_timeout() {
     let (desired, mut observed) = (desired(&chain(1)), Observed::default());
     assert_eq!(begin(&desired, &mut observed, at(0)), ["start u0.1"]);

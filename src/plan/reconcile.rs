@@ -5,7 +5,6 @@
 //! out is the same, because each unit is decided on by itself ([`plan_unit`]), and because its wake-ups are all the times at which anything about it,
 //! be it for its own plan or for that of another unit, becomes otherwise by the clock alone.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Action, reload_of};
@@ -197,7 +196,7 @@ fn plan_terms(want: Option<&Want>, live: &Live, plan: &mut Plan) {
 
 /// Dependencies with `on_loss` that have come, or that the text names since.
 fn plan_relies(world: &World, want: Option<&Want>, live: &Live, plan: &mut Plan) {
-    let relies = want.map(|want| world.new_relies(want, &live.relies)).unwrap_or_default();
+    let relies = want.map(|want| world.new_relies(want, Some(live))).unwrap_or_default();
     if !relies.is_empty() {
         plan.actions.push(Action::Rely { id: live.id.clone(), relies });
     }
@@ -263,7 +262,7 @@ pub(super) fn start(world: &World, view: View, join: Option<&ContainerId>, besid
     let want = view.want?;
     let id = ContainerId { unit: view.name.clone(), generation: world.used(view).checked_add(1)? };
     let (unit, fingerprint, join) = (want.unit.clone(), want.fingerprint, join.cloned());
-    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, &BTreeMap::new()), beside })
+    Some(Action::Start { id, unit, fingerprint, join, relies: world.new_relies(want, None), beside })
 }
 
 fn reboot(world: &World, view: View) -> Option<Action> {

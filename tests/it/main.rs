@@ -47,6 +47,8 @@ mod schema;
 mod seccomp;
 mod secrets;
 mod simulation;
+#[cfg(target_arch = "x86_64")]
+mod soak;
 mod sockets;
 mod spares;
 mod start_first;
