@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::executed::has_executed;
 use super::hook::run_all;
 use super::maker::{self, Maker};
 use super::slots::Slots;
@@ -26,7 +27,6 @@ use super::spawn::{Failure, SpawnError, Spawned};
 use crate::oci::{Hooks, Script, Step};
 use crate::sys::clone::{Request, Side, clone3, leave};
 use crate::sys::pidfd::send_signal;
-use crate::sys::stat::{PF_FORKNOEXEC, stat};
 
 const SIGKILL: u8 = 9;
 
@@ -77,7 +77,7 @@ fn run(script: &Script, hooks: &Hooks, maker: &Maker) -> Result<(), Failure> {
     }
     maker.await_program();
     // It can be signalled until it is reaped, and until then the number is its own.
-    let executed = has_executed(pid) && send_signal(pidfd.as_fd(), 0).is_ok();
+    let executed = has_executed(pid) == Some(true) && send_signal(pidfd.as_fd(), 0).is_ok();
     if !executed {
         return Ok(());
     }
@@ -86,9 +86,4 @@ fn run(script: &Script, hooks: &Hooks, maker: &Maker) -> Result<(), Failure> {
         let step = script.steps.iter().position(|step| matches!(step, Step::MakerHooks(_))).unwrap_or_default();
         Failure { step: step as u16, errno: 0, text: error.to_string(), program: false }
     })
-}
-
-/// Whether this process, set up by a script, is past that.
-pub(super) fn has_executed(pid: i32) -> bool {
-    stat(pid).is_some_and(|found| found.name == super::init::NAME || found.flags & PF_FORKNOEXEC == 0)
 }

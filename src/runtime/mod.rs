@@ -11,6 +11,7 @@ pub mod container;
 mod copy_up;
 mod device;
 pub mod error;
+mod executed;
 mod filter;
 mod hook;
 mod hook_agent;
@@ -32,6 +33,7 @@ mod spawn;
 mod trampoline;
 mod userns;
 
+pub use executed::has_executed;
 pub use hook::{HookError, run_all as run_hooks, run_each as run_each_hook};
 pub use hook_agent::spawn as spawn_with_hooks;
 pub use init::NAME as INIT_NAME;

@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 
 use super::bell::Inbox;
-use super::executed::has_executed;
 use super::job::Job;
 use super::listen::{self, Listeners};
 use super::log::LogWriter;
@@ -289,7 +288,7 @@ impl Hands {
     pub(super) fn announce_started(&mut self, id: &ContainerId) {
         let over = |handle: &&mut Box<Handle>| handle.report.is_none() && handle.pid != 0 && !handle.announced;
         let Some(handle) = self.handles.get_mut(id).filter(over) else { return };
-        handle.executed = handle.executed || has_executed(handle.pid);
+        handle.executed = handle.executed || ran_program(handle.pid);
         let (executed, pid) = (handle.executed, host_pid(handle.pid));
         if executed {
             self.announce(id, Fact::Started { id: id.clone(), pid });
@@ -386,7 +385,7 @@ impl Hands {
                 handle.pid = child.pid;
                 handle.pidfd = child.pidfd;
                 // Whoever released the report had read it to its end.
-                handle.executed |= handle.report.is_none() && has_executed(child.pid);
+                handle.executed |= handle.report.is_none() && ran_program(child.pid);
                 let run = postcard::from_bytes::<Run>(&handle.tag);
                 match (&mut self.inventory, run) {
                     (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),
@@ -430,7 +429,7 @@ impl Hands {
             keeper::Exit::Code(code) => Exit::Code(code),
             keeper::Exit::Signal { signal, .. } => Exit::Signal(signal),
         };
-        let (executed, orphaned) = (handle.executed || has_executed(pid), handle.orphaned);
+        let (executed, orphaned) = (handle.executed || ran_program(pid), handle.orphaned);
         self.fact(match (executed, orphaned) {
             (true, _) => Fact::Exited { id: id.clone(), exit, oom, at },
             // What sets a container up dies with its keeper.
@@ -493,6 +492,11 @@ fn until(due: Instant) -> Timespec {
     let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
     Timespec { tv_sec: seconds, tv_nsec: i64::from(left.subsec_nanos()) }
+}
+
+/// One that cannot be looked at is taken for one that did.
+fn ran_program(pid: i32) -> bool {
+    crate::runtime::has_executed(pid).unwrap_or(true)
 }
 
 pub(super) fn host_pid(pid: i32) -> HostPid {

@@ -25,7 +25,6 @@ mod clock;
 pub mod contents;
 mod deeds;
 mod events;
-mod executed;
 mod fifo;
 mod files;
 mod guard;

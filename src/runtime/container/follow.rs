@@ -6,8 +6,8 @@ use super::directory::Container;
 use super::operate::started_ticks;
 use super::{ContainerError, call};
 use crate::oci::Hooks;
+use crate::runtime::executed::has_executed;
 use crate::runtime::hook::keep_descriptors;
-use crate::runtime::hook_agent::has_executed;
 use crate::runtime::{Failure, HookError, HostPid, run_each_hook, run_hooks};
 
 impl Container {
@@ -29,7 +29,7 @@ impl Container {
     /// Whether it ended before its program, by what is left of it. Of one that was reaped nothing is known: it ran.
     fn was_killed(&self, pid: HostPid) -> bool {
         let begun = self.read().ok().flatten().and_then(|record| record.process).map(|process| process.started_ticks);
-        begun.is_some() && begun == started_ticks(pid) && !has_executed(pid.0.cast_signed())
+        begun.is_some() && begun == started_ticks(pid) && has_executed(pid.0.cast_signed()) != Some(true)
     }
 }
 

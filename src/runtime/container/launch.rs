@@ -14,8 +14,8 @@ use super::operate::started_ticks;
 use super::{ContainerError, call};
 use crate::oci::{CgroupSettings, Hooks, Script};
 use crate::runtime::cgroup::{ContainerCgroup, Host};
+use crate::runtime::executed::has_executed;
 use crate::runtime::hook::keep_descriptors;
-use crate::runtime::hook_agent::has_executed;
 use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, maker, run_hooks, spawn};
 use crate::sys::wait::{Which, reap};
 
@@ -159,7 +159,7 @@ impl Making {
             None => {}
         }
         if let Some(hooks) = hooks.filter(|_| !launch.gate) {
-            if !has_executed(pid.0.cast_signed()) {
+            if has_executed(pid.0.cast_signed()) != Some(true) {
                 return Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 });
             }
             super::follow::poststart(hooks, pid)?;

@@ -3,12 +3,12 @@
 //! The kernel knows (`PF_FORKNOEXEC`, proc_pid_stat(5) field 9) and tells it of zombies too, so this is asked when the one who was
 //! told by the report pipe is dead. The init in front of a program never executes anything; it is known by its name.
 
-use crate::runtime::INIT_NAME;
+use super::INIT_NAME;
 use crate::sys::stat::{PF_FORKNOEXEC, Stat, stat};
 
-/// `pid` must be a child that is not reaped yet. One that cannot be looked at is taken for one that did.
-pub fn has_executed(pid: i32) -> bool {
-    stat(pid).is_none_or(|found| is_past_exec(&found))
+/// `pid` must be its number still: that of a child that is not reaped yet, or one that is looked at again. `None`: it cannot be looked at.
+pub fn has_executed(pid: i32) -> Option<bool> {
+    stat(pid).map(|found| is_past_exec(&found))
 }
 
 fn is_past_exec(found: &Stat) -> bool {
@@ -25,6 +25,6 @@ mod tests {
         assert!(is_past_exec(&found("a", 0x40_0100)));
         assert!(!is_past_exec(&found("a", 0x40_0140)));
         assert!(is_past_exec(&found(INIT_NAME, 0x40_0140)));
-        assert!(has_executed(std::process::id() as i32));
+        assert_eq!(has_executed(std::process::id() as i32), Some(true));
     }
 }
