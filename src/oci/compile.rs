@@ -43,6 +43,8 @@ pub struct Context {
     pub home: bool,
     /// LISTEN_PID, for a process that is passed sockets.
     pub listen_pid: bool,
+    /// A seccomp filter that is compiled already, instead of `linux.seccomp`.
+    pub filter: Option<seccomp::Filter>,
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
     /// that are not listed are the host's.
     pub host: bool,
@@ -65,6 +67,7 @@ impl Context {
             best_effort: false,
             home: true,
             listen_pid: false,
+            filter: None,
             host: false,
         }
     }

@@ -3,6 +3,8 @@
 //! The parsed spec says of a wrong type only that there is one, of an unknown word only which ones there are, and of an
 //! unknown field nothing. So the raw JSON is walked along the table first, and every mistake gets its path.
 
+use std::fmt;
+
 use oci_spec::runtime::LinuxResources;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -63,7 +65,7 @@ pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
 pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
     let raw = read(text, "process")?;
     let mut report = Report::default();
-    walk(&raw, &PROCESS, "process", &mut report);
+    walk(&raw, &PROCESS, &At::Top("process"), &mut report);
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
@@ -74,7 +76,7 @@ pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
 pub fn parse_resources(text: &[u8]) -> Result<Value, Vec<CompileError>> {
     let raw = read(text, RESOURCES_PATH)?;
     let mut report = Report::default();
-    walk(&raw, &RESOURCES, RESOURCES_PATH, &mut report);
+    walk(&raw, &RESOURCES, &At::Top(RESOURCES_PATH), &mut report);
     if report.errors.is_empty() { Ok(raw) } else { Err(report.errors) }
 }
 
@@ -82,7 +84,7 @@ pub fn parse_resources(text: &[u8]) -> Result<Value, Vec<CompileError>> {
 pub fn compile_resources(raw: &Value) -> Result<(CgroupSettings, Vec<Warning>), Vec<CompileError>> {
     let resources: LinuxResources = typed(raw, RESOURCES_PATH)?;
     let mut report = Report::default();
-    walk(raw, &RESOURCES, RESOURCES_PATH, &mut report);
+    walk(raw, &RESOURCES, &At::Top(RESOURCES_PATH), &mut report);
     let settings = super::resources::compile(Some(&resources), &mut report);
     if report.errors.is_empty() { Ok((settings, report.warnings)) } else { Err(report.errors) }
 }
@@ -94,7 +96,7 @@ fn typed<T: DeserializeOwned>(raw: &Value, path: &str) -> Result<T, Vec<CompileE
 
 /// Checks the shape of a whole config.
 pub(super) fn check(raw: &Value, report: &mut Report) {
-    walk(raw, &CONFIG, "", report);
+    walk(raw, &CONFIG, &At::Top(""), report);
     if raw.get("ociVersion").is_none_or(Value::is_null) {
         report.error("ociVersion", Problem::Missing { expected: "a version such as \"1.3.0\"" });
     }
@@ -116,7 +118,27 @@ fn unexpected(path: &str, error: &serde_json::Error) -> CompileError {
     CompileError { path: path.into(), problem: Problem::Type { expected: "a runtime-spec", found: error.to_string() } }
 }
 
-fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
+/// A place in the JSON. Spelled out only where something is wrong.
+enum At<'p> {
+    Top(&'p str),
+    Field(&'p At<'p>, &'p str),
+    Item(&'p At<'p>, usize),
+    Entry(&'p At<'p>, &'p str),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::Top(path) => f.write_str(path),
+            At::Field(At::Top(""), name) => f.write_str(name),
+            At::Field(of, name) => write!(f, "{of}.{name}"),
+            At::Item(of, index) => write!(f, "{of}[{index}]"),
+            At::Entry(of, key) => write!(f, "{of}[{key:?}]"),
+        }
+    }
+}
+
+fn walk(value: &Value, kind: &Kind, path: &At<'_>, report: &mut Report) {
     let mismatch = |expected| Problem::Type { expected, found: describe(value) };
     match (kind, value) {
         // Absent, for the Go programs that write these files.
@@ -139,12 +161,12 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
         (Kind::Int, Value::Number(number)) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
         (Kind::List(inner), Value::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
-                walk(item, inner, &format!("{path}[{index}]"), report);
+                walk(item, inner, &At::Item(path, index), report);
             }
         }
         (Kind::Map(inner), Value::Object(entries)) => {
             for (key, entry) in entries {
-                walk(entry, inner, &format!("{path}[{key:?}]"), report);
+                walk(entry, inner, &At::Entry(path, key), report);
             }
         }
         (Kind::Object(fields), Value::Object(entries)) => walk_fields(entries, fields, path, report),
@@ -160,9 +182,9 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
     }
 }
 
-fn walk_fields(entries: &Map<String, Value>, fields: &[(&str, Kind)], path: &str, report: &mut Report) {
+fn walk_fields(entries: &Map<String, Value>, fields: &[(&str, Kind)], path: &At<'_>, report: &mut Report) {
     for (key, entry) in entries {
-        let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let inner = At::Field(path, key);
         match fields.iter().find(|(name, _)| name == key) {
             Some((_, kind)) => walk(entry, kind, &inner, report),
             None => {
@@ -249,7 +271,7 @@ mod tests {
                 text[at] = byte;
                 let mut report = Report::default();
                 let silent = serde_json::from_slice(&text).is_ok_and(|raw: Value| {
-                    walk(&raw, &CONFIG, "", &mut report);
+                    walk(&raw, &CONFIG, &At::Top(""), &mut report);
                     report.errors.is_empty() && report.warnings.is_empty()
                 });
                 assert_eq!(fits(&text, &CONFIG), silent, "{}", String::from_utf8_lossy(&text));

@@ -1,6 +1,7 @@
 //! A unit and its source, compiled to what the keeper runs: [`unit::compile`](crate::unit::compile), then [`oci::compile`](crate::oci::compile).
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use oci_spec::runtime::Mount;
 use serde_json::Value;
@@ -93,6 +94,7 @@ fn compiled(
         Some(dir) => text.spec.mounts.get_or_insert_default().push(notify_mount(dir)),
         None => {}
     }
+    let filter = allow_list(&mut text);
     let context = oci::Context {
         root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)), dirs.upper)),
         init: text.init,
@@ -100,6 +102,7 @@ fn compiled(
         devices: text.devices,
         join_network: text.network_of.is_some(),
         listen_pid: !unit.sockets.is_empty(),
+        filter,
         keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         host,
@@ -124,7 +127,8 @@ fn owner(text: &unit::SpecText) -> Option<u32> {
 /// Compiles a process that joins the unit's container: as its own process, but for what `process` says.
 pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecProcess) -> Result<Script, Vec<String>> {
     let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let text = unit::compile(unit, facts).map_err(lines)?;
+    let mut text = unit::compile(unit, facts).map_err(lines)?;
+    let filter = allow_list(&mut text);
     let mut own = text.spec.process.clone().unwrap_or_default();
     (own.args, own.terminal) = (Some(process.args.clone()), Some(process.terminal));
     own.env = Some(with_overrides(own.env.unwrap_or_default(), &process.env));
@@ -140,11 +144,27 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
         user: lookup.map(user_and_group),
         keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
+        filter,
         host: unit.source == unit::Source::Host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     oci::compile_exec(&own, text.spec.linux.as_ref(), &context).map_err(lines)
+}
+
+/// The project's allow-list, if that holds: compiled once, as it takes longer than all the rest of a container. Should it not compile, it stands
+/// in the spec, where that is an error.
+fn allow_list(text: &mut unit::SpecText) -> Option<oci::seccomp::Filter> {
+    static FILTER: OnceLock<Option<oci::seccomp::Filter>> = OnceLock::new();
+    if !text.allow_list {
+        return None;
+    }
+    let compiled = || oci::seccomp::compile(&unit::seccomp_default::profile(), oci::seccomp::native()?).ok();
+    let filter = FILTER.get_or_init(compiled).clone();
+    if filter.is_none() {
+        text.spec.linux.get_or_insert_default().set_seccomp(Some(unit::seccomp_default::profile()));
+    }
+    filter
 }
 
 /// The directory, not the socket: should keeper and supervisor both die, another socket can take the place of the one that died with them.

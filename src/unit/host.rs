@@ -180,7 +180,7 @@ mod tests {
             (&true.into(), &(-900).into())
         );
         assert_eq!(value["linux"]["resources"]["pids"]["limit"], 9);
-        assert!(spec.spec.linux.unwrap().seccomp().is_some());
+        assert!(spec.allow_list);
     }
 
     #[test]

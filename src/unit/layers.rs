@@ -204,7 +204,7 @@ mod tests {
             assert_eq!(spec.root, RootPlan::Layers { layers, upper });
             // Hardened like a `rootfs`.
             assert_eq!(spec.raw["process"]["noNewPrivileges"], true);
-            assert!(spec.spec.linux.unwrap().seccomp().is_some());
+            assert!(spec.allow_list);
             assert_eq!(on_bad(&unit, &facts), OnBad::Rollback, "what was written goes with the container");
         }
         let kept = read("layers = [\"/srv/base\", \"/srv/app\"]\nupper.persist = true\n").unwrap();

@@ -46,6 +46,8 @@ pub struct SpecText {
     pub network_of: Option<UnitName>,
     /// A tiny reaping, forwarding init stands in front.
     pub init: bool,
+    /// [`seccomp_default`] holds. The spec does not spell it out: it is the same for all, and larger than all the rest.
+    pub allow_list: bool,
     /// Device nodes of the host's, to be looked at at start: each becomes a `linux.devices` entry of the same path and
     /// a rule that allows it "rwm".
     pub devices: Vec<PathBuf>,
@@ -148,11 +150,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
     let root = root(unit, facts, user.as_ref(), &value);
-    let mut spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
-    if ours && !is_merged {
-        // As it is: through JSON it would take longer than all the rest.
-        spec.linux.get_or_insert_default().set_seccomp(Some(seccomp_default::profile()));
-    }
+    let spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
     Ok(SpecText {
         spec,
         raw: value,
@@ -163,6 +161,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
             Some(Network::None | Network::Host) | None => None,
         },
         init: unit.process.init,
+        allow_list: ours && !is_merged,
         devices: unit.devices.iter().map(|device| device.path.clone()).collect(),
         warnings,
     })

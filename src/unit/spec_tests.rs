@@ -163,11 +163,15 @@ fn a_rootfs_is_hardened() {
 fn the_allow_list_holds_as_it_is_or_as_oci_changes_it() {
     let ours = super::seccomp_default::profile();
     let filter = |text: &SpecText| text.spec.linux.as_ref().and_then(|linux| linux.seccomp().clone());
-    assert_eq!(filter(&rootfs("")), Some(ours.clone()));
-    assert_eq!(filter(&rootfs("security.seccomp = \"default\"")), Some(ours.clone()));
-    assert_eq!(filter(&rootfs("security.seccomp = \"unconfined\"")), None);
-    let changed =
-        filter(&rootfs("[oci]\nlinux.seccomp = { defaultAction = \"SCMP_ACT_ERRNO\", defaultErrnoRet = 1 }")).unwrap();
+    for (more, holds) in
+        [("", true), ("security.seccomp = \"default\"", true), ("security.seccomp = \"unconfined\"", false)]
+    {
+        let text = rootfs(more);
+        assert_eq!((text.allow_list, filter(&text)), (holds, None), "{more}");
+    }
+    let text = rootfs("[oci]\nlinux.seccomp = { defaultAction = \"SCMP_ACT_ERRNO\", defaultErrnoRet = 1 }");
+    let changed = filter(&text).unwrap();
+    assert!(!text.allow_list);
     assert_eq!((changed.default_errno_ret(), changed.syscalls()), (Some(1), ours.syscalls()));
 }
 
