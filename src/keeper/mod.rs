@@ -101,7 +101,7 @@ pub use wire::{Builds, ChildState, Exit, Kind, Line, Orphan, Refusal, Stats};
 
 use std::os::fd::AsFd;
 
-use crate::sys::{build_id, image, signal};
+use crate::sys::{elf, image, signal};
 
 /// The protocol's version; keeper and supervisor must be of the same.
 pub const VERSION: u16 = 2;
@@ -147,7 +147,7 @@ const BUILD_DIGITS: usize = 12;
 
 /// Which moored this program is: its version, and its build's number if the linker gave it one.
 pub fn build() -> String {
-    let id = image::own().ok().and_then(|(program, _)| build_id::build_id(program.as_fd()));
+    let id = image::own().ok().and_then(|(program, _)| elf::build_id(program.as_fd()));
     let id = id.as_deref().and_then(|id| id.get(..BUILD_DIGITS).or(Some(id)));
     id.map_or_else(|| env!("CARGO_PKG_VERSION").to_owned(), |id| format!("{} ({id})", env!("CARGO_PKG_VERSION")))
 }

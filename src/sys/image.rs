@@ -8,8 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::AtFlags;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
+
+use super::elf;
 
 /// All that keeps a memfd as it is.
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -59,8 +61,22 @@ pub fn sealed(bytes: &mut impl io::Read, name: &CStr) -> io::Result<OwnedFd> {
     let copy = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
     let mut to = File::from(copy);
     io::copy(bytes, &mut to)?;
+    leave_out_unwind_tables(to.as_fd())?;
     seal(to.as_fd())?;
     Ok(to.into())
+}
+
+/// They are an eighth of the program, and of the memory that it takes for as long as the host is up.
+fn leave_out_unwind_tables(copy: BorrowedFd<'_>) -> io::Result<()> {
+    let page = rustix::param::page_size() as u64;
+    for table in elf::idle_unwind_tables(copy) {
+        // What shares a page with something else stays.
+        let (start, end) = (table.start.next_multiple_of(page), table.end - table.end % page);
+        if start < end {
+            fallocate(copy, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether what is executed from this descriptor's file system cannot be written through it: an overlay that is read-only.
@@ -123,5 +139,40 @@ pub fn spawn(
             unsafe { libc::_exit(127) }
         }
         pid => Ok(pid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_copy_without_symbols_takes_less_memory_and_runs() {
+        let own = std::env::current_exe().unwrap();
+        let dir = std::env::temp_dir().join(format!("moored-image-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let stripped = dir.join("stripped");
+        let strip = std::process::Command::new("strip").arg("-o").args([&stripped, &own]).status();
+        let Some(true) = strip.ok().map(|status| status.success()) else {
+            return eprintln!("skipped: no strip(1): apt-get install binutils");
+        };
+        let program = File::open(&stripped).unwrap();
+        let copy = sealed_copy(program.as_fd(), c"copy").unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        let copy = File::from(copy);
+        let (whole, left) = (program.metadata().unwrap(), copy.metadata().unwrap());
+        assert_eq!(whole.len(), left.len());
+        let tables: u64 = elf::idle_unwind_tables(program.as_fd()).iter().map(|table| table.end - table.start).sum();
+        let missing = whole.len().saturating_sub(left.blocks() * 512);
+        assert!(missing > tables / 2 && missing <= tables, "{missing} of {tables} bytes are left out");
+
+        let quiet = || {
+            let null = File::options().write(true).open("/dev/null")?;
+            Ok(rustix::stdio::dup2_stdout(&null)?)
+        };
+        let pid = spawn(copy.as_fd(), &[c"copy".to_owned(), c"--list".to_owned()], &[], quiet).unwrap();
+        let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+        assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(nix::unistd::Pid::from_raw(pid), 0));
     }
 }

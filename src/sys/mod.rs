@@ -2,8 +2,8 @@
 
 pub mod base;
 pub mod bpf;
-pub mod build_id;
 pub mod clone;
+pub mod elf;
 pub mod entry;
 pub mod fd;
 pub mod heap;
