@@ -334,8 +334,7 @@ impl Seen {
 
     /// As a client's start, but that nobody's hold is lifted by it, and that one which is up is left alone.
     fn begin_raise(&mut self, failed: &ContainerId, now: BootTime) -> bool {
-        let is_up = self.live.as_ref().is_some_and(Live::is_up);
-        let idle = !is_up && self.hold_at(now).is_none();
+        let idle = !self.is_up() && self.hold_at(now).is_none();
         (self.start_now, self.manual) = (self.start_now || idle, self.manual || idle);
         self.raised.insert(failed.unit.clone(), failed.generation) != Some(failed.generation)
     }
@@ -388,7 +387,10 @@ impl Live {
     }
 
     fn begin_probe(&mut self, probing: &Option<Probing>) -> bool {
-        self.forget_findings(probing.as_ref());
+        // What is stopped is asked no more, and why it is stays true: a startup that failed makes no run.
+        if self.is_up() {
+            self.forget_findings(probing.as_ref());
+        }
         self.probing.clone_from(probing);
         true
     }

@@ -69,7 +69,7 @@ impl<'a> World<'a> {
             return Some(Why::Disabled);
         }
         let role = view.seen.role(live);
-        if role == Role::Leaves {
+        if role == Role::Leaves || live.replaced {
             return Some(Why::Changed);
         }
         if let Some(owner) = live.run.joined.as_ref().filter(|owner| !self.stands(owner, chain, losses)) {

@@ -164,6 +164,41 @@ fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_run
 }
 
 #[test]
+fn a_ring_through_a_container_without_a_file_is_one() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let before = desired(&[unit("job", "network.mode = \"unit:net\""), unit("net", "")]);
+    let mut observed = Observed::default();
+    assert_eq!(begin(&before, &mut observed, at(0)), ["start net.1"]);
+    started(&mut observed, "net", at(0));
+    assert!(begin(&before, &mut observed, at(1)).contains(&"start job.1".to_owned()));
+    // Its file is gone, and the unit whose network it is in needs it from here on. Then everything stops before its program runs.
+    let after = desired(&[unit("net", "depends_on.job = \"completed\"")]);
+    observed.record(&Fact::Shutdown { by: "test".to_owned() }, at(2));
+    let stops = begin(&after, &mut observed, at(2));
+    assert!(stops.contains(&"stop job.1: everything stops".to_owned()), "{stops:?}");
+}
+
+#[test]
+fn who_has_ended_in_a_network_is_in_no_ring_any_more() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let before = desired(&[unit("job", "network.mode = \"unit:net\""), unit("net", "")]);
+    let mut observed = Observed::default();
+    begin(&before, &mut observed, at(0));
+    started(&mut observed, "net", at(0));
+    begin(&before, &mut observed, at(1));
+    started(&mut observed, "job", at(1));
+    let job = ContainerId::parse("job.1").unwrap();
+    let mut after = desired(&[unit("job", ""), unit("net", "depends_on.job = \"started\"")]);
+    let tangled =
+        |after: &Desired, observed: &Observed| super::links::Links::new(after, observed).is_tangled(&name("net"));
+    assert!(tangled(&after, &observed));
+    observed.record(&Fact::Exited { id: job, exit: Exit::Code(0), oom: false, at: at(2).boot }, at(2));
+    assert!(!tangled(&after, &observed), "it is not cleared away yet, and nothing of it runs");
+    after.units.remove(&name("job"));
+    assert!(!tangled(&after, &observed));
+}
+
+#[test]
 fn an_edit_of_what_is_needed_of_a_dependency_loses_nothing() {
     let text = |need: &str| {
         let web = format!("depends_on.job = {{ state = \"{need}\", on_loss = \"stop\" }}");

@@ -356,6 +356,22 @@ fn what_it_does_before_it_is_ready_is_no_run() {
 }
 
 #[test]
+fn one_whose_startup_check_fails_has_not_run_however_long_it_took() {
+    let mut world = World::new("[health.startup]\nexec = [\"/x\"]");
+    world.says("READY=1");
+    world.plans();
+    world.now = 100_000;
+    let check = crate::unit::CheckKind::Startup;
+    let probed = Probed::Failed { text: "no".to_owned(), counts: true };
+    world.record(Fact::Probed { id: id(), check, probed, failures: 1, successes: 1 });
+    assert_eq!(world.plans(), ["stop web.1: unhealthy: startup failed 1 times in a row: no"]);
+    assert_eq!(world.plans(), ["probe web.1"], "it is asked no more");
+    let at = world.time().boot;
+    world.record(Fact::Exited { id: id(), exit: Exit::Code(0), oom: false, at });
+    assert_eq!(world.observed.unit(&id().unit).unwrap().backoff.short_runs, 1);
+}
+
+#[test]
 fn it_does_well_since_it_first_said_so() {
     let mut world = World::new("");
     let well_since = |world: &World| {

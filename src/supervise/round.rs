@@ -35,9 +35,6 @@ const BATCH_MAX: usize = 1024;
 /// So long after the last mail the heap is trimmed.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A wake-up that comes so much too late is one of a process that was stopped, or of a host that slept.
-const AWAY: Duration = Duration::from_secs(1);
-
 /// The plan settles in one or two passes; what is left after these waits for the next round, at once.
 const PASSES_MAX: usize = 4;
 
@@ -71,6 +68,8 @@ pub struct Supervisor {
     pub(super) guard: Option<Guard>,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
+    /// How long the host had slept when that was asked last ([`clock::slept_ns`]).
+    slept_ns: i64,
     /// The directories were read once.
     pub(super) first_read: bool,
     /// And so were the sources that their texts name.
@@ -130,6 +129,7 @@ impl Supervisor {
             unknown_cgroups: Vec::new(),
             guard: None,
             wake_at: None,
+            slept_ns: clock::slept_ns(),
             first_read: false,
             scanned: false,
             adopted: false,
@@ -316,10 +316,11 @@ impl Supervisor {
     }
 
     fn reconcile(&mut self) {
-        let now = clock::now().boot;
-        if self.wake_at.is_some_and(|wake_at| now.since(wake_at) > AWAY) {
+        let slept_ns = clock::slept_ns();
+        if clock::was_away(self.wake_at, clock::now().boot, slept_ns.saturating_sub(self.slept_ns)) {
             self.record(&Fact::Awake);
         }
+        self.slept_ns = slept_ns;
         for _ in 0..PASSES_MAX {
             let now = clock::now().boot;
             if !self.planner.is_due(now) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
+use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Relies, Want};
 use moored::unit::{ContainerId, Fingerprint, Kind, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
@@ -51,6 +51,12 @@ pub struct Begun {
     pub beside: bool,
     /// Whose network it was to share.
     pub joined: Option<ContainerId>,
+    /// The one that ran then, if this one is `beside`.
+    pub other: Option<ContainerId>,
+    /// The generations of dependencies with `on_loss` on which it relies.
+    pub relies: Relies,
+    /// Those of them of which somebody wants another run.
+    pub outdated: BTreeSet<UnitName>,
 }
 
 /// How a generation really ended.
@@ -161,6 +167,7 @@ impl Oracle {
 
     /// The supervisor has written down that the file of `unit` was gone.
     pub fn forget(&mut self, unit: &UnitName) {
+        self.outdate(unit);
         self.raised.retain(|(raised, _)| raised != unit);
         let truth = self.truth(unit);
         *truth = Truth { highest: truth.highest, begun: truth.begun, ..Truth::default() };
@@ -168,6 +175,7 @@ impl Oracle {
 
     /// A client's start of a unit that is up or not, as far as the supervisor knows.
     pub fn client_start(&mut self, unit: &UnitName, up: bool) {
+        self.outdate(unit);
         let truth = self.truth(unit);
         truth.held = None;
         truth.wished = if up { truth.wished } else { Some(truth.begun) };
@@ -185,6 +193,8 @@ impl Oracle {
 
     /// A generation is written down, to be spawned next.
     pub fn on_begin(&mut self, id: &ContainerId, begun: Begun) {
+        let other = begun.beside.then(|| self.open(&id.unit, |begun| !begun.beside).pop()).flatten();
+        let begun = Begun { other, ..begun };
         self.begun.insert(id.clone(), begun);
         self.truth(&id.unit).begun = id.generation;
     }
@@ -193,6 +203,9 @@ impl Oracle {
     pub fn ended(&mut self, host: &Host) {
         for (id, container) in &host.containers {
             let Stage::Dead { at, outcome, forgotten } = &container.stage else { continue };
+            if self.ended.get(id).is_some_and(|end| end.forgotten == *forgotten) {
+                continue;
+            }
             let ran_for = match outcome {
                 Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(container.run.begun),
                 Outcome::StartFailed { .. } => Duration::ZERO,
@@ -339,7 +352,7 @@ impl Oracle {
     }
 
     /// How a run ended, as far as it could be known.
-    fn known_outcome<'a>(&'a self, id: Option<&ContainerId>, end: &'a End) -> &'a Outcome {
+    pub(super) fn known_outcome<'a>(&'a self, id: Option<&ContainerId>, end: &'a End) -> &'a Outcome {
         id.and_then(|id| self.journal.get(id)).unwrap_or(&end.outcome)
     }
 
@@ -384,12 +397,13 @@ impl Oracle {
             self.excused.insert(record.id.clone());
         }
         let begun = self.begun.get(&record.id);
-        let (enabled, beside) = begun.map_or((false, false), |begun| (begun.enabled, begun.beside));
+        let (enabled, other) = begun.map_or((false, None), |begun| (begun.enabled, begun.other.clone()));
+        let goes_on = other.as_ref().and_then(|other| self.begun.get(other)).is_some_and(|other| !other.enabled);
         let truth = self.truth(&record.id.unit);
         truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
-        truth.by_hand &= !enabled || truth.wished.is_some();
-        truth.other = if beside { truth.last.take() } else { None };
-        (truth.last, truth.counted) = (Some(record.id.clone()), false);
+        // As in any start.
+        truth.by_hand &= !enabled || goes_on || truth.wished.is_some();
+        (truth.last, truth.other, truth.counted) = (Some(record.id.clone()), other, false);
     }
 
     /// Invariant 6 at the end of time: every generation that ended has its record.
@@ -425,7 +439,8 @@ impl Oracle {
             if same && (want.unit.restart.limit.is_some() || !wants_restart(want.unit.restart.policy, outcome)) {
                 return Err("ended, or gave up".into());
             }
-            if !same && !want.unit.enabled {
+            // A try that came to nothing is not the run that somebody started by hand, which goes on.
+            if !same && !want.unit.enabled && other.is_none() {
                 return Err("not enabled, and its run by hand is over".into());
             }
         }
