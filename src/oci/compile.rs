@@ -1,16 +1,17 @@
 //! From a spec to steps, in the kernel's order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction};
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::hooks::{self, Hooks, Moment};
+use super::hooks::{self, Hooks, Moment, StateText};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
-use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
+use super::script::{Listener, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
 use super::{device, mount, namespaces, process, resources, scheduler, seccomp, users};
 use crate::config::{Process, Spec};
 
@@ -46,6 +47,19 @@ pub struct Context {
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
     /// that are not listed are the host's.
     pub host: bool,
+    /// Of a process that joins a container: what is said of that one.
+    pub joined: Joined,
+}
+
+/// What others are told of a container that is joined, beyond its id and bundle.
+#[derive(Debug, Clone, Default)]
+pub struct Joined {
+    /// `ociVersion` of its config.json.
+    pub oci_version: String,
+    /// Annotations of its config.json.
+    pub annotations: BTreeMap<String, String>,
+    /// Its status.
+    pub status: String,
 }
 
 impl Context {
@@ -66,6 +80,7 @@ impl Context {
             home: true,
             listen_pid: false,
             host: false,
+            joined: Joined::default(),
         }
     }
 }
@@ -117,6 +132,8 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
     let mut steps = begin(&namespaces.outside, context);
+    let profile = linux.seccomp().as_ref();
+    steps.extend(listener(profile, "creating", || hooks::state_text(spec, context)));
     if context.host {
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
         spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
@@ -130,7 +147,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     match &spec.process {
         Some(process) => {
             scheduler::compile(&mut steps, process, Some(linux), &mut report);
-            process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report);
+            process::compile(&mut steps, process, profile, context, &mut report);
         }
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
     }
@@ -154,6 +171,9 @@ pub fn compile_exec(process: &Process, linux: Option<&Linux>, context: &Context)
     let outside = linux.filter(|_| !context.host).map(namespaces::to_enter).unwrap_or_default();
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let mut steps = begin(&outside, context);
+    let Joined { oci_version, annotations, status } = context.joined.clone();
+    let (id, bundle) = (context.id.clone(), context.bundle.clone());
+    steps.extend(listener(profile, &status, || StateText { oci_version, id, bundle, annotations }));
     let (before, after) = scheduler::exec_affinity(process, &mut report);
     steps.extend(before);
     steps.push(Step::JoinCgroups);
@@ -178,6 +198,15 @@ fn begin(outside: &Outside, context: &Context) -> Vec<Step> {
     steps.push(Step::Isolate);
     steps.extend(context.keyring.step(&context.id));
     steps
+}
+
+/// Where calls are handed to an agent. What is wrong with it, the filter's compiler says.
+fn listener(profile: Option<&LinuxSeccomp>, status: &str, state: impl FnOnce() -> StateText) -> Option<Step> {
+    let profile = profile?;
+    let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    let path = profile.listener_path().clone().filter(|_| notifies)?;
+    let metadata = profile.listener_metadata().clone();
+    Some(Step::Listener(Listener { path, metadata, state: state(), status: status.to_owned() }))
 }
 
 fn check_version(spec: &Spec, report: &mut Report) {

@@ -78,6 +78,14 @@ pub enum StepError {
         /// The working directory.
         path: String,
     },
+    /// The kernel gives no listener for a filter.
+    #[error("linux.seccomp.listenerPath: no listener for SCMP_ACT_NOTIFY: {why}")]
+    NoListener {
+        /// Why.
+        why: &'static str,
+        /// What it said.
+        errno: Errno,
+    },
     /// A slot that the script needs is empty.
     #[error("no descriptor for {slot} was given")]
     EmptySlot {
@@ -217,6 +225,7 @@ impl StepError {
             | StepError::IdMap { errno, .. }
             | StepError::NoProcess { errno } => errno.raw_os_error(),
             StepError::Maps { source } => source.errno(),
+            StepError::NoListener { errno, .. } => errno.raw_os_error(),
             StepError::NeedsRoot { .. } => Errno::PERM.raw_os_error(),
             StepError::NoTimeNamespaces => Errno::INVAL.raw_os_error(),
             StepError::NoOverlay => Errno::NODEV.raw_os_error(),

@@ -29,10 +29,11 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use super::cgroup::{self, CgroupError};
 use super::child;
 use super::error::{StepError, words};
+use super::notify::Agent;
 use super::outside::{self, Brought};
 use super::slots::Slots;
 use super::spawn::{HostPid, Spawned};
-use crate::oci::{Enters, Outside, Script};
+use crate::oci::{Enters, Script};
 use crate::sys::clone::{Request, Side, clone3, leave};
 use crate::sys::stat::{PF_FORKNOEXEC, stat};
 use crate::sys::wait::{Which, await_end};
@@ -55,6 +56,9 @@ pub enum JoinError {
     /// The cgroup of its first process, where the container's own can take none.
     #[error("find the cgroup of the container's first process: {}", words(*.0))]
     Cgroup(Errno),
+    /// Nobody could answer the filter's calls.
+    #[error("linux.seccomp.listenerPath: connect to the seccomp agent: {}", super::notify::words(*.0))]
+    Agent(Errno),
     /// ENOMEM also says that the first process has just ended (pid_namespaces(7)).
     #[error("fork a process inside the container: {}", words(*.0))]
     Fork(Errno),
@@ -69,7 +73,9 @@ impl JoinError {
         match self {
             JoinError::NoContainer | JoinError::NotReady | JoinError::Killed => 0,
             JoinError::Helper(error) => error.raw_os_error().unwrap_or(0),
-            JoinError::Enter(errno) | JoinError::Cgroup(errno) | JoinError::Fork(errno) => errno.raw_os_error(),
+            JoinError::Enter(errno) | JoinError::Cgroup(errno) | JoinError::Agent(errno) | JoinError::Fork(errno) => {
+                errno.raw_os_error()
+            }
         }
     }
 }
@@ -104,15 +110,17 @@ pub fn spawn_exec(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Resu
 
 /// The helper's life.
 fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
-    let made = enter_and_fork(&script.outside, &slots, tell);
+    let mut brought = Brought::default();
+    let made = enter_and_fork(script, &slots, tell, &mut brought);
     let note = match made {
         Ok(Side::Child) => {
             // The pipe goes with exec; until then it says nothing any more.
-            child::run(script, slots, None, Brought::default())
+            child::run(script, slots, None, brought)
         }
         Ok(Side::Parent { pid, .. }) => Note::Made(pid),
         Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),
         Err(JoinError::Cgroup(errno)) => Note::Cgroup(errno.raw_os_error()),
+        Err(JoinError::Agent(errno)) => Note::Agent(errno.raw_os_error()),
         Err(JoinError::NotReady) => Note::NotReady,
         Err(JoinError::Fork(errno)) => Note::Fork(errno.raw_os_error()),
         Err(error) => Note::Fork(Some(error.errno()).filter(|errno| *errno > 0).unwrap_or(libc::EIO)),
@@ -121,7 +129,8 @@ fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
     leave(0)
 }
 
-fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Side, JoinError> {
+fn enter_and_fork(script: &Script, slots: &Slots, tell: &OwnedFd, brought: &mut Brought) -> Result<Side, JoinError> {
+    let outside = &script.outside;
     let container = slots.container.as_ref().ok_or(JoinError::NoContainer)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(JoinError::Enter)?;
     // While the host's /proc is in reach.
@@ -133,6 +142,8 @@ fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Si
     crate::sys::fd::close_from_except(3, &mut keep).map_err(JoinError::Helper)?;
     let mut cgroup = leaf.as_ref().or(slots.cgroup.as_ref());
     let rights = |error: StepError| JoinError::Enter(Errno::from_raw_os_error(error.errno()));
+    brought.agent = Agent::of(script, Some(container.as_fd()))
+        .map_err(|error| JoinError::Agent(Errno::from_raw_os_error(error.errno())))?;
     if outside.enters != Enters::default() {
         let proc = outside::open_proc().map_err(rights)?;
         outside::provide(outside, slots, &proc).map_err(rights)?;
@@ -204,6 +215,7 @@ enum Note {
     Cgroup(i32),
     Fork(i32),
     NotReady,
+    Agent(i32),
 }
 
 impl Note {
@@ -214,6 +226,7 @@ impl Note {
             Note::Cgroup(errno) => (2, errno),
             Note::Fork(errno) => (3, errno),
             Note::NotReady => (4, 0),
+            Note::Agent(errno) => (5, errno),
         };
         let note = (u64::from(value.unsigned_abs()) << 8 | kind).to_ne_bytes();
         // An empty pipe takes eight bytes whole (pipe(7)); its reader lives or nobody cares.
@@ -234,6 +247,7 @@ impl Note {
             1 => Err(JoinError::Enter(errno())),
             2 => Err(JoinError::Cgroup(errno())),
             3 => Err(JoinError::Fork(errno())),
+            5 => Err(JoinError::Agent(errno())),
             _ => Err(JoinError::NotReady),
         }
     }

@@ -21,6 +21,7 @@ mod join;
 mod layers;
 mod maker;
 mod mount;
+mod notify;
 mod outside;
 mod payload;
 mod program;

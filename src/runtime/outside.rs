@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{StepError, about, call, errno_of};
 use super::mount::{self, Trees};
+use super::notify::Agent;
 use super::slots::Slots;
 use super::spawn::{Failure, HostPid, SpawnError, Spawned};
 use super::trampoline::Trampoline;
@@ -49,6 +50,8 @@ pub(super) struct Brought {
     pub(super) trees: Trees,
     /// A byte comes when the mappings of ids are written.
     pub(super) mapped: Option<OwnedFd>,
+    /// Who answers what the filter asks, connected.
+    pub(super) agent: Option<Agent>,
 }
 
 /// What the helper tells.
@@ -143,7 +146,7 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
     let proc = open_proc()?;
     provide(outside, slots, &proc)?;
     let joins = open_all(&outside.joins, &proc)?;
-    let mut brought = Brought::default();
+    let mut brought = Brought { agent: Agent::of(script, None)?, ..Brought::default() };
     if outside.copies && by_root {
         copy_mounts(script, &mut brought.trees, &joins, &proc)?;
     } else if let Some(target) = script.steps.iter().find_map(id_mapped) {

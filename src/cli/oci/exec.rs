@@ -4,7 +4,6 @@
 //! it in either case.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
@@ -15,7 +14,7 @@ use super::make::{detached_console, pair, preserved, read_bounded, write_pid_fil
 use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::{Process, Spec};
-use crate::oci::{self, Context, Script};
+use crate::oci::{self, Context, Joined, Script};
 use crate::runtime::container::{Container, ContainerError, Record, StateRoot, Status};
 use crate::runtime::{Failure, Slots, Spawned, spawn_exec};
 
@@ -38,7 +37,14 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     let (spec, config) = spec_of(&container)?;
     let process = process(&exec, &spec)?;
     let terminal = process.terminal == Some(true);
-    let script = compile(&process, &spec, &record, &exec.id, &config)?;
+    let joined = Joined {
+        oci_version: record.oci_version.clone(),
+        annotations: record.annotations.clone(),
+        status: status.to_string(),
+    };
+    let context = Context { joined, ..Context::new(record.bundle.clone(), exec.id.clone()) };
+    let script = oci::compile_exec(&process, spec.linux.as_ref(), &context)
+        .map_err(|errors| OciError::Config { path: config, errors })?;
     script.steps.iter().for_each(|step| log.debug(step));
     let (ours, console) = match exec.detach {
         true => (None, detached_console(terminal, exec.console_socket.as_deref())?),
@@ -133,12 +139,6 @@ fn set_user(process: &mut Process, exec: &Exec) -> Result<(), OciError> {
     }
     user.additional_gids.get_or_insert_default().extend(&exec.additional_gids);
     Ok(())
-}
-
-fn compile(process: &Process, spec: &Spec, record: &Record, id: &str, config: &Path) -> Result<Script, OciError> {
-    let context = Context::new(record.bundle.clone(), id.to_owned());
-    oci::compile_exec(process, spec.linux.as_ref(), &context)
-        .map_err(|errors| OciError::Config { path: config.to_owned(), errors })
 }
 
 /// What the process gets.

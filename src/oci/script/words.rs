@@ -89,6 +89,7 @@ impl fmt::Display for Step {
                 "set capabilities: effective {:#x} permitted {:#x} inheritable {:#x} ambient {:#x}",
                 sets.effective, sets.permitted, sets.inheritable, sets.ambient
             ),
+            Step::Listener(_) => write!(f, "connect to the seccomp agent"),
             Step::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.program.len()),
             Step::FindProgram { program, .. } => write!(f, "find {program}"),
             Step::Descriptors => write!(f, "put the descriptors into place"),
