@@ -164,7 +164,11 @@ pub fn features() -> Value {
             },
             "apparmor": enabled(is_done(json!({ "process": { "apparmorProfile": "p" } }))),
             "selinux": enabled(is_done(json!({ "process": { "selinuxLabel": "a:b:c:d" } }))),
-            "intelRdt": enabled(is_done(linux("intelRdt", json!({ "closID": "c" })))),
+            "intelRdt": {
+                "enabled": is_done(linux("intelRdt", json!({ "closID": "c" }))),
+                "schemata": is_done(linux("intelRdt", json!({ "schemata": ["L3:0=f"] }))),
+                "monitoring": is_done(linux("intelRdt", json!({ "enableMonitoring": true }))),
+            },
             "mountExtensions": { "idmap": enabled(is_done(mapped)) },
             "netDevices": enabled(is_done(linux("netDevices", json!({ "eth0": {} })))),
         },
@@ -196,7 +200,7 @@ fn is_done(change: Value) -> bool {
         .and_then(|parsed| compile(&parsed.spec, None, &Context::new("/".into(), "probe".into())).map(drop));
     // A word that is not known at all is not done either.
     let refuses = |error: &CompileError| match &error.problem {
-        Problem::NotYet { .. } | Problem::Unknown { .. } => true,
+        Problem::Unknown { .. } => true,
         Problem::Missing { .. }
         | Problem::Type { .. }
         | Problem::Range { .. }

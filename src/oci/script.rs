@@ -65,6 +65,8 @@ pub enum Step {
     JoinNetwork,
     /// Bring the loopback interface up.
     Loopback,
+    /// Wait until the devices that the network namespace gets are in it.
+    TakeDevices,
     /// sethostname(2).
     Hostname(String),
     /// setdomainname(2).
@@ -117,6 +119,15 @@ pub enum Step {
         /// A value that may not be set is left alone.
         best_effort: bool,
     },
+    /// What security modules make of the program.
+    ExecLabel {
+        /// AppArmor's profile.
+        apparmor: Option<String>,
+        /// SELinux's label.
+        selinux: Option<String>,
+    },
+    /// Fail unless SELinux is on, by which mounts are to be labelled.
+    NeedSelinux,
     /// Make these read-only where they exist.
     ReadonlyPaths(Vec<String>),
     /// Hide these where they exist.

@@ -18,7 +18,7 @@ use super::outside::Brought;
 use super::root::Root;
 use super::slots::Slots;
 use super::trampoline::Trampoline;
-use super::{Failure, console, device, hook, identity, init, maker, mount, program, scheduling};
+use super::{Failure, console, device, hook, identity, init, label, maker, mount, net_devices, program, scheduling};
 use crate::oci::seccomp::Flags;
 use crate::oci::{Moment, Namespaces, Script, Step};
 
@@ -59,6 +59,8 @@ pub(super) struct Run {
     pub(super) at: usize,
     mapped: Option<OwnedFd>,
     agent: Option<Agent>,
+    devices: Option<OwnedFd>,
+    proc: Option<OwnedFd>,
     /// In a user namespace whose mappings its own user wrote.
     may_set_groups: bool,
 }
@@ -81,6 +83,8 @@ impl Run {
             at: 0,
             mapped: brought.mapped,
             agent: brought.agent,
+            devices: brought.devices,
+            proc: brought.proc,
             may_set_groups: true,
         }
     }
@@ -98,6 +102,10 @@ impl Run {
             // A spare's is.
             Step::Loopback if self.slots.spare.is_some() => Ok(()),
             Step::Loopback => loopback(),
+            Step::TakeDevices => {
+                let socket = self.devices.take().ok_or(StepError::EmptySlot { slot: "the network devices" })?;
+                net_devices::take(&socket)
+            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).map_err(call("sethostname")),
             Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()).map_err(call("setdomainname")),
             Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
@@ -128,6 +136,14 @@ impl Run {
                 let written = self.write_proc("self/oom_score_adj", &value.to_string());
                 if *best_effort { Ok(()) } else { written }
             }
+            Step::ExecLabel { apparmor, selinux } => {
+                if self.procfs.is_none() {
+                    self.procfs = Some(self.proc.take().map_or_else(mount::detached_procfs, Ok)?);
+                }
+                let procfs = self.procfs.as_ref().ok_or(StepError::EmptySlot { slot: "procfs" })?;
+                label::set(procfs, apparmor.as_deref(), selinux.as_deref())
+            }
+            Step::NeedSelinux => label::need_selinux("linux.mountLabel"),
             Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
             Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
             Step::ReadonlyRoot => mount::seal(self.root()?),

@@ -86,6 +86,31 @@ pub enum StepError {
         /// What it said.
         errno: Errno,
     },
+    /// A label that the kernel does not take.
+    #[error("{field}: {problem}")]
+    Label {
+        /// Where config.json names it.
+        field: &'static str,
+        /// Why not.
+        problem: String,
+    },
+    /// A group of resctrl.
+    #[error(transparent)]
+    Rdt(#[from] super::rdt::RdtError),
+    /// A network device that cannot be the container's.
+    #[error("{field}: {problem}")]
+    NetDevice {
+        /// Where config.json names it.
+        field: String,
+        /// Why not.
+        problem: String,
+    },
+    /// Whoever moves them did not; he says why.
+    #[error("the network devices were not moved")]
+    NoDevices,
+    /// A process that is to get network devices.
+    #[error("linux.netDevices: the container's process did not come to its network namespace")]
+    NoNetwork,
     /// A slot that the script needs is empty.
     #[error("no descriptor for {slot} was given")]
     EmptySlot {
@@ -234,6 +259,11 @@ impl StepError {
             | StepError::TooManyLinks { .. }
             | StepError::OutsideRoot { .. }
             | StepError::EmptySlot { .. }
+            | StepError::Label { .. }
+            | StepError::Rdt(_)
+            | StepError::NetDevice { .. }
+            | StepError::NoDevices
+            | StepError::NoNetwork
             | StepError::NoSuchName { .. }
             | StepError::BadAccountFile { .. }
             | StepError::Hook { .. }
