@@ -92,6 +92,17 @@ pub(super) fn is_option(option: &str) -> bool {
     word(option).is_some()
 }
 
+/// Labels a new file system for SELinux, as runc does: not those of the kernel itself, whose labels are its policy's.
+pub(super) fn label(mount: &mut Mount, label: &str) {
+    const OF_THE_KERNEL: [&str; 3] = ["proc", "sysfs", "mqueue"];
+    if let MountSource::Filesystem { fstype, options, .. } = &mut mount.source
+        && !OF_THE_KERNEL.contains(&fstype.as_str())
+        && !options.iter().any(|(name, _)| name == "context")
+    {
+        options.push(("context".to_owned(), Some(label.to_owned())));
+    }
+}
+
 /// Compiles one entry of `mounts`. Relative destinations start at the root, relative bind sources at the bundle.
 pub(super) fn compile(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, report: &mut Report) -> Option<Mount> {
     let target = target(mount, path, report)?;

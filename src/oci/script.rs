@@ -37,6 +37,11 @@ impl Script {
     pub fn hooks(&self) -> Option<&Hooks> {
         self.steps.iter().find_map(|step| if let Step::MakerHooks(hooks) = step { Some(hooks) } else { None })
     }
+
+    /// The agent that answers its filter, if there is one.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.steps.iter().find_map(|step| if let Step::Listener(listener) = step { Some(listener) } else { None })
+    }
 }
 
 /// One thing to do.
@@ -60,6 +65,8 @@ pub enum Step {
     JoinNetwork,
     /// Bring the loopback interface up.
     Loopback,
+    /// Wait until the devices that the network namespace gets are in it.
+    TakeDevices,
     /// sethostname(2).
     Hostname(String),
     /// setdomainname(2).
@@ -112,6 +119,15 @@ pub enum Step {
         /// A value that may not be set is left alone.
         best_effort: bool,
     },
+    /// What security modules make of the program.
+    ExecLabel {
+        /// AppArmor's profile.
+        apparmor: Option<String>,
+        /// SELinux's label.
+        selinux: Option<String>,
+    },
+    /// Fail unless SELinux is on, by which mounts are to be labelled.
+    NeedSelinux,
     /// Make these read-only where they exist.
     ReadonlyPaths(Vec<String>),
     /// Hide these where they exist.
@@ -148,7 +164,9 @@ pub enum Step {
     BoundingSet(u64),
     /// The four others after it.
     Capabilities(CapabilitySets),
-    /// Load the filter.
+    /// Connect to the agent that answers the filter's calls, while its socket is in reach.
+    Listener(Listener),
+    /// Load the filter, and hand its listener to the agent if it has one.
     Seccomp(super::seccomp::Filter),
     /// Find the program; fails with the words that clients of runc know.
     FindProgram {
@@ -175,6 +193,19 @@ pub enum Step {
     },
     /// Rights as setuid(2) leaves them: those that the process has for root, none for another user. Bounding set and ambient set stay.
     RightsOfUser,
+}
+
+/// Who gets the listener of a filter, and what he is told beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// A unix socket of the host's.
+    pub path: PathBuf,
+    /// Passed on as it is.
+    pub metadata: Option<String>,
+    /// The container's state.
+    pub state: StateText,
+    /// Its status.
+    pub status: String,
 }
 
 /// New namespaces apart from the pid namespace.

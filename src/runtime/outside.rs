@@ -2,8 +2,8 @@
 //!
 //! | who | does | and then |
 //! |---|---|---|
-//! | the caller | forks a helper and waits for its end | reads the pid, or what went wrong |
-//! | the helper | copies mounts, joins namespaces by path, sets clocks, clones the process, writes the mappings of ids | ends |
+//! | the caller | forks a helper and waits for its end (the keeper not for ever: `helper`) | reads the pid, or what went wrong |
+//! | the helper | copies mounts, joins namespaces by path, sets clocks, clones the process, writes the mappings of ids, moves network devices | ends |
 //! | the process | waits for the mappings, becomes root in there, runs its script | is the caller's child |
 //!
 //! The process is the helper's sibling (`CLONE_PARENT`), so that it is the caller's child and nobody else takes its exit. It is born in the
@@ -19,6 +19,7 @@
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
 use rustix::io::Errno;
@@ -30,11 +31,14 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::error::{StepError, about, call, errno_of};
+use super::helper::await_helper;
 use super::mount::{self, Trees};
+use super::net_devices::{self, Found};
+use super::notify::Agent;
 use super::slots::Slots;
 use super::spawn::{Failure, HostPid, SpawnError, Spawned};
 use super::trampoline::Trampoline;
-use super::{child, identity, userns};
+use super::{child, identity, rdt, userns};
 use crate::oci::{
     ClockOffsets, Join, Mount, MountIdMap, MountSource, NamespaceKind, Outside, RootPlan, Script, Step,
     is_copied_outside, is_shared,
@@ -49,6 +53,12 @@ pub(super) struct Brought {
     pub(super) trees: Trees,
     /// A byte comes when the mappings of ids are written.
     pub(super) mapped: Option<OwnedFd>,
+    /// Who answers what the filter asks, connected.
+    pub(super) agent: Option<Agent>,
+    /// The runtime's `/proc`, for a process that is to write to its own part of it and can mount none.
+    pub(super) proc: Option<OwnedFd>,
+    /// To whoever moves network devices.
+    pub(super) devices: Option<OwnedFd>,
 }
 
 /// What the helper tells.
@@ -64,18 +74,22 @@ pub(super) fn spawn(
     script: &Script,
     slots: Slots,
     trampoline: Option<Trampoline>,
+    patience: Option<Duration>,
     prepare: impl FnOnce(),
 ) -> Result<Spawned, SpawnError> {
     let failed = |errno: Errno| SpawnError::Clone(errno.into());
     let (told, tell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed)?;
-    match clone3(&Request::default()).map_err(SpawnError::Clone)? {
+    match clone3(&Request { pidfd: true, ..Request::default() }).map_err(SpawnError::Clone)? {
         Side::Child => {
             prepare();
             help(script, slots, trampoline, &tell)
         }
-        Side::Parent { pid, .. } => {
+        Side::Parent { pidfd: None, .. } => Err(SpawnError::Clone(std::io::ErrorKind::Unsupported.into())),
+        Side::Parent { pidfd: Some(helper), .. } => {
             drop(tell);
-            await_end(Which::Pid(pid)).map_err(SpawnError::Clone)?;
+            if !await_helper(&helper, patience).map_err(SpawnError::Clone)? {
+                return Err(SpawnError::Late);
+            }
             let mut text = Vec::new();
             // Does not block: whoever writes has ended.
             let _ = std::fs::File::from(told).take(Failure::MAX_BYTES as u64 * 2).read_to_end(&mut text);
@@ -123,6 +137,12 @@ struct Failed {
     process: Option<i32>,
 }
 
+impl From<rdt::RdtError> for Failed {
+    fn from(error: rdt::RdtError) -> Failed {
+        StepError::from(error).into()
+    }
+}
+
 impl From<StepError> for Failed {
     fn from(error: StepError) -> Failed {
         Failed { error, process: None }
@@ -142,8 +162,18 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
 
     let proc = open_proc()?;
     provide(outside, slots, &proc)?;
+    if let Some(rdt) = &outside.rdt {
+        rdt::make(&rdt::root()?, rdt)?;
+    }
+    if !outside.devices.is_empty() && !by_root {
+        return Err(StepError::NeedsRoot { what: "moving network devices (linux.netDevices)".to_owned() }.into());
+    }
     let joins = open_all(&outside.joins, &proc)?;
-    let mut brought = Brought::default();
+    let devices = match Found::look(&outside.devices, &proc)? {
+        Some(found) => Some((found, net_devices::pair()?)),
+        None => None,
+    };
+    let mut brought = Brought { agent: Agent::of(script, None)?, ..Brought::default() };
     if outside.copies && by_root {
         copy_mounts(script, &mut brought.trees, &joins, &proc)?;
     } else if let Some(target) = script.steps.iter().find_map(id_mapped) {
@@ -166,6 +196,10 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
         }
         None => (None, None),
     };
+    let devices = devices.map(|(found, (theirs, ours))| {
+        brought.devices = Some(theirs);
+        (found, ours)
+    });
     let user = if outside.user.is_some() { libc::CLONE_NEWUSER as u64 } else { 0 };
     let pid = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
     let cgroup = slots.cgroup.as_ref().filter(|_| !moved).map(AsFd::as_fd);
@@ -173,11 +207,15 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
     match clone3(&request).map_err(|error| StepError::NoProcess { errno: errno_of(&error) })? {
         Side::Child => Ok(Made::Child(brought)),
         Side::Parent { pid, .. } => {
+            // The process's ends: who waits for it hears of its end.
+            drop(brought);
+            let failed = |error| Failed { error, process: Some(pid) };
             if let (Some(maps), Some(map)) = (mapped, map) {
-                let failed = |error| Failed { error: StepError::Maps { source: Box::new(error) }, process: Some(pid) };
-                userns::write_maps(&proc, pid, maps).map_err(failed)?;
+                let error = |error| failed(StepError::Maps { source: Box::new(error) });
+                userns::write_maps(&proc, pid, maps).map_err(error)?;
                 let _ = rustix::io::write(&map, b"1");
             }
+            devices.map_or(Ok(()), |(found, ours)| found.hand_over(&proc, pid, &ours)).map_err(failed)?;
             Ok(Made::Parent(pid))
         }
     }

@@ -181,6 +181,7 @@ impl Hands {
             None => self.cgroups.find(&name).and_then(|found| found.map_or(Ok(()), |cgroup| cgroup.remove())),
         };
         let removed = removed.map_err(|error| error.to_string());
+        let removed = removed.and_then(|()| super::rdt::clear(&self.places.containers, &id));
         // The thread asks for the rest.
         if removed.is_ok() && super::hooks::run(&self.places.containers, &id, &self.inbox) {
             return;

@@ -45,6 +45,7 @@ mod planned;
 mod probe;
 mod program;
 mod ps;
+mod rdt;
 mod report;
 mod round;
 mod session;

@@ -140,12 +140,15 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
         own.console_size = size.ok();
     }
     let lookup = process.user.as_deref().or(text.user_lookup.as_deref());
+    let annotations = text.spec.annotations.clone().unwrap_or_default().into_iter().collect();
+    let joined = oci::Joined { oci_version: text.spec.version.clone(), annotations, status: "running".to_owned() };
     let context = oci::Context {
         user: lookup.map(user_and_group),
         keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         filter,
         host: unit.source == unit::Source::Host,
+        joined,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();

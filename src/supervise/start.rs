@@ -61,6 +61,7 @@ impl Hands {
             .map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
         super::hooks::note(&self.places.containers, &id, &program.script)?;
+        super::rdt::note(&self.places.containers, &id, &program.script)?;
         files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let notify = tells.map(|_| notify::make(&self.places.containers, &id));
         let notify = notify.transpose().map_err(|error| error.to_string())?;

@@ -31,7 +31,7 @@ fn join(config: &mut Value, kind: &str, path: &Path) {
 }
 
 /// A user namespace of its own, and a root that is its root's.
-fn map_users(config: &mut Value) {
+pub fn map_users(config: &mut Value) {
     namespaces(config).push(json!({ "type": "user" }));
     let maps = json!([{ "containerID": 0, "hostID": FIRST, "size": SIZE }]);
     config["linux"]["uidMappings"] = maps.clone();

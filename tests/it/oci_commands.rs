@@ -140,7 +140,7 @@ fn update_lays_new_limits_over_the_old_ones_and_keeps_them() {
         ("update --cpu-quota 5 {}", "linux.resources.cpu.quota: 5 is out of range, expected at least 1000"),
         ("update --memory 12x {}", "--memory \"12x\": expected bytes"),
         ("update --cpuset-cpus 4000 --pids-limit 9 {}", "linux.resources.cpu.cpus: the kernel did not take \"4000\""),
-        ("update --l3-cache-schema L3:0=1 {}", "--l3-cache-schema is not supported"),
+        ("update --l3-cache-schema L3:0=1 {}", "--l3-cache-schema needs a container with linux.intelRdt"),
         ("update -r /nowhere {}", "read /nowhere: No such file"),
     ] {
         let error = place.error(words);

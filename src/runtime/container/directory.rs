@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fcntl_lock, mknoda
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, call, file};
-use crate::oci::Hooks;
+use crate::oci::{Hooks, Rdt};
 use crate::runtime::cgroup::Location;
 
 const STATE: &str = "state.json";
@@ -58,6 +58,9 @@ pub struct Record {
     /// `linux.resources` as `update` left them; `None` while they are those of config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<serde_json::Value>,
+    /// Its group of resctrl, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Rdt>,
     /// Its first process, once there is one.
     pub process: Option<Process>,
     /// Its hooks, if it has any.
@@ -283,6 +286,7 @@ mod tests {
             annotations: BTreeMap::new(),
             cgroup: Location::default(),
             resources: Some(serde_json::json!({ "pids": { "limit": 3 } })),
+            rdt: None,
             process: Some(Process { pid: 7, started_ticks: 9 }),
             hooks: None,
         };

@@ -111,9 +111,24 @@ pub enum ContainerError {
         /// For lack of memory.
         oom: bool,
     },
+    /// A container that an ordinary user made has no cgroup.
+    #[error("{what} needs a cgroup, which its user may not make here")]
+    NoCgroupFor {
+        /// A field of config.json, or a command.
+        what: String,
+    },
     /// Cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// A group of resctrl.
+    #[error(transparent)]
+    Rdt(#[from] super::rdt::RdtError),
+    /// Other schemata for a container that has no group.
+    #[error("{option} needs a container with linux.intelRdt, which this one is without")]
+    NoRdt {
+        /// What was given.
+        option: &'static str,
+    },
     /// No process.
     #[error(transparent)]
     Spawn(#[from] super::SpawnError),
