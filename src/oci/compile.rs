@@ -158,8 +158,9 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     }
     if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
         let (moment, state) = (Moment::Start, hooks.state);
+        let env = spec.process.as_ref().and_then(|process| process.env.clone()).unwrap_or_default();
         // Right before the program.
-        steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state });
+        steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state, env });
     }
     let mut script = Script { new_pid_namespace: namespaces.pid, outside: namespaces.outside, steps };
     users::complete(&mut script, &mut report);
@@ -365,7 +366,7 @@ fn hook_steps(hooks: &Hooks) -> Vec<Step> {
     let mut steps = vec![Step::MakerHooks(hooks.clone())];
     if !hooks.create_container.is_empty() {
         let (hooks, state) = (hooks.create_container.clone(), hooks.state.clone());
-        steps.push(Step::Hooks { moment: Moment::Create, hooks, state });
+        steps.push(Step::Hooks { moment: Moment::Create, hooks, state, env: Vec::new() });
     }
     steps
 }

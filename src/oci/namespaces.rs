@@ -148,9 +148,10 @@ fn maps(linux: &Linux, new: bool, listed: bool, report: &mut Report) -> Option<I
             report.warn("linux.uidMappings", "the joined user namespace has its own: those here are not looked at");
             return None;
         }
+        // As runc and crun have it, but aloud.
         (true, false) => {
-            let reason = "needs an entry {\"type\": \"user\"} in linux.namespaces";
-            report.error("linux.uidMappings", Problem::Conflict { reason });
+            let text = "ids are not mapped without an entry {\"type\": \"user\"} in linux.namespaces: it is ignored";
+            report.warn("linux.uidMappings", text);
             return None;
         }
         (false, true) => {

@@ -224,7 +224,7 @@ fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: 
 }
 
 fn environment(process: &Process, report: &mut Report) -> Vec<String> {
-    let env = process.env.clone().unwrap_or_default();
+    let mut env = process.env.clone().unwrap_or_default();
     for (index, entry) in env.iter().enumerate() {
         let path = format_args!("process.env[{index}]");
         check_string(entry, path, report);
@@ -232,6 +232,11 @@ fn environment(process: &Process, report: &mut Report) -> Vec<String> {
             report.error(path, Problem::Range { found: format!("{entry:?}"), expected: "NAME=value" });
         }
     }
+    // What comes last counts, as with setenv(3); execve(2) would keep all, of which programs find the first.
+    let mut known = std::collections::HashSet::new();
+    let mut last: Vec<bool> =
+        env.iter().rev().map(|entry| known.insert(entry.split('=').next().unwrap_or_default().to_owned())).collect();
+    env.retain(|_| last.pop().unwrap_or(true));
     env
 }
 

@@ -107,6 +107,8 @@ pub enum Step {
         hooks: Vec<Hook>,
         /// What their state says.
         state: StateText,
+        /// The process's, for those of its that have none of their own.
+        env: Vec<String>,
     },
     /// Make the working directory if it is not there.
     MakeCwd(String),

@@ -39,6 +39,9 @@ pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>, brough
     std::process::exit(EXIT_SETUP_FAILED)
 }
 
+/// What programs are used to: while a container is set up it is 0.
+const HOOK_UMASK: Mode = Mode::from_raw_mode(0o022);
+
 /// What the steps so far have brought about.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -125,10 +128,21 @@ impl Run {
             Step::Console { size, cover } => console::open(self, *size, *cover),
             Step::MakerHooks(hooks) if hooks.need_maker() => maker::ask(&self.slots),
             Step::MakerHooks(_) => Ok(()),
-            Step::Hooks { moment, hooks, state } => {
-                let cwd = (*moment == Moment::Create).then_some(state.bundle.as_path());
+            Step::Hooks { moment, hooks, state, env } => {
                 let json = state.json(moment.status(), std::process::id());
-                hook::run_all(hooks, &json, cwd).map_err(|error| StepError::Hook { text: error.to_string() })
+                let done = match moment {
+                    Moment::Create => {
+                        let own = rustix::process::umask(HOOK_UMASK);
+                        let done = hook::run_all(hooks, &json, Some(&state.bundle));
+                        rustix::process::umask(own);
+                        done
+                    }
+                    Moment::Start => {
+                        let env = program::with_home(env, self.account.home.as_deref());
+                        hook::run_all_as_the_process(hooks, &json, &env)
+                    }
+                };
+                done.map_err(|error| StepError::Hook { text: error.to_string() })
             }
             Step::MakeCwd(path) => self.root()?.ensure_dir(path).map(drop),
             Step::Sysctl(name, value) => self.write_proc(&format!("sys/{name}"), value),

@@ -120,8 +120,14 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
                 (Err(StepError::Filesystem { errno: Errno::PERM, .. }), Some(path)) => (copy(path, true, true)?, false),
                 (made, _) => (made?, is_new),
             };
+            // What leads elsewhere would be taken for the kernel's own words there: runc and crun refuse it, too.
+            if matches!(fstype.as_str(), "proc" | "sysfs") && run.root()?.is_link(&mount.target) {
+                return Err(about("mount on the link", &mount.target)(Errno::NOTDIR));
+            }
+            // A directory that is made for it holds nothing, and has no mode that anybody chose.
+            let copy_up = mount.copy_up && run.root()?.has_dir(&mount.target);
             let target = run.root()?.ensure_dir(&mount.target)?;
-            if mount.copy_up {
+            if copy_up {
                 let own_mode = !options.iter().any(|(name, _)| name == "mode");
                 super::copy_up::copy_up(&target, &tree, own_mode, &mount.target)?;
             }

@@ -97,7 +97,12 @@ fn spec_of(container: &Container) -> Result<(Spec, std::path::PathBuf), OciError
 fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
     if let Some(path) = &exec.process {
         let text = read_bounded(path).map_err(super::error::file("read", path))?;
-        return oci::parse_process(&text).map_err(|errors| OciError::Config { path: path.clone(), errors });
+        let mut process =
+            oci::parse_process(&text).map_err(|errors| OciError::Config { path: path.clone(), errors })?;
+        // As runc and crun have it: who does not speak of rights gets the container's.
+        let own = || spec.process.as_ref().and_then(|process| process.capabilities.clone());
+        process.capabilities = process.capabilities.or_else(own);
+        return Ok(process);
     }
     if exec.args.is_empty() {
         return Err(OciError::Value {

@@ -58,7 +58,14 @@ impl Change {
         }
         let limited = cgroup.make_place(&host, settings).and_then(|()| cgroup.update(settings));
         if let Err(error) = limited {
-            let was_written = matches!(error, CgroupError::Limit { .. } | CgroupError::Call { .. });
+            // What stands in the config alone is seen before anything is written; a file that is missing is not.
+            let was_written = matches!(
+                error,
+                CgroupError::Limit { .. }
+                    | CgroupError::Call { .. }
+                    | CgroupError::NoFile { .. }
+                    | CgroupError::NotHandedDown { .. }
+            );
             // The first error is the one that matters.
             let _ = if was_written { cgroup.update(before) } else { Ok(()) };
             return Err(error.into());
