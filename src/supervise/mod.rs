@@ -49,6 +49,7 @@ mod report;
 mod round;
 mod session;
 mod signals;
+mod socket;
 pub mod source;
 mod spares;
 mod start;
