@@ -42,6 +42,7 @@ mod oracle;
 mod power_cut;
 mod pressure;
 mod process1;
+mod replicas;
 mod samples;
 mod schema;
 mod seccomp;
@@ -50,6 +51,7 @@ mod simulation;
 #[cfg(target_arch = "x86_64")]
 mod soak;
 mod sockets;
+mod sockets_load;
 mod spares;
 mod start_first;
 mod start_first_beside;
