@@ -67,8 +67,11 @@ pub enum Command {
     },
     /// List units: phase, pid, since when, restarts, last exit, and why
     Ps {
-        /// Only these units
+        /// Only these units; of one with replicas each
         units: Vec<String>,
+        /// A row for each replica, not one for all of a unit
+        #[arg(short, long)]
+        all: bool,
         /// Only those that failed, are stuck or wait for the next try
         #[arg(long)]
         failed: bool,

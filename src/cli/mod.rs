@@ -248,7 +248,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             return up::up(Settings::new(places, args));
         }
         Command::Oci(rest) => return Ok(up::oci(rest.args, run_dir)),
-        Command::Ps { units, failed, json } => ask::ps(run_dir, units, failed, json)?,
+        Command::Ps { units, all, failed, json } => ask::ps(run_dir, units, (all, failed), json)?,
         Command::Status { unit, json } => ask::status(run_dir, unit, json)?,
         Command::Events { units, follow, lines, since, json } => {
             ask::events(run_dir, units, (follow, lines), since, json)?

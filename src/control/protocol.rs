@@ -232,6 +232,40 @@ pub struct UnitReport {
     /// Where somebody listens for it, by `[[socket]]`.
     #[serde(default)]
     pub listens: Vec<String>,
+    /// The unit that it is a replica of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_of: Option<String>,
+}
+
+/// All replicas of a unit in one row: how many there are in each phase, and why the first that is not as most of them are is not.
+pub fn fold(unit: &str, all: &[UnitReport]) -> UnitReport {
+    let is_fine = |phase: &str| matches!(phase, "ready" | "running" | "completed");
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for row in all {
+        match counts.iter_mut().find(|(phase, _)| *phase == row.phase) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => counts.push((&row.phase, 1)),
+        }
+    }
+    counts.sort_by_key(|(phase, count)| (!is_fine(phase), std::cmp::Reverse(*count)));
+    let words = |(phase, count): &(&str, usize)| format!("{count}/{} {phase}", all.len());
+    let phase = counts.first().map_or("stopped", |(phase, _)| phase);
+    let odd = all.iter().find(|row| !is_fine(&row.phase)).or(all.iter().find(|row| !row.reason.is_empty()));
+    let why = odd.filter(|row| !row.reason.is_empty()).map(|row| format!("; {}: {}", row.unit, row.reason));
+    let numbers = match counts.is_empty() {
+        true => "no replicas".to_owned(),
+        false => counts.iter().map(words).collect::<Vec<_>>().join(", "),
+    };
+    UnitReport {
+        unit: unit.to_owned(),
+        phase: phase.to_owned(),
+        since: all.iter().filter_map(|row| row.since).max(),
+        restarts: all.iter().map(|row| row.restarts).sum(),
+        reason: format!("{numbers}{}", why.unwrap_or_default()),
+        drift: all.iter().find_map(|row| row.drift.clone()),
+        listens: all.first().map(|row| row.listens.clone()).unwrap_or_default(),
+        ..UnitReport::default()
+    }
 }
 
 /// The other container of a unit.

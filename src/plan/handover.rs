@@ -134,6 +134,9 @@ impl<'a> World<'a> {
         if live.is_of(want) && !live.restart || !matches!(live.state, State::Running { .. }) {
             return None;
         }
+        if self.waits_for_turn(view).is_some() {
+            return None;
+        }
         let failed = view.seen.last.as_ref().filter(|last| {
             last.id.generation > live.id.generation && last.fingerprint == want.fingerprint && last.stopped.is_none()
         });

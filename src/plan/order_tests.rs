@@ -18,7 +18,7 @@ fn desired(units: &[(String, String)]) -> Desired {
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         (unit, Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None })
     };
-    Desired { units: units.iter().map(want).collect() }
+    Desired { units: units.iter().map(want).collect(), ..Desired::default() }
 }
 
 /// A chain: each unit depends on the one before.

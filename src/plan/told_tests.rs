@@ -23,7 +23,7 @@ impl World {
         );
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None };
-        let desired = Desired { units: [(unit, want)].into() };
+        let desired = Desired { units: [(unit, want)].into(), ..Desired::default() };
         let mut world = World { desired, observed: Observed::default(), now: 0 };
         assert_eq!(world.plans(), ["start web.1"]);
         world.record(Fact::Started { id: id(), pid: HostPid(1) });

@@ -172,6 +172,7 @@ pub fn parse_found(name: &UnitName, file: &Path, layers: &[Layer], found: &Found
     for config in &mut parsed.unit.configs {
         config.contents = found.configs.get(&config.target).cloned();
     }
+    parsed.unit.share_files();
     // A secret is not stored: that of an earlier run is known when its file is read.
     let is_unknown = |config: &&ConfigFile| config.contents.is_none() && !config.secret;
     if let Some(unread) = parsed.unit.configs.iter().find(is_unknown) {

@@ -50,6 +50,7 @@ mod report;
 mod round;
 mod session;
 mod signals;
+mod socket;
 pub mod source;
 mod spares;
 mod start;

@@ -6,9 +6,9 @@ use super::clock::{self, wall, wall_of};
 use super::files::BOOT_NOTES;
 use super::round::Supervisor;
 use crate::control::Response;
-use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus, fold};
 use crate::keeper;
-use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
+use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, Want, in_number_order, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Source, Unit, UnitName};
 
@@ -28,9 +28,35 @@ impl Supervisor {
             known.iter().filter(|(name, _)| is_asked(name)).map(|(name, status)| self.row(name, status)).collect();
         let without =
             self.catalogue.names().filter(|name| is_asked(name) && !known.iter().any(|(known, _)| known == *name));
-        rows.extend(without.map(|name| self.row_without_text(name)));
-        rows.sort_by(|a, b| a.unit.cmp(&b.unit));
+        rows.extend(without.map(|name| match self.desired.groups.contains_key(name) {
+            true => self.row_of_replicas(name),
+            false => self.row_without_text(name),
+        }));
+        // A unit with replicas is not there itself, except for a container that it had before.
+        rows.retain(|row| row.pid.is_some() || !self.is_shown_by_replicas(&row.unit));
+        rows.sort_by(|a, b| by_number(&a.unit, &b.unit));
         Response::Units { units: rows, notes: self.notes() }
+    }
+
+    fn is_shown_by_replicas(&self, unit: &str) -> bool {
+        let group = UnitName::new(unit).ok().filter(|name| self.desired.groups.contains_key(name));
+        group.is_some_and(|group| self.desired.members(&group).next().is_some())
+    }
+
+    /// All replicas of a unit in one row.
+    fn row_of_replicas(&self, group: &UnitName) -> UnitReport {
+        let statuses = statuses(&self.desired, &self.observed, clock::now().boot);
+        let all = self.desired.members(group).filter_map(|(name, _)| {
+            let (_, status) = statuses.iter().find(|(known, _)| known == name)?;
+            Some(self.row(name, status))
+        });
+        let all: Vec<UnitReport> = all.collect();
+        let listens = self.observed.unit(group).map(|seen| seen.listening().map(ToString::to_string).collect());
+        UnitReport {
+            drift: self.catalogue.drift(group),
+            listens: listens.unwrap_or_default(),
+            ..fold(group.as_str(), &all)
+        }
     }
 
     fn notes(&self) -> Vec<String> {
@@ -62,8 +88,17 @@ impl Supervisor {
                 id: other.id.to_string(),
                 pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
             }),
-            listens: seen.map(|seen| seen.listening().map(ToString::to_string).collect()).unwrap_or_default(),
+            replica_of: self.desired.units.get(name).and_then(Want::group).map(ToString::to_string),
+            listens: self
+                .sockets_of(name)
+                .map(|seen| seen.listening().map(ToString::to_string).collect())
+                .unwrap_or_default(),
         }
+    }
+
+    /// Who has the sockets of a unit.
+    fn sockets_of(&self, name: &UnitName) -> Option<&Seen> {
+        self.observed.unit(self.desired.declared(name))
     }
 
     /// The first error of the text on disk, or else what disk and running have not in common; then the plan's sentence.
@@ -75,7 +110,9 @@ impl Supervisor {
             let runs = if matches!(status.phase, Phase::Running | Phase::Ready) { "running with" } else { "in force:" };
             format!("{first}; {runs} the last good text")
         });
-        let trial = self.desired.units.get(name).is_some_and(|want| want.trial.is_some());
+        let is_trying =
+            |want: &Want| want.trial.is_some() && seen.and_then(|seen| seen.proven) != Some(want.fingerprint);
+        let trial = self.desired.units.get(name).is_some_and(is_trying);
         let trial = trial.then(|| "the new text is on trial".to_owned());
         let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trial, trouble];
         let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
@@ -115,6 +152,7 @@ impl Supervisor {
         let live = seen.and_then(|seen| seen.live.as_ref());
         let known = self.desired.units.contains_key(name) || seen.is_some();
         let report = match known {
+            _ if self.desired.groups.contains_key(name) => self.row_of_replicas(name),
             true => self.row(name, &status(&self.desired, &self.observed, name, now.boot)),
             false => self.row_without_text(name),
         };
@@ -185,6 +223,14 @@ impl Supervisor {
             log_bytes: self.log.bytes(),
             unknown_cgroups: self.unknown_cgroups.iter().map(ToString::to_string).collect(),
         }))
+    }
+}
+
+/// Names that cannot be read come last.
+fn by_number(a: &str, b: &str) -> std::cmp::Ordering {
+    match (UnitName::new(a), UnitName::new(b)) {
+        (Ok(a), Ok(b)) => in_number_order(&a, &b),
+        _ => a.cmp(b),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, reconcile};
 use crate::sys::heap;
-use crate::unit::{ContainerId, UnitName};
+use crate::unit::{ContainerId, UnitName, replica_number};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -351,6 +351,7 @@ impl Supervisor {
             }
             self.planner.begun(&action);
             self.dirty.insert(action.unit().clone());
+            self.dirty.extend(action.sockets_of().cloned());
             if let Some(event) = narrate::action(&action) {
                 self.tell(Event { generation: action.generation(), ..event });
             }
@@ -367,6 +368,7 @@ impl Supervisor {
                 match (self.catalogue.in_force(&id.unit), run) {
                     (Some(good), Some(run)) => {
                         let facts = Arc::clone(&good.facts);
+                        let unit = unit.named(&id.unit);
                         Some(Job::Start(Box::new(StartJob { id, unit, facts, run })))
                     }
                     // Desired and the catalogue agree at the top of the round, and `begin` has just made the run.
@@ -378,14 +380,16 @@ impl Supervisor {
             Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
             Action::Reload { id, how } => {
                 let good = self.text_of(&id)?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let (unit, facts) = (good.unit.named(&id.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
             Action::Hear { id } => Some(Job::Hear(id)),
             Action::Probe { id, probing } => {
                 let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
                 let good = self.text_of(&id)?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                // What is asked is kept as long as it is asked: replicas share it.
+                let number = replica_number(&id.unit).unwrap_or(1);
+                let (unit, facts) = (good.unit.of_number(number), Arc::clone(&good.facts));
                 let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(&id));
                 let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
                 let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
@@ -393,11 +397,11 @@ impl Supervisor {
             }
             Action::Update { id, limits, .. } => {
                 let good = self.catalogue.in_force(&id.unit)?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let (unit, facts) = (good.unit.named(&id.unit), Arc::clone(&good.facts));
                 limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
             }
             Action::Swap { id, unit, contents } => {
-                let facts = Arc::clone(&self.catalogue.in_force(&id.unit)?.facts);
+                let (unit, facts) = (unit.named(&id.unit), Arc::clone(&self.catalogue.in_force(&id.unit)?.facts));
                 Some(Job::Swap(Box::new(SwapJob { id, contents, unit, facts })))
             }
             Action::Close { unit, sockets } => Some(Job::Close(unit, sockets)),
@@ -406,7 +410,9 @@ impl Supervisor {
             Action::TakeOver { .. } => None,
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
             Action::Prove { unit, fingerprint } => {
-                self.catalogue.prove(&unit, fingerprint);
+                if self.is_proven_by_all(&unit) {
+                    self.catalogue.prove(&unit, fingerprint);
+                }
                 self.update_desired();
                 None
             }
@@ -421,6 +427,17 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// Whether the text of a unit did well with all that have it and are to run: with replicas it is on trial until then.
+    fn is_proven_by_all(&self, unit: &UnitName) -> bool {
+        let members = self.desired.members(self.desired.declared(unit));
+        let (mut members, now) = (members, clock::now().boot);
+        members.all(|(name, want)| {
+            let seen = self.observed.unit(name);
+            let is_held = seen.is_some_and(|seen| seen.hold_at(now).is_some() && seen.live.is_none());
+            is_held || seen.is_some_and(|seen| seen.proven == Some(want.fingerprint))
+        })
     }
 
     /// The text that a container was started with; the one in force, if that is not known any more.

@@ -208,7 +208,7 @@ fn config<'w>(walk: &mut Walk, table: &Table<'w>) -> Option<(ConfigFile, Field<'
 }
 
 /// As chmod(1) takes it, in a string: a bare number is decimal in TOML, and 640 would be 01200.
-fn mode(walk: &mut Walk, field: &Field, secret: bool) -> Option<u32> {
+pub(super) fn mode(walk: &mut Walk, field: &Field, secret: bool) -> Option<u32> {
     const EXPECTED: &str = "permissions like \"0640\"";
     if let DeValue::Integer(number) = field.value.get_ref() {
         let digits = number.as_str();

@@ -118,15 +118,13 @@ depends_on = { db = "healthy" }
 image = "nginx"
 replicas = 3
 [[socket]]
-listen = "udp://0.0.0.0:53"
+listen = "vsock://2:53"
 backlog = 9
 [network]
 mode = "bridge"
 "#,
         r#"web.toml:4:1 `image` is known but not built in this version, unpack it into a directory (docker export … | tar x) and use `rootfs`
-web.toml:5:1 `replicas` is known but not built in this version
-web.toml:7:10 `socket.listen` "udp" is known but not built in this version, tcp:// and unix:// are
-web.toml:8:1 `backlog` is known but not built in this version
+web.toml:7:10 `socket.listen` "vsock" is known but not built in this version, tcp://, udp://, unix://, seqpacket:// and unixgram:// are
 web.toml:10:8 `network.mode` "bridge" is known but not built in this version, use "none", "host" or "unit:NAME""#,
     ),
     // values without quotes, and the mistakes after them

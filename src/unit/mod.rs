@@ -48,12 +48,15 @@ mod parse_tests;
 mod path;
 mod process;
 pub(crate) mod quantity;
+mod replicas;
 mod root;
 mod schema;
 pub mod seccomp_default;
 mod sections;
 mod signal;
 pub mod socket;
+#[cfg(test)]
+mod socket_tests;
 pub mod spec;
 #[cfg(test)]
 mod spec_tests;
@@ -90,8 +93,9 @@ pub use layers::{OnLayersChange, Upper};
 pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
+pub use replicas::{REPLICAS_MAX, Replicas, replica_name, replica_number};
 pub use root::{Contents, RootFile, RootPlan};
-pub use socket::{Listen, Socket};
+pub use socket::{Listen, Socket, SocketOptions};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
 pub use told::Notify;
@@ -106,6 +110,8 @@ pub struct Unit {
     pub description: Option<String>,
     /// `None` with a bundle leaves config.json's, and with the host its own; otherwise filled with the unit's name, a `-` for its `@`.
     pub hostname: Option<String>,
+    /// It is several containers, told apart by a number.
+    pub replicas: Option<Replicas>,
     /// A unit that is not enabled runs only when started by hand.
     pub enabled: bool,
     /// Whether the unit is to stay up or to complete.

@@ -10,6 +10,7 @@ const KEYS: [(&str, &[&str]); 21] = [
             "enabled",
             "type",
             "instances",
+            "replicas",
             "bundle",
             "rootfs",
             "layers",
@@ -54,7 +55,7 @@ const KEYS: [(&str, &[&str]); 21] = [
     ("config", &["source", "target", "mode", "on_change"]),
     ("secret", &["source", "target", "mode", "on_change"]),
     ("device", &["path"]),
-    ("socket", &["listen", "name"]),
+    ("socket", &["listen", "name", "backlog", "mode", "user", "group", "reuse_port", "free_bind"]),
     ("log", &["max_size", "max_files"]),
     ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "read_only"]),
 ];
@@ -82,16 +83,9 @@ const TABLES: [&str; 18] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 13] = [
+const LATER: [(&str, &str, Option<&str>); 6] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
-    ("", "replicas", None),
     ("", "schedule", None),
-    ("socket", "backlog", None),
-    ("socket", "reuse_port", None),
-    ("socket", "mode", Some("a unix socket is open to every user (0666): restrict the directory")),
-    ("socket", "user", None),
-    ("socket", "group", None),
-    ("socket", "owner", None),
     ("network", "bridge", None),
     ("network", "ports", None),
     ("security", "userns", None),
@@ -109,7 +103,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 143] = [
+const SYNONYMS: [(&str, Cure); 161] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -169,7 +163,23 @@ const SYNONYMS: [(&str, Cure); 143] = [
     ("publish", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
     ("expose", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
     ("listenstream", Key("socket", "listen")),
-    ("listendatagram", Say("udp is not built in this version; for TCP did you mean `listen` in [[socket]]?")),
+    ("listendatagram", Say("did you mean `listen = \"udp://…\"` or \"unixgram://…\" in [[socket]]?")),
+    ("listensequentialpacket", Say("did you mean `listen = \"seqpacket://…\"` in [[socket]]?")),
+    ("socketmode", Key("socket", "mode")),
+    ("socketuser", Key("socket", "user")),
+    ("socketgroup", Key("socket", "group")),
+    ("owner", Say("did you mean `user` in [[socket]]?")),
+    ("reuseport", Key("socket", "reuse_port")),
+    ("freebind", Key("socket", "free_bind")),
+    ("accept", Say("one program serves all that connect: it is passed the socket itself")),
+    ("bindipv6only", Say("[::] takes IPv4 too: listen at two addresses instead")),
+    ("nodelay", Say("the program sets it on its connections")),
+    ("keepalive", Say("the program sets it on its connections")),
+    ("passcredentials", Say("the program sets it on its socket")),
+    ("receivebuffer", Say("the program sets it on its socket")),
+    ("sendbuffer", Say("the program sets it on its socket")),
+    ("bindtodevice", Say("listen at an address of that device")),
+    ("removeonstop", Say("a path goes when nobody listens there any more")),
     ("address", Key("socket", "listen")),
     ("bind", Key("socket", "listen")),
     ("filedescriptorname", Key("socket", "name")),
@@ -208,6 +218,8 @@ const SYNONYMS: [(&str, Cure); 143] = [
     ("periodseconds", Key("health.*", "interval")),
     ("period", Key("health.*", "interval")),
     ("timeoutseconds", Key("health.*", "timeout")),
+    ("scale", Key("", "replicas")),
+    ("numreplicas", Key("", "replicas")),
     ("updateconfig", Say("did you mean [update]?")),
     ("deploy", Say("did you mean [update]?")),
     ("autorevert", Key("update", "on_bad")),

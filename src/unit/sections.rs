@@ -12,7 +12,8 @@ use super::{
     Source, Stop, Unit, UnitName,
 };
 use super::{
-    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, socket, update,
+    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, replicas, socket,
+    update,
 };
 use crate::words::{CAPABILITIES, nearest};
 
@@ -54,6 +55,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         name: name.clone(),
         description,
         hostname: hostname(walk, top, name, source.as_ref()),
+        replicas: replicas::replicas(walk, top, walk.of_replica),
         enabled: walk.boolean(top.field("enabled")).unwrap_or(true),
         kind,
         depends_on: dependency::depends_on(walk, top, name),
@@ -155,7 +157,7 @@ fn check_source(walk: &mut Walk, source: &Source, field: &Field) {
 
 /// "%n" is the default. A host name has no `@`: here `%n` of `worker@a` is `worker-a`.
 fn hostname(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source>) -> Option<String> {
-    let whole = name.as_str().replace('@', "-");
+    let whole = replicas::host_name(name);
     let Some(field) = top.field("hostname") else {
         if matches!(source, Some(Source::Bundle(_) | Source::Host)) {
             return None;

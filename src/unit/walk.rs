@@ -96,6 +96,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) hidden: BTreeSet<String>,
     /// Units that a template lists.
     pub(crate) instances: BTreeSet<UnitName>,
+    /// The text is read as that of a replica.
+    pub(crate) of_replica: bool,
     left_out: usize,
 }
 
@@ -116,6 +118,7 @@ impl<'t> Walk<'t> {
             oci_unread: false,
             hidden: BTreeSet::new(),
             instances: BTreeSet::new(),
+            of_replica: false,
             left_out: 0,
         }
     }

@@ -45,6 +45,7 @@ mod power_cut;
 mod pressure;
 mod process1;
 mod rootless;
+mod replicas;
 mod samples;
 mod schema;
 mod seccomp;
@@ -54,6 +55,7 @@ mod simulation;
 #[cfg(target_arch = "x86_64")]
 mod soak;
 mod sockets;
+mod sockets_load;
 mod spares;
 mod start_first;
 mod start_first_beside;
