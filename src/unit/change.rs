@@ -134,6 +134,7 @@ fn shown(setting: &Setting) -> String {
         }
         ("restart.limit", _, _) => limit(text),
         (name, _, Ok(number)) if name.starts_with("socket.") => format!("descriptor {number}"),
+        ("security.seccomp", _, _) if text.is_empty() => "a file".to_owned(),
         (name, _, _) if (name.starts_with("config.") || name.starts_with("secret.")) && text.is_empty() => {
             "a file".to_owned()
         }

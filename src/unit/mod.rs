@@ -51,6 +51,7 @@ pub(crate) mod quantity;
 mod root;
 mod schema;
 pub mod seccomp_default;
+mod seccomp_file;
 mod sections;
 mod signal;
 pub mod socket;
@@ -91,6 +92,7 @@ pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use root::{Contents, RootFile, RootPlan};
+pub use seccomp_file::{KernelVersion, SeccompFile};
 pub use socket::{Listen, Socket};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
@@ -158,6 +160,14 @@ impl Unit {
     /// What it tells by itself, if it does.
     pub fn notify(&self) -> Option<Notify> {
         self.health.as_ref()?.notify
+    }
+
+    /// The file of its system call filter, if that is in one.
+    pub fn seccomp_file(&self) -> Option<&SeccompFile> {
+        match self.security.seccomp.as_ref()? {
+            Seccomp::File(file) => Some(file),
+            Seccomp::Default | Seccomp::Unconfined => None,
+        }
     }
 }
 
@@ -389,10 +399,12 @@ pub struct Security {
 }
 
 /// `security.seccomp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seccomp {
     /// The project's allow-list.
     Default,
     /// No filter.
     Unconfined,
+    /// What a file says.
+    File(SeccompFile),
 }

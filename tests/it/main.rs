@@ -45,6 +45,7 @@ mod process1;
 mod samples;
 mod schema;
 mod seccomp;
+mod seccomp_file;
 mod secrets;
 mod simulation;
 #[cfg(target_arch = "x86_64")]
