@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::catalogue::{Bad, InForce, Next, Trial};
 use super::marks::Marks;
-use super::{clock, narrate};
+use super::{clock, contents, narrate};
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
@@ -305,9 +305,7 @@ fn good_of(text: &InForce) -> Good {
         layers: text.layers.clone(),
         config: text.facts.config_json.clone(),
         variables: (!text.unit.process.env_files.is_empty()).then(|| text.unit.process.variables.map().clone()),
-        configs: (text.unit.configs.iter().filter(|config| !config.secret))
-            .filter_map(|config| Some((config.target.clone(), config.contents.as_ref()?.bytes().to_vec())))
-            .collect(),
+        configs: contents::to_store(&text.unit),
         path: text.file.clone(),
         resolved: text.resolved.clone(),
         source: text.facts.resolved.clone(),

@@ -108,8 +108,13 @@ fn compiled(
         host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
-    let compiled =
-        oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, facts, Some(&text.raw)))?;
+    let compiled = oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| {
+        let of_filter = |error: &oci::CompileError| {
+            SpecError::of_filter(text.seccomp_from.as_ref()?, &error.path, &error.problem.to_string())
+        };
+        let (theirs, rest): (Vec<_>, Vec<_>) = errors.into_iter().partition(|error| of_filter(error).is_some());
+        theirs.iter().filter_map(of_filter).chain(placed(rest, facts, Some(&text.raw))).collect::<Vec<_>>()
+    })?;
     let warnings = text.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string)).collect();
     Ok(Program { script: compiled.script, cgroup: compiled.cgroup, owner, warnings })
 }

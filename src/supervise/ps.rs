@@ -10,7 +10,7 @@ use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, Unit
 use crate::keeper;
 use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, Want, in_number_order, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
-use crate::unit::{ContainerId, Source, Unit, UnitName};
+use crate::unit::{ContainerId, Seccomp, Source, Unit, UnitName};
 
 /// Most that are shown.
 const BOOT_NOTES_MAX: usize = 100;
@@ -282,8 +282,11 @@ fn looser(unit: &Unit) -> Vec<String> {
     let found = [
         capabilities.map(|names| format!("capabilities: {}", names.join(" "))),
         (security.no_new_privileges == Some(false)).then(|| "no_new_privileges = false".to_owned()),
-        matches!(security.seccomp, Some(crate::unit::Seccomp::Unconfined))
-            .then(|| "seccomp = \"unconfined\"".to_owned()),
+        match &security.seccomp {
+            Some(Seccomp::Unconfined) => Some("seccomp = \"unconfined\"".to_owned()),
+            Some(Seccomp::File(file)) => Some(format!("seccomp = \"{file}\"")),
+            Some(Seccomp::Default) | None => None,
+        },
         (security.read_only == Some(false)).then(|| "read_only = false".to_owned()),
         matches!(unit.network, Some(crate::unit::Network::Host)).then(|| "network = \"host\"".to_owned()),
         (!unit.devices.is_empty()).then(|| format!("{} devices of the host's", unit.devices.len())),

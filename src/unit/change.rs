@@ -145,6 +145,7 @@ fn shown(setting: &Setting) -> String {
         (name, "backlog", Ok(number)) if name.starts_with("socket.") => number.to_string(),
         (name, "mode" | "user" | "group", _) if name.starts_with("socket.") => quoted(text),
         (name, _, Ok(number)) if name.starts_with("socket.") => format!("descriptor {number}"),
+        ("security.seccomp", _, _) if text.is_empty() => "a file".to_owned(),
         (name, _, _) if (name.starts_with("config.") || name.starts_with("secret.")) && text.is_empty() => {
             "a file".to_owned()
         }

@@ -88,6 +88,13 @@ impl FileContents {
         FileContents { bytes, digest }
     }
 
+    /// Of a JSON text: spaces and the order of keys mean nothing; what is not JSON is compared as it is.
+    pub fn json(bytes: Arc<[u8]>) -> FileContents {
+        let canonical = serde_json::from_slice::<serde_json::Value>(&bytes).map(|value| value.to_string().into_bytes());
+        let digest = digest_of(canonical.as_deref().unwrap_or(&bytes));
+        FileContents { bytes, digest }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes

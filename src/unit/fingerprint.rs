@@ -249,7 +249,15 @@ fn inside(unit: &Unit, all: &mut Settings) {
     all.some(Replace, "security.seccomp", security.seccomp.as_ref(), |which| match which {
         Seccomp::Default => "default".to_owned(),
         Seccomp::Unconfined => "unconfined".to_owned(),
+        Seccomp::File(_) => String::new(),
     });
+    if let Some(file) = unit.seccomp_file() {
+        all.put(Effect::Supervisor, "security.seccomp.file", file.path.as_os_str().as_encoded_bytes());
+        if let Some(contents) = file.contents.as_ref().map(FileContents::digest) {
+            let (name, value) = ("security.seccomp.contents".to_owned(), contents.to_vec());
+            all.0.push(Setting { name, value, effect: Replace, hidden: true, apart: false });
+        }
+    }
     if !unit.oci.is_empty() {
         all.put(Replace, "oci", Value::Object(unit.oci.clone()).to_string());
     }

@@ -485,11 +485,11 @@ const KEYS: &[Key] = &[
     ),
     key(
         "security.seccomp",
-        Kind::Word(&["default", "unconfined"]),
+        Kind::Path,
         "default; bundle: config.json's; profile: unconfined",
         Replace,
         "\"unconfined\"",
-        "The system call filter.",
+        "The system call filter: \"default\", \"unconfined\", or a file with one, OCI's or Docker's. Its contents are part of it.",
     ),
     key(
         "security.read_only",

@@ -52,6 +52,7 @@ mod replicas;
 mod root;
 mod schema;
 pub mod seccomp_default;
+mod seccomp_file;
 mod sections;
 mod signal;
 pub mod socket;
@@ -95,6 +96,7 @@ pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use replicas::{REPLICAS_MAX, Replicas, replica_name, replica_number};
 pub use root::{Contents, RootFile, RootPlan};
+pub use seccomp_file::{KernelVersion, SeccompFile};
 pub use socket::{Listen, Socket, SocketOptions};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
@@ -164,6 +166,14 @@ impl Unit {
     /// What it tells by itself, if it does.
     pub fn notify(&self) -> Option<Notify> {
         self.health.as_ref()?.notify
+    }
+
+    /// The file of its system call filter, if that is in one.
+    pub fn seccomp_file(&self) -> Option<&SeccompFile> {
+        match self.security.seccomp.as_ref()? {
+            Seccomp::File(file) => Some(file),
+            Seccomp::Default | Seccomp::Unconfined => None,
+        }
     }
 }
 
@@ -395,10 +405,12 @@ pub struct Security {
 }
 
 /// `security.seccomp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seccomp {
     /// The project's allow-list.
     Default,
     /// No filter.
     Unconfined,
+    /// What a file says.
+    File(SeccompFile),
 }

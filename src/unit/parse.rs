@@ -45,6 +45,8 @@ pub struct Parsed {
     pub source_at: Place,
     /// The same of each env file, in their order.
     pub env_files_at: Vec<Place>,
+    /// Where the file of the system call filter is named.
+    pub seccomp_at: Option<Place>,
     /// The same of the source of each config file.
     pub configs_at: Vec<Place>,
     /// The same of the address of each socket.
@@ -247,6 +249,7 @@ fn finish(walk: &mut Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Resul
                 source_at: walk.places.position(walk.source_at),
                 env_files_at: positions(&walk.env_files_at),
                 configs_at: positions(&walk.configs_at),
+                seccomp_at: walk.seccomp_at.map(|at| walk.places.position(at)),
                 sockets_at: positions(&walk.sockets_at),
             })
         }

@@ -86,6 +86,7 @@ impl Unit {
         for other in &mut replicas.each {
             let other = Arc::make_mut(other);
             other.process.variables = self.process.variables.clone();
+            other.security.seccomp = self.security.seccomp.clone();
             for (own, config) in other.configs.iter_mut().zip(&self.configs) {
                 own.contents = config.contents.clone();
             }

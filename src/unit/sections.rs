@@ -6,10 +6,10 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::diagnostic::quote;
-use super::walk::{Field, Table, Walk, found};
+use super::walk::{Field, Table, Walk};
 use super::{
-    Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
-    Source, Stop, Unit, UnitName,
+    KernelVersion, Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp,
+    SeccompFile, Security, Signal, Source, Stop, Unit, UnitName,
 };
 use super::{
     capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, replicas, socket,
@@ -383,25 +383,24 @@ fn capabilities(walk: &mut Walk, field: &Field) -> Option<Vec<String>> {
 }
 
 fn seccomp(walk: &mut Walk, field: Field) -> Option<Seccomp> {
-    let path = field.value.get_ref().as_str().filter(|text| text.contains('/') || text.ends_with(".json"));
-    if path.is_some() {
-        let message = format!(
-            "`{}` is {}: a profile's path is known but not built in this version",
-            field.name,
-            found(field.value.get_ref())
-        );
-        walk.error(
-            &field.at(),
-            message,
-            Some("write \"default\" or \"unconfined\", or the profile under linux.seccomp in [oci]".to_owned()),
-        );
-        return None;
+    const EXPECTED: &str = "\"default\", \"unconfined\" or the path of a profile like \"./web.json\"";
+    let word = field.value.get_ref().as_str().unwrap_or_default();
+    match word {
+        "default" => return Some(Seccomp::Default),
+        "unconfined" => return Some(Seccomp::Unconfined),
+        path if path.contains('/') || path.ends_with(".json") => {
+            let path = walk.host_path(Some(field.clone()))?;
+            walk.seccomp_at = Some(field.at().start);
+            return Some(Seccomp::File(SeccompFile { path, contents: None, kernel: KernelVersion::default() }));
+        }
+        _ => {}
     }
-    walk.choice(
-        Some(field),
-        &[("default", Seccomp::Default), ("unconfined", Seccomp::Unconfined)],
-        &[("none", "unconfined"), ("off", "unconfined")],
-    )
+    let meant = match word.to_ascii_lowercase().as_str() {
+        "none" | "off" => Some("unconfined"),
+        other => nearest(other, ["default", "unconfined"]),
+    };
+    walk.mismatch(&field, EXPECTED, meant.map(|word| format!("did you mean \"{word}\"?")));
+    None
 }
 
 /// What is allowed and probably not meant.

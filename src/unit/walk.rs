@@ -86,6 +86,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) env_files_at: Vec<usize>,
     /// The same of the source of each config file.
     pub(crate) configs_at: Vec<usize>,
+    /// The same of the file of the system call filter.
+    pub(crate) seccomp_at: Option<usize>,
     /// Where each socket is to listen, the same.
     pub(crate) sockets_at: Vec<usize>,
     /// What `${…}` stands for.
@@ -113,6 +115,7 @@ impl<'t> Walk<'t> {
             source_at: 0,
             env_files_at: Vec::new(),
             configs_at: Vec::new(),
+            seccomp_at: None,
             sockets_at: Vec::new(),
             variables,
             oci_unread: false,

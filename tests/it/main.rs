@@ -44,12 +44,13 @@ mod oracle;
 mod power_cut;
 mod pressure;
 mod process1;
-mod rootless;
 mod replicas;
+mod rootless;
 mod samples;
 mod schema;
 mod seccomp;
 mod seccomp_agent;
+mod seccomp_file;
 mod secrets;
 mod simulation;
 #[cfg(target_arch = "x86_64")]

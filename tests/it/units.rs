@@ -416,7 +416,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let Some(world) = World::start("later") else { return };
     let table = [
         ("userns", "[security]\nuserns = \"auto\"", "`userns` is known but not built"),
-        ("seccomp", "[security]\nseccomp = \"/etc/profile.json\"", "a profile's path is known but not built"),
         ("bridge", "[network]\nmode = \"bridge\"", "\"bridge\" is known but not built"),
     ];
     for (unit, tables, _) in table {
