@@ -107,9 +107,13 @@ impl<'a> World<'a> {
             let counts = |live: &&Live| {
                 live.run.fingerprint != want.fingerprint || live.is_up() && (live.used.start_now || live.used.fresh)
             };
-            let other = view.seen.live.as_ref().filter(|live| live.id != last.id).filter(counts);
+            let own = view.seen.live.as_ref();
+            let other = own.filter(|live| live.id != last.id).filter(counts);
+            // Asked for, it counts before the one that runs is stopped or handed over from.
+            let other = other.or_else(|| own.filter(|live| live.is_up() && live.restart));
+            let other = other.or_else(|| view.seen.successor().filter(|next| next.is_up() && next.used.start_now));
             // Or that takes over from the one that ended.
-            let next = view.seen.successor().filter(|_| !view.seen.live.as_ref().is_some_and(Live::is_up));
+            let next = view.seen.successor().filter(|_| !own.is_some_and(Live::is_up));
             let other = other.or_else(|| next.filter(counts));
             // So is one that ran since, and from which another one took over.
             let is_other_text = |old: &Live| old.run.fingerprint != want.fingerprint;

@@ -164,6 +164,38 @@ fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_run
 }
 
 #[test]
+fn a_run_that_is_asked_for_counts_from_the_wish_and_not_from_the_handover() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let texts = desired(&[
+        unit("job", "[update]\norder = \"start-first\""),
+        unit("web", "depends_on.job = { state = \"completed\", on_loss = \"stop\" }"),
+    ]);
+    let mut observed = Observed::default();
+    begin(&texts, &mut observed, at(0));
+    started(&mut observed, "job", at(0));
+    let job = ContainerId::parse("job.1").unwrap();
+    for fact in [
+        Fact::Exited { id: job.clone(), exit: Exit::Code(0), oom: false, at: at(1).boot },
+        Fact::CgroupEmpty { id: job.clone() },
+        Fact::Drained { id: job.clone() },
+        Fact::Cleared { id: job },
+    ] {
+        observed.record(&fact, at(1));
+    }
+    // It has completed once, and runs again by its policy.
+    let starts = begin(&texts, &mut observed, at(600_000));
+    assert!(starts.contains(&"start web.1".to_owned()) && starts.contains(&"start job.2".to_owned()), "{starts:?}");
+    started(&mut observed, "job", at(600_000));
+    started(&mut observed, "web", at(600_000));
+    let stops = begin(&texts, &mut observed, at(600_000));
+    assert!(!stops.iter().any(|action| action.starts_with("stop")), "{stops:?}");
+    observed.record(&Fact::ClientRestart { unit: name("job") }, at(600_001));
+    let stops = begin(&texts, &mut observed, at(600_001));
+    assert!(stops.iter().any(|action| action.starts_with("stop web.1: job, which it depends on")), "{stops:?}");
+    assert!(stops.iter().any(|action| action.starts_with("start job.3 beside")), "{stops:?}");
+}
+
+#[test]
 fn a_ring_through_a_container_without_a_file_is_one() {
     let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
     let before = desired(&[unit("job", "network.mode = \"unit:net\""), unit("net", "")]);

@@ -37,7 +37,7 @@ use super::spares::Spares;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
-use crate::unit::ContainerId;
+use crate::unit::{ContainerId, Signal};
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ pub(super) struct Handle {
     /// 0 until the keeper says it.
     pub(super) pid: i32,
     pub(super) pidfd: Option<OwnedFd>,
+    /// A stop signal that waits for the pidfd.
+    pub(super) owed: Option<Signal>,
     pub(super) cgroup: Option<ContainerCgroup>,
     pub(super) report: Option<(u64, OwnedFd)>,
     /// Its notify socket, which the keeper reads: kept for the next one.
@@ -384,6 +386,7 @@ impl Hands {
             ChildState::Running => {
                 handle.pid = child.pid;
                 handle.pidfd = child.pidfd;
+                let stopped = id.clone();
                 // Whoever released the report had read it to its end.
                 handle.executed |= handle.report.is_none() && ran_program(child.pid);
                 let run = postcard::from_bytes::<Run>(&handle.tag);
@@ -392,6 +395,7 @@ impl Hands {
                     (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
                     (None, _) => self.announce_started(&id),
                 }
+                self.stop_if_owed(&stopped);
             }
             ChildState::Failed { errno, text } => {
                 handle.announced = true;

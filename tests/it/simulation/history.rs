@@ -121,6 +121,8 @@ impl History {
         self.host.calm_down();
         self.set_full(false);
         if let Some(supervisor) = &mut self.supervisor {
+            // What checks were about to find is over with the faults: they find something else from here on.
+            supervisor.mail.retain(|(_, fact)| !matches!(fact, Fact::Probed { .. }));
             supervisor.probe_all(&mut outside!(self));
         }
         self.mount(true);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Relies, Want};
+use moored::plan::{BootTime, Exit, ExitRecord, Fact, Outcome, Relies, Want};
 use moored::unit::{ContainerId, Fingerprint, Kind, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
@@ -19,8 +19,8 @@ pub struct Oracle {
     /// Those that go on until another one, which is on its way or wanted, has done well.
     pub(super) superseded: BTreeSet<ContainerId>,
     pub(super) journal: BTreeMap<ContainerId, Outcome>,
-    /// The same ids in the order in which their ends were written down.
-    recorded: Vec<ContainerId>,
+    /// Those whose end the supervisor was told, in that order.
+    told: Vec<ContainerId>,
     /// Journalled as not stopped by us.
     by_itself: BTreeSet<ContainerId>,
     pub(super) ended: BTreeMap<ContainerId, End>,
@@ -216,6 +216,21 @@ impl Oracle {
         }
     }
 
+    /// The supervisor takes in something of this generation that is news to it: again, if a crash made it forget.
+    pub fn told(&mut self, fact: &Fact) {
+        if let Fact::Exited { id, .. } | Fact::StartFailed { id, .. } | Fact::NeverStarted { id } | Fact::Lost { id } =
+            fact
+        {
+            self.told.retain(|told| told != id);
+            self.told.push(id.clone());
+        }
+    }
+
+    /// How many ends of others the supervisor was told before this one.
+    pub(super) fn told_at(&self, id: &ContainerId) -> Option<usize> {
+        self.told.iter().rposition(|told| told == id)
+    }
+
     pub(super) fn is_excused(&self, host: &Host, id: &ContainerId) -> bool {
         self.is_excused_within(host, id, UNITS.len())
     }
@@ -340,13 +355,12 @@ impl Oracle {
     }
 
     /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the unit's own; if neither is
-    /// of the text, the one whose end was written down last.
+    /// of the text, the one whose end was told last.
     fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
         let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
         let is_of = |id: &ContainerId| self.ended.get(id).is_some_and(|end| end.is_of(want.fingerprint));
-        let recorded_at = |id: &ContainerId| self.recorded.iter().rposition(|recorded| recorded == id);
         let took_over = self.begun.get(last).is_some_and(|begun| !begun.beside);
-        let counts = |other: &&ContainerId| is_of(other) || !is_of(last) && recorded_at(other) > recorded_at(last);
+        let counts = |other: &&ContainerId| is_of(other) || !is_of(last) && self.told_at(other) > self.told_at(last);
         // Who took over counts, whatever comes of the one before.
         other.filter(counts).filter(|_| !took_over).or(Some(last))
     }
@@ -381,9 +395,6 @@ impl Oracle {
             self.by_itself.insert(id.clone());
         }
         let earlier = self.journal.insert(id.clone(), record.outcome.clone());
-        if earlier.is_none() {
-            self.recorded.push(id.clone());
-        }
         must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
     }
 

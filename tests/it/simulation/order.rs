@@ -10,7 +10,7 @@ use moored::plan::{BootTime, Exit, Outcome, Relies, Want, Why};
 use moored::unit::{Condition, ContainerId, Kind, Need, Network, OnLoss, UnitName};
 
 use super::host::Host;
-use super::oracle::{Begun, End, Oracle, Verdict, must};
+use super::oracle::{Begun, Oracle, Verdict, must};
 
 /// Killed so long ago, it is stuck and not waited for.
 const STUCK: Duration = Duration::from_secs(5);
@@ -178,18 +178,15 @@ impl Oracle {
     }
 
     /// The end of this generation is not the one that says whether its unit has completed: another run ended since, or another text is in force, or
-    /// runs.
+    /// has a container.
     fn is_outdone(&self, host: &Host, id: &ContainerId) -> bool {
         let good = self.units.get(&id.unit).and_then(|truth| truth.good.as_ref());
         let Some(good) = good else { return true };
-        let Some(own) = self.ended.get(id) else { return true };
-        let is_other_text = !own.is_of(good.fingerprint);
+        let is_other_text = self.ended.get(id).is_none_or(|end| !end.is_of(good.fingerprint));
         // The older of two may end last.
-        let ended_since = |(other, end): (&ContainerId, &End)| {
-            other.unit == id.unit && other != id && (other.generation > id.generation || end.at >= own.at)
-        };
-        let runs_another =
-            host.of(&id.unit).any(|(other, found)| host.is_alive(other) && found.want.fingerprint != good.fingerprint);
-        is_other_text || self.ended.iter().any(ended_since) || runs_another
+        let is_later = |other: &ContainerId| other.generation > id.generation || self.told_at(other) > self.told_at(id);
+        let ended_since = |other: &ContainerId| other.unit == id.unit && other != id && is_later(other);
+        let has_another = host.of(&id.unit).any(|(_, found)| found.want.fingerprint != good.fingerprint);
+        is_other_text || self.ended.keys().any(ended_since) || has_another
     }
 }

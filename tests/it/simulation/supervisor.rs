@@ -297,6 +297,7 @@ impl Supervisor {
         let news = self.observed.record(fact, out.both());
         if news {
             self.planner.recorded(fact);
+            out.oracle.told(fact);
             self.dirty.extend(fact.unit().cloned());
         }
         news
