@@ -13,6 +13,7 @@ mod debian;
 mod defaults;
 mod deps;
 mod device_rules;
+mod differ;
 mod drop_ins;
 mod edits;
 mod edits_bytes;
