@@ -22,6 +22,7 @@ mod edits_fuzz;
 mod edits_tools;
 mod env_files;
 mod exec;
+mod exec_leaks;
 mod fields;
 mod hardened;
 mod health;
