@@ -8,6 +8,7 @@
 //! Device rules: what no rule allows is denied, and what every container needs (making nodes, `/dev/null` and its like,
 //! its own terminals) is always allowed, as runc has it, also where config.json says nothing about devices.
 #![doc = include_str!("fields.md")]
+#![doc = include_str!("differences.md")]
 
 pub mod capability;
 mod cgroup;
