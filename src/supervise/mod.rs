@@ -47,6 +47,7 @@ mod program;
 mod ps;
 mod report;
 mod round;
+mod said;
 mod session;
 mod signals;
 pub mod source;
@@ -111,7 +112,7 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
 pub fn main(settings: Settings) -> u8 {
     heap::share();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
+    tracing_subscriber::fmt().with_writer(|| said::Said).with_target(false).without_time().init();
     match supervise(settings) {
         Ok(End::Stopped | End::Detached) => 0,
         Ok(End::Reboot) => reboot(),
