@@ -162,7 +162,9 @@ fn walk(value: &Value, kind: &Kind, path: &str, report: &mut Report) {
 
 fn walk_fields(entries: &Map<String, Value>, fields: &[(&str, Kind)], path: &str, report: &mut Report) {
     for (key, entry) in entries {
-        let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        // A name must not be able to look like another message.
+        let name = if key.contains(char::is_control) { format!("{key:?}") } else { key.clone() };
+        let inner = if path.is_empty() { name } else { format!("{path}.{name}") };
         match fields.iter().find(|(name, _)| name == key) {
             Some((_, kind)) => walk(entry, kind, &inner, report),
             None => {
