@@ -48,6 +48,7 @@ mod ps;
 mod rdt;
 mod report;
 mod round;
+mod said;
 mod session;
 mod signals;
 mod socket;
@@ -113,7 +114,7 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
 pub fn main(settings: Settings) -> u8 {
     heap::share();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
+    tracing_subscriber::fmt().with_writer(|| said::Said).with_target(false).without_time().init();
     match supervise(settings) {
         Ok(End::Stopped | End::Detached) => 0,
         Ok(End::Reboot) => reboot(),

@@ -298,30 +298,6 @@ fn what_hooks_mount_below_the_root_is_in_the_container() {
     assert_eq!(fs::read_dir(place.root.join("got")).unwrap().count(), 0, "the host sees nothing of it");
 }
 
-/// A program of the container's that is named `/proc/self/exe` must not be ours (CVE-2019-5736).
-#[test]
-fn a_hook_inside_cannot_have_the_runtime_itself_for_its_program() {
-    let Some(place) = Place::new("hooks-exe") else { return };
-    place.write(|config| {
-        config["hooks"] = json!({"startContainer": [{"path": "/proc/self/exe", "args": ["x", "oci", "--version"]}]});
-        config["process"]["args"] = json!(["/bin/true"]);
-    });
-    let before = fs::metadata(env!("CARGO_BIN_EXE_moored")).unwrap();
-    // Whatever comes of it: the file that it runs is not the one on disk.
-    let script = "readlink /proc/$PPID/exe >/seen; exit 0";
-    let _ = place.run_by("moored", "run {}");
-    place.write(|config| {
-        config["hooks"] =
-            json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]});
-        config["process"]["args"] = json!(["/bin/true"]);
-    });
-    place.ok("run {}");
-    let seen = fs::read_to_string(place.root.join("seen")).unwrap_or_default();
-    assert!(!seen.trim().starts_with(env!("CARGO_BIN_EXE_moored")) || seen.trim().ends_with("(deleted)"), "{seen}");
-    let after = fs::metadata(env!("CARGO_BIN_EXE_moored")).unwrap();
-    assert_eq!(before.modified().unwrap(), after.modified().unwrap());
-}
-
 /// What each kind of hook is told and where it runs, for two peers.
 #[test]
 fn hooks_are_told_what_runc_and_crun_tell_them() {

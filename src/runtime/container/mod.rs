@@ -58,6 +58,16 @@ pub enum ContainerError {
     /// No such directory.
     #[error("container does not exist")]
     Unknown,
+    /// What is in there may be somebody else's.
+    #[error("{}: owned by uid {uid} with mode {mode:o}: chown it to root and chmod it to 0700", .path.display())]
+    NotOurs {
+        /// Which directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// `start` on a container that runs.
     #[error("cannot start an already running container")]
     AlreadyRunning,
