@@ -98,7 +98,7 @@ fn du_kib(path: &Path) -> u64 {
 
 fn ours(replicas: u32) -> Duration {
     let place = Place::new();
-    while !place.dir.join("run").exists() || !place.run(&["sync"]).is_empty() {
+    while place.run(&["status", "--json"]).is_empty() {
         std::thread::sleep(Duration::from_millis(20));
     }
     place.scale(0);
@@ -113,7 +113,7 @@ fn ours(replicas: u32) -> Duration {
     println!("{running} of {replicas} replicas run {:.2} s after the edit{said}", took.as_secs_f64());
     // Memory that the rounds of the start needed is given back after a quiet second.
     std::thread::sleep(Duration::from_secs(3));
-    let each = (place.pss_kib().saturating_sub(pss)) as f64 / f64::from(replicas);
+    let each = place.pss_kib().saturating_sub(pss) as f64 / f64::from(replicas);
     println!("anchor, keeper and supervisor: {pss} KiB with none, {each:.1} KiB more for each");
     let more = du_kib(&place.dir).saturating_sub(before);
     println!("the root has {} MiB; on the disk {more} KiB more for {replicas} replicas of it", root / 1024);

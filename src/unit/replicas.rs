@@ -255,8 +255,11 @@ mod tests {
     fn mistakes_have_their_place() {
         let template = "write a template with `instances`: these are units of their own";
         for (text, expected) in [
-            ("replicas = 1001\n", "1:12 `replicas` is the integer 1001, expected a number from 0 to 1000".to_owned()),
-            ("replicas = -1\n", "1:12 `replicas` is the integer -1, expected a number from 0 to 1000".to_owned()),
+            (
+                "replicas = 1001\n",
+                "1:12 `replicas` is the integer 1001, expected a whole number from 0 to 1000".to_owned(),
+            ),
+            ("replicas = -1\n", "1:12 `replicas` is the integer -1, expected a whole number from 0 to 1000".to_owned()),
             ("replicas = \"3\"\n", "1:12 `replicas` is the string \"3\", expected".to_owned()),
         ] {
             let errors = read(&format!("{text}{BASE}")).unwrap_err();

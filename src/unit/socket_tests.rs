@@ -74,7 +74,7 @@ fn options_are_for_the_addresses_that_have_them() {
         ("unix:///a", "backlog = 0", "4:11 `socket.backlog` is the integer 0"),
         ("unix:///a", "mode = 600", "4:8 `socket.mode` is the integer 600, expected permissions like \"0640\""),
         ("unix:///a", "user = \"a:b\"", "4:8 `socket.user` is the string \"a:b\", expected a name"),
-        ("unix:///a", "accept = true", "4:1 unknown key `accept` in [[socket]], one program serves all that connect"),
+        ("unix:///a", "accept = true", "4:1 unknown key `accept`, one program serves all that connect"),
     ] {
         let errors = of(listen, options).unwrap_err();
         // The text begins with the bundle's line and the table's.
