@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values;
+use crate::store::IdPool;
 
 /// Keeps containers running that are declared in a directory of TOML unit files.
 #[derive(Debug, Parser)]
@@ -236,6 +237,9 @@ pub struct Up {
     /// Network namespaces made ahead, for starts to be quicker; 0 makes none [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=64))]
     pub spare_networks: Option<u16>,
+    /// From which ids units with `userns = "auto"` get theirs, 65,536 each [default: 524288-1879048191, that of systemd's containers]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub userns_pool: Option<IdPool>,
     /// From init.toml: so many boots in a row may be bad.
     #[arg(long, hide = true, value_name = "BOOTS", requires = "good_after")]
     pub boot_loop_guard: Option<u32>,

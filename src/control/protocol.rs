@@ -260,6 +260,9 @@ pub struct UnitStatus {
     pub errors: Vec<String>,
     /// What it is made of: `bundle /srv/web`.
     pub source: String,
+    /// The host's id that is 0 inside, if the container that runs has ids of its own.
+    #[serde(default)]
+    pub first_id: Option<u32>,
     /// The exit before the last one.
     pub previous_exit: Option<String>,
     /// Its cgroup, below the v2 root.

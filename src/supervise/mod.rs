@@ -153,7 +153,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         requests,
         Arc::clone(&cgroups),
         Arc::clone(&log),
-        Places { containers, state: settings.state_dir.clone() },
+        Places { containers, state: settings.state_dir.clone(), userns_pool: settings.userns_pool },
         Spares::new(usize::from(settings.spare_networks)),
     )
     .map_err(step("making an epoll set"))?;

@@ -160,6 +160,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     notify(unit, &mut value);
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
+    check_users(unit, &value, facts)?;
     let root = root(unit, facts, user.as_ref(), &value);
     let mut spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
     if let Some((profile, _)) = filter {
@@ -473,6 +474,23 @@ fn check_complete(value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecErro
         errors.push(missing("root.path", "the directory that becomes the root"));
     }
     if errors.is_empty() { Ok(()) } else { Err(SpecError::at_paths(errors, facts, Some(value))) }
+}
+
+/// Two user namespaces are none that anybody meant.
+fn check_users(unit: &Unit, value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
+    if !unit.has_own_users() {
+        return Ok(());
+    }
+    let is_user = |namespace: &Value| namespace.get("type").and_then(Value::as_str) == Some("user");
+    let namespaces = value.pointer("/linux/namespaces").and_then(Value::as_array);
+    let listed = namespaces.and_then(|all| all.iter().position(is_user)).map(|n| format!("linux.namespaces[{n}]"));
+    let mapped = ["uidMappings", "gidMappings"].into_iter().find(|key| {
+        let list = value.pointer(&format!("/linux/{key}")).and_then(Value::as_array);
+        list.is_some_and(|list| !list.is_empty())
+    });
+    let found = listed.or_else(|| mapped.map(|key| format!("linux.{key}")));
+    let message = || "stands beside security.userns = \"auto\", which makes its own: leave one of them out".to_owned();
+    found.map_or(Ok(()), |path| Err(SpecError::at_paths(vec![(path, message())], facts, Some(value))))
 }
 
 fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) -> RootPlan {

@@ -60,6 +60,7 @@ mod told;
 mod union;
 mod units;
 mod updates;
+mod userns;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 #[cfg(target_arch = "x86_64")]
