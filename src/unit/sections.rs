@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::diagnostic::quote;
+use super::seccomp_file::is_profile_path;
 use super::walk::{Field, Table, Walk};
 use super::{
     KernelVersion, Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp,
@@ -392,7 +393,7 @@ fn seccomp(walk: &mut Walk, field: Field) -> Option<Seccomp> {
     match word {
         "default" => return Some(Seccomp::Default),
         "unconfined" => return Some(Seccomp::Unconfined),
-        path if path.contains('/') || path.ends_with(".json") => {
+        path if is_profile_path(path) => {
             let path = walk.host_path(Some(field.clone()))?;
             walk.seccomp_at = Some(field.at().start);
             return Some(Seccomp::File(SeccompFile { path, contents: None, kernel: KernelVersion::default() }));
