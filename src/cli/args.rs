@@ -185,9 +185,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Enter a container with the host's tools
-    #[command(hide = true, disable_help_flag = true)]
-    Debug(Rest),
+    /// Run the host's tools in a container's namespaces, with the host's rights
+    Debug(Debug),
     /// Replace the program under running containers
     Upgrade {
         /// The new one [default: the file that `up` was started from, read again]
@@ -328,6 +327,30 @@ pub struct Exec {
     pub args: Vec<String>,
 }
 
+/// `debug`.
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// Enter only these namespaces of its [default: all]
+    #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',')]
+    pub target: Vec<Kind>,
+    /// Where
+    pub unit: String,
+    /// What to run [default: $SHELL]
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+/// A namespace that the host's tools enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Pid,
+    Net,
+    Ipc,
+    Uts,
+    Cgroup,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,7 +391,11 @@ mod tests {
     fn oci_and_later_commands_take_anything() {
         let Command::Oci(rest) = parse("moored oci run --bundle /b -- x --help").unwrap().command else { panic!() };
         assert_eq!(rest.args.len(), 6);
-        assert!(matches!(parse("moored debug --x quiet").unwrap().command, Command::Debug(_)));
+        let Command::Debug(debug) = parse("moored debug --target net,pid web -- ss -ln").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((debug.target, debug.args), (vec![Kind::Net, Kind::Pid], vec!["ss".to_owned(), "-ln".to_owned()]));
+        assert!(parse("moored debug --target user web").is_err() && parse("moored debug").is_err());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use ids::{COUNT as IDS_OF_UNIT, IdPool, IdsError, range_of, release_range};
 pub use lock::{LockError, RunLock};
 pub use run::{Records, RunStore, boot_id};
 pub use state::{BadText, Fact, Good, GoodSet, Key, Loaded, StateStore, StopMark, Ticket};
-pub use upper::{KeptUpper, UpperError, lock_again, open_upper};
+pub use upper::{KeptUpper, UpperError, kept_upper, lock_again, open_upper};
 
 /// Something that an operator should know and that stopped nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -52,6 +52,7 @@ mod signals;
 pub mod source;
 mod spares;
 mod start;
+mod subject;
 mod swap;
 mod texts;
 mod usage;

@@ -10,6 +10,7 @@ mod complaints;
 mod configs;
 mod crash;
 mod debian;
+mod debug;
 mod defaults;
 mod deps;
 mod device_rules;
