@@ -300,7 +300,7 @@ fn a_shell_inside_has_jobs_and_outlives_the_supervisor_and_a_client_that_is_told
     line("\x03", "^C");
     wait_no_sleeper(&supervisor, "811");
     // ^D at a prompt is the end of the input; a program that reads gets it, and the shell not.
-    line("cat; echo ca''t $?\n", "\r\n");
+    line("echo re''ady; cat; echo ca''t $?\n", "ready\r\n");
     line("text\n", "text\r\ntext\r\n");
     line("\x04", "cat 0");
     // Nothing of it goes through the supervisor.
