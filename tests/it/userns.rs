@@ -61,7 +61,7 @@ fn root_inside_is_nobody_outside_and_files_have_their_owners() {
     let web = world.running("web");
     world.wait_log("web", "up");
     let expected = "1000\n/ 0\n/bin/busybox 0\n/data 0\n/data/of-root 0\n/data/of-user 1000\n/raw/of-root 65534\n/mem 0\n/dev/null 65534\n\
-                    /dev/pts 0\n/dev/stdout 1000\nkey\nsaid\ntouched\nup\n";
+                    /dev/pts 0\n/dev/stdout 0\nkey\nsaid\ntouched\nup\n";
     assert_eq!(world.log("web"), expected);
     let first = first_id(web.pid);
     assert!((0x8_0000..0x7000_0000).contains(&first), "{first}");
