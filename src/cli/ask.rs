@@ -45,7 +45,7 @@ impl Answers {
     }
 }
 
-fn one_answer(run_dir: &Path, request: &Request) -> Result<Response, Failure> {
+pub(super) fn one_answer(run_dir: &Path, request: &Request) -> Result<Response, Failure> {
     asked_again(|| answers(run_dir, request)?.next()?.ok_or(Failure::NoAnswer))
 }
 

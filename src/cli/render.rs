@@ -122,6 +122,7 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         ("Health", report.health.clone()),
         ("Container", report.id.clone()),
         ("Pid", report.pid.map(|pid| pid.to_string())),
+        ("Ids", status.first_id.map(ids)),
         ("Beside", report.beside.as_ref().map(beside)),
         ("Listens", Some(report.listens.join(", ")).filter(|listens| !listens.is_empty())),
         ("Restarts", Some(report.restarts.to_string())),
@@ -145,6 +146,10 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
     }
     lines_below(&mut out, &status.log);
     out
+}
+
+fn ids(first: u32) -> String {
+    format!("0 to 65535 inside are {first} to {} of the host's", first.saturating_add(65_535))
 }
 
 fn beside(other: &Other) -> String {

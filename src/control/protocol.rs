@@ -131,6 +131,11 @@ pub enum Request {
         /// Rows and columns at the start.
         size: Option<(u16, u16)>,
     },
+    /// Where a unit is, for `debug`: one [`Response::Subject`].
+    Subject {
+        /// Which.
+        unit: String,
+    },
     /// Go on with a session whose supervisor is gone; answers as to `exec`.
     Attach {
         /// As [`Response::ExecStarted`] named it.
@@ -159,6 +164,8 @@ pub enum Response {
     Why(Box<Account>),
     /// For `cat`.
     Cat(Box<MergedText>),
+    /// For `debug`.
+    Subject(Box<Subject>),
     /// For `sync`.
     Synced {
         /// 0 converged, 1 a text is invalid, 2 a unit failed, 3 timeout.
@@ -268,6 +275,41 @@ pub fn fold(unit: &str, all: &[UnitReport]) -> UnitReport {
     }
 }
 
+/// Where a unit is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Its whole name.
+    pub unit: String,
+    /// The live container.
+    pub id: Option<String>,
+    /// Of its first process, as the host sees it; `None` until its program runs.
+    pub pid: Option<i32>,
+    /// What its root is made of.
+    pub root: Root,
+}
+
+/// What a unit's root is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Root {
+    /// The host's.
+    Host,
+    /// One static program, with a root around it.
+    Program,
+    /// A directory.
+    Directory {
+        /// On the host, absolute.
+        path: PathBuf,
+    },
+    /// A union.
+    Layers {
+        /// On the host, absolute, the lowest first.
+        layers: Vec<PathBuf>,
+        /// What is kept above them, if anything is.
+        upper: Option<PathBuf>,
+    },
+}
+
 /// The other container of a unit.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Other {
@@ -294,6 +336,9 @@ pub struct UnitStatus {
     pub errors: Vec<String>,
     /// What it is made of: `bundle /srv/web`.
     pub source: String,
+    /// The host's id that is 0 inside, if the container that runs has ids of its own.
+    #[serde(default)]
+    pub first_id: Option<u32>,
     /// The exit before the last one.
     pub previous_exit: Option<String>,
     /// Its cgroup, below the v2 root.

@@ -377,7 +377,7 @@ fn root(steps: &mut Vec<Step>, spec: &Spec, context: &Context, report: &mut Repo
         (Some(plan), _) => steps.push(Step::Root(plan.clone())),
         (None, Some(root)) if !root.path().as_os_str().is_empty() => {
             let path = context.bundle.join(root.path());
-            steps.push(Step::Root(RootPlan::Directory { path, devices: true }));
+            steps.push(Step::Root(RootPlan::Directory { path, devices: true, idmap: false }));
         }
         (None, _) => report.error("root.path", Problem::Missing { expected: "the directory that becomes the root" }),
     }

@@ -43,6 +43,8 @@ pub struct Outside {
     pub copies: bool,
     /// `oom_score_adj`, and whether it is left alone where it may not be set: in a user namespace nobody may lower his.
     pub oom_score_adj: Option<(i32, bool)>,
+    /// The network namespace of the slot is entered: in a user namespace nobody has the right to.
+    pub network: bool,
     /// Limits whose ceilings nobody in a user namespace may raise.
     pub ceilings: Vec<Rlimit>,
     /// The user of the host's to whom pipes that are standard streams are given.
@@ -155,6 +157,7 @@ impl Display for Outside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let join = |join: &Join| format!("join the {} namespace {}", join.kind.name(), join.path.display());
         let mut parts: Vec<String> = self.joins.iter().map(join).collect();
+        parts.extend(self.network.then(|| "join the network namespace".to_owned()));
         parts.extend(self.copies.then(|| "copy mounts of the host's".to_owned()));
         parts.extend(self.user.as_ref().map(|maps| format!("new user namespace: {maps}")));
         parts.extend(self.time.map(|time| format!("new time namespace: {}", time.text().trim().replace('\n', ", "))));

@@ -289,6 +289,8 @@ pub enum RootPlan {
         path: PathBuf,
         /// Device nodes in it are devices; those of `/dev` always are.
         devices: bool,
+        /// The ids of its files are the container's: the mount is id-mapped.
+        idmap: bool,
     },
     /// The union of directories of the host's, by overlayfs. Device nodes in it are none.
     Layers {
@@ -296,6 +298,8 @@ pub enum RootPlan {
         layers: Vec<PathBuf>,
         /// What is written.
         upper: Upper,
+        /// The ids of their files are the container's: each layer's mount is id-mapped, and so is that of a kept upper one.
+        idmap: bool,
     },
     /// A tmpfs with these in it; made read-only by its own step.
     Tmpfs {

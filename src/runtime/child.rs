@@ -114,8 +114,7 @@ impl Run {
             Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
             Step::Rlimits { limits, clamp } => identity::set_limits(limits, *clamp),
             Step::Root(plan) => {
-                let copy = self.trees.brought(self.at);
-                self.root = Some(mount::take_root(plan, copy, self.has_hooks)?);
+                self.root = Some(mount::take_root(plan, &mut self.trees, self.at, self.has_hooks)?);
                 Ok(())
             }
             Step::CurrentRoot => {

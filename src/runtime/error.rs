@@ -209,9 +209,10 @@ pub enum StepError {
     #[error("the process that was to write the mappings of ids was killed")]
     NoMaps,
     /// The kernel maps no ids there.
+    // The cure first: a keeper tells the beginning of a long text.
     #[error(
-        "mounts: {target}: ids cannot be mapped: {}: this kernel has to allow it for that file system (type {magic:#x} in statfs(2)), \
-         which may not be id-mapped already",
+        "mounts: {target}: ids cannot be mapped: {}; a unit's [[mount]] may say idmap = false. This kernel does not map that file system (type \
+         {magic:#x} in statfs(2)), or it is mapped already",
         words(*.errno)
     )]
     IdMap {

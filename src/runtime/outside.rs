@@ -18,7 +18,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
@@ -39,9 +39,10 @@ use super::slots::Slots;
 use super::spawn::{Failure, HostPid, SpawnError, Spawned};
 use super::trampoline::Trampoline;
 use super::{child, identity, rdt, userns};
+use crate::oci::idmap::IdMaps;
 use crate::oci::{
-    ClockOffsets, Join, Mount, MountIdMap, MountSource, NamespaceKind, Outside, RootPlan, Script, Step,
-    is_copied_outside, is_shared,
+    ClockOffsets, Join, Mount, MountSource, NamespaceKind, Outside, Propagation, PropagationKind, RootPlan, Script,
+    Step, Upper, is_copied_outside, is_shared,
 };
 use crate::sys::clone::{Request, Side, clone3, leave, unshare};
 use crate::sys::wait::{Which, await_end};
@@ -174,14 +175,27 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
         None => None,
     };
     let mut brought = Brought { agent: Agent::of(script, None)?, ..Brought::default() };
+    let mut ids = Ids { outside, joins: &joins, proc: &proc, own: None };
     if outside.copies && by_root {
-        copy_mounts(script, &mut brought.trees, &joins, &proc)?;
+        copy_mounts(script, &mut brought.trees, &mut ids)?;
     } else if let Some(target) = script.steps.iter().find_map(id_mapped) {
         return Err(StepError::NeedsRoot { what: format!("an id-mapped mount on {target}") }.into());
     }
     let takes = outside.in_user_namespace() && script.steps.contains(&Step::TakeCgroups);
     if takes && by_root {
         brought.trees.take_cgroups(slots)?;
+    }
+    let union = script.steps.iter().enumerate().find_map(|(index, step)| match step {
+        Step::Root(RootPlan::Layers { layers, upper, idmap }) => Some((index, layers, upper, *idmap)),
+        _ => None,
+    });
+    if let Some((index, layers, upper, idmap)) = union.filter(|_| outside.in_user_namespace() && by_root) {
+        let maps = if idmap { Some(ids.of(None)?) } else { None };
+        brought.trees.outside.push((index, unite(layers, upper, maps.as_ref().map(AsFd::as_fd))?));
+    }
+    if outside.network {
+        let network = slots.network.as_ref().ok_or(StepError::EmptySlot { slot: "the network namespace" })?;
+        enter(NamespaceKind::Network, network).map_err(call("join the network namespace"))?;
     }
     let moved = outside.joins(NamespaceKind::Cgroup) && move_into(slots.cgroup.as_ref())?;
     join_all(&joins)?;
@@ -414,23 +428,35 @@ fn id_mapped(step: &Step) -> Option<&str> {
 }
 
 /// Copies what the script attaches of the host's mounts.
-fn copy_mounts(
-    script: &Script,
-    trees: &mut Trees,
-    joins: &[(&Join, OwnedFd)],
-    proc: &OwnedFd,
-) -> Result<(), StepError> {
+fn copy_mounts(script: &Script, trees: &mut Trees, ids: &mut Ids) -> Result<(), StepError> {
     let outside = &script.outside;
     for (index, step) in script.steps.iter().enumerate() {
         if !is_copied_outside(step, outside) {
             continue;
         }
         let tree = match step {
-            Step::Root(RootPlan::Directory { path, devices }) => mount::copy_root(path, *devices)?,
+            Step::Root(RootPlan::Directory { path, devices, idmap }) => {
+                let tree = mount::copy_root(path, *devices)?;
+                if *idmap {
+                    mount::map_ids(&tree, true, ids.of(None)?.as_fd(), "/")?;
+                }
+                tree
+            }
+            Step::Root(RootPlan::Tmpfs { binds, .. }) => {
+                let copies = super::seed::copy(binds)?;
+                for copy in copies.iter().flatten() {
+                    // What cannot be mapped is nobody's in there, and read by all who may.
+                    let _ = mount::map_ids(copy, false, ids.of(None)?.as_fd(), "/");
+                    mount::cut_off(copy).map_err(about("mount_setattr", Path::new("a copy")))?;
+                }
+                trees.seeds = Some(copies);
+                continue;
+            }
             Step::Mount(wanted @ Mount { source: MountSource::Bind { source, recursive, follow }, .. }) => {
                 let tree = mount::copy(source, *recursive, *follow)?;
                 if let Some(idmap) = &wanted.idmap {
-                    map_ids(&tree, wanted, idmap, (outside, joins), proc)?;
+                    let namespace = ids.of(idmap.maps.as_ref())?;
+                    mount::map_ids(&tree, idmap.recursive, namespace.as_fd(), &wanted.target)?;
                 }
                 if is_shared(wanted) {
                     trees.outside.push((index, tree));
@@ -446,21 +472,43 @@ fn copy_mounts(
     Ok(())
 }
 
-fn map_ids(
-    tree: &OwnedFd,
-    wanted: &Mount,
-    idmap: &MountIdMap,
-    (outside, joins): (&Outside, &[(&Join, OwnedFd)]),
-    proc: &OwnedFd,
-) -> Result<(), StepError> {
-    let joined = || joins.iter().find(|(join, _)| join.kind == NamespaceKind::User).map(|(_, file)| file.as_fd());
-    let made = idmap.maps.as_ref().or(outside.user.as_ref()).map(|maps| userns::of_nobody(proc, maps)).transpose()?;
-    let Some(namespace) = made.as_ref().map(AsFd::as_fd).or_else(joined) else {
-        return Err(StepError::EmptySlot { slot: "the user namespace of an id-mapped mount" });
-    };
-    crate::sys::mount::map_ids(tree.as_fd(), idmap.recursive, namespace).map_err(|error| StepError::IdMap {
-        target: wanted.target.clone(),
-        magic: rustix::fs::fstatfs(tree).map_or(0, |found| found.f_type as u64),
-        errno: errno_of(&error),
-    })
+/// The user namespaces that mounts are id-mapped with.
+struct Ids<'h> {
+    outside: &'h Outside,
+    joins: &'h [(&'h Join, OwnedFd)],
+    proc: &'h OwnedFd,
+    /// The container's, once somebody asked.
+    own: Option<OwnedFd>,
+}
+
+impl Ids<'_> {
+    /// One with these mappings, without any one with the container's.
+    fn of(&mut self, maps: Option<&IdMaps>) -> Result<OwnedFd, StepError> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| call("dup")(errno_of(&error)));
+        if let Some(maps) = maps {
+            return userns::of_nobody(self.proc, maps);
+        }
+        if let Some(own) = &self.own {
+            return copy(own);
+        }
+        let joined = self.joins.iter().find(|(join, _)| join.kind == NamespaceKind::User).map(|(_, file)| file);
+        let own = match (&self.outside.user, joined) {
+            (Some(maps), _) => userns::of_nobody(self.proc, maps)?,
+            (None, Some(file)) => copy(file)?,
+            (None, None) => return Err(StepError::EmptySlot { slot: "the user namespace of an id-mapped mount" }),
+        };
+        let copied = copy(&own);
+        self.own = Some(own);
+        copied
+    }
+}
+
+/// A union needs its layers mounted for a moment: in a mount namespace of this process's own, where the host sees nothing of it. After this
+/// nothing of the host's can be copied any more.
+fn unite(layers: &[PathBuf], upper: &Upper, maps: Option<BorrowedFd<'_>>) -> Result<OwnedFd, StepError> {
+    unshare(libc::CLONE_NEWNS).map_err(|error| call("make a mount namespace")(errno_of(&error)))?;
+    mount::host_propagation(Propagation { kind: PropagationKind::Slave, recursive: true })?;
+    let tree = super::layers::union(layers, upper, maps)?;
+    rustix::process::chdir("/").map_err(about("chdir", "/"))?;
+    Ok(tree)
 }

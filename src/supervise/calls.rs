@@ -105,6 +105,10 @@ impl Supervisor {
                 self.apply_order(terms, strangers, timeout_ms.map(Duration::from_millis), reply);
             }
             Request::Down => self.go_down(by, reply),
+            Request::Subject { unit } => {
+                let unit = self.resolve_one(&unit)?;
+                finish(&reply, &Response::Subject(Box::new(self.subject(&unit)?)));
+            }
             Request::Attach { session } => self.hands.push(Job::Attach { session, reply }),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
                 let unit = self.resolve_one(&unit)?;

@@ -156,9 +156,10 @@ impl Hands {
 
     pub(super) fn limit(&mut self, job: LimitJob) {
         let LimitJob { id, limits, unit, facts } = job;
-        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
         let files = ConfigDir::of(&self.places.containers, &id);
-        let written = program::compile(&unit, &facts, &id.to_string(), &files, Dirs::default())
+        let dirs = Dirs { ids: self.ids_of(&id), ..Dirs::default() };
+        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
+        let written = program::compile(&unit, &facts, &id.to_string(), &files, dirs)
             .map_err(|errors| errors.join("; "))
             .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
         match written {
@@ -174,8 +175,8 @@ impl Hands {
             return;
         }
         let files = ConfigDir::of(&self.places.containers, &id);
-        let owner =
-            program::compile(&unit, &facts, &id.to_string(), &files, Dirs::default()).map(|program| program.owner);
+        let dirs = Dirs { ids: self.ids_of(&id), ..Dirs::default() };
+        let owner = program::compile(&unit, &facts, &id.to_string(), &files, dirs).map(|program| program.owner);
         let swapped = owner
             .map_err(|errors| errors.join("; "))
             .and_then(|owner| files.swap(&unit, owner).map_err(|error| error.to_string()));

@@ -38,6 +38,7 @@ pub struct Files {
     /// A failure to write records was told, and not yet a success.
     failing: bool,
     boot_notes: PathBuf,
+    state_dir: PathBuf,
     /// Stop marks on their way to the disk.
     pub(super) marks: Marks,
 }
@@ -122,6 +123,7 @@ impl Files {
             defaults: loaded.defaults.clone(),
             failing: false,
             boot_notes: run_dir.join(BOOT_NOTES),
+            state_dir: state_dir.to_owned(),
             marks: Marks::default(),
         };
         let left = Left {
@@ -278,6 +280,9 @@ impl Files {
 
     /// The unit was removed: neither its text nor a mark outlives that.
     pub fn drop_good(&mut self, name: &UnitName) {
+        if let Err(why) = store::release_range(&self.state_dir, name) {
+            tracing::warn!("{name}: its ids stay taken: {why}");
+        }
         if self.stored.remove(name) {
             self.state.forget_good(name.clone());
         }

@@ -37,6 +37,7 @@ use super::spares::Spares;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
+use crate::store::IdPool;
 use crate::unit::{ContainerId, Signal};
 
 /// Where things are.
@@ -46,6 +47,8 @@ pub struct Places {
     pub containers: PathBuf,
     /// The state-dir.
     pub state: PathBuf,
+    /// Where the ids of units with their own come from.
+    pub userns_pool: IdPool,
 }
 
 /// Positions of what the keeper holds for a container.
@@ -482,7 +485,8 @@ impl Hands {
     pub(super) fn open_session(&mut self, job: SessionJob) {
         let container = self.handles.get(&job.container).filter(|handle| handle.executed && !handle.ended);
         let target = container.and_then(|handle| Some((handle.pidfd.as_ref()?.as_fd(), handle.cgroup.as_ref()?)));
-        self.sessions.open(job, target, &self.keeper, &self.post);
+        let ids = if job.unit.has_own_users() { self.ids_of(&job.container) } else { None };
+        self.sessions.open(job, target, ids, &self.keeper, &self.post);
     }
 
     fn status(&mut self, job: super::usage::StatusJob) {

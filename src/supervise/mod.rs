@@ -55,6 +55,7 @@ mod socket;
 pub mod source;
 mod spares;
 mod start;
+mod subject;
 mod swap;
 mod texts;
 mod usage;
@@ -156,7 +157,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         requests,
         Arc::clone(&cgroups),
         Arc::clone(&log),
-        Places { containers, state: settings.state_dir.clone() },
+        Places { containers, state: settings.state_dir.clone(), userns_pool: settings.userns_pool },
         Spares::new(usize::from(settings.spare_networks)),
     )
     .map_err(step("making an epoll set"))?;

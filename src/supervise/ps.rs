@@ -165,6 +165,10 @@ impl Supervisor {
             merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
+            first_id: live
+                .and_then(|live| live.pid)
+                .filter(|_| unit.is_some_and(Unit::has_own_users))
+                .and_then(|pid| first_id(pid.0)),
             previous_exit: seen.and_then(|seen| seen.previous.as_deref()).map(exit_words),
             cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
             looser: unit
@@ -256,6 +260,12 @@ fn exit_words(record: &ExitRecord) -> String {
         Outcome::Unhealthy { exit, .. } => format!("{} (unhealthy)", super::narrate::words(*exit)),
         Outcome::StartFailed { text } => format!("start failed: {text}"),
     }
+}
+
+/// As the kernel has it; a figure for people, of a process that may be gone.
+fn first_id(pid: u32) -> Option<u32> {
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
+    map.split_whitespace().nth(1)?.parse().ok().filter(|first| *first != 0)
 }
 
 fn source_words(unit: &Unit) -> String {

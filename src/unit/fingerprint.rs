@@ -245,6 +245,9 @@ fn inside(unit: &Unit, all: &mut Settings) {
     let security = &unit.security;
     all.some(Replace, "security.capabilities", security.capabilities.as_ref(), |names| strings(names));
     all.some(Replace, "security.no_new_privileges", security.no_new_privileges.as_ref(), bool::to_string);
+    if unit.has_own_users() {
+        all.put(Replace, "security.userns", "auto");
+    }
     all.some(Replace, "security.read_only", security.read_only.as_ref(), bool::to_string);
     all.some(Replace, "security.seccomp", security.seccomp.as_ref(), |which| match which {
         Seccomp::Default => "default".to_owned(),
@@ -297,6 +300,9 @@ fn around(unit: &Unit, all: &mut Settings) {
     for mount in &unit.mounts {
         let access = if mount.read_only { "ro " } else { "rw " };
         let mut value = access.as_bytes().to_vec();
+        if unit.has_own_users() && mount.idmap == Some(false) {
+            value.extend_from_slice(b"idmap=false ");
+        }
         match &mount.kind {
             MountKind::Bind { source } => {
                 value.extend_from_slice(b"bind ");

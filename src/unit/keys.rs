@@ -390,6 +390,14 @@ const KEYS: &[Key] = &[
     key("mount[].source", Kind::Path, "", Replace, "\"/srv/data\"", "Of a bind mount: what of the host."),
     key("mount[].read_only", Kind::Flag, "true; tmpfs: false", Replace, "false", "Whether it can be written to."),
     key(
+        "mount[].idmap",
+        Kind::Flag,
+        "true beside userns = \"auto\"",
+        Replace,
+        "false",
+        "Of a bind beside userns = \"auto\": whether its files have inside the owners that they have outside.",
+    ),
+    key(
         "mount[].require_mountpoint",
         Kind::Flag,
         "false",
@@ -490,6 +498,14 @@ const KEYS: &[Key] = &[
         Replace,
         "\"unconfined\"",
         "The system call filter: \"default\", \"unconfined\", or a file with one, OCI's or Docker's. Its contents are part of it.",
+    ),
+    key(
+        "security.userns",
+        Kind::Word(&["host", "auto"]),
+        "host; bundle: config.json's",
+        Replace,
+        "\"auto\"",
+        "Whose ids its processes have: the host's, or 65,536 of its own.",
     ),
     key(
         "security.read_only",

@@ -168,6 +168,11 @@ impl Unit {
         self.health.as_ref()?.notify
     }
 
+    /// Whether it has a user namespace that is made for it.
+    pub fn has_own_users(&self) -> bool {
+        self.security.userns == Some(Userns::Auto)
+    }
+
     /// The file of its system call filter, if that is in one.
     pub fn seccomp_file(&self) -> Option<&SeccompFile> {
         match self.security.seccomp.as_ref()? {
@@ -357,6 +362,8 @@ pub struct Mount {
     pub target: String,
     /// Default true for a bind, false for a tmpfs: an empty read-only one is of little use.
     pub read_only: bool,
+    /// Of a bind beside `userns = "auto"`: whether its files have inside the owners that they have outside. Default true.
+    pub idmap: Option<bool>,
 }
 
 /// `mount.type`.
@@ -402,6 +409,17 @@ pub struct Security {
     pub seccomp: Option<Seccomp>,
     /// Read-only root.
     pub read_only: Option<bool>,
+    /// Whose ids its processes have.
+    pub userns: Option<Userns>,
+}
+
+/// `security.userns`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Userns {
+    /// The host's: root inside is root outside.
+    Host,
+    /// Its own: id 0 and the 65,535 above it are ids outside that nobody else has.
+    Auto,
 }
 
 /// `security.seccomp`.

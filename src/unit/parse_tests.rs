@@ -114,16 +114,19 @@ fn every_key_arrives() {
                 kind: MountKind::Tmpfs { size_bytes: Some(16 << 20) },
                 target: "/cache".to_owned(),
                 read_only: false,
+                idmap: None,
             },
             Mount {
                 kind: MountKind::Bind { source: "/etc/moored/units/data".into() },
                 target: "/data".to_owned(),
                 read_only: false,
+                idmap: None,
             },
             Mount {
                 kind: MountKind::Bind { source: "/etc/ssl".into() },
                 target: "/etc/ssl".to_owned(),
                 read_only: true,
+                idmap: None,
             },
         ],
         configs: vec![
@@ -182,6 +185,7 @@ fn every_key_arrives() {
             no_new_privileges: Some(false),
             seccomp: Some(Seccomp::Unconfined),
             read_only: Some(false),
+            userns: Some(Userns::Host),
         },
         oci: serde_json::json!({"linux": {"sysctl": {"net.core.somaxconn": "1024"}}}).as_object().unwrap().clone(),
         hidden: BTreeSet::new(),

@@ -51,13 +51,13 @@ const KEYS: [(&str, &[&str]); 21] = [
     ("update", &["order", "min_healthy", "deadline", "on_bad"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
-    ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
+    ("mount", &["type", "source", "target", "read_only", "idmap", "require_mountpoint", "size"]),
     ("config", &["source", "target", "mode", "on_change"]),
     ("secret", &["source", "target", "mode", "on_change"]),
     ("device", &["path"]),
     ("socket", &["listen", "name", "backlog", "mode", "user", "group", "reuse_port", "free_bind"]),
     ("log", &["max_size", "max_files"]),
-    ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "read_only"]),
+    ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "userns", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
@@ -83,12 +83,11 @@ const TABLES: [&str; 18] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 6] = [
+const LATER: [(&str, &str, Option<&str>); 5] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "schedule", None),
     ("network", "bridge", None),
     ("network", "ports", None),
-    ("security", "userns", None),
     ("stop", "exec", None),
 ];
 
@@ -103,7 +102,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 161] = [
+const SYNONYMS: [(&str, Cure); 164] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -247,6 +246,9 @@ const SYNONYMS: [(&str, Cure); 161] = [
             "name what is needed in [security] `capabilities` and [[device]]; a service of the host itself has `profile = \"host\"`",
         ),
     ),
+    ("usernsmode", Key("security", "userns")),
+    ("privateusers", Key("security", "userns")),
+    ("usernsremap", Key("security", "userns")),
     ("securityopt", Say("did you mean [security]?")),
     ("readonlyrootfs", Key("security", "read_only")),
     ("nnp", Key("security", "no_new_privileges")),
@@ -465,7 +467,7 @@ mod tests {
     fn what_is_designed_but_not_built_is_known() {
         assert!(later("", "schedule").is_some());
         assert!(later("socket", "backlog").is_some());
-        assert!(later("", "userns").is_some(), "also at another level");
+        assert!(later("", "backlog").is_some(), "also at another level");
         assert!(later("process", "schedule").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");

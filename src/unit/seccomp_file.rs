@@ -40,6 +40,11 @@ pub struct SeccompFile {
     pub kernel: KernelVersion,
 }
 
+/// Whether a value of `security.seccomp` is a path: a word is none.
+pub(super) fn is_profile_path(text: &str) -> bool {
+    text.contains('/') || text.ends_with(".json")
+}
+
 /// Major and minor number of a kernel. No version is the oldest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KernelVersion(pub u32, pub u32);
@@ -407,6 +412,24 @@ mod tests {
             let error = of(text).resolve(&[]).unwrap_err();
             assert_eq!(error.path, path, "{text}: {error:?}");
             assert!(error.message.contains(says) && error.line == 1, "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_starts_where_its_text_lies_also_in_what_cat_writes() {
+        use crate::unit::{Layer, LayerKind, Names, UnitName, cat, parse_layers};
+        use std::path::Path;
+        let layer = |text| {
+            let (file, base) = (Path::new("/d/web.toml"), Path::new("/real"));
+            Layer { kind: LayerKind::Main, file, base, text, is_template: false }
+        };
+        let name = UnitName::new("web").unwrap();
+        for (word, expected) in [("default", "default"), ("x.json", "/real/x.json"), ("../a/x", "/a/x")] {
+            let text = format!("bundle = \"/b\"\nsecurity.seccomp = \"{word}\"\n");
+            let merged = cat::cat(Names::of(&name), &[layer(&text)]).unwrap().text;
+            assert!(merged.contains(&format!("seccomp = \"{expected}\"")), "{merged}");
+            let unit = parse_layers(Names::of(&name), &[layer(&text)]).unwrap().unit;
+            assert_eq!(unit.seccomp_file().map_or("default".into(), ToString::to_string), expected);
         }
     }
 

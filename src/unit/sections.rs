@@ -6,10 +6,11 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::diagnostic::quote;
+use super::seccomp_file::is_profile_path;
 use super::walk::{Field, Table, Walk};
 use super::{
     KernelVersion, Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp,
-    SeccompFile, Security, Signal, Source, Stop, Unit, UnitName,
+    SeccompFile, Security, Signal, Source, Stop, Unit, UnitName, Userns,
 };
 use super::{
     capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, replicas, socket,
@@ -50,6 +51,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     let (mounts, mount_points) = mounts::mounts(walk, top);
     let configs = config_file::configs(walk, top, &mounts);
     let (update, security) = (update::update(walk, top), security(walk, top));
+    mounts::check_id_maps(walk, top, &security);
     let mut unit = Unit {
         upper: layers::upper(walk, top, source.as_ref(), &security, &update),
         name: name.clone(),
@@ -346,6 +348,11 @@ fn security(walk: &mut Walk, top: &Table) -> Security {
         no_new_privileges: walk.boolean(field("no_new_privileges")),
         seccomp: field("seccomp").and_then(|field| seccomp(walk, field)),
         read_only: walk.boolean(field("read_only")),
+        userns: walk.choice(
+            field("userns"),
+            &[("host", Userns::Host), ("auto", Userns::Auto)],
+            &[("private", "auto"), ("pick", "auto"), ("yes", "auto"), ("none", "host"), ("no", "host")],
+        ),
     }
 }
 
@@ -388,7 +395,7 @@ fn seccomp(walk: &mut Walk, field: Field) -> Option<Seccomp> {
     match word {
         "default" => return Some(Seccomp::Default),
         "unconfined" => return Some(Seccomp::Unconfined),
-        path if path.contains('/') || path.ends_with(".json") => {
+        path if is_profile_path(path) => {
             let path = walk.host_path(Some(field.clone()))?;
             walk.seccomp_at = Some(field.at().start);
             return Some(Seccomp::File(SeccompFile { path, contents: None, kernel: KernelVersion::default() }));
@@ -424,6 +431,13 @@ fn warnings(walk: &mut Walk, top: &Table, unit: &Unit) {
     }
     if let Some(at) = place("update", "order") {
         update::warnings(walk, &at, unit);
+    }
+    if let Some(at) = place("security", "userns").filter(|_| unit.has_own_users() && !unit.devices.is_empty()) {
+        walk.warn(
+            &at,
+            "a [[device]] keeps its owner of the host's, who is nobody inside: only what others may do with it is allowed",
+            None,
+        );
     }
     let root = unit.process.user.as_deref().is_none_or(|user| matches!(user.split(':').next(), Some("0" | "root")));
     let asked = unit.security.capabilities.as_ref().is_some_and(|list| !list.is_empty());

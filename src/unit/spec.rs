@@ -160,6 +160,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     notify(unit, &mut value);
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
+    check_users(unit, &value, facts)?;
     let root = root(unit, facts, user.as_ref(), &value);
     let mut spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
     let allow_list = matches!(filter, Some(Filter::AllowList));
@@ -263,6 +264,8 @@ fn filter(unit: &Unit, value: &Value) -> Result<Option<Filter>, Vec<SpecError>> 
             Ok(Some(Filter::AllowList))
         }
         (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_) | Source::Host) => Ok(None),
+        // Until it is read nothing runs. What judges a text by itself has it as strict as can be.
+        (Some(Seccomp::File(file)), _) if file.contents.is_none() => Ok(Some((seccomp_default::profile(), None))),
         (Some(Seccomp::File(file)), _) => {
             // What `[oci]` says of them goes before.
             let own = unit.oci.get("process").and_then(|process| process.pointer("/capabilities/bounding"));
@@ -494,6 +497,23 @@ fn check_complete(value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecErro
         errors.push(missing("root.path", "the directory that becomes the root"));
     }
     if errors.is_empty() { Ok(()) } else { Err(SpecError::at_paths(errors, facts, Some(value))) }
+}
+
+/// Two user namespaces are none that anybody meant.
+fn check_users(unit: &Unit, value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
+    if !unit.has_own_users() {
+        return Ok(());
+    }
+    let is_user = |namespace: &Value| namespace.get("type").and_then(Value::as_str) == Some("user");
+    let namespaces = value.pointer("/linux/namespaces").and_then(Value::as_array);
+    let listed = namespaces.and_then(|all| all.iter().position(is_user)).map(|n| format!("linux.namespaces[{n}]"));
+    let mapped = ["uidMappings", "gidMappings"].into_iter().find(|key| {
+        let list = value.pointer(&format!("/linux/{key}")).and_then(Value::as_array);
+        list.is_some_and(|list| !list.is_empty())
+    });
+    let found = listed.or_else(|| mapped.map(|key| format!("linux.{key}")));
+    let message = || "stands beside security.userns = \"auto\", which makes its own: leave one of them out".to_owned();
+    found.map_or(Ok(()), |path| Err(SpecError::at_paths(vec![(path, message())], facts, Some(value))))
 }
 
 fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) -> RootPlan {

@@ -178,6 +178,16 @@ impl<'t> Walk<'t> {
         }
     }
 
+    /// The tables of an array of tables that were looked at before.
+    pub(crate) fn quiet_tables<'w>(&self, parent: &Table<'w>, name: &'static str) -> Vec<Table<'w>> {
+        let items = parent.field(name).and_then(|field| field.value.get_ref().as_array());
+        let table = |item: &'w Value<'w>| match item.get_ref() {
+            DeValue::Table(map) => Some(Table { name, span: item.span(), map }),
+            _ => None,
+        };
+        items.into_iter().flat_map(|items| items.iter()).filter_map(table).collect()
+    }
+
     /// The tables of an array of tables.
     pub(crate) fn tables<'w>(&mut self, parent: &Table<'w>, name: &'static str) -> Vec<Table<'w>> {
         let Some(field) = parent.field(name) else { return Vec::new() };

@@ -11,6 +11,7 @@ mod complaints;
 mod configs;
 mod crash;
 mod debian;
+mod debug;
 mod defaults;
 mod deps;
 mod device_rules;
@@ -69,6 +70,7 @@ mod told;
 mod union;
 mod units;
 mod updates;
+mod userns;
 #[cfg(target_arch = "x86_64")]
 mod vm;
 #[cfg(target_arch = "x86_64")]

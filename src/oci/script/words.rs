@@ -26,7 +26,7 @@ impl fmt::Display for Step {
                 limits.iter().try_for_each(|limit| write!(f, " {limit}"))
             }
             Step::Root(RootPlan::Directory { path, .. }) => write!(f, "take {} as the root", path.display()),
-            Step::Root(RootPlan::Layers { layers, upper }) => {
+            Step::Root(RootPlan::Layers { layers, upper, .. }) => {
                 write!(f, "take the union of")?;
                 layers.iter().try_for_each(|layer| write!(f, " {}", layer.display()))?;
                 match upper {

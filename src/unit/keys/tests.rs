@@ -103,6 +103,10 @@ fn texts(key: &Key) -> (String, String) {
             let text = format!("{base}[health.liveness]\nfile = \"/x\"\n");
             (text.clone(), format!("{text}{} = {example}\n", &name[OF_CHECK.len()..]))
         }
+        "mount[].idmap" => {
+            let text = format!("{base}[security]\nuserns = \"auto\"\n[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
+            (text.clone(), format!("{text}idmap = {example}\n"))
+        }
         "mount[].read_only" | "mount[].require_mountpoint" => {
             let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("mount[].")))
