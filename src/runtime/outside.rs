@@ -114,7 +114,7 @@ pub(super) fn spawn(
 /// The helper's life.
 fn help(script: &Script, slots: Slots, trampoline: Option<Trampoline>, tell: &OwnedFd) -> ! {
     let told = match make(script, &slots, trampoline.as_ref(), tell) {
-        Ok(Made::Child(brought)) => child::run(script, slots, trampoline, brought),
+        Ok(Made::Child(brought)) => child::run(script, slots, trampoline, *brought),
         Ok(Made::Parent(pid)) => Told::Made(pid),
         Err(failed) => {
             let Failed { error, process } = failed;
@@ -129,7 +129,7 @@ fn help(script: &Script, slots: Slots, trampoline: Option<Trampoline>, tell: &Ow
 }
 
 enum Made {
-    Child(Brought),
+    Child(Box<Brought>),
     Parent(i32),
 }
 
@@ -219,7 +219,7 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
     let cgroup = slots.cgroup.as_ref().filter(|_| !moved).map(AsFd::as_fd);
     let request = Request { namespaces: user | pid, cgroup, sibling: true, pidfd: false };
     match clone3(&request).map_err(|error| StepError::NoProcess { errno: errno_of(&error) })? {
-        Side::Child => Ok(Made::Child(brought)),
+        Side::Child => Ok(Made::Child(Box::new(brought))),
         Side::Parent { pid, .. } => {
             // The process's ends: who waits for it hears of its end.
             drop(brought);
