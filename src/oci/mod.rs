@@ -20,6 +20,8 @@ mod error;
 mod features;
 mod fields;
 mod fits;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hooks;
 pub mod idmap;
 mod mount;

@@ -15,6 +15,8 @@
 
 pub mod atomic;
 mod disk;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod generation;
 mod history;
 mod ids;

@@ -23,6 +23,8 @@ mod env_file_tests;
 mod facts;
 mod filled;
 pub mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod host;
 mod init_toml;

@@ -39,8 +39,10 @@
 
 mod abi;
 mod assemble;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod evaluate;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[doc(hidden)]
 pub mod interpret;
 mod multiplex;

@@ -45,6 +45,8 @@
 //! One turn moves at most 1 MiB of one pipe, then the next pipe has its turn. An idle writer sleeps in `epoll_wait` without a timeout.
 
 mod cap;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod growth;
 mod index;
 mod lines;
