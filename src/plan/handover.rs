@@ -286,7 +286,7 @@ mod tests {
         let file = std::path::Path::new("/u/web.toml");
         let unit = crate::unit::parse(&id(5).unit, file, "executable = \"/bin/true\"").unwrap().unit;
         let want = Want { unit: unit.into(), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None };
-        let desired = super::super::Desired { units: [(id(5).unit, want)].into() };
+        let desired = super::super::Desired { units: [(id(5).unit, want)].into(), ..Default::default() };
         let mut observed = Observed::default();
         let mut seen = two();
         assert!(seen.begin_take_over(&id(8), true));

@@ -99,10 +99,9 @@ impl World {
     }
 
     fn up(&self) -> usize {
-        let is_up = |seen: &&Box<super::Seen>| {
-            seen.live.as_ref().is_some_and(|live| matches!(live.state, State::Running { .. }))
-        };
-        self.observed.units.values().filter(is_up).count()
+        let is_up =
+            |seen: &&super::Seen| seen.live.as_ref().is_some_and(|live| matches!(live.state, State::Running { .. }));
+        self.observed.units.values().map(|seen| &**seen).filter(is_up).count()
     }
 
     fn play(&mut self) {

@@ -177,11 +177,11 @@ impl Supervisor {
             }
         }
         // What it was before, or had more of, is to be gone.
-        let is_left = |(name, seen): (&UnitName, &Box<Seen>)| {
+        let is_left = |(name, seen): (&UnitName, &Seen)| {
             let is_of = name == unit || name.prefix() == unit.as_str() && replica_number(name).is_some();
             is_of && seen.live.is_some() && !self.desired.units.contains_key(name)
         };
-        let near = self.observed.units.range(unit.clone()..);
+        let near = self.observed.units.range(unit.clone()..).map(|(name, seen)| (name, &**seen));
         if near.take_while(|(name, _)| name.as_str().starts_with(unit.as_str())).any(is_left) {
             return Verdict::Pending;
         }

@@ -54,7 +54,7 @@ pub(crate) fn texts(bytes: &[u8]) -> Option<SpecText> {
     }
 }
 
-fn read<'t>(text: Option<Result<&'t str, Diagnostic>>) -> Option<&'t str> {
+fn read(text: Option<Result<&str, Diagnostic>>) -> Option<&str> {
     text?.map_err(|error| assert_plain(&error.to_string())).ok()
 }
 

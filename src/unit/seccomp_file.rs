@@ -419,10 +419,10 @@ mod tests {
     fn a_path_starts_where_its_text_lies_also_in_what_cat_writes() {
         use crate::unit::{Layer, LayerKind, Names, UnitName, cat, parse_layers};
         use std::path::Path;
-        let layer = |text| {
+        fn layer(text: &str) -> Layer<'_> {
             let (file, base) = (Path::new("/d/web.toml"), Path::new("/real"));
             Layer { kind: LayerKind::Main, file, base, text, is_template: false }
-        };
+        }
         let name = UnitName::new("web").unwrap();
         for (word, expected) in [("default", "default"), ("x.json", "/real/x.json"), ("../a/x", "/a/x")] {
             let text = format!("bundle = \"/b\"\nsecurity.seccomp = \"{word}\"\n");

@@ -265,7 +265,7 @@ fn filter(unit: &Unit, value: &Value) -> Result<Option<Filter>, Vec<SpecError>> 
         }
         (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_) | Source::Host) => Ok(None),
         // Until it is read nothing runs. What judges a text by itself has it as strict as can be.
-        (Some(Seccomp::File(file)), _) if file.contents.is_none() => Ok(Some((seccomp_default::profile(), None))),
+        (Some(Seccomp::File(file)), _) if file.contents.is_none() => Ok(Some(Filter::AllowList)),
         (Some(Seccomp::File(file)), _) => {
             // What `[oci]` says of them goes before.
             let own = unit.oci.get("process").and_then(|process| process.pointer("/capabilities/bounding"));

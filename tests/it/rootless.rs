@@ -213,7 +213,7 @@ fn a_user_with_more_ids_gets_them_by_newuidmap() {
 #[test]
 fn what_takes_roots_rights_is_named() {
     let Some(user) = User::new("rootless-no") else { return };
-    let mut said = |change: fn(&mut Value), environment: &str| {
+    let said = |change: fn(&mut Value), environment: &str| {
         user.config(change);
         user.fails(&format!("{environment} {{}} run x"))
     };

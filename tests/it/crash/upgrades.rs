@@ -63,7 +63,7 @@ fn places(program: &[u8]) -> (Range<usize>, Range<usize>) {
 /// The first, its length, and the second, of our program or a stripped copy of it.
 pub fn places_in(program: &[u8]) -> (usize, usize, usize) {
     let file = fs::File::open(env!("CARGO_BIN_EXE_moored")).unwrap();
-    let id = moored::sys::build_id::build_id(file.as_fd()).expect("the linker numbers builds");
+    let id = moored::sys::elf::build_id(file.as_fd()).expect("the linker numbers builds");
     let id: Vec<u8> = (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16).unwrap()).collect();
     let version = only(program, VERSION_TEXT) + VERSION_TEXT.len();
     (only(program, &id), id.len(), version)
