@@ -162,7 +162,7 @@ fn on_a_terminal_it_is_a_shell_as_any_other() {
     let client = world.moored(&["debug", "web"]);
     let mut command = Command::new(setsid);
     command.args(["-c", "-w"]).arg(client.get_program()).args(client.get_args());
-    client.get_envs().for_each(|(name, value)| drop(value.map(|value| command.env(name, value))));
+    command.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("SHELL", "/bin/bash").env("PS1", "> ").env("HOME", "/");
     let copy = || Stdio::from(slave.as_fd().try_clone_to_owned().unwrap());
     let mut shell = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();

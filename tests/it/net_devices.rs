@@ -20,9 +20,7 @@ const DEVICES: &str = "set -e
     ip link add mn2 type ifb\n";
 
 fn place(name: &str, args: &str, change: impl FnOnce(&mut Value)) -> Option<Place> {
-    if tool("ip").is_none() {
-        return None;
-    }
+    tool("ip")?;
     let can = Command::new("unshare").args(["-n", "ip", "link", "add", "mn0", "type", "veth"]).output().unwrap();
     if !can.status.success() {
         skip("needs a kernel with veth");

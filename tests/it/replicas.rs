@@ -107,7 +107,7 @@ fn one_file_is_several_containers_and_its_name_stands_for_all_of_them() {
     let none = world.ok(&["ps"]);
     assert!(none.contains("no replicas"), "{none}");
     let alone = world.service("web", "alone");
-    assert_eq!(ids(&world), [alone.id.clone()]);
+    assert_eq!(ids(&world), std::slice::from_ref(&alone.id));
     world.unit("web", &plain(&world, 1, "one"));
     world.running("web@1");
     alone.ended();

@@ -228,7 +228,7 @@ fn what_does_not_go_together_is_refused_by_name() {
     let cases = [
         (
             "profile",
-            format!("[process]\nargs = [\"/bin/true\"]\n[security]\nprofile = \"host\"\nuserns = \"auto\"\n"),
+            "[process]\nargs = [\"/bin/true\"]\n[security]\nprofile = \"host\"\nuserns = \"auto\"\n".to_owned(),
             "userns` beside `security.profile",
         ),
         (

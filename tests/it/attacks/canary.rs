@@ -132,7 +132,8 @@ fn the_oracle_sees_what_was_touched() {
     fs::write(&program, "program").unwrap();
     let mut canary = Canary::new(&dir, &[&program]);
     canary.assert_unharmed("nothing was done");
-    let harms: [(&str, Box<dyn Fn(&Path)>); 7] = [
+    type Harm = Box<dyn Fn(&Path)>;
+    let harms: [(&str, Harm); 7] = [
         ("deep/er/file", Box::new(|dir: &Path| fs::write(dir.join("deep/er/file"), "other").unwrap())),
         ("deep/new", Box::new(|dir: &Path| fs::create_dir(dir.join("deep/new")).unwrap())),
         (
