@@ -3,7 +3,8 @@
 //! A request replaces the pending one of the same [`Key`] (history is added to), so the queue is as long as there are
 //! units, however slow the disk is. Each request gets a [`Ticket`]; a fact names the latest ticket that it covers.
 //! What failed stays pending and is tried again with the next request, and after [`RETRY`]; the failure is posted once,
-//! and again when it is another one.
+//! and again when it is another one. A request for what somebody waits for is answered anew; one for the history is not: what people are told goes
+//! into it, so that a failure of its own would be told for ever.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -319,11 +320,11 @@ impl StateStore {
         queue.ticket = queue.ticket.wrapping_add(1);
         let ticket = queue.ticket;
         let key = work.key();
-        let work = match queue.pending.remove(&key) {
-            Some(earlier) => work.after(earlier.work),
-            None => work,
+        let (work, failed) = match queue.pending.remove(&key) {
+            Some(earlier) => (work.after(earlier.work), earlier.failed.filter(|_| key == Key::History)),
+            None => (work, None),
         };
-        queue.pending.insert(key, Pending { ticket, work, failed: None });
+        queue.pending.insert(key, Pending { ticket, work, failed });
         queue.fresh = true;
         drop(queue);
         self.shared.wake.notify_one();
@@ -400,12 +401,14 @@ impl Shared {
         let Pending { ticket, work, failed } = pending;
         let Err(error) = result else { return Some(Fact::Persisted { key, ticket }) };
         let mut queue = lock(&self.queue);
-        if let Some(newer) = queue.pending.remove(&key) {
-            let work = newer.work.after(work);
-            queue.pending.insert(key, Pending { work, ..newer });
-            return None;
-        }
         let said = failed.as_ref() == Some(&error);
+        if let Some(newer) = queue.pending.remove(&key) {
+            let tells = key == Key::History && !said;
+            let failed = if key == Key::History { Some(error.clone()) } else { newer.failed };
+            let (ticket, work) = (newer.ticket, newer.work.after(work));
+            queue.pending.insert(key.clone(), Pending { ticket, work, failed });
+            return tells.then_some(Fact::Failed { key, ticket, error });
+        }
         queue.pending.insert(key.clone(), Pending { ticket, work, failed: Some(error.clone()) });
         (!said).then_some(Fact::Failed { key, ticket, error })
     }

@@ -458,6 +458,25 @@ fn a_full_and_a_read_only_disk_are_facts_and_heal() {
 }
 
 #[test]
+fn a_history_that_cannot_be_written_is_told_once() {
+    let temp = Temp::new();
+    let (store, _, facts) = open(&temp.0.join("state"));
+    fs::remove_dir_all(temp.0.join("state")).unwrap();
+    store.add_history(&"first").unwrap();
+    let fact = facts.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(matches!(fact, Fact::Failed { key: Key::History, .. }), "{fact:?}");
+    // Each is tried at once; a mark that is refused after it says that it was.
+    for round in 0..50 {
+        store.add_history(&"the state cannot be written").unwrap();
+        let ticket = store.mark_stop(unit("a"), mark(&round.to_string()));
+        let fact = facts.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(matches!(&fact, Fact::Failed { key: Key::Stop(_), ticket: of, .. } if *of == ticket), "{fact:?}");
+    }
+    fs::create_dir(temp.0.join("state")).unwrap();
+    persisted(&facts, store.add_history(&"last").unwrap());
+}
+
+#[test]
 fn one_supervisor_for_each_run_dir() {
     let temp = Temp::new();
     let run = temp.0.join("run");
