@@ -189,6 +189,8 @@ impl Planner {
             self.to_look.extend(self.seers.get(&name).into_iter().flatten().cloned());
             if let Some(group) = desired.units.get(&name).and_then(Want::group) {
                 self.to_look.extend(self.seers.get(group).into_iter().flatten().cloned());
+                // It has their sockets, and is not among those who see itself.
+                self.to_look.insert(group.clone());
             }
             self.to_look.insert(name);
         }

@@ -110,9 +110,12 @@ fn parse_given(names: Names, layers: &[Layer], given: Given) -> Result<Parsed, V
 
 /// What is wrong with texts that are only a part of a unit; what they lack is not missed.
 pub fn mistakes_of_part(names: Names, layers: &[Layer]) -> Vec<Diagnostic> {
+    let may_be_replica = names.unit.instance().is_none() && replicas::may_be_said(layers);
+    let replica = may_be_replica.then(|| replicas::replica_name(names.unit, 1));
+    let names = Names { unit: replica.as_ref().unwrap_or(names.unit), ..names };
     let found = with_document(names, layers, Given::Unread, |walk, document, syntax| {
         let top = walk.checked(Table { name: "", span: 0..0, map: document });
-        walk.of_replica = names.unit.instance().is_none();
+        walk.of_replica = may_be_replica || names.unit.instance().is_none();
         sections::unit(walk, names.unit, &top);
         walk.absent.clear();
         let errors = mistakes(walk, syntax);

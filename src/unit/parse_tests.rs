@@ -185,7 +185,7 @@ fn every_key_arrives() {
             no_new_privileges: Some(false),
             seccomp: Some(Seccomp::Unconfined),
             read_only: Some(false),
-            userns: Some(Userns::Host),
+            userns: None,
         },
         oci: serde_json::json!({"linux": {"sysctl": {"net.core.somaxconn": "1024"}}}).as_object().unwrap().clone(),
         hidden: BTreeSet::new(),

@@ -348,11 +348,14 @@ fn security(walk: &mut Walk, top: &Table) -> Security {
         no_new_privileges: walk.boolean(field("no_new_privileges")),
         seccomp: field("seccomp").and_then(|field| seccomp(walk, field)),
         read_only: walk.boolean(field("read_only")),
-        userns: walk.choice(
-            field("userns"),
-            &[("host", Userns::Host), ("auto", Userns::Auto)],
-            &[("private", "auto"), ("pick", "auto"), ("yes", "auto"), ("none", "host"), ("no", "host")],
-        ),
+        userns: walk
+            .choice(
+                field("userns"),
+                &[("host", Userns::Host), ("auto", Userns::Auto)],
+                &[("private", "auto"), ("pick", "auto"), ("yes", "auto"), ("none", "host"), ("no", "host")],
+            )
+            // The default.
+            .filter(|userns| *userns != Userns::Host),
     }
 }
 
