@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::hooks::{self, Hooks, Moment};
+use super::hooks::{self, Hook, Hooks, Moment, PreStart};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
 use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
@@ -46,6 +46,8 @@ pub struct Context {
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
     /// that are not listed are the host's.
     pub host: bool,
+    /// What is run before the program, beside the hooks of the spec.
+    pub pre_start: Option<PreStart>,
 }
 
 impl Context {
@@ -66,6 +68,7 @@ impl Context {
             home: true,
             listen_pid: false,
             host: false,
+            pre_start: None,
         }
     }
 }
@@ -117,6 +120,9 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
     let mut steps = begin(&namespaces.outside, context);
+    if let Some(PreStart::OnHost(hook)) = &context.pre_start {
+        steps.push(Step::HostStart(hook.clone()));
+    }
     if context.host {
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
         spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
@@ -138,6 +144,12 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
         let (moment, state) = (Moment::Start, hooks.state);
         // Right before the program.
         steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state });
+    }
+    if let Some(PreStart::Inside(hook)) = &context.pre_start {
+        let at = steps.len().saturating_sub(1);
+        let own = if let Some(Step::Execute { env, .. }) = steps.get(at) { env.clone() } else { Vec::new() };
+        let env = own.into_iter().chain(hook.env.iter().cloned()).collect();
+        steps.insert(at, Step::OwnStart { hook: Hook { env, ..hook.clone() }, home: context.home });
     }
     let mut script = Script { new_pid_namespace: namespaces.pid, outside: namespaces.outside, steps };
     users::complete(&mut script, &mut report);

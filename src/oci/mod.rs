@@ -41,7 +41,7 @@ pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, def
 pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use features::features;
-pub use hooks::{Hook, Hooks, Moment, StateText};
+pub use hooks::{Hook, Hooks, Moment, PreStart, StateText};
 pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 pub use resources::{BlockIo, DeviceWeight, Named, Rate, RateOf};
 pub use scheduler::{Affinity, MemoryPolicy, Scheduler};

@@ -113,6 +113,15 @@ impl Run {
             Step::Console { size, cover } => console::open(self, *size, *cover),
             Step::MakerHooks(hooks) if hooks.need_maker() => maker::ask(&self.slots),
             Step::MakerHooks(_) => Ok(()),
+            Step::HostStart(_) => maker::ask(&self.slots),
+            Step::OwnStart { hook, home } => {
+                let mut hook = hook.clone();
+                let home = self.account.home.as_deref().filter(|_| *home);
+                if let Some(home) = home.filter(|_| !hook.env.iter().any(|entry| entry.starts_with("HOME="))) {
+                    hook.env.push(format!("HOME={home}"));
+                }
+                hook::run_all(&[hook], "", None).map_err(|error| StepError::Hook { text: error.to_string() })
+            }
             Step::Hooks { moment, hooks, state } => {
                 let cwd = (*moment == Moment::Create).then_some(state.bundle.as_path());
                 let json = state.json(moment.status(), std::process::id());

@@ -54,6 +54,7 @@ mod spares;
 mod start;
 mod swap;
 mod texts;
+mod unit_hooks;
 mod usage;
 mod wait;
 mod waiters;

@@ -103,6 +103,7 @@ fn compiled(
         keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         host,
+        pre_start: super::unit_hooks::pre_start(unit, id),
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let compiled =

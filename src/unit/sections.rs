@@ -12,7 +12,7 @@ use super::{
     Source, Stop, Unit, UnitName,
 };
 use super::{
-    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, socket, update,
+    capability, config_file, dependency, health, hooks, host, instances, layers, merge, mounts, process, socket, update,
 };
 use crate::words::{CAPABILITIES, nearest};
 
@@ -63,6 +63,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
+        hooks: hooks::hooks(walk, top),
         health: health::health(walk, top),
         update,
         resources: resources(walk, top, source.as_ref()),

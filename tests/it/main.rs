@@ -57,6 +57,7 @@ mod support;
 mod tls;
 mod told;
 mod union;
+mod unit_hooks;
 mod units;
 mod updates;
 #[cfg(target_arch = "x86_64")]
