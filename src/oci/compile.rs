@@ -410,8 +410,8 @@ pub(super) fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
     }
 }
 
-/// The last profile and what became of it. Most containers of a host have the same, and it takes longer than all the rest. One for all
-/// threads: a unit is checked on one and started on another.
+/// The last profile and what became of it: it takes longer than all the rest, and is asked for again soon. One for all threads: a unit is checked on
+/// one and started on another.
 static LAST: Mutex<Option<(LinuxSeccomp, seccomp::Filter)>> = Mutex::new(None);
 
 /// Compiles the filter; its errors have their own paths.

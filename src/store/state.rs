@@ -401,14 +401,17 @@ impl Shared {
         let Pending { ticket, work, failed } = pending;
         let Err(error) = result else { return Some(Fact::Persisted { key, ticket }) };
         let mut queue = lock(&self.queue);
+        let (ticket, work) = match queue.pending.remove(&key) {
+            None => (ticket, work),
+            // More lines, which were not tried and fail as these did.
+            Some(newer) if key == Key::History => (newer.ticket, newer.work.after(work)),
+            Some(newer) => {
+                let work = newer.work.after(work);
+                queue.pending.insert(key, Pending { work, ..newer });
+                return None;
+            }
+        };
         let said = failed.as_ref() == Some(&error);
-        if let Some(newer) = queue.pending.remove(&key) {
-            let tells = key == Key::History && !said;
-            let failed = if key == Key::History { Some(error.clone()) } else { newer.failed };
-            let (ticket, work) = (newer.ticket, newer.work.after(work));
-            queue.pending.insert(key.clone(), Pending { ticket, work, failed });
-            return tells.then_some(Fact::Failed { key, ticket, error });
-        }
         queue.pending.insert(key.clone(), Pending { ticket, work, failed: Some(error.clone()) });
         (!said).then_some(Fact::Failed { key, ticket, error })
     }
