@@ -14,6 +14,9 @@ pub mod anchor;
 pub mod cli;
 pub mod config;
 pub mod control;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod keeper;
 pub mod oci;
 pub mod plan;

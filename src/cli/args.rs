@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::values;
+use crate::store::IdPool;
 
 /// Keeps containers running that are declared in a directory of TOML unit files.
 #[derive(Debug, Parser)]
@@ -67,8 +68,11 @@ pub enum Command {
     },
     /// List units: phase, pid, since when, restarts, last exit, and why
     Ps {
-        /// Only these units
+        /// Only these units; of one with replicas each
         units: Vec<String>,
+        /// A row for each replica, not one for all of a unit
+        #[arg(short, long)]
+        all: bool,
         /// Only those that failed, are stuck or wait for the next try
         #[arg(long)]
         failed: bool,
@@ -184,9 +188,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Enter a container with the host's tools
-    #[command(hide = true, disable_help_flag = true)]
-    Debug(Rest),
+    /// Run the host's tools in a container's namespaces, with the host's rights
+    Debug(Debug),
     /// Replace the program under running containers
     Upgrade {
         /// The new one [default: the file that `up` was started from, read again]
@@ -236,6 +239,9 @@ pub struct Up {
     /// Network namespaces made ahead, for starts to be quicker; 0 makes none [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=64))]
     pub spare_networks: Option<u16>,
+    /// From which ids units with `userns = "auto"` get theirs, 65,536 each [default: 524288-1879048191, that of systemd's containers]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub userns_pool: Option<IdPool>,
     /// From init.toml: so many boots in a row may be bad.
     #[arg(long, hide = true, value_name = "BOOTS", requires = "good_after")]
     pub boot_loop_guard: Option<u32>,
@@ -324,6 +330,30 @@ pub struct Exec {
     pub args: Vec<String>,
 }
 
+/// `debug`.
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// Enter only these namespaces of its [default: all]
+    #[arg(short, long, value_name = "NAMESPACE", value_delimiter = ',')]
+    pub target: Vec<Kind>,
+    /// Where
+    pub unit: String,
+    /// What to run [default: $SHELL]
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+/// A namespace that the host's tools enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Pid,
+    Net,
+    Ipc,
+    Uts,
+    Cgroup,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,7 +394,11 @@ mod tests {
     fn oci_and_later_commands_take_anything() {
         let Command::Oci(rest) = parse("moored oci run --bundle /b -- x --help").unwrap().command else { panic!() };
         assert_eq!(rest.args.len(), 6);
-        assert!(matches!(parse("moored debug --x quiet").unwrap().command, Command::Debug(_)));
+        let Command::Debug(debug) = parse("moored debug --target net,pid web -- ss -ln").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((debug.target, debug.args), (vec![Kind::Net, Kind::Pid], vec!["ss".to_owned(), "-ln".to_owned()]));
+        assert!(parse("moored debug --target user web").is_err() && parse("moored debug").is_err());
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Answers {
     }
 }
 
-fn one_answer(run_dir: &Path, request: &Request) -> Result<Response, Failure> {
+pub(super) fn one_answer(run_dir: &Path, request: &Request) -> Result<Response, Failure> {
     asked_again(|| answers(run_dir, request)?.next()?.ok_or(Failure::NoAnswer))
 }
 
@@ -72,7 +72,9 @@ pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, Fail
     Ok(line)
 }
 
-pub(super) fn ps(run_dir: &Path, units: Vec<String>, failed: bool, json: bool) -> Result<u8, Failure> {
+/// `all`: a row for each replica, as there is when units are named, or only those that failed are to be shown.
+pub(super) fn ps(run_dir: &Path, units: Vec<String>, (all, failed): (bool, bool), json: bool) -> Result<u8, Failure> {
+    let folded = !all && !failed && units.is_empty();
     let Response::Units { mut units, notes } = one_answer(run_dir, &Request::Ps { units })? else {
         return Err(Failure::WrongAnswer);
     };
@@ -80,6 +82,7 @@ pub(super) fn ps(run_dir: &Path, units: Vec<String>, failed: bool, json: bool) -
     if json {
         print(&json_line(&units)?)?;
     } else {
+        let units = if folded { render::folded(units) } else { units };
         print(&render::ps(&units, &notes, &Style::of_stdout()))?;
     }
     Ok(0)

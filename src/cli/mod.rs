@@ -21,6 +21,7 @@ pub mod args;
 pub mod ask;
 pub mod cable;
 pub mod check;
+mod debug;
 pub mod exec;
 pub mod logs;
 pub mod oci;
@@ -82,9 +83,6 @@ pub enum Failure {
     /// An answer to another question.
     #[error("the supervisor answered something else than was asked: is it of another version?")]
     WrongAnswer,
-    /// A command of DESIGN that comes later.
-    #[error("`moored {0}` is not built in this version")]
-    NotBuilt(&'static str),
     /// Options that do not go together.
     #[error("{0}")]
     Usage(&'static str),
@@ -145,7 +143,6 @@ impl Failure {
             Failure::Call(_)
             | Failure::NoAnswer
             | Failure::WrongAnswer
-            | Failure::NotBuilt(_)
             | Failure::NotRoot(_)
             | Failure::NotProcess1 { .. }
             | Failure::Process1(_)
@@ -206,7 +203,7 @@ fn command_line(program: OsString, args: Vec<OsString>) -> u8 {
             return if error.use_stderr() { EXIT_USAGE } else { 0 };
         }
     };
-    let inside = matches!(cli.command, Command::Exec(_));
+    let inside = matches!(cli.command, Command::Exec(_) | Command::Debug(_));
     let failure = match run(cli) {
         Ok(code) => return code,
         Err(failure) => failure,
@@ -248,7 +245,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             return up::up(Settings::new(places, args));
         }
         Command::Oci(rest) => return Ok(up::oci(rest.args, run_dir)),
-        Command::Ps { units, failed, json } => ask::ps(run_dir, units, failed, json)?,
+        Command::Ps { units, all, failed, json } => ask::ps(run_dir, units, (all, failed), json)?,
         Command::Status { unit, json } => ask::status(run_dir, unit, json)?,
         Command::Events { units, follow, lines, since, json } => {
             ask::events(run_dir, units, (follow, lines), since, json)?
@@ -287,11 +284,16 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Reboot => process1::order(Order::Reboot)?,
         Command::Halt => process1::order(Order::Halt)?,
         Command::Why { unit, json } => ask::why(run_dir, unit, json)?,
-        Command::Debug(_) => return Err(Failure::NotBuilt("debug")),
+        Command::Debug(args) => debug::debug(run_dir, args)?,
         Command::Upgrade { program } => upgrade::upgrade(run_dir, program)?,
         Command::Cat { unit, json } => ask::cat(run_dir, unit, json)?,
     };
     Ok(code)
+}
+
+/// Tells somebody at a terminal something beside what was asked for.
+fn print_note(text: &str) -> Result<(), Failure> {
+    writeln!(io::stderr(), "moored: {}", crate::unit::diagnostic::one_line(text)).map_err(Failure::Output)
 }
 
 /// Writes to standard output, all of it or an error: the print macros panic when the reader is gone.

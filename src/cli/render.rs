@@ -6,7 +6,9 @@
 use std::fmt::Write;
 
 use super::text::{Colour, Style, bytes, cut, phase_colour};
-use crate::control::protocol::{Account, Change, Event, MergedText, Other, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{
+    Account, Change, Event, MergedText, Other, SupervisorReport, UnitReport, UnitStatus, fold,
+};
 use crate::supervise::log::{escape_controls, rfc3339_ms};
 use crate::unit::diagnostic::one_line;
 
@@ -18,6 +20,18 @@ const PS_HEAD: [&str; 7] = ["UNIT", "PHASE", "PID", "SINCE", "RESTARTS", "EXIT",
 /// Phases of units that are not as they should be, for `ps --failed`.
 pub fn is_failed(report: &UnitReport) -> bool {
     matches!(report.phase.as_str(), "failed" | "stuck" | "backoff")
+}
+
+/// One row for all replicas of a unit, where the first of them stands.
+pub fn folded(units: Vec<UnitReport>) -> Vec<UnitReport> {
+    let mut rows: Vec<UnitReport> = Vec::new();
+    for group in units.chunk_by(|a, b| a.replica_of.is_some() && a.replica_of == b.replica_of) {
+        match group.first().and_then(|first| first.replica_of.as_deref()) {
+            Some(unit) => rows.push(fold(unit, group)),
+            None => rows.extend_from_slice(group),
+        }
+    }
+    rows
 }
 
 /// The table, and the notes below it.
@@ -108,6 +122,7 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
         ("Health", report.health.clone()),
         ("Container", report.id.clone()),
         ("Pid", report.pid.map(|pid| pid.to_string())),
+        ("Ids", status.first_id.map(ids)),
         ("Beside", report.beside.as_ref().map(beside)),
         ("Listens", Some(report.listens.join(", ")).filter(|listens| !listens.is_empty())),
         ("Restarts", Some(report.restarts.to_string())),
@@ -131,6 +146,10 @@ pub fn status(status: &UnitStatus, style: &Style) -> String {
     }
     lines_below(&mut out, &status.log);
     out
+}
+
+fn ids(first: u32) -> String {
+    format!("0 to 65535 inside are {first} to {} of the host's", first.saturating_add(65_535))
 }
 
 fn beside(other: &Other) -> String {

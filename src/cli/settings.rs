@@ -11,6 +11,7 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Places, Up};
+use crate::store::IdPool;
 use crate::unit::BootGuard;
 
 /// Where units are, later ones winning by name.
@@ -47,6 +48,9 @@ pub struct Settings {
     /// Network namespaces that are made ahead.
     #[serde(default)]
     pub spare_networks: u16,
+    /// From which ids units with their own get them.
+    #[serde(default)]
+    pub userns_pool: IdPool,
     /// What is done about boots that are not good.
     #[serde(default)]
     pub boot_guard: Option<BootGuard>,
@@ -109,6 +113,7 @@ impl Settings {
             manual: up.manual,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
             spare_networks: up.spare_networks.unwrap_or(SPARE_NETWORKS),
+            userns_pool: up.userns_pool.unwrap_or_default(),
             boot_guard: up
                 .boot_loop_guard
                 .zip(up.good_after)
@@ -127,6 +132,7 @@ impl Settings {
         option("--config", self.config.clone().into());
         option("--log-cap", self.log_cap_bytes.to_string().into());
         option("--spare-networks", self.spare_networks.to_string().into());
+        option("--userns-pool", self.userns_pool.to_string().into());
         if let Some(BootGuard { boots, good_after }) = self.boot_guard {
             option("--boot-loop-guard", boots.to_string().into());
             option("--good-after", format!("{}ms", good_after.as_millis()).into());
@@ -216,6 +222,7 @@ mod tests {
             manual: true,
             log_cap: Some(4096),
             spare_networks: Some(0),
+            userns_pool: "100000-231071".parse().ok(),
             boot_loop_guard: Some(3),
             good_after: Some(std::time::Duration::from_millis(120_500)),
         };

@@ -5,6 +5,8 @@
 //! when the client goes. The server never blocks on a client: replies are queued up to a bound and a client that does not read is cut off.
 
 pub mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod protocol;
 pub mod reply;
 pub mod server;

@@ -131,6 +131,11 @@ pub enum Request {
         /// Rows and columns at the start.
         size: Option<(u16, u16)>,
     },
+    /// Where a unit is, for `debug`: one [`Response::Subject`].
+    Subject {
+        /// Which.
+        unit: String,
+    },
     /// Go on with a session whose supervisor is gone; answers as to `exec`.
     Attach {
         /// As [`Response::ExecStarted`] named it.
@@ -159,6 +164,8 @@ pub enum Response {
     Why(Box<Account>),
     /// For `cat`.
     Cat(Box<MergedText>),
+    /// For `debug`.
+    Subject(Box<Subject>),
     /// For `sync`.
     Synced {
         /// 0 converged, 1 a text is invalid, 2 a unit failed, 3 timeout.
@@ -232,6 +239,75 @@ pub struct UnitReport {
     /// Where somebody listens for it, by `[[socket]]`.
     #[serde(default)]
     pub listens: Vec<String>,
+    /// The unit that it is a replica of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_of: Option<String>,
+}
+
+/// All replicas of a unit in one row: how many there are in each phase, and why the first that is not as most of them are is not.
+pub fn fold(unit: &str, all: &[UnitReport]) -> UnitReport {
+    let is_fine = |phase: &str| matches!(phase, "ready" | "running" | "completed");
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for row in all {
+        match counts.iter_mut().find(|(phase, _)| *phase == row.phase) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => counts.push((&row.phase, 1)),
+        }
+    }
+    counts.sort_by_key(|(phase, count)| (!is_fine(phase), std::cmp::Reverse(*count)));
+    let words = |(phase, count): &(&str, usize)| format!("{count}/{} {phase}", all.len());
+    let phase = counts.first().map_or("stopped", |(phase, _)| phase);
+    let odd = all.iter().find(|row| !is_fine(&row.phase)).or(all.iter().find(|row| !row.reason.is_empty()));
+    let why = odd.filter(|row| !row.reason.is_empty()).map(|row| format!("; {}: {}", row.unit, row.reason));
+    let numbers = match counts.is_empty() {
+        true => "no replicas".to_owned(),
+        false => counts.iter().map(words).collect::<Vec<_>>().join(", "),
+    };
+    UnitReport {
+        unit: unit.to_owned(),
+        phase: phase.to_owned(),
+        since: all.iter().filter_map(|row| row.since).max(),
+        restarts: all.iter().map(|row| row.restarts).sum(),
+        reason: format!("{numbers}{}", why.unwrap_or_default()),
+        drift: all.iter().find_map(|row| row.drift.clone()),
+        listens: all.first().map(|row| row.listens.clone()).unwrap_or_default(),
+        ..UnitReport::default()
+    }
+}
+
+/// Where a unit is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Its whole name.
+    pub unit: String,
+    /// The live container.
+    pub id: Option<String>,
+    /// Of its first process, as the host sees it; `None` until its program runs.
+    pub pid: Option<i32>,
+    /// What its root is made of.
+    pub root: Root,
+}
+
+/// What a unit's root is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Root {
+    /// The host's.
+    Host,
+    /// One static program, with a root around it.
+    Program,
+    /// A directory.
+    Directory {
+        /// On the host, absolute.
+        path: PathBuf,
+    },
+    /// A union.
+    Layers {
+        /// On the host, absolute, the lowest first.
+        layers: Vec<PathBuf>,
+        /// What is kept above them, if anything is.
+        upper: Option<PathBuf>,
+    },
 }
 
 /// The other container of a unit.
@@ -260,6 +336,9 @@ pub struct UnitStatus {
     pub errors: Vec<String>,
     /// What it is made of: `bundle /srv/web`.
     pub source: String,
+    /// The host's id that is 0 inside, if the container that runs has ids of its own.
+    #[serde(default)]
+    pub first_id: Option<u32>,
     /// The exit before the last one.
     pub previous_exit: Option<String>,
     /// Its cgroup, below the v2 root.

@@ -412,7 +412,7 @@ fn peer_of(socket: BorrowedFd<'_>) -> Option<Peer> {
 }
 
 /// The version is looked at alone first: another version's request need not parse. serde_json stops at 128 levels of nesting.
-fn parse_request(line: &[u8]) -> Result<Request, String> {
+pub(super) fn parse_request(line: &[u8]) -> Result<Request, String> {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,

@@ -68,6 +68,8 @@ mod check;
 mod child;
 mod client;
 mod duty;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod link;
 mod notify;
 mod operator;

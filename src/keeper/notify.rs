@@ -65,7 +65,7 @@ impl Said {
     }
 
     /// Takes in one message.
-    fn take(&mut self, message: &[u8], at_ns: u64) {
+    pub(super) fn take(&mut self, message: &[u8], at_ns: u64) {
         for line in message.split(|byte| *byte == b'\n') {
             let Some((kind, line)) = known(line) else { continue };
             self.lines.retain(|earlier| known(earlier.text.as_bytes()).is_none_or(|(other, _)| other != kind));
@@ -88,7 +88,8 @@ fn known(line: &[u8]) -> Option<(&'static [u8], &[u8])> {
     let name = NAMES.into_iter().find(|name| line.starts_with(name))?;
     match name == STATUS {
         true => Some((name, line.get(..STATUS_BYTES_MAX).unwrap_or(line))),
-        false => Some((name, line)).filter(|(_, line)| line.len() <= NUMBER_BYTES_MAX),
+        // A number is ASCII. What is not would be kept as a longer text than it was, which would not be known for what it is again.
+        false => Some((name, line)).filter(|(_, line)| line.len() <= NUMBER_BYTES_MAX && line.is_ascii()),
     }
 }
 
@@ -185,7 +186,9 @@ mod tests {
         assert!(said.lines.len() == 1 && said.lines[0].text.len() < 2048, "{}", said.lines[0].text.len());
         for byte in 0..=255_u8 {
             said.take(&[byte; 300], 4);
+            // Short enough as bytes, and longer as text.
+            said.take(&[b"ERRNO=".as_slice(), &[byte; 42]].concat(), 4);
         }
-        assert_eq!(said.lines.len(), 1);
+        assert_eq!(said.lines.len(), 2, "the newest of each kind");
     }
 }

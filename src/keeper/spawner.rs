@@ -24,7 +24,7 @@ impl Spawner for ScriptSpawner {
                     other => other.to_string(),
                 },
             }),
-            Kind::Exec => runtime::spawn_exec(&script, slots, restore)
+            Kind::Exec => runtime::spawn_exec(&script, slots, Some(runtime::KEEPERS_PATIENCE), restore)
                 .map_err(|error| SpawnError { errno: error.errno(), text: error.to_string() }),
         }?;
         Ok(i32::try_from(spawned.pid.0).unwrap_or(0))

@@ -298,6 +298,16 @@ pub(super) fn read(memfd: BorrowedFd<'_>) -> Result<State, StateError> {
     decode(&bytes)
 }
 
+/// What is read of any bytes, as a whole and as the text alone, is written and read as the same.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    drop(decode(bytes));
+    let Ok(state) = serde_json::from_slice::<State>(bytes) else { return };
+    let written = serde_json::to_vec(&state).unwrap_or_default();
+    let again = serde_json::from_slice::<State>(&written).and_then(|again| serde_json::to_vec(&again));
+    assert_eq!(again.ok().as_ref(), Some(&written), "{state:?}");
+}
+
 fn decode(bytes: &[u8]) -> Result<State, StateError> {
     let (header, text) = bytes.split_at_checked(HEADER_BYTES).ok_or(StateError::NotAState)?;
     let rest = header.strip_prefix(&MAGIC).ok_or(StateError::NotAState)?;

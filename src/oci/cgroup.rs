@@ -139,6 +139,13 @@ impl CgroupSettings {
         self
     }
 
+    /// The field of the first limit there is. "No limit" is none, and devices are apart.
+    pub fn first_limit(&self) -> Option<String> {
+        let is_limit = |write: &Write| write.value != "max" && write.value != "-1" && !write.optional;
+        let by_name = self.named.unified.first().map(|(file, _)| format!("unified[{file:?}]"));
+        self.legacy_writes().into_iter().find(is_limit).map(|write| write.field.into_owned()).or(by_name)
+    }
+
     /// What is written on cgroup v1, in an order that works for a new directory. Devices are apart.
     pub fn legacy_writes(&self) -> Vec<Write> {
         let mut all = Writes::default();

@@ -1,17 +1,18 @@
 //! From a spec to steps, in the kernel's order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction};
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::hooks::{self, Hooks, Moment};
+use super::hooks::{self, Hooks, Moment, StateText};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
-use super::script::{MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
-use super::{device, mount, namespaces, process, resources, scheduler, seccomp, users};
+use super::script::{Listener, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
+use super::{device, mount, namespaces, process, rdt, resources, scheduler, seccomp, users};
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -48,6 +49,19 @@ pub struct Context {
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
     /// that are not listed are the host's.
     pub host: bool,
+    /// Of a process that joins a container: what is said of that one.
+    pub joined: Joined,
+}
+
+/// What others are told of a container that is joined, beyond its id and bundle.
+#[derive(Debug, Clone, Default)]
+pub struct Joined {
+    /// `ociVersion` of its config.json.
+    pub oci_version: String,
+    /// Annotations of its config.json.
+    pub annotations: BTreeMap<String, String>,
+    /// Its status.
+    pub status: String,
 }
 
 impl Context {
@@ -69,6 +83,7 @@ impl Context {
             listen_pid: false,
             filter: None,
             host: false,
+            joined: Joined::default(),
         }
     }
 }
@@ -114,15 +129,19 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
         super::schema::check(raw, &mut report);
     }
     check_version(spec, &mut report);
-    refuse(spec, &mut report);
+    warn_of_others(spec, &mut report);
     let default_linux = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default_linux);
-    let namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
+    let mut namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
+    namespaces.outside.rdt = rdt::compile(linux, &context.id, &mut report);
     let mut steps = begin(&namespaces.outside, context);
+    let profile = linux.seccomp().as_ref();
+    steps.extend(listener(profile, "creating", || hooks::state_text(spec, context)));
     if context.host {
         steps.extend([Step::JoinCgroups, Step::CurrentRoot]);
         spec.process.iter().for_each(|process| process::oom_score_adj(&mut steps, process, context, &mut report));
+        steps.extend(spec.process.as_ref().and_then(|process| process::label(process, &mut report)));
     } else {
         let entered = isolate(&mut steps, spec, linux, context, &namespaces, &mut report);
         let later = if entered { Vec::new() } else { enter_cgroups(namespaces.others.cgroup) };
@@ -133,14 +152,15 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     match &spec.process {
         Some(process) => {
             scheduler::compile(&mut steps, process, Some(linux), &mut report);
-            process::compile(&mut steps, process, linux.seccomp().as_ref(), context, &mut report);
+            process::compile(&mut steps, process, profile, context, &mut report);
         }
         None => report.error("process", Problem::Missing { expected: "the program to run" }),
     }
     if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
         let (moment, state) = (Moment::Start, hooks.state);
+        let env = spec.process.as_ref().and_then(|process| process.env.clone()).unwrap_or_default();
         // Right before the program.
-        steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state });
+        steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state, env });
     }
     let mut script = Script { new_pid_namespace: namespaces.pid, outside: namespaces.outside, steps };
     users::complete(&mut script, &mut report);
@@ -154,15 +174,20 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
 /// `terminal` is asked for by the process itself; `linux` is the container's.
 pub fn compile_exec(process: &Process, linux: Option<&Linux>, context: &Context) -> Result<Script, Vec<CompileError>> {
     let mut report = Report::default();
-    let outside = linux.filter(|_| !context.host).map(namespaces::to_enter).unwrap_or_default();
+    let mut outside = linux.filter(|_| !context.host).map(namespaces::to_enter).unwrap_or_default();
+    outside.rdt = linux.and_then(|linux| rdt::compile(linux, &context.id, &mut report));
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let mut steps = begin(&outside, context);
+    let Joined { oci_version, annotations, status } = context.joined.clone();
+    let (id, bundle) = (context.id.clone(), context.bundle.clone());
+    steps.extend(listener(profile, &status, || StateText { oci_version, id, bundle, annotations }));
     let (before, after) = scheduler::exec_affinity(process, &mut report);
     steps.extend(before);
     steps.push(Step::JoinCgroups);
     steps.extend(after);
     steps.push(Step::CurrentRoot);
     process::oom_score_adj(&mut steps, process, context, &mut report);
+    steps.extend(process::label(process, &mut report));
     if process.terminal == Some(true) {
         steps.push(Step::Console { size: process::console_size(process, &mut report), cover: false });
     }
@@ -183,6 +208,15 @@ fn begin(outside: &Outside, context: &Context) -> Vec<Step> {
     steps
 }
 
+/// Where calls are handed to an agent. What is wrong with it, the filter's compiler says.
+fn listener(profile: Option<&LinuxSeccomp>, status: &str, state: impl FnOnce() -> StateText) -> Option<Step> {
+    let profile = profile?;
+    let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    let path = profile.listener_path().clone().filter(|_| notifies)?;
+    let metadata = profile.listener_metadata().clone();
+    Some(Step::Listener(Listener { path, metadata, state: state(), status: status.to_owned() }))
+}
+
 fn check_version(spec: &Spec, report: &mut Report) {
     let version = &spec.version;
     if !version.starts_with("1.") {
@@ -190,8 +224,8 @@ fn check_version(spec: &Spec, report: &mut Report) {
     }
 }
 
-/// What runtime-spec 1.3 knows and this version does not do.
-fn refuse(spec: &Spec, report: &mut Report) {
+/// What is not for Linux.
+fn warn_of_others(spec: &Spec, report: &mut Report) {
     for (path, present) in [
         ("windows", spec.windows.is_some()),
         ("solaris", spec.solaris.is_some()),
@@ -202,13 +236,6 @@ fn refuse(spec: &Spec, report: &mut Report) {
             report.warn(path, "is for another platform and ignored");
         }
     }
-    let Some(linux) = &spec.linux else { return };
-    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    let devices = linux.net_devices().as_ref().map(|devices| devices.len());
-    report.not_yet("linux.netDevices", some(devices), "moving network devices");
-    report.not_yet("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT");
-    let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
-    report.not_yet("linux.mountLabel", label, "an SELinux label");
 }
 
 /// Namespaces and names; whether cgroups too. They come late where they may, as whoever makes the v1 directories does so meanwhile.
@@ -231,6 +258,7 @@ fn isolate(
     } else if wanted.others.network {
         steps.push(Step::Loopback);
     }
+    steps.extend((!wanted.outside.devices.is_empty()).then_some(Step::TakeDevices));
     for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
         let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
         // The kernel's __NEW_UTS_LEN.
@@ -287,13 +315,16 @@ fn populate(
 ) {
     let readonly = root(steps, spec, context, report);
     steps.extend(before_mounts);
-    let mounts: Vec<_> = spec
+    let label = linux.mount_label().as_ref().filter(|label| !label.is_empty());
+    steps.extend(label.map(|_| Step::NeedSelinux));
+    let mut mounts: Vec<_> = spec
         .mounts
         .iter()
         .flatten()
         .enumerate()
         .filter_map(|(index, entry)| mount::compile(entry, format_args!("mounts[{index}]"), &context.bundle, report))
         .collect();
+    label.into_iter().for_each(|label| mounts.iter_mut().for_each(|mount| mount::label(mount, label)));
     // A /dev of the host's own is left as it is.
     let own_dev =
         !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
@@ -308,6 +339,7 @@ fn populate(
         }
         steps.push(Step::MakeCwd(mount::clean(&process.cwd.to_string_lossy())));
         process::oom_score_adj(steps, process, context, report);
+        steps.extend(process::label(process, report));
     }
     // While the root may still be written, and mounted on from outside.
     steps.extend(hooks.into_iter().flat_map(hook_steps));
@@ -334,7 +366,7 @@ fn hook_steps(hooks: &Hooks) -> Vec<Step> {
     let mut steps = vec![Step::MakerHooks(hooks.clone())];
     if !hooks.create_container.is_empty() {
         let (hooks, state) = (hooks.create_container.clone(), hooks.state.clone());
-        steps.push(Step::Hooks { moment: Moment::Create, hooks, state });
+        steps.push(Step::Hooks { moment: Moment::Create, hooks, state, env: Vec::new() });
     }
     steps
 }
@@ -345,7 +377,7 @@ fn root(steps: &mut Vec<Step>, spec: &Spec, context: &Context, report: &mut Repo
         (Some(plan), _) => steps.push(Step::Root(plan.clone())),
         (None, Some(root)) if !root.path().as_os_str().is_empty() => {
             let path = context.bundle.join(root.path());
-            steps.push(Step::Root(RootPlan::Directory { path, devices: true }));
+            steps.push(Step::Root(RootPlan::Directory { path, devices: true, idmap: false }));
         }
         (None, _) => report.error("root.path", Problem::Missing { expected: "the directory that becomes the root" }),
     }

@@ -43,7 +43,8 @@ pub(super) fn nodes(linux: &Linux, report: &mut Report) -> Vec<DeviceNode> {
             kind,
             major,
             minor,
-            mode: mode & 0o7777,
+            // What is special about a file (set-user-ID and the like) means nothing for a node, and runc and crun leave it out.
+            mode: mode & 0o777,
             uid: uid.unwrap_or(0),
             gid: gid.unwrap_or(0),
         };

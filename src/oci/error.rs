@@ -43,11 +43,6 @@ pub enum Problem {
         /// What makes sense.
         expected: &'static str,
     },
-    /// Known to runtime-spec, and not done by this version.
-    NotYet {
-        /// In words, what is not done.
-        what: &'static str,
-    },
     /// Twice the same thing.
     Duplicate {
         /// What is there twice.
@@ -72,7 +67,6 @@ impl Display for Problem {
                 write!(f, "unknown {what} {found:?}, did you mean {near:?}?")
             }
             Problem::Range { found, expected } => write!(f, "{found} is out of range, expected {expected}"),
-            Problem::NotYet { what } => write!(f, "{what} is not supported by this version"),
             Problem::Duplicate { found } => write!(f, "{found} is given twice"),
             Problem::Conflict { reason } => f.write_str(reason),
             Problem::Seccomp(text) => f.write_str(text),
@@ -111,12 +105,6 @@ impl Report {
             return;
         }
         self.errors.push(CompileError { path: path.to_string(), problem });
-    }
-
-    pub(super) fn not_yet(&mut self, path: impl Display, present: bool, what: &'static str) {
-        if present {
-            self.error(path, Problem::NotYet { what });
-        }
     }
 
     pub(super) fn warn(&mut self, path: impl Display, text: impl Into<String>) {

@@ -9,7 +9,8 @@
 //! | poststop | whoever deletes it | the runtime | its processes and cgroups are gone | stopped | that is logged; the next is run |
 //!
 //! Hooks of a kind run one after the other in the order of config.json. Each gets the container's state as JSON on its standard input, its own
-//! arguments, and its own environment and nothing else. The first kinds end at the first failure. The working directory is the bundle, but
+//! arguments, and its own environment and nothing else; one without `env` has that of the runtime, and startContainer that of the process, as
+//! with runc 1.1 and crun, whose users' hooks look for programs in PATH. The first kinds end at the first failure. The working directory is the bundle, but
 //! for startContainer that of the process.
 
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Hook {
     pub args: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
+    /// Without `env` in config.json it has what whoever runs it has.
+    pub inherits: bool,
     /// Seconds until it is killed.
     pub timeout_s: Option<u64>,
 }
@@ -181,6 +184,7 @@ fn compile_one(field: String, hook: &SpecHook, report: &mut Report) -> Hook {
         })
     });
     let args = hook.args().clone().filter(|args| !args.is_empty()).unwrap_or_else(|| vec![path.clone()]);
+    let inherits = hook.env().is_none();
     let env = hook.env().clone().unwrap_or_default();
     for (index, entry) in env.iter().enumerate() {
         if entry.starts_with('=') || !entry.contains('=') {
@@ -191,7 +195,7 @@ fn compile_one(field: String, hook: &SpecHook, report: &mut Report) -> Hook {
     if args.iter().chain(&env).chain([&path]).any(|text| text.contains('\0')) {
         report.error(&field, Problem::Conflict { reason: "holds a zero byte" });
     }
-    Hook { field, path, args, env, timeout_s }
+    Hook { field, path, args, env, inherits, timeout_s }
 }
 
 #[cfg(test)]

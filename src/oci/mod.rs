@@ -8,6 +8,7 @@
 //! Device rules: what no rule allows is denied, and what every container needs (making nodes, `/dev/null` and its like,
 //! its own terminals) is always allowed, as runc has it, also where config.json says nothing about devices.
 #![doc = include_str!("fields.md")]
+#![doc = include_str!("differences.md")]
 
 pub mod capability;
 mod cgroup;
@@ -19,12 +20,16 @@ mod error;
 mod features;
 mod fields;
 mod fits;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hooks;
 pub mod idmap;
 mod mount;
 mod namespaces;
+mod net_devices;
 mod outside;
 mod process;
+mod rdt;
 mod resources;
 mod scheduler;
 mod schema;
@@ -38,17 +43,19 @@ mod users;
 pub const SPEC_VERSION: &str = "1.3.0";
 
 pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, default_devices};
-pub use compile::{Compiled, Context, SessionKeyring, compile, compile_exec};
+pub use compile::{Compiled, Context, Joined, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use features::features;
 pub use hooks::{Hook, Hooks, Moment, StateText};
+pub use net_devices::NetDevice;
 pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
+pub use rdt::{Group, Rdt, missing as missing_schemata, schemata_of_update};
 pub use resources::{BlockIo, DeviceWeight, Named, Rate, RateOf};
 pub use scheduler::{Affinity, MemoryPolicy, Scheduler};
 pub use schema::{MAX_CONFIG_BYTES, Parsed, compile_resources, mistakes, parse, parse_process, parse_resources};
 pub use script::{
-    CapabilitySets, DeviceKind, DeviceNode, Identity, Mount, MountIdMap, MountSource, Namespaces, Propagation,
-    PropagationKind, Rlimit, RlimitResource, RootPlan, Script, Step, Upper,
+    CapabilitySets, DeviceKind, DeviceNode, Identity, Listener, Mount, MountIdMap, MountSource, Namespaces,
+    Propagation, PropagationKind, Rlimit, RlimitResource, RootPlan, Script, Step, Upper,
 };
 pub use systemd::systemd_path;
 pub use template::{rootless_template, template};

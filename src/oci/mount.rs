@@ -92,6 +92,17 @@ pub(super) fn is_option(option: &str) -> bool {
     word(option).is_some()
 }
 
+/// Labels a new file system for SELinux, as runc does: not those of the kernel itself, whose labels are its policy's.
+pub(super) fn label(mount: &mut Mount, label: &str) {
+    const OF_THE_KERNEL: [&str; 3] = ["proc", "sysfs", "mqueue"];
+    if let MountSource::Filesystem { fstype, options, .. } = &mut mount.source
+        && !OF_THE_KERNEL.contains(&fstype.as_str())
+        && !options.iter().any(|(name, _)| name == "context")
+    {
+        options.push(("context".to_owned(), Some(label.to_owned())));
+    }
+}
+
 /// Compiles one entry of `mounts`. Relative destinations start at the root, relative bind sources at the bundle.
 pub(super) fn compile(mount: &SpecMount, path: Arguments<'_>, bundle: &Path, report: &mut Report) -> Option<Mount> {
     let target = target(mount, path, report)?;
@@ -175,6 +186,8 @@ fn take(attributes: &mut Attributes, word: &Word) {
 #[derive(Default)]
 struct Parsed {
     own: Attributes,
+    noatime: bool,
+    strictatime: bool,
     below: Attributes,
     propagation: Vec<Propagation>,
     bind: Option<bool>,
@@ -187,7 +200,8 @@ struct Parsed {
 impl Parsed {
     fn take(&mut self, word: Word, option: &str) {
         match word {
-            Word::Set(_) | Word::Clear(_) | Word::Atime(_) => take(&mut self.own, &word),
+            Word::Set(_) | Word::Clear(_) => take(&mut self.own, &word),
+            Word::Atime(_) => self.atime(option),
             Word::Below(word) => take(&mut self.below, &word),
             Word::Propagation(kind, recursive) => self.propagation.push(Propagation { kind, recursive }),
             Word::Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
@@ -197,6 +211,23 @@ impl Parsed {
             Word::CopyUp => self.copy_up = true,
             Word::IdMap(recursive) => self.idmap = Some(recursive),
         }
+    }
+
+    /// Each word has a flag of its own, and mount(2) makes one value of them: strict before none before relative, in whatever order they come.
+    fn atime(&mut self, option: &str) {
+        match option {
+            "noatime" => self.noatime = true,
+            "atime" => self.noatime = false,
+            "strictatime" => self.strictatime = true,
+            "nostrictatime" => self.strictatime = false,
+            _ => {}
+        }
+        let value = match (self.strictatime, self.noatime) {
+            (true, _) => libc::MOUNT_ATTR_STRICTATIME,
+            (false, true) => libc::MOUNT_ATTR_NOATIME,
+            (false, false) => libc::MOUNT_ATTR_RELATIME,
+        };
+        take(&mut self.own, &Word::Atime(value));
     }
 
     fn data(&mut self, option: &str) {

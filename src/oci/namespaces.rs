@@ -9,6 +9,7 @@ use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 use super::compile::{Context, sysctl_namespace};
 use super::error::{Problem, Report};
 use super::idmap::{self, IdMaps, Of};
+use super::net_devices;
 use super::outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 use super::script::Namespaces;
 use crate::config::Spec;
@@ -73,6 +74,8 @@ pub(super) fn compile(spec: &Spec, context: &Context, report: &mut Report) -> Wa
     }
     wanted.outside.user = maps(linux, user, wanted.has(NamespaceKind::User), report);
     wanted.outside.time = offsets(linux, time, report);
+    let private = context.join_network || wanted.has(NamespaceKind::Network);
+    wanted.outside.devices = net_devices::compile(linux, private, report);
     wanted
 }
 
@@ -113,6 +116,9 @@ fn changes(kind: NamespaceKind, spec: &Spec, linux: &Linux) -> Option<&'static s
     let is_set = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     match kind {
         NamespaceKind::Network if sets_sysctl_of(LinuxNamespaceType::Network) => Some("linux.sysctl"),
+        NamespaceKind::Network if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) => {
+            Some("linux.netDevices")
+        }
         NamespaceKind::Ipc if sets_sysctl_of(LinuxNamespaceType::Ipc) => Some("linux.sysctl"),
         NamespaceKind::Uts if is_set(&spec.hostname) => Some("hostname"),
         NamespaceKind::Uts if is_set(&spec.domainname) => Some("domainname"),
@@ -142,9 +148,10 @@ fn maps(linux: &Linux, new: bool, listed: bool, report: &mut Report) -> Option<I
             report.warn("linux.uidMappings", "the joined user namespace has its own: those here are not looked at");
             return None;
         }
+        // As runc and crun have it, but aloud.
         (true, false) => {
-            let reason = "needs an entry {\"type\": \"user\"} in linux.namespaces";
-            report.error("linux.uidMappings", Problem::Conflict { reason });
+            let text = "ids are not mapped without an entry {\"type\": \"user\"} in linux.namespaces: it is ignored";
+            report.warn("linux.uidMappings", text);
             return None;
         }
         (false, true) => {

@@ -8,6 +8,8 @@
 //! | a new user namespace | its mappings are written from outside (user_namespaces(7)), and with the host's rights it would lose the way to the bundle |
 //! | clock offsets of a new time namespace | they are set before anybody is in it (time_namespaces(7)) |
 //! | id-mapped mounts | they need the rights of who mounted the file system (mount_setattr(2)) |
+//! | a group of resctrl | the process may have no right to it, and is to be born in it |
+//! | network devices moved in | they belong to the host's user namespace (network_namespaces(7)) |
 //! | a bind that is shared with the host | the process cuts its mounts off from the host's before it copies any |
 
 use std::fmt::{self, Display};
@@ -16,6 +18,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::idmap::IdMaps;
+use super::net_devices::NetDevice;
+use super::rdt::Rdt;
 use super::script::Rlimit;
 
 /// All of it; the default is nothing.
@@ -27,6 +31,10 @@ pub struct Outside {
     pub user: Option<IdMaps>,
     /// A new time namespace.
     pub time: Option<ClockOffsets>,
+    /// Its share of caches and of memory bandwidth.
+    pub rdt: Option<Rdt>,
+    /// Devices that the network namespace gets.
+    pub devices: Vec<NetDevice>,
     /// What a process of `exec` joins besides.
     pub enters: Enters,
     /// The mapping of the user namespace that is entered, where it is known.
@@ -35,6 +43,8 @@ pub struct Outside {
     pub copies: bool,
     /// `oom_score_adj`, and whether it is left alone where it may not be set: in a user namespace nobody may lower his.
     pub oom_score_adj: Option<(i32, bool)>,
+    /// The network namespace of the slot is entered: in a user namespace nobody has the right to.
+    pub network: bool,
     /// Limits whose ceilings nobody in a user namespace may raise.
     pub ceilings: Vec<Rlimit>,
     /// The user of the host's to whom pipes that are standard streams are given.
@@ -93,7 +103,12 @@ impl Outside {
     /// Whether a new container's process is made without anybody's help.
     pub fn is_empty(&self) -> bool {
         // All else is there only beside one of these.
-        self.joins.is_empty() && self.user.is_none() && self.time.is_none() && !self.copies
+        self.rdt.is_none()
+            && self.joins.is_empty()
+            && self.user.is_none()
+            && self.time.is_none()
+            && !self.copies
+            && self.devices.is_empty()
     }
 
     /// Whether the process is in another user namespace than its parent.
@@ -142,9 +157,12 @@ impl Display for Outside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let join = |join: &Join| format!("join the {} namespace {}", join.kind.name(), join.path.display());
         let mut parts: Vec<String> = self.joins.iter().map(join).collect();
+        parts.extend(self.network.then(|| "join the network namespace".to_owned()));
         parts.extend(self.copies.then(|| "copy mounts of the host's".to_owned()));
         parts.extend(self.user.as_ref().map(|maps| format!("new user namespace: {maps}")));
         parts.extend(self.time.map(|time| format!("new time namespace: {}", time.text().trim().replace('\n', ", "))));
+        parts.extend(self.rdt.as_ref().map(|rdt| format!("go into the resctrl group /{}", rdt.directory())));
+        parts.extend(self.devices.iter().map(|device| format!("move {} in as {}", device.name, device.new_name)));
         parts.extend(self.oom_score_adj.map(|(value, _)| format!("set oom_score_adj to {value}")));
         write!(f, "from outside: {}", parts.join("; "))
     }

@@ -24,7 +24,7 @@ pub(super) fn compile(
     context: &Context,
     report: &mut Report,
 ) {
-    refuse(process, report);
+    warn_of_others(process, report);
     let nnp = process.no_new_privileges == Some(true);
     let limits = limits(process.rlimits.iter().flatten(), report);
     if !limits.is_empty() {
@@ -57,10 +57,8 @@ pub(super) fn compile(
     steps.push(Step::Execute { args, env, home: context.home, listen_pid: context.listen_pid });
 }
 
-fn refuse(process: &Process, report: &mut Report) {
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    report.not_yet("process.apparmorProfile", named(&process.apparmor_profile), "an AppArmor profile");
-    report.not_yet("process.selinuxLabel", named(&process.selinux_label), "an SELinux label");
+/// What is not for Linux.
+fn warn_of_others(process: &Process, report: &mut Report) {
     let username = process.user.as_ref().is_some_and(|user| user.username.is_some());
     for (path, present) in
         [("process.user.username", username), ("process.commandLine", process.command_line.is_some())]
@@ -79,6 +77,21 @@ pub(super) fn oom_score_adj(steps: &mut Vec<Step>, process: &Process, context: &
         report.error("process.oomScoreAdj", Problem::Range { found, expected: "-1000 to 1000" });
     }
     steps.push(Step::OomScoreAdj { value, best_effort: context.best_effort });
+}
+
+/// What security modules are told of the program; while a procfs of ours may still be mounted.
+pub(super) fn label(process: &Process, report: &mut Report) -> Option<Step> {
+    let mut named = |field: &str, text: &Option<String>| {
+        let text = text.clone().filter(|text| !text.is_empty())?;
+        if text.contains(['\0', '\n']) {
+            let expected = "one line of text";
+            report.error(format_args!("process.{field}"), Problem::Range { found: format!("{text:?}"), expected });
+        }
+        Some(text)
+    };
+    let apparmor = named("apparmorProfile", &process.apparmor_profile);
+    let selinux = named("selinuxLabel", &process.selinux_label);
+    (apparmor.is_some() || selinux.is_some()).then_some(Step::ExecLabel { apparmor, selinux })
 }
 
 /// Rows and columns.
@@ -211,7 +224,7 @@ fn program(steps: &mut Vec<Step>, process: &Process, context: &Context, report: 
 }
 
 fn environment(process: &Process, report: &mut Report) -> Vec<String> {
-    let env = process.env.clone().unwrap_or_default();
+    let mut env = process.env.clone().unwrap_or_default();
     for (index, entry) in env.iter().enumerate() {
         let path = format_args!("process.env[{index}]");
         check_string(entry, path, report);
@@ -219,6 +232,11 @@ fn environment(process: &Process, report: &mut Report) -> Vec<String> {
             report.error(path, Problem::Range { found: format!("{entry:?}"), expected: "NAME=value" });
         }
     }
+    // What comes last counts, as with setenv(3); execve(2) would keep all, of which programs find the first.
+    let mut known = std::collections::HashSet::new();
+    let mut last: Vec<bool> =
+        env.iter().rev().map(|entry| known.insert(entry.split('=').next().unwrap_or_default().to_owned())).collect();
+    env.retain(|_| last.pop().unwrap_or(true));
     env
 }
 

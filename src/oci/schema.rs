@@ -130,8 +130,13 @@ impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             At::Top(path) => f.write_str(path),
-            At::Field(At::Top(""), name) => f.write_str(name),
-            At::Field(of, name) => write!(f, "{of}.{name}"),
+            At::Field(of, name) => {
+                if !matches!(of, At::Top("")) {
+                    write!(f, "{of}.")?;
+                }
+                // A name must not be able to look like another message.
+                if name.contains(char::is_control) { write!(f, "{name:?}") } else { f.write_str(name) }
+            }
             At::Item(of, index) => write!(f, "{of}[{index}]"),
             At::Entry(of, key) => write!(f, "{of}[{key:?}]"),
         }

@@ -37,6 +37,11 @@ impl Script {
     pub fn hooks(&self) -> Option<&Hooks> {
         self.steps.iter().find_map(|step| if let Step::MakerHooks(hooks) = step { Some(hooks) } else { None })
     }
+
+    /// The agent that answers its filter, if there is one.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.steps.iter().find_map(|step| if let Step::Listener(listener) = step { Some(listener) } else { None })
+    }
 }
 
 /// One thing to do.
@@ -60,6 +65,8 @@ pub enum Step {
     JoinNetwork,
     /// Bring the loopback interface up.
     Loopback,
+    /// Wait until the devices that the network namespace gets are in it.
+    TakeDevices,
     /// sethostname(2).
     Hostname(String),
     /// setdomainname(2).
@@ -100,6 +107,8 @@ pub enum Step {
         hooks: Vec<Hook>,
         /// What their state says.
         state: StateText,
+        /// The process's, for those of its that have none of their own.
+        env: Vec<String>,
     },
     /// Make the working directory if it is not there.
     MakeCwd(String),
@@ -112,6 +121,15 @@ pub enum Step {
         /// A value that may not be set is left alone.
         best_effort: bool,
     },
+    /// What security modules make of the program.
+    ExecLabel {
+        /// AppArmor's profile.
+        apparmor: Option<String>,
+        /// SELinux's label.
+        selinux: Option<String>,
+    },
+    /// Fail unless SELinux is on, by which mounts are to be labelled.
+    NeedSelinux,
     /// Make these read-only where they exist.
     ReadonlyPaths(Vec<String>),
     /// Hide these where they exist.
@@ -148,7 +166,9 @@ pub enum Step {
     BoundingSet(u64),
     /// The four others after it.
     Capabilities(CapabilitySets),
-    /// Load the filter.
+    /// Connect to the agent that answers the filter's calls, while its socket is in reach.
+    Listener(Listener),
+    /// Load the filter, and hand its listener to the agent if it has one.
     Seccomp(super::seccomp::Filter),
     /// Find the program; fails with the words that clients of runc know.
     FindProgram {
@@ -175,6 +195,19 @@ pub enum Step {
     },
     /// Rights as setuid(2) leaves them: those that the process has for root, none for another user. Bounding set and ambient set stay.
     RightsOfUser,
+}
+
+/// Who gets the listener of a filter, and what he is told beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// A unix socket of the host's.
+    pub path: PathBuf,
+    /// Passed on as it is.
+    pub metadata: Option<String>,
+    /// The container's state.
+    pub state: StateText,
+    /// Its status.
+    pub status: String,
 }
 
 /// New namespaces apart from the pid namespace.
@@ -256,6 +289,8 @@ pub enum RootPlan {
         path: PathBuf,
         /// Device nodes in it are devices; those of `/dev` always are.
         devices: bool,
+        /// The ids of its files are the container's: the mount is id-mapped.
+        idmap: bool,
     },
     /// The union of directories of the host's, by overlayfs. Device nodes in it are none.
     Layers {
@@ -263,6 +298,8 @@ pub enum RootPlan {
         layers: Vec<PathBuf>,
         /// What is written.
         upper: Upper,
+        /// The ids of their files are the container's: each layer's mount is id-mapped, and so is that of a kept upper one.
+        idmap: bool,
     },
     /// A tmpfs with these in it; made read-only by its own step.
     Tmpfs {

@@ -45,6 +45,7 @@ pub(crate) fn is_copied_outside(step: &Step, outside: &Outside) -> bool {
     let all = outside.in_user_namespace() || outside.joins(NamespaceKind::Mount);
     match step {
         Step::Root(RootPlan::Directory { .. }) => all,
+        Step::Root(RootPlan::Layers { .. } | RootPlan::Tmpfs { .. }) => outside.in_user_namespace(),
         Step::Mount(mount @ Mount { source: MountSource::Bind { .. }, .. }) => {
             all || mount.idmap.is_some() || is_shared(mount)
         }
@@ -91,10 +92,15 @@ fn move_outside(outside: &mut Outside, steps: &mut Vec<Step>) {
             Step::Identity(Identity::Numbers { uid, .. }) => {
                 outside.streams = outside.ids().and_then(|maps| idmap::to_host(&maps.uids, *uid));
             }
+            // Whoever that is: root in there may give them away, and nobody else.
+            Step::Identity(Identity::Names { .. }) => {
+                outside.streams = outside.ids().and_then(|maps| idmap::to_host(&maps.uids, 0));
+            }
+            Step::JoinNetwork => outside.network = true,
             _ => {}
         }
     }
-    steps.retain(|step| !matches!(step, Step::OomScoreAdj { .. }));
+    steps.retain(|step| !matches!(step, Step::OomScoreAdj { .. } | Step::JoinNetwork));
 }
 
 /// The group of terminals is 5 nearly everywhere; where that is not mapped the kernel refuses the whole file system, so they stay root's.

@@ -222,6 +222,13 @@ impl Action {
         self.target().map_or_else(|unit| unit, |id| &id.unit)
     }
 
+    /// Of a start the unit whose sockets it makes: the group of a replica. Its [`Seen`] is to be written first too.
+    pub fn sockets_of(&self) -> Option<&UnitName> {
+        let Action::Start { id, unit, .. } = self else { return None };
+        let own = if unit.replicas.is_some() { &unit.name } else { &id.unit };
+        (!unit.sockets.is_empty()).then_some(own)
+    }
+
     /// The generation of the container that it concerns, if one.
     pub fn generation(&self) -> Option<u64> {
         self.target().ok().map(|id| id.generation)
@@ -236,10 +243,14 @@ impl Observed {
             Action::Start { id, unit, fingerprint, join, relies, beside } => {
                 let run = Run::new(unit, *fingerprint, join.clone(), now.boot);
                 let seen = self.seen_mut(&id.unit);
-                match beside {
+                let begun = match beside {
                     false => seen.begin_start(id, run, relies, unit),
                     true => seen.begin_start_beside(id, run, relies, unit),
+                };
+                if begun && !unit.sockets.is_empty() {
+                    self.seen_mut(action.sockets_of().unwrap_or(&id.unit)).begin_sockets(unit);
                 }
+                begun
             }
             Action::TakeOver { id, enabled } => self.seen_mut(&id.unit).begin_take_over(id, *enabled),
             Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
@@ -308,7 +319,6 @@ impl Seen {
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
-        self.begin_sockets(unit);
         let (told, contents) = (Told::begin(unit), SwapMark::of(unit));
         self.live.insert(Live { contents, told, ..Live::new(id.clone(), run, used) }).rely(relies);
         true
@@ -324,7 +334,6 @@ impl Seen {
         self.restarts += u64::from(!restart && self.is_automatic_restart(run.fingerprint, Some(id)));
         self.high_water = id.generation;
         self.trouble = None;
-        self.begin_sockets(unit);
         let contents = SwapMark::of(unit);
         // A file that was gone and came back while its container waited to be stopped has its first start in this one.
         let used = Wishes { start_now: restart, fresh: std::mem::take(&mut self.fresh), ..Wishes::default() };
@@ -334,8 +343,7 @@ impl Seen {
 
     /// As a client's start, but that nobody's hold is lifted by it, and that one which is up is left alone.
     fn begin_raise(&mut self, failed: &ContainerId, now: BootTime) -> bool {
-        let is_up = self.live.as_ref().is_some_and(Live::is_up);
-        let idle = !is_up && self.hold_at(now).is_none();
+        let idle = !self.is_up() && self.hold_at(now).is_none();
         (self.start_now, self.manual) = (self.start_now || idle, self.manual || idle);
         self.raised.insert(failed.unit.clone(), failed.generation) != Some(failed.generation)
     }
@@ -388,7 +396,10 @@ impl Live {
     }
 
     fn begin_probe(&mut self, probing: &Option<Probing>) -> bool {
-        self.forget_findings(probing.as_ref());
+        // What is stopped is asked no more, and why it is stays true: a startup that failed makes no run.
+        if self.is_up() {
+            self.forget_findings(probing.as_ref());
+        }
         self.probing.clone_from(probing);
         true
     }

@@ -69,7 +69,7 @@ impl<'a> World<'a> {
             return Some(Why::Disabled);
         }
         let role = view.seen.role(live);
-        if role == Role::Leaves {
+        if role == Role::Leaves || live.replaced {
             return Some(Why::Changed);
         }
         if let Some(owner) = live.run.joined.as_ref().filter(|owner| !self.stands(owner, chain, losses)) {
@@ -92,9 +92,17 @@ impl<'a> World<'a> {
         };
         // What could not start again is not stopped for the sake of a start.
         let is_refused = self.is_tied(view) && self.ring(view.name).is_some();
+        if matches!(replace, Why::Restart | Why::Changed) && self.waits_for_turn(view).is_some() {
+            return self.own_complaint(view, live).filter(|_| !is_refused);
+        }
         // What the host is like may not be known yet; it soon is.
         let waits = || replace == Why::Changed && (self.unmet(want).is_some() || self.is_stalled(view, losses));
         (!is_refused && !waits()).then_some(replace)
+    }
+
+    /// What is wrong with it by the checks of its own text.
+    fn own_complaint(&self, view: View<'a>, live: &Live) -> Option<Why> {
+        self.unhealthy(self.own_text(view, live)?, live).map(Why::Unhealthy)
     }
 
     /// Whether this very generation is up and may go on. (Up, not running: after a crash the word that it runs may be
@@ -149,7 +157,10 @@ impl<'a> World<'a> {
         if last.fingerprint != want.fingerprint {
             // Started by hand, ended, then edited: a unit that is not enabled does not rise by itself.
             (!want.unit.enabled).then_some(Rest::Disabled)
-        } else if want.trial == Some(OnBad::StayFailed) && !last.outcome.is_success() {
+        } else if want.trial == Some(OnBad::StayFailed)
+            && seen.proven != Some(want.fingerprint)
+            && !last.outcome.is_success()
+        {
             Some(Rest::Failed(last))
         } else if !last.outcome.is_restarted_by(restart.policy) {
             Some(if last.outcome.is_success() { Rest::Completed } else { Rest::Failed(last) })

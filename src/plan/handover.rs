@@ -10,7 +10,8 @@
 //!
 //! - There are two slots, hence never more than two. `live` is the unit's generation: the one that clients, dependents and sharers of its network
 //!   mean. The one `beside` it *comes* if its number is higher, and *leaves* if it is lower. A third start waits until the slot is free.
-//! - `beside` is never taken while `live` is empty: when the unit's generation is cleared, the other one is the unit's.
+//! - `beside` is never taken while `live` is empty: when the unit's generation is cleared, the other one is the unit's. One from which that had
+//!   taken over still stops ([`Live::replaced`]): whether something was in its way meanwhile says nothing about it.
 //! - It is for services that run: a changed text, another secret, a restart. Who is not up has nothing that could go on. A restart is tried once;
 //!   a text that fails is rolled back, stays failed or is tried again as its policy says, and the old container goes on meanwhile.
 //! - What comes has done well when it was well for `update.min_healthy` (`trial`). An end before that, a failing check, or not being well by
@@ -131,6 +132,9 @@ impl<'a> World<'a> {
     pub(super) fn successor_rest(&self, view: View<'a>, live: &Live) -> Option<Rest<'a>> {
         let want = view.want.filter(|want| self.is_start_first(view, want, live))?;
         if live.is_of(want) && !live.restart || !matches!(live.state, State::Running { .. }) {
+            return None;
+        }
+        if self.waits_for_turn(view).is_some() {
             return None;
         }
         let failed = view.seen.last.as_ref().filter(|last| {
@@ -274,6 +278,50 @@ mod tests {
             let seen = observed.unit(&id(5).unit).unwrap();
             assert_eq!(seen.lives().map(|live| live.id.generation).collect::<Vec<_>>(), [13 - gone]);
             assert!(seen.beside.is_none() && seen.end_of(&id(gone)).is_some_and(|end| end.beside == (gone == 8)));
+        }
+    }
+
+    #[test]
+    fn one_that_leaves_leaves_though_the_one_that_took_over_is_gone() {
+        let file = std::path::Path::new("/u/web.toml");
+        let unit = crate::unit::parse(&id(5).unit, file, "executable = \"/bin/true\"").unwrap().unit;
+        let want = Want { unit: unit.into(), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None };
+        let desired = super::super::Desired { units: [(id(5).unit, want)].into(), ..Default::default() };
+        let mut observed = Observed::default();
+        let mut seen = two();
+        assert!(seen.begin_take_over(&id(8), true));
+        observed.units.insert(id(5).unit, Box::new(seen));
+        let exited = Fact::Exited { id: id(8), exit: Exit::Code(1), oom: false, at: BootTime(9) };
+        assert!(observed.record(&exited, NOW));
+        let stops = |observed: &Observed| {
+            let plan = super::super::reconcile(&desired, observed, NOW.boot);
+            plan.actions.iter().any(|action| matches!(action, Action::Stop { id: stopped, .. } if *stopped == id(5)))
+        };
+        // A supervisor that dies here reads back that it is not cleared yet: that changes nothing.
+        assert!(stops(&observed));
+        assert!(observed.record(&Fact::Cleared { id: id(8) }, NOW));
+        assert!(stops(&observed));
+        let seen = observed.unit(&id(5).unit).unwrap();
+        assert!(seen.live_of(&id(5)).is_some_and(|live| live.is_up() && !live.never_took_over) && !seen.is_up());
+        assert!(observed.record(&Fact::ClientStart { unit: id(5).unit }, NOW));
+        assert!(observed.unit(&id(5).unit).unwrap().start_now, "what stops is not what was asked for");
+    }
+
+    #[test]
+    fn an_end_before_the_last_one_that_is_told_late_ends_no_row_of_short_runs() {
+        let second = |count: u64| BootTime(count * 1_000_000_000);
+        for (old_ended, short_runs) in [(19, 1), (20, 0)] {
+            let mut seen = two();
+            for live in seen.live.iter_mut().chain(seen.beside.as_deref_mut()) {
+                live.run.reset_after = Duration::from_secs(10);
+            }
+            let mut observed = Observed::default();
+            observed.units.insert(id(5).unit, Box::new(seen));
+            let at = |boot| Now { boot, wall: WallTime(9) };
+            assert!(observed.record(&Fact::StartFailed { id: id(8), text: "no".to_owned() }, at(second(20))));
+            let exited = Fact::Exited { id: id(5), exit: Exit::Code(0), oom: false, at: second(old_ended) };
+            assert!(observed.record(&exited, at(second(21))));
+            assert_eq!(observed.unit(&id(5).unit).unwrap().backoff.short_runs, short_runs, "{old_ended}");
         }
     }
 

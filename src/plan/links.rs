@@ -1,7 +1,8 @@
 //! Who names whom: an index of the texts and of the containers that share a network, behind stops and rings.
 //!
-//! - A unit *waits for* those that `depends_on` and `network` of its text name, if they are declared. A container that is in the network of
-//!   another one waits for it too, whatever the texts say by now: who shares a network stops first.
+//! - A unit *waits for* those that `depends_on` and `network` of its text name. A container that is in the network of another one, and has not
+//!   ended, waits for it too, whatever the texts say by now, or if its own is gone: who shares a network stops first. Who
+//!   depends on a unit with replicas waits for each of them.
 //! - *Tangled* are units that wait for themselves, and those on the way from one such ring to another.
 //!
 //! The index is made of everything ([`Links::new`]) or brought up to date unit by unit ([`Links::refresh`], then [`Links::retangle`]); the outcome is the
@@ -35,6 +36,8 @@ pub(super) struct Links {
 struct Named {
     /// By its text; `None` if it is not declared.
     unit: Option<Arc<Unit>>,
+    /// Replicas of units that its text depends on.
+    replicas: Vec<UnitName>,
     /// In whose networks its containers are.
     joined: Vec<UnitName>,
 }
@@ -50,24 +53,28 @@ pub(super) struct Rewired {
 
 impl Named {
     fn now(name: &UnitName, desired: &Desired, observed: &Observed) -> Named {
-        let lives = observed.unit(name).into_iter().flat_map(Seen::lives);
+        let lives = observed.unit(name).into_iter().flat_map(Seen::lives).filter(|live| live.is_alive());
         let joined = lives.filter_map(|live| live.run.joined.as_ref()).map(|owner| owner.unit.clone());
         let joined = joined.collect::<BTreeSet<_>>().into_iter().collect();
-        Named { unit: desired.units.get(name).map(|want| Arc::clone(&want.unit)), joined }
+        let unit = desired.units.get(name).map(|want| Arc::clone(&want.unit));
+        let groups = unit.iter().flat_map(|unit| unit.depends_on.keys());
+        let groups = groups.filter(|group| desired.groups.contains_key(*group));
+        let replicas = groups.flat_map(|group| desired.members(group)).map(|(name, _)| name.clone()).collect();
+        Named { unit, replicas, joined }
     }
 
     fn depends_on(&self) -> impl Iterator<Item = &UnitName> {
-        self.unit.iter().flat_map(|unit| unit.depends_on.keys())
+        self.unit.iter().flat_map(|unit| unit.depends_on.keys()).chain(&self.replicas)
     }
 
     /// All that its text names.
     fn named(&self) -> impl Iterator<Item = &UnitName> {
-        self.unit.iter().flat_map(|unit| named_in(unit))
+        self.unit.iter().flat_map(|unit| named_in(unit)).chain(&self.replicas)
     }
 
     /// All that it may wait for.
     fn waits_for(&self) -> impl Iterator<Item = &UnitName> {
-        self.named().chain(self.unit.iter().flat_map(|_| &self.joined))
+        self.named().chain(&self.joined)
     }
 }
 
@@ -155,13 +162,8 @@ impl Links {
         self.tangled.contains(unit)
     }
 
-    fn is_declared(&self, unit: &UnitName) -> bool {
-        self.of.get(unit).is_some_and(|named| named.unit.is_some())
-    }
-
     fn waits_for(&self, unit: &UnitName) -> impl Iterator<Item = &UnitName> {
-        let named = self.of.get(unit).into_iter().flat_map(Named::waits_for);
-        named.filter(|unit| self.is_declared(unit))
+        self.of.get(unit).into_iter().flat_map(Named::waits_for)
     }
 
     /// Whether it waits for itself; `None`: that is not near enough to see.

@@ -19,6 +19,7 @@
 //!   at most one, whatever is killed when.
 //! - Its exit record is made at the first word of its end. Later words change nothing.
 //! - In a start-first update there are two (`handover`), each of which goes this way.
+//! - Of a unit's replicas one at a time is replaced (`replicas`).
 //!
 //! # Who wins
 //!
@@ -58,6 +59,9 @@ mod reason;
 mod reconcile;
 mod record;
 mod rehearse;
+mod replicas;
+#[cfg(test)]
+mod replicas_tests;
 mod sockets;
 #[cfg(test)]
 mod sockets_tests;
@@ -72,7 +76,7 @@ mod world;
 pub use action::Action;
 pub use boots::{Boots, Course, Proof, Running};
 pub use contents::Settling;
-pub use desired::{Desired, Want};
+pub use desired::{Desired, Want, in_number_order};
 pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
 pub use health::{Findings, HealthStatus, Opinion, Probed, Probing, Tally};

@@ -148,6 +148,9 @@ pub struct Live {
     /// It was to take over, and was to stop already when the unit's generation was gone.
     #[serde(default)]
     pub never_took_over: bool,
+    /// Another one took over from it, and is gone already: it stops all the same.
+    #[serde(default)]
+    pub replaced: bool,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload, or contents were swapped.
@@ -375,6 +378,7 @@ impl Live {
             swapped_over: false,
             handed_over: 0,
             never_took_over: false,
+            replaced: false,
             restart: false,
             reload: None,
             limits_asked: None,

@@ -92,7 +92,10 @@ impl<'a> World<'a> {
     }
 
     /// The generation with which a unit has come to `need`, if it has.
-    fn there(&self, name: &UnitName, need: Need, chain: usize) -> Option<u64> {
+    pub(super) fn there(&self, name: &UnitName, need: Need, chain: usize) -> Option<u64> {
+        if self.group(name).is_some() {
+            return self.group_there(name, need, chain);
+        }
         let view = self.find(name)?;
         let want = view.want?;
         // In a start-first update either will do.
@@ -104,9 +107,13 @@ impl<'a> World<'a> {
             let counts = |live: &&Live| {
                 live.run.fingerprint != want.fingerprint || live.is_up() && (live.used.start_now || live.used.fresh)
             };
-            let other = view.seen.live.as_ref().filter(|live| live.id != last.id).filter(counts);
+            let own = view.seen.live.as_ref();
+            let other = own.filter(|live| live.id != last.id).filter(counts);
+            // Asked for, it counts before the one that runs is stopped or handed over from.
+            let other = other.or_else(|| own.filter(|live| live.is_up() && live.restart));
+            let other = other.or_else(|| view.seen.successor().filter(|next| next.is_up() && next.used.start_now));
             // Or that takes over from the one that ended.
-            let next = view.seen.successor().filter(|_| !view.seen.live.as_ref().is_some_and(Live::is_up));
+            let next = view.seen.successor().filter(|_| !own.is_some_and(Live::is_up));
             let other = other.or_else(|| next.filter(counts));
             // So is one that ran since, and from which another one took over.
             let is_other_text = |old: &Live| old.run.fingerprint != want.fingerprint;
@@ -146,6 +153,9 @@ impl<'a> World<'a> {
 
     /// Whether it will come to run without anybody doing something, as far as it alone is concerned.
     fn is_on_its_way(&self, name: &'a UnitName, need: Need) -> bool {
+        if self.group(name).is_some() {
+            return self.members(name).any(|view| self.is_on_its_way(view.name, need));
+        }
         let view = self.view(name);
         let Some(want) = view.want else { return false };
         if need == Need::Healthy && want.unit.health.is_none() {
@@ -160,6 +170,9 @@ impl<'a> World<'a> {
         let (mut seen, mut left) = (BTreeSet::new(), VecDeque::from([view.name]));
         let itself = view.name;
         while let Some(name) = left.pop_front() {
+            if self.group(name).is_some() {
+                continue;
+            }
             let view = self.view(name);
             if !seen.insert(name) || name != itself && view.seen.live.as_ref().is_some_and(Live::is_up) {
                 continue;
@@ -181,6 +194,9 @@ impl<'a> World<'a> {
 
     /// Whether it runs, and is not healthy, and nothing says that it will be.
     pub fn is_unwell(&self, lack: &Lack<'a>) -> bool {
+        if let Some(group) = self.group(lack.unit) {
+            return lack.need == Need::Healthy && group.unit.health.is_none();
+        }
         let Some(want) = self.view(lack.unit).want.filter(|_| lack.need == Need::Healthy) else { return false };
         let view = self.view(lack.unit);
         let health = view.seen.live.as_ref().and_then(|live| self.health_of(view, live));
@@ -198,6 +214,7 @@ impl<'a> World<'a> {
             let lost = match dependency.on_loss {
                 OnLoss::Keep => false,
                 OnLoss::Stop => self.is_lost(unit, dependency.state, relied, chain),
+                OnLoss::Restart if self.group(unit).is_some() => false,
                 OnLoss::Restart => there().is_some_and(|generation| generation != relied),
             };
             lost.then(|| Why::Dependency(unit.clone()))
@@ -207,6 +224,9 @@ impl<'a> World<'a> {
 
     /// Whether this generation of a dependency is there no more. (After a crash the word that it runs may be missing: up is enough.)
     fn is_lost(&self, unit: &UnitName, need: Need, relied: u64, chain: usize) -> bool {
+        if self.group(unit).is_some() {
+            return self.group_there(unit, need, chain).is_none();
+        }
         let Some(view) = self.find(unit) else { return true };
         let mut lives = [view.seen.live.as_ref(), view.seen.successor()].into_iter().flatten();
         let up = lives.find(|live| live.is_up() && live.id.generation == relied);

@@ -18,7 +18,7 @@ fn desired(units: &[(String, String)]) -> Desired {
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         (unit, Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None })
     };
-    Desired { units: units.iter().map(want).collect() }
+    Desired { units: units.iter().map(want).collect(), ..Desired::default() }
 }
 
 /// A chain: each unit depends on the one before.
@@ -161,6 +161,73 @@ fn what_an_earlier_run_of_a_text_completed_counts_no_more_while_another_text_run
     assert_eq!(begin(&text(1), &mut observed, at(8)), ["start job.3"]);
     exited(&mut observed, "job.3", at(9));
     assert_eq!(begin(&text(1), &mut observed, at(10)), ["start web.2"]);
+}
+
+#[test]
+fn a_run_that_is_asked_for_counts_from_the_wish_and_not_from_the_handover() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let texts = desired(&[
+        unit("job", "[update]\norder = \"start-first\""),
+        unit("web", "depends_on.job = { state = \"completed\", on_loss = \"stop\" }"),
+    ]);
+    let mut observed = Observed::default();
+    begin(&texts, &mut observed, at(0));
+    started(&mut observed, "job", at(0));
+    let job = ContainerId::parse("job.1").unwrap();
+    for fact in [
+        Fact::Exited { id: job.clone(), exit: Exit::Code(0), oom: false, at: at(1).boot },
+        Fact::CgroupEmpty { id: job.clone() },
+        Fact::Drained { id: job.clone() },
+        Fact::Cleared { id: job },
+    ] {
+        observed.record(&fact, at(1));
+    }
+    // It has completed once, and runs again by its policy.
+    let starts = begin(&texts, &mut observed, at(600_000));
+    assert!(starts.contains(&"start web.1".to_owned()) && starts.contains(&"start job.2".to_owned()), "{starts:?}");
+    started(&mut observed, "job", at(600_000));
+    started(&mut observed, "web", at(600_000));
+    let stops = begin(&texts, &mut observed, at(600_000));
+    assert!(!stops.iter().any(|action| action.starts_with("stop")), "{stops:?}");
+    observed.record(&Fact::ClientRestart { unit: name("job") }, at(600_001));
+    let stops = begin(&texts, &mut observed, at(600_001));
+    assert!(stops.iter().any(|action| action.starts_with("stop web.1: job, which it depends on")), "{stops:?}");
+    assert!(stops.iter().any(|action| action.starts_with("start job.3 beside")), "{stops:?}");
+}
+
+#[test]
+fn a_ring_through_a_container_without_a_file_is_one() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let before = desired(&[unit("job", "network.mode = \"unit:net\""), unit("net", "")]);
+    let mut observed = Observed::default();
+    assert_eq!(begin(&before, &mut observed, at(0)), ["start net.1"]);
+    started(&mut observed, "net", at(0));
+    assert!(begin(&before, &mut observed, at(1)).contains(&"start job.1".to_owned()));
+    // Its file is gone, and the unit whose network it is in needs it from here on. Then everything stops before its program runs.
+    let after = desired(&[unit("net", "depends_on.job = \"completed\"")]);
+    observed.record(&Fact::Shutdown { by: "test".to_owned() }, at(2));
+    let stops = begin(&after, &mut observed, at(2));
+    assert!(stops.contains(&"stop job.1: everything stops".to_owned()), "{stops:?}");
+}
+
+#[test]
+fn who_has_ended_in_a_network_is_in_no_ring_any_more() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let before = desired(&[unit("job", "network.mode = \"unit:net\""), unit("net", "")]);
+    let mut observed = Observed::default();
+    begin(&before, &mut observed, at(0));
+    started(&mut observed, "net", at(0));
+    begin(&before, &mut observed, at(1));
+    started(&mut observed, "job", at(1));
+    let job = ContainerId::parse("job.1").unwrap();
+    let mut after = desired(&[unit("job", ""), unit("net", "depends_on.job = \"started\"")]);
+    let tangled =
+        |after: &Desired, observed: &Observed| super::links::Links::new(after, observed).is_tangled(&name("net"));
+    assert!(tangled(&after, &observed));
+    observed.record(&Fact::Exited { id: job, exit: Exit::Code(0), oom: false, at: at(2).boot }, at(2));
+    assert!(!tangled(&after, &observed), "it is not cleared away yet, and nothing of it runs");
+    after.units.remove(&name("job"));
+    assert!(!tangled(&after, &observed));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::action::Action;
-use super::desired::Desired;
+use super::desired::{Desired, Want};
 use super::fact::Fact;
 use super::links::{Links, Rewired};
 use super::observed::Observed;
@@ -106,6 +106,7 @@ impl Planner {
             Action::Reboot { .. } => self.all = true,
             other => self.changed(other.unit()),
         }
+        action.sockets_of().into_iter().for_each(|unit| self.changed(unit));
     }
 
     /// Something about this unit is otherwise: another text of it is in force, or none.
@@ -186,6 +187,11 @@ impl Planner {
         let tangled = self.links.retangle(&rewired);
         for name in changed.into_iter().chain(tangled) {
             self.to_look.extend(self.seers.get(&name).into_iter().flatten().cloned());
+            if let Some(group) = desired.units.get(&name).and_then(Want::group) {
+                self.to_look.extend(self.seers.get(group).into_iter().flatten().cloned());
+                // It has their sockets, and is not among those who see itself.
+                self.to_look.insert(group.clone());
+            }
             self.to_look.insert(name);
         }
         self.to_look.append(&mut rewired.named);

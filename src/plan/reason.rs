@@ -113,6 +113,13 @@ pub enum Reason {
         /// How the last one ended.
         last: Outcome,
     },
+    /// It is to be replaced when that is done with another replica.
+    Turn {
+        /// Which.
+        before: UnitName,
+        /// That one does not get there by itself.
+        stalled: bool,
+    },
     /// It runs with its old text, as the new one could not start.
     ChangeWaits(Box<Reason>),
     /// It runs on, and the container that is to take its place is still to be started.
@@ -202,6 +209,7 @@ impl Reason {
         match self {
             Reason::Needs { stalled, .. } => *stalled,
             Reason::Unmet { known, .. } => *known,
+            Reason::Turn { stalled, .. } => *stalled,
             Reason::ChangeWaits(what) => matches!(**what, Reason::Cycle(_)) || what.is_stalled(),
             // The last one failed; nobody is to wait for a try that comes some time, or for one that does not come.
             Reason::NextWaits(what) => match **what {
@@ -229,6 +237,8 @@ impl Reason {
                 let (wait, nth) = (Spell(until.since(now)), Nth(*attempt));
                 format!("backing off, next start in {wait} ({nth} attempt), last exit: {last}")
             }
+            Reason::Turn { before, stalled: false } => format!("to be replaced after {before}"),
+            Reason::Turn { before, stalled: true } => format!("to be replaced after {before}, which does not do well"),
             Reason::Completed => "completed".to_owned(),
             Reason::Failed { last } => format!("last exit: {last}"),
             Reason::GaveUp { starts, interval, last } => {

@@ -165,9 +165,9 @@ impl Seen {
             Outcome::Unhealthy { .. } if live.opinion(CheckKind::Startup) != Opinion::Failing => live.ran_well_for(at),
             Outcome::Unhealthy { .. } | Outcome::StartFailed { .. } => Duration::ZERO,
         };
-        // What the new one counts is not wiped out by the end of the old one that ran beside it.
+        // What the new one counts is not wiped out by the end of the old one that ran beside it, nor by an end before its own that is told late.
         let is_left = |last: &&ExitRecord| {
-            let is_other = last.fingerprint != live.run.fingerprint || !last.beside;
+            let is_other = last.fingerprint != live.run.fingerprint || !last.beside || at < last.at;
             last.id.generation > id.generation && last.fingerprint == self.backoff.fingerprint && is_other
         };
         if self.last.as_deref().filter(is_left).is_none() {
@@ -221,10 +221,13 @@ impl Seen {
     fn cleared(&mut self, id: &ContainerId) -> bool {
         let ended = self.live_of(id).is_some_and(|live| matches!(live.state, State::Ended(_)));
         if ended {
-            // The one that is left is the unit's, whatever it was.
+            // The one that is left is the unit's, whatever it was. One that leaves leaves, be this known after a crash or not.
             let beside = self.beside.take();
             if self.live.as_ref().is_some_and(|own| own.id == *id) {
-                self.live = beside.map(|beside| Live { never_took_over: !beside.is_up(), ..*beside });
+                self.live = beside.map(|beside| {
+                    let replaced = beside.id.generation < id.generation;
+                    Live { never_took_over: !replaced && !beside.is_up(), replaced, ..*beside }
+                });
             }
             self.trouble = None;
         }
@@ -293,13 +296,13 @@ impl Seen {
         !has_end
     }
 
-    /// Starting or running, with no stop begun.
-    fn is_up(&self) -> bool {
-        self.live.as_ref().is_some_and(Live::is_up)
+    /// Its generation is starting or running, with no stop begun, and stays the unit's.
+    pub fn is_up(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.is_up() && !live.replaced)
     }
 
     fn up_mut(&mut self) -> Option<&mut Live> {
-        self.live.as_mut().filter(|live| live.is_up())
+        self.live.as_mut().filter(|live| live.is_up() && !live.replaced)
     }
 }
 

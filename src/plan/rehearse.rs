@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::action::Action;
-use super::desired::Desired;
+use super::desired::{Desired, Want};
 use super::exit::Exit;
 use super::fact::Fact;
 use super::health::{Probed, Probing};
@@ -110,7 +110,7 @@ impl Stage {
             facts.extend(closing.map(|(unit, sockets)| Fact::Closed { unit, sockets }));
             facts.extend(self.passes());
             facts.extend(self.words(desired));
-            if facts.is_empty() && self.take_overs(desired, &has_its_time, now) {
+            if facts.is_empty() && (self.take_overs(desired, &has_its_time, now) || self.proofs(desired, now)) {
                 continue;
             }
             if facts.is_empty() {
@@ -134,6 +134,20 @@ impl Stage {
         let ready: Vec<Action> = ready.collect();
         let begun = ready.into_iter().filter(|action| self.observed.begin(action, now));
         begun.count() > 0
+    }
+
+    /// Replicas that are well have done well, so that the turn of the next one comes; says whether one has.
+    fn proofs(&mut self, desired: &Desired, now: Now) -> bool {
+        let proof = |(unit, want): (&UnitName, &Want)| {
+            want.group()?;
+            let seen = self.observed.unit(unit)?;
+            let live = seen.live.as_ref().filter(|live| live.run.fingerprint == want.fingerprint)?;
+            let is_new =
+                seen.proven != Some(want.fingerprint) && live.well_since(want.unit.health.as_deref()).is_some();
+            is_new.then(|| Action::Prove { unit: unit.clone(), fingerprint: want.fingerprint })
+        };
+        let proofs: Vec<Action> = desired.units.iter().filter_map(proof).collect();
+        proofs.into_iter().filter(|action| self.observed.begin(action, now)).count() > 0
     }
 
     fn note(&mut self, action: Action) {
@@ -264,7 +278,6 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::desired::Want;
     use super::super::status::Phase;
     use super::*;
     use crate::unit::{SourceFacts, container_fingerprint, parse};
@@ -284,7 +297,7 @@ mod tests {
                 Want { fingerprint: container_fingerprint(&unit, &facts), unit, trial: None, earlier: None },
             )
         };
-        Desired { units: texts.iter().map(want).collect() }
+        Desired { units: texts.iter().map(want).collect(), ..Desired::default() }
     }
 
     const NOW: BootTime = BootTime(1_000_000_000);

@@ -18,6 +18,8 @@
 //! Else it is closed, and whoever connects is refused: the file is gone, somebody stopped the unit, it is not enabled, it completed, failed,
 //! gave up or waits for itself, everything stops; or its text does not have it any more.
 //!
+//! The sockets of replicas are their group's: they stay as long as one of the replicas would have them stay.
+//!
 //! What may be open is written down before it is made. Whether it is, those who hold it say after a crash ([`Fact::Listening`](super::Fact)), also for
 //! units that nobody knows any more: then it is closed.
 
@@ -62,11 +64,17 @@ pub(super) fn plan_sockets<'a>(world: &World<'a>, view: View<'a>, plan: &mut Pla
     if seen.sockets.is_empty() {
         return;
     }
-    let staying = staying(world, view);
-    let stays = |listen: &Listen| match &staying {
-        Staying::All => true,
-        Staying::Of(want) => has(want, listen),
-        Staying::None => false,
+    let is_group = world.group(view.name).is_some();
+    let mut holders: Vec<Staying> = vec![staying(world, view)];
+    if is_group {
+        holders.extend(world.members(view.name).map(|member| staying(world, member)));
+    }
+    let stays = |listen: &Listen| {
+        holders.iter().any(|staying| match staying {
+            Staying::All => true,
+            Staying::Of(want) => has(want, listen),
+            Staying::None => false,
+        })
     };
     let open = seen.sockets.iter().filter(|(_, opening)| **opening != Opening::Closing);
     let sockets: BTreeSet<Listen> = open.map(|(listen, _)| listen).filter(|listen| !stays(listen)).cloned().collect();

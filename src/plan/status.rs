@@ -115,7 +115,8 @@ fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
         State::Starting => (Phase::Starting, Reason::Starting, live.run.begun),
         State::Running { since } => {
             let phase = if health == Some(HealthStatus::Healthy) { Phase::Ready } else { Phase::Running };
-            let other = beside_reason(world, view).or_else(|| next_reason(world, view, live));
+            let other = beside_reason(world, view);
+            let other = other.or_else(|| turn_reason(world, view, live)).or_else(|| next_reason(world, view, live));
             (phase, other.unwrap_or_else(|| running_reason(world, view, live)), *since)
         }
         State::Stopping(stopping) => (Phase::Stopping, stopping_reason(stopping), stopping.since),
@@ -124,6 +125,14 @@ fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
     let text = world.own_text(view, live).or(view.want);
     let reloading = live.reloading(text.and_then(|want| want.unit.notify()), world.now);
     Status { phase, reason, since: Some(since), health, reloading }
+}
+
+/// Which other replica is replaced before it.
+fn turn_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Option<Reason> {
+    let want = view.want.filter(|want| live.restart || !live.is_of(want))?;
+    let is_to_go = world.stop_reason(view, live).is_some();
+    let before = world.waits_for_turn(view).filter(|_| !is_to_go && want.group().is_some())?;
+    Some(Reason::Turn { before: before.clone(), stalled: world.holds_others_up(before) })
 }
 
 /// What the other one of a start-first update is doing.
@@ -240,6 +249,16 @@ fn unmet<'a>(world: &World<'a>, condition: &'a Condition) -> Reason {
 }
 
 fn lacking<'a>(world: &World<'a>, lack: Lack<'a>) -> Lacking {
+    if let Some(group) = world.group(lack.unit) {
+        let (unit, need) = (lack.unit.clone(), lack.need);
+        let why = match (need, world.members(lack.unit).next()) {
+            (_, None) => Some("it has no replicas"),
+            (Need::Healthy, _) if group.unit.health.is_none() => Some("it has no health check"),
+            (Need::Completed, _) => Some("not all of its replicas"),
+            (Need::Started | Need::Healthy, _) => Some("none of its replicas"),
+        };
+        return Lacking { unit, need, why };
+    }
     let view = world.view(lack.unit);
     let rest = view.seen.live.is_none().then(|| world.rest(view));
     let health = view.want.and_then(|want| want.unit.health.as_deref());

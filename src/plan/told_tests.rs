@@ -23,7 +23,7 @@ impl World {
         );
         let parsed = parse(&unit, Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         let want = Want { unit: Arc::new(parsed.unit), fingerprint: Fingerprint([1; 16]), trial: None, earlier: None };
-        let desired = Desired { units: [(unit, want)].into() };
+        let desired = Desired { units: [(unit, want)].into(), ..Desired::default() };
         let mut world = World { desired, observed: Observed::default(), now: 0 };
         assert_eq!(world.plans(), ["start web.1"]);
         world.record(Fact::Started { id: id(), pid: HostPid(1) });
@@ -353,6 +353,22 @@ fn what_it_does_before_it_is_ready_is_no_run() {
     let oneshot = Arc::make_mut(&mut world.desired.units.get_mut(&id().unit).unwrap().unit);
     oneshot.kind = crate::unit::Kind::Oneshot;
     assert_eq!(Told::begin(oneshot), None);
+}
+
+#[test]
+fn one_whose_startup_check_fails_has_not_run_however_long_it_took() {
+    let mut world = World::new("[health.startup]\nexec = [\"/x\"]");
+    world.says("READY=1");
+    world.plans();
+    world.now = 100_000;
+    let check = crate::unit::CheckKind::Startup;
+    let probed = Probed::Failed { text: "no".to_owned(), counts: true };
+    world.record(Fact::Probed { id: id(), check, probed, failures: 1, successes: 1 });
+    assert_eq!(world.plans(), ["stop web.1: unhealthy: startup failed 1 times in a row: no"]);
+    assert_eq!(world.plans(), ["probe web.1"], "it is asked no more");
+    let at = world.time().boot;
+    world.record(Fact::Exited { id: id(), exit: Exit::Code(0), oom: false, at });
+    assert_eq!(world.observed.unit(&id().unit).unwrap().backoff.short_runs, 1);
 }
 
 #[test]

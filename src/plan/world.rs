@@ -15,6 +15,7 @@ use std::path::Path;
 use super::desired::{Desired, Want};
 use super::links::{Links, named_in};
 use super::observed::{Backoff, Live, Observed, Seen, Shutdown};
+use super::replicas::{KnownTurns, Turns};
 use super::time::BootTime;
 use crate::unit::{Condition, ContainerId, Fingerprint, UnitName};
 
@@ -30,6 +31,8 @@ pub(super) struct World<'a> {
     /// Whether the generation of a unit that is up has no reason to stop, as far as it was asked for the sake of the unit that is being
     /// decided on. Kept no longer: on a ring the answer depends on where it was asked first.
     stays: RefCell<BTreeMap<ContainerId, bool>>,
+    /// Whose turn it is, by group: the same for all that ask.
+    turns: RefCell<KnownTurns<'a>>,
     notes: Option<RefCell<Notes<'a>>>,
 }
 
@@ -73,7 +76,7 @@ impl<'a> World<'a> {
     /// One that makes what it needs.
     pub fn new(desired: &'a Desired, observed: &'a Observed, now: BootTime) -> World<'a> {
         let (made, stays) = (OnceCell::new(), RefCell::default());
-        World { now, desired, observed, kept: None, made, stays, notes: None }
+        World { now, desired, observed, kept: None, made, stays, turns: RefCell::default(), notes: None }
     }
 
     /// One with the links of somebody who keeps them: those of these units.
@@ -116,6 +119,35 @@ impl<'a> World<'a> {
         Some(View { name, want: want.map(|(_, want)| want), seen: seen.map_or(&UNSEEN, |(_, seen)| seen) })
     }
 
+    // ---- groups ----
+
+    /// The text of a unit that has replicas.
+    pub fn group(&self, name: &UnitName) -> Option<&'a Want> {
+        self.desired.groups.get(name)
+    }
+
+    /// Its replicas. Who looks at them notes the group: whatever changes about one of them is a change of that.
+    pub fn members(&self, group: &UnitName) -> impl Iterator<Item = View<'a>> + use<'a> {
+        self.note_group(group);
+        let observed = self.observed;
+        let seen = move |name: &UnitName| observed.unit(name).unwrap_or(&UNSEEN);
+        self.desired.members(group).map(move |(name, want)| View { name, want: Some(want), seen: seen(name) })
+    }
+
+    pub(super) fn note_group(&self, group: &UnitName) {
+        self.note(group);
+    }
+
+    /// Whose turn it is, if that was asked already.
+    pub fn turns_or_find(&self, group: &'a UnitName, find: impl FnOnce() -> Turns<'a>) -> Turns<'a> {
+        if let Some(known) = self.turns.borrow().get(group) {
+            return *known;
+        }
+        let turns = find();
+        self.turns.borrow_mut().insert(group, turns);
+        turns
+    }
+
     /// Every unit once, in name order: the union of two sorted maps.
     pub fn views(&self) -> impl Iterator<Item = View<'a>> + use<'a> {
         let mut wants = self.desired.units.iter().peekable();
@@ -138,7 +170,11 @@ impl<'a> World<'a> {
     pub fn named_by(&self, unit: &UnitName) -> impl Iterator<Item = &'a UnitName> + use<'a> {
         let desired = self.desired;
         let named = desired.units.get(unit).into_iter().flat_map(|want| named_in(&want.unit));
-        named.filter(|unit| desired.units.contains_key(*unit))
+        named.flat_map(move |unit| {
+            let own = desired.units.get_key_value(unit).map(|(name, _)| name);
+            let is_group = desired.groups.contains_key(unit);
+            own.into_iter().chain(is_group.then(|| desired.members(unit)).into_iter().flatten().map(|(name, _)| name))
+        })
     }
 
     /// Who names whom. It is asked only about the unit that is decided on, or about rings: who keeps links knows what changes there.

@@ -13,11 +13,13 @@ use rustix::thread::{UnshareFlags, move_into_link_name_space};
 
 use super::error::{StepError, about, call, errno_of};
 use super::mount::Trees;
+use super::notify::Agent;
 use super::outside::Brought;
 use super::root::Root;
 use super::slots::Slots;
 use super::trampoline::Trampoline;
-use super::{Failure, console, device, hook, identity, init, maker, mount, program, scheduling};
+use super::{Failure, console, device, hook, identity, init, label, maker, mount, net_devices, program, scheduling};
+use crate::oci::seccomp::Flags;
 use crate::oci::{Moment, Namespaces, Script, Step};
 
 /// Exit code of a process that could not be set up. Nobody reads it: the report says why.
@@ -36,6 +38,9 @@ pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>, brough
     }
     std::process::exit(EXIT_SETUP_FAILED)
 }
+
+/// What programs are used to: while a container is set up it is 0.
+const HOOK_UMASK: Mode = Mode::from_raw_mode(0o022);
 
 /// What the steps so far have brought about.
 #[derive(Debug)]
@@ -56,6 +61,9 @@ pub(super) struct Run {
     /// Index of the step.
     pub(super) at: usize,
     mapped: Option<OwnedFd>,
+    agent: Option<Agent>,
+    devices: Option<OwnedFd>,
+    proc: Option<OwnedFd>,
     /// In a user namespace whose mappings its own user wrote.
     may_set_groups: bool,
 }
@@ -77,6 +85,9 @@ impl Run {
             has_hooks: false,
             at: 0,
             mapped: brought.mapped,
+            agent: brought.agent,
+            devices: brought.devices,
+            proc: brought.proc,
             may_set_groups: true,
         }
     }
@@ -94,13 +105,16 @@ impl Run {
             // A spare's is.
             Step::Loopback if self.slots.spare.is_some() => Ok(()),
             Step::Loopback => loopback(),
+            Step::TakeDevices => {
+                let socket = self.devices.take().ok_or(StepError::EmptySlot { slot: "the network devices" })?;
+                net_devices::take(&socket)
+            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).map_err(call("sethostname")),
             Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()).map_err(call("setdomainname")),
             Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
             Step::Rlimits { limits, clamp } => identity::set_limits(limits, *clamp),
             Step::Root(plan) => {
-                let copy = self.trees.brought(self.at);
-                self.root = Some(mount::take_root(plan, copy, self.has_hooks)?);
+                self.root = Some(mount::take_root(plan, &mut self.trees, self.at, self.has_hooks)?);
                 Ok(())
             }
             Step::CurrentRoot => {
@@ -113,10 +127,21 @@ impl Run {
             Step::Console { size, cover } => console::open(self, *size, *cover),
             Step::MakerHooks(hooks) if hooks.need_maker() => maker::ask(&self.slots),
             Step::MakerHooks(_) => Ok(()),
-            Step::Hooks { moment, hooks, state } => {
-                let cwd = (*moment == Moment::Create).then_some(state.bundle.as_path());
+            Step::Hooks { moment, hooks, state, env } => {
                 let json = state.json(moment.status(), std::process::id());
-                hook::run_all(hooks, &json, cwd).map_err(|error| StepError::Hook { text: error.to_string() })
+                let done = match moment {
+                    Moment::Create => {
+                        let own = rustix::process::umask(HOOK_UMASK);
+                        let done = hook::run_all(hooks, &json, Some(&state.bundle));
+                        rustix::process::umask(own);
+                        done
+                    }
+                    Moment::Start => {
+                        let env = program::with_home(env, self.account.home.as_deref());
+                        hook::run_all_as_the_process(hooks, &json, &env)
+                    }
+                };
+                done.map_err(|error| StepError::Hook { text: error.to_string() })
             }
             Step::MakeCwd(path) => self.root()?.ensure_dir(path).map(drop),
             Step::Sysctl(name, value) => self.write_proc(&format!("sys/{name}"), value),
@@ -124,6 +149,14 @@ impl Run {
                 let written = self.write_proc("self/oom_score_adj", &value.to_string());
                 if *best_effort { Ok(()) } else { written }
             }
+            Step::ExecLabel { apparmor, selinux } => {
+                if self.procfs.is_none() {
+                    self.procfs = Some(self.proc.take().map_or_else(mount::detached_procfs, Ok)?);
+                }
+                let procfs = self.procfs.as_ref().ok_or(StepError::EmptySlot { slot: "procfs" })?;
+                label::set(procfs, apparmor.as_deref(), selinux.as_deref())
+            }
+            Step::NeedSelinux => label::need_selinux("linux.mountLabel"),
             Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
             Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
             Step::ReadonlyRoot => mount::seal(self.root()?),
@@ -158,6 +191,15 @@ impl Run {
             }
             // After the program is found it is the trampoline's, which has it.
             Step::Seccomp(_) if self.trampoline.is_some() && self.found.is_some() => Ok(()),
+            Step::Listener(_) if self.agent.is_some() => Ok(()),
+            Step::Listener(listener) => {
+                self.agent = Some(Agent::connect(listener, None)?);
+                Ok(())
+            }
+            Step::Seccomp(filter) if filter.flags.has(Flags::NEW_LISTENER) => {
+                let agent = self.agent.take().ok_or(StepError::EmptySlot { slot: "the seccomp agent" })?;
+                agent.hand_over(filter)
+            }
             Step::Seccomp(filter) => super::filter::load(filter),
             Step::FindProgram { program, path } => {
                 self.found = Some(program::find(program, path)?);
@@ -301,6 +343,9 @@ impl Run {
         }
         for slot in [&mut self.slots.gate, &mut self.slots.maker, &mut self.slots.started] {
             *slot = slot.take().map(out_of_the_way).transpose()?;
+        }
+        if let Some(agent) = &mut self.agent {
+            agent.move_above(floor)?;
         }
         let mut placed: Vec<(OwnedFd, i32)> = Vec::new();
         let stdio = [self.slots.stdin.take(), self.slots.stdout.take(), self.slots.stderr.take()];

@@ -78,6 +78,39 @@ pub enum StepError {
         /// The working directory.
         path: String,
     },
+    /// The kernel gives no listener for a filter.
+    #[error("linux.seccomp.listenerPath: no listener for SCMP_ACT_NOTIFY: {why}")]
+    NoListener {
+        /// Why.
+        why: &'static str,
+        /// What it said.
+        errno: Errno,
+    },
+    /// A label that the kernel does not take.
+    #[error("{field}: {problem}")]
+    Label {
+        /// Where config.json names it.
+        field: &'static str,
+        /// Why not.
+        problem: String,
+    },
+    /// A group of resctrl.
+    #[error(transparent)]
+    Rdt(#[from] super::rdt::RdtError),
+    /// A network device that cannot be the container's.
+    #[error("{field}: {problem}")]
+    NetDevice {
+        /// Where config.json names it.
+        field: String,
+        /// Why not.
+        problem: String,
+    },
+    /// Whoever moves them did not; he says why.
+    #[error("the network devices were not moved")]
+    NoDevices,
+    /// A process that is to get network devices.
+    #[error("linux.netDevices: the container's process did not come to its network namespace")]
+    NoNetwork,
     /// A slot that the script needs is empty.
     #[error("no descriptor for {slot} was given")]
     EmptySlot {
@@ -176,9 +209,10 @@ pub enum StepError {
     #[error("the process that was to write the mappings of ids was killed")]
     NoMaps,
     /// The kernel maps no ids there.
+    // The cure first: a keeper tells the beginning of a long text.
     #[error(
-        "mounts: {target}: ids cannot be mapped: {}: this kernel has to allow it for that file system (type {magic:#x} in statfs(2)), \
-         which may not be id-mapped already",
+        "mounts: {target}: ids cannot be mapped: {}; a unit's [[mount]] may say idmap = false. This kernel does not map that file system (type \
+         {magic:#x} in statfs(2)), or it is mapped already",
         words(*.errno)
     )]
     IdMap {
@@ -217,6 +251,7 @@ impl StepError {
             | StepError::IdMap { errno, .. }
             | StepError::NoProcess { errno } => errno.raw_os_error(),
             StepError::Maps { source } => source.errno(),
+            StepError::NoListener { errno, .. } => errno.raw_os_error(),
             StepError::NeedsRoot { .. } => Errno::PERM.raw_os_error(),
             StepError::NoTimeNamespaces => Errno::INVAL.raw_os_error(),
             StepError::NoOverlay => Errno::NODEV.raw_os_error(),
@@ -225,6 +260,11 @@ impl StepError {
             | StepError::TooManyLinks { .. }
             | StepError::OutsideRoot { .. }
             | StepError::EmptySlot { .. }
+            | StepError::Label { .. }
+            | StepError::Rdt(_)
+            | StepError::NetDevice { .. }
+            | StepError::NoDevices
+            | StepError::NoNetwork
             | StepError::NoSuchName { .. }
             | StepError::BadAccountFile { .. }
             | StepError::Hook { .. }

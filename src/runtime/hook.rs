@@ -66,19 +66,25 @@ pub(super) fn keep_descriptors() {
 
 /// Runs them one after the other up to the first that fails. `cwd` is entered first where there is one.
 pub fn run_all(hooks: &[Hook], state: &str, cwd: Option<&Path>) -> Result<(), HookError> {
-    hooks.iter().try_for_each(|hook| run(hook, state, cwd))
+    hooks.iter().try_for_each(|hook| run(hook, state, cwd, None))
+}
+
+/// The same in the directory and with the environment of the container's process.
+pub(super) fn run_all_as_the_process(hooks: &[Hook], state: &str, env: &[String]) -> Result<(), HookError> {
+    hooks.iter().try_for_each(|hook| run(hook, state, None, Some(env)))
 }
 
 /// Runs all of them, and says what went wrong.
 pub fn run_each(hooks: &[Hook], state: &str, cwd: Option<&Path>) -> Vec<HookError> {
-    hooks.iter().filter_map(|hook| run(hook, state, cwd).err()).collect()
+    hooks.iter().filter_map(|hook| run(hook, state, cwd, None).err()).collect()
 }
 
-fn run(hook: &Hook, state: &str, cwd: Option<&Path>) -> Result<(), HookError> {
+fn run(hook: &Hook, state: &str, cwd: Option<&Path>, inherited: Option<&[String]>) -> Result<(), HookError> {
     let mut said = Vec::new();
     // It may be gone by the time the container is.
     let cwd = cwd.filter(|cwd| cwd.is_dir());
-    let ended = execute(hook, state, cwd).map_err(Why::Execute).and_then(|running| running.wait(hook, &mut said));
+    let running = execute(hook, state, cwd, inherited).map_err(Why::Execute);
+    let ended = running.and_then(|running| running.wait(hook, &mut said));
     ended.map_err(|why| HookError { field: hook.field.clone(), path: hook.path.clone(), why, said })
 }
 
@@ -87,7 +93,7 @@ struct Running {
     output: OwnedFd,
 }
 
-fn execute(hook: &Hook, state: &str, cwd: Option<&Path>) -> std::io::Result<Running> {
+fn execute(hook: &Hook, state: &str, cwd: Option<&Path>, inherited: Option<&[String]>) -> std::io::Result<Running> {
     let mut stdin = File::from(memfd_create(c"moored-state", MemfdFlags::CLOEXEC)?);
     stdin.write_all(state.as_bytes()).and_then(|()| stdin.rewind())?;
     let (output, write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -95,8 +101,15 @@ fn execute(hook: &Hook, state: &str, cwd: Option<&Path>) -> std::io::Result<Runn
     rustix::io::ioctl_fionbio(&output, true)?;
     let mut command = Command::new(&hook.path);
     let (name, args) = hook.args.split_first().map_or((&hook.path, &[][..]), |(name, args)| (name, args));
-    command.arg0(name).args(args).env_clear().process_group(0);
-    command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    command.arg0(name).args(args).process_group(0);
+    let env = match inherited.filter(|_| hook.inherits) {
+        Some(inherited) => inherited,
+        None => &hook.env,
+    };
+    if !hook.inherits || inherited.is_some() {
+        command.env_clear();
+    }
+    command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     cwd.map(|cwd| command.current_dir(cwd));
     command.stdin(stdin).stdout(write.try_clone()?).stderr(write);
     Ok(Running { child: command.spawn()?, output })
@@ -170,7 +183,14 @@ mod tests {
 
     fn hook(script: &str, timeout_s: Option<u64>) -> Hook {
         let args = ["name", "-c", script].map(str::to_owned).to_vec();
-        Hook { field: "hooks.x[0]".into(), path: "/bin/sh".into(), args, env: vec!["A=b c".into()], timeout_s }
+        Hook {
+            field: "hooks.x[0]".into(),
+            path: "/bin/sh".into(),
+            args,
+            env: vec!["A=b c".into()],
+            inherits: false,
+            timeout_s,
+        }
     }
 
     fn failure(hook: Hook) -> String {

@@ -20,20 +20,21 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::executed::has_executed;
+use super::helper::KEEPERS_PATIENCE;
 use super::hook::run_all;
 use super::maker::{self, Maker};
 use super::slots::Slots;
-use super::spawn::{Failure, SpawnError, Spawned};
+use super::spawn::{Failure, SpawnError, Spawned, spawn_within};
 use crate::oci::{Hooks, Script, Step};
 use crate::sys::clone::{Request, Side, clone3, leave};
 use crate::sys::pidfd::send_signal;
 
 const SIGKILL: u8 = 9;
 
-/// As [`super::spawn`], for any script: one with hooks gets an agent.
+/// As [`super::spawn`], for any script and for the keeper, who does not wait for ever: one with hooks gets an agent.
 pub fn spawn(script: &Script, mut slots: Slots, prepare: impl Fn()) -> Result<Spawned, SpawnError> {
     let Some(hooks) = script.hooks().filter(|hooks| hooks.need_maker()) else {
-        return super::spawn(script, slots, None, prepare);
+        return spawn_within(script, slots, None, Some(KEEPERS_PATIENCE), prepare);
     };
     let (ours, theirs) = maker::pair().map_err(SpawnError::Clone)?;
     match clone3(&Request::default()).map_err(SpawnError::Clone)? {
@@ -45,7 +46,7 @@ pub fn spawn(script: &Script, mut slots: Slots, prepare: impl Fn()) -> Result<Sp
     }
     slots.maker = Some(theirs);
     // Without a process the agent finds its socket closed.
-    super::spawn(script, slots, None, prepare)
+    spawn_within(script, slots, None, Some(KEEPERS_PATIENCE), prepare)
 }
 
 /// The agent's life.

@@ -19,6 +19,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -29,13 +30,15 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use super::cgroup::{self, CgroupError};
 use super::child;
 use super::error::{StepError, words};
+use super::helper::await_helper;
+use super::notify::Agent;
 use super::outside::{self, Brought};
+use super::rdt;
 use super::slots::Slots;
 use super::spawn::{HostPid, Spawned};
-use crate::oci::{Enters, Outside, Script};
+use crate::oci::{Enters, Script, Step};
 use crate::sys::clone::{Request, Side, clone3, leave};
 use crate::sys::stat::{PF_FORKNOEXEC, stat};
-use crate::sys::wait::{Which, await_end};
 
 /// Why no process was made inside. Nothing is left of the attempt.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +55,28 @@ pub enum JoinError {
     /// Until it has changed its root, its namespaces show the host.
     #[error("the container is still being set up: there is nothing to run in yet")]
     NotReady,
+    /// It waits for its start, or has a tiny init.
+    #[error(
+        "a user other than root can join a container once its program runs, and this one's first process is moored's own"
+    )]
+    NotStarted,
     /// The cgroup of its first process, where the container's own can take none.
     #[error("find the cgroup of the container's first process: {}", words(*.0))]
     Cgroup(Errno),
+    /// Nobody could answer the filter's calls.
+    #[error("linux.seccomp.listenerPath: connect to the seccomp agent: {}", super::notify::words(*.0))]
+    Agent(Errno),
+    /// Its share of caches and of memory bandwidth.
+    #[error("linux.intelRdt: go into the container's group of resctrl: {}", words(*.0))]
+    Rdt(Errno),
     /// ENOMEM also says that the first process has just ended (pid_namespaces(7)).
     #[error("fork a process inside the container: {}", words(*.0))]
     Fork(Errno),
+    /// It was not done, and killed.
+    #[error(
+        "the helper that was to enter the container was not done in time and killed: a path of the host's may hang"
+    )]
+    Late,
     /// It was killed.
     #[error("the helper that was to enter the container was killed")]
     Killed,
@@ -67,9 +86,17 @@ impl JoinError {
     /// What the kernel said, 0 where it did not.
     pub fn errno(&self) -> i32 {
         match self {
-            JoinError::NoContainer | JoinError::NotReady | JoinError::Killed => 0,
+            JoinError::NoContainer
+            | JoinError::NotReady
+            | JoinError::NotStarted
+            | JoinError::Late
+            | JoinError::Killed => 0,
             JoinError::Helper(error) => error.raw_os_error().unwrap_or(0),
-            JoinError::Enter(errno) | JoinError::Cgroup(errno) | JoinError::Fork(errno) => errno.raw_os_error(),
+            JoinError::Enter(errno)
+            | JoinError::Cgroup(errno)
+            | JoinError::Agent(errno)
+            | JoinError::Fork(errno)
+            | JoinError::Rdt(errno) => errno.raw_os_error(),
         }
     }
 }
@@ -79,20 +106,30 @@ impl JoinError {
 ///
 /// The caller must have one thread. The slots are closed here; descriptors 0 to 2 without a slot are the caller's. `prepare` is
 /// called first in the new process, still outside. Whether the program could be executed is what `slots.report` says.
-pub fn spawn_exec(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Spawned, JoinError> {
+///
+/// The helper has this long, where its caller may not wait for ever.
+pub fn spawn_exec(
+    script: &Script,
+    slots: Slots,
+    patience: Option<Duration>,
+    prepare: impl FnOnce(),
+) -> Result<Spawned, JoinError> {
     if slots.container.is_none() {
         return Err(JoinError::NoContainer);
     }
     let helper = |errno: Errno| JoinError::Helper(errno.into());
     let (told, tell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(helper)?;
-    match clone3(&Request::default()).map_err(JoinError::Helper)? {
+    match clone3(&Request { pidfd: true, ..Request::default() }).map_err(JoinError::Helper)? {
         Side::Child => {
             prepare();
             help(script, slots, &tell)
         }
-        Side::Parent { pid, .. } => {
+        Side::Parent { pidfd: None, .. } => Err(JoinError::Helper(io::ErrorKind::Unsupported.into())),
+        Side::Parent { pidfd: Some(helper_fd), .. } => {
             drop(tell);
-            await_end(Which::Pid(pid)).map_err(JoinError::Helper)?;
+            if !await_helper(&helper_fd, patience).map_err(JoinError::Helper)? {
+                return Err(JoinError::Late);
+            }
             let pid = Note::read(told)?;
             let found = Pid::from_raw(pid).ok_or(JoinError::Killed)?;
             // Ours and not waited for: the number is still its own.
@@ -104,16 +141,20 @@ pub fn spawn_exec(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Resu
 
 /// The helper's life.
 fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
-    let made = enter_and_fork(&script.outside, &slots, tell);
+    let mut brought = Brought::default();
+    let made = enter_and_fork(script, &slots, tell, &mut brought);
     let note = match made {
         Ok(Side::Child) => {
             // The pipe goes with exec; until then it says nothing any more.
-            child::run(script, slots, None, Brought::default())
+            child::run(script, slots, None, brought)
         }
         Ok(Side::Parent { pid, .. }) => Note::Made(pid),
         Err(JoinError::Enter(errno)) => Note::Enter(errno.raw_os_error()),
         Err(JoinError::Cgroup(errno)) => Note::Cgroup(errno.raw_os_error()),
+        Err(JoinError::Agent(errno)) => Note::Agent(errno.raw_os_error()),
+        Err(JoinError::Rdt(errno)) => Note::Rdt(errno.raw_os_error()),
         Err(JoinError::NotReady) => Note::NotReady,
+        Err(JoinError::NotStarted) => Note::NotStarted,
         Err(JoinError::Fork(errno)) => Note::Fork(errno.raw_os_error()),
         Err(error) => Note::Fork(Some(error.errno()).filter(|errno| *errno > 0).unwrap_or(libc::EIO)),
     };
@@ -121,7 +162,8 @@ fn help(script: &Script, slots: Slots, tell: &OwnedFd) -> ! {
     leave(0)
 }
 
-fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Side, JoinError> {
+fn enter_and_fork(script: &Script, slots: &Slots, tell: &OwnedFd, brought: &mut Brought) -> Result<Side, JoinError> {
+    let outside = &script.outside;
     let container = slots.container.as_ref().ok_or(JoinError::NoContainer)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(JoinError::Enter)?;
     // While the host's /proc is in reach.
@@ -133,6 +175,14 @@ fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Si
     crate::sys::fd::close_from_except(3, &mut keep).map_err(JoinError::Helper)?;
     let mut cgroup = leaf.as_ref().or(slots.cgroup.as_ref());
     let rights = |error: StepError| JoinError::Enter(Errno::from_raw_os_error(error.errno()));
+    brought.agent = Agent::of(script, Some(container.as_fd()))
+        .map_err(|error| JoinError::Agent(Errno::from_raw_os_error(error.errno())))?;
+    if script.steps.iter().any(|step| matches!(step, Step::ExecLabel { .. })) {
+        brought.proc = Some(outside::open_proc().map_err(rights)?);
+    }
+    if let Some(rdt) = &outside.rdt {
+        rdt::root().and_then(|root| rdt::enter(&root, rdt)).map_err(|error| JoinError::Rdt(error.errno()))?;
+    }
     if outside.enters != Enters::default() {
         let proc = outside::open_proc().map_err(rights)?;
         outside::provide(outside, slots, &proc).map_err(rights)?;
@@ -140,7 +190,13 @@ fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Si
             cgroup = None;
         }
     }
-    enter(container.as_fd(), outside.enters).map_err(JoinError::Enter)?;
+    enter(container.as_fd(), outside.enters).map_err(|errno| match errno {
+        // Until then it is this user's process and not dumpable.
+        Errno::PERM if !rustix::process::geteuid().is_root() && has_not_executed(container.as_fd()) => {
+            JoinError::NotStarted
+        }
+        errno => JoinError::Enter(errno),
+    })?;
     if host_root.is_some() && host_root == root() {
         return Err(JoinError::NotReady);
     }
@@ -149,28 +205,32 @@ fn enter_and_fork(outside: &Outside, slots: &Slots, tell: &OwnedFd) -> Result<Si
     clone3(&request).map_err(|error| JoinError::Fork(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
 }
 
-/// All at once or none; those that are shared with the container anyway are entered again without effect.
+/// All at once or none. For root those that are shared with the container anyway are entered again without effect; another user
+/// has no right to them.
 fn enter(container: BorrowedFd<'_>, enters: Enters) -> Result<(), Errno> {
-    let mut all = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::CONTROL_GROUP;
-    if enters.time {
-        all |= ThreadNameSpaceType::TIME;
-    }
-    // EINVAL for the one that one is in.
-    if enters.user && !is_in_same_user_namespace(container) {
-        all |= ThreadNameSpaceType::USER;
-    }
+    let all = [
+        (ThreadNameSpaceType::MOUNT, "mnt", true),
+        (ThreadNameSpaceType::PROCESS_ID, "pid", true),
+        (ThreadNameSpaceType::NETWORK, "net", true),
+        (ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, "ipc", true),
+        (ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME, "uts", true),
+        (ThreadNameSpaceType::CONTROL_GROUP, "cgroup", true),
+        (ThreadNameSpaceType::TIME, "time", enters.time),
+        // EINVAL for the one that one is in.
+        (ThreadNameSpaceType::USER, "user", enters.user && !is_shared(container, "user")),
+    ];
+    let by_root = rustix::process::geteuid().is_root();
+    let wanted = all.into_iter().filter(|(_, name, wanted)| *wanted && (by_root || !is_shared(container, name)));
+    let all = wanted.fold(ThreadNameSpaceType::empty(), |all, (kind, ..)| all | kind);
     move_into_thread_name_spaces(container, all)
 }
 
-fn is_in_same_user_namespace(container: BorrowedFd<'_>) -> bool {
+/// Whether it is in the same namespace as this process. What cannot be looked at is not.
+fn is_shared(container: BorrowedFd<'_>, name: &str) -> bool {
     let Some(pid) = crate::sys::pidfd::pid(container) else { return false };
     let identity = |path: &str| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
-    identity("/proc/self/ns/user") == identity(&format!("/proc/{pid}/ns/user"))
+    let own = identity(&format!("/proc/self/ns/{name}"));
+    own.is_some() && own == identity(&format!("/proc/{pid}/ns/{name}"))
 }
 
 /// Whether its first process has not executed anything: it sets itself up, waits for its start, or is the tiny init. Callers know better
@@ -204,6 +264,9 @@ enum Note {
     Cgroup(i32),
     Fork(i32),
     NotReady,
+    Agent(i32),
+    Rdt(i32),
+    NotStarted,
 }
 
 impl Note {
@@ -214,6 +277,9 @@ impl Note {
             Note::Cgroup(errno) => (2, errno),
             Note::Fork(errno) => (3, errno),
             Note::NotReady => (4, 0),
+            Note::Agent(errno) => (5, errno),
+            Note::Rdt(errno) => (6, errno),
+            Note::NotStarted => (7, 0),
         };
         let note = (u64::from(value.unsigned_abs()) << 8 | kind).to_ne_bytes();
         // An empty pipe takes eight bytes whole (pipe(7)); its reader lives or nobody cares.
@@ -234,6 +300,9 @@ impl Note {
             1 => Err(JoinError::Enter(errno())),
             2 => Err(JoinError::Cgroup(errno())),
             3 => Err(JoinError::Fork(errno())),
+            5 => Err(JoinError::Agent(errno())),
+            6 => Err(JoinError::Rdt(errno())),
+            7 => Err(JoinError::NotStarted),
             _ => Err(JoinError::NotReady),
         }
     }

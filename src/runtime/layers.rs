@@ -8,7 +8,7 @@
 //!   place of the host's root, and who joins the container later would find that.
 //! - A root that could not be written would be mounted read-only without a word (no room for the work directory): that is asked for.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -20,9 +20,10 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
     unmount,
 };
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
-use super::error::{StepError, about};
-use super::mount::{attach, filesystem, kernel_message};
+use super::error::{StepError, about, call, errno_of};
+use super::mount::{attach, clone_tree, filesystem, kernel_message};
 use super::root::open_path;
 use crate::oci::Upper;
 
@@ -36,12 +37,31 @@ const BYTES_PER_INODE: u64 = 1024;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Makes the union, which is attached nowhere yet. The working directory is another one then.
-pub(super) fn union(layers: &[PathBuf], upper: &Upper) -> Result<OwnedFd, StepError> {
-    let lower: Vec<OwnedFd> = layers.iter().map(|path| open_layer(path)).collect::<Result<_, _>>()?;
+///
+/// With a user namespace, `maps`, each directory is mounted with the ids of that namespace (Linux 5.19 takes such layers); what is written in
+/// memory belongs to its users by itself, and no kernel before 6.3 maps a tmpfs.
+pub(super) fn union(layers: &[PathBuf], upper: &Upper, maps: Option<BorrowedFd<'_>>) -> Result<OwnedFd, StepError> {
+    let mut mapped = Vec::new();
+    let mut lower: Vec<OwnedFd> = layers.iter().map(|path| open_layer(path)).collect::<Result<_, _>>()?;
+    if let Some(maps) = maps {
+        lower = lower.iter().zip(layers).map(|(fd, path)| map_ids(fd, path, maps)).collect::<Result<_, _>>()?;
+        mapped = lower
+            .iter()
+            .map(OwnedFd::try_clone)
+            .collect::<Result<_, _>>()
+            .map_err(|error| call("dup")(errno_of(&error)))?;
+    }
     let top = lower.last().ok_or(StepError::EmptySlot { slot: "the layers" })?;
-    let (memory, (upper, work)) = match upper {
-        Upper::Memory { size_bytes } => in_memory(*size_bytes, top).map(|(memory, parts)| (Some(memory), parts))?,
-        Upper::Kept(dir) => (None, kept(dir)?),
+    let (memory, (upper, work)) = match (upper, maps) {
+        (Upper::Memory { size_bytes }, _) => {
+            in_memory(*size_bytes, top).map(|(memory, parts)| (Some(memory), parts))?
+        }
+        (Upper::Kept(dir), None) => (None, open_parts(&open_kept(dir)?, dir)?),
+        (Upper::Kept(dir), Some(maps)) => {
+            let tree = map_ids(&open_kept(dir)?, dir, maps)?;
+            let parts = open_parts(&tree, dir)?;
+            (Some(tree), parts)
+        }
     };
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
         Errno::NODEV => StepError::NoOverlay,
@@ -49,11 +69,15 @@ pub(super) fn union(layers: &[PathBuf], upper: &Upper) -> Result<OwnedFd, StepEr
     })?;
     let numbers: Vec<String> = lower.iter().rev().map(|fd| fd.as_raw_fd().to_string()).collect();
     rustix::process::chdir("/proc/self/fd").map_err(about("chdir", "/proc/self/fd"))?;
-    let mounted = configure(&context, &numbers.join(":"), &upper, &work);
+    let mounted = match (maps, &memory) {
+        (Some(_), Some(_)) => as_owner(&work, || configure(&context, &numbers.join(":"), &upper, &work))?,
+        _ => configure(&context, &numbers.join(":"), &upper, &work),
+    };
     let tree = mounted.map_err(|errno| explain(layers, &lower, &upper, kernel_message(&context), errno))?;
-    if let Some(memory) = memory {
-        rustix::process::fchdir(&memory).map_err(about("chdir", "memory"))?;
-        unmount(".", UnmountFlags::DETACH).map_err(about("umount", "memory"))?;
+    // The last one lies on top.
+    for attached in memory.iter().chain(mapped.iter().rev()) {
+        rustix::process::fchdir(attached).map_err(about("chdir", "a layer"))?;
+        unmount(".", UnmountFlags::DETACH).map_err(about("umount", "a layer"))?;
     }
     if fstatvfs(&tree).map_err(about("statvfs", "/"))?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         let message = "no room for its work directory, or its file system is read-only".to_owned();
@@ -73,9 +97,35 @@ fn configure(context: &OwnedFd, lower: &str, upper: &OwnedFd, work: &OwnedFd) ->
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
+/// Who mounts a union is who makes its work directory, and on an id-mapped mount nobody makes anything whose ids it does not have. So it is the
+/// owner of that directory, with all rights of this process.
+fn as_owner<T>(of: &OwnedFd, mount: impl FnOnce() -> T) -> Result<T, StepError> {
+    let stat = fstat(of).map_err(about("stat", "work"))?;
+    // Else another id takes rights away (capabilities(7)).
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP).map_err(call("set securebits"))?;
+    let act_as = |uid: u32, gid: u32| {
+        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(gid));
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(uid));
+    };
+    act_as(stat.st_uid, stat.st_gid);
+    let done = mount();
+    act_as(0, 0);
+    set_capabilities_secure_bits(CapabilitiesSecureBits::empty()).map_err(call("set securebits"))?;
+    Ok(done)
+}
+
 fn open_layer(path: &Path) -> Result<OwnedFd, StepError> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(CWD, path, DIRECTORY, Mode::empty(), resolve).map_err(about("open the layer", path))
+}
+
+/// A mount of the directory with other ids, attached under the root that is to come.
+fn map_ids(directory: &OwnedFd, path: &Path, maps: BorrowedFd<'_>) -> Result<OwnedFd, StepError> {
+    let tree = clone_tree(directory.as_fd(), false).map_err(about("open_tree", path))?;
+    super::mount::map_ids(&tree, false, maps, "/")?;
+    let here = open_path(Path::new("/")).map_err(about("open", "/"))?;
+    attach(&tree, here.as_fd()).map_err(about("move_mount", path))?;
+    Ok(tree)
 }
 
 /// A tmpfs of the container's own. Its root looks like that of the highest layer: a union's root is that of its upper layer.
@@ -84,7 +134,7 @@ fn in_memory(size_bytes: u64, top: &OwnedFd) -> Result<(OwnedFd, (OwnedFd, Owned
     let options = [("size", size_bytes), ("nr_inodes", inodes)].map(|(name, n)| (name.to_owned(), Some(n.to_string())));
     let memory = filesystem("tmpfs", "moored", &options, u64::from(MountAttrFlags::MOUNT_ATTR_NODEV.bits()), "/")?;
     let here = open_path(Path::new("/")).map_err(about("open", "/"))?;
-    attach(&memory, std::os::fd::AsFd::as_fd(&here)).map_err(about("move_mount", "/"))?;
+    attach(&memory, here.as_fd()).map_err(about("move_mount", "/"))?;
     for name in PARTS {
         mkdirat(&memory, name, Mode::from(0o755)).map_err(about("mkdir", name))?;
     }
@@ -98,9 +148,8 @@ fn in_memory(size_bytes: u64, top: &OwnedFd) -> Result<(OwnedFd, (OwnedFd, Owned
     Ok((memory, (upper, work)))
 }
 
-fn kept(dir: &Path) -> Result<(OwnedFd, OwnedFd), StepError> {
-    let opened = openat(CWD, dir, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(about("open", dir))?;
-    open_parts(&opened, dir)
+fn open_kept(dir: &Path) -> Result<OwnedFd, StepError> {
+    openat(CWD, dir, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(about("open", dir))
 }
 
 fn open_parts(parent: &OwnedFd, path: &Path) -> Result<(OwnedFd, OwnedFd), StepError> {

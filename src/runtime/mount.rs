@@ -34,6 +34,8 @@ pub(super) struct Trees {
     cgroups: Option<Vec<(String, OwnedFd)>>,
     /// Copies of the host's mounts that were made from outside, by the index of the step that attaches them.
     pub(super) outside: Vec<(usize, OwnedFd)>,
+    /// The same of the files that are bound into a root in memory, in their order; `None` is one that is not there.
+    pub(super) seeds: Option<Vec<Option<OwnedFd>>>,
 }
 
 impl Trees {
@@ -52,12 +54,12 @@ pub(super) fn host_propagation(propagation: Propagation) -> Result<(), StepError
 
 /// Makes the root's mount and attaches it somewhere in the mount namespace; a detached one could not be mounted on. Hooks look for it where
 /// config.json says: there it is attached for them.
-pub(super) fn take_root(plan: &RootPlan, copy: Option<OwnedFd>, in_place: bool) -> Result<Root, StepError> {
-    let tree = match (plan, copy) {
-        (RootPlan::Directory { .. }, Some(copy)) => copy,
-        (RootPlan::Directory { path, devices }, None) => copy_root(path, *devices)?,
+pub(super) fn take_root(plan: &RootPlan, trees: &mut Trees, step: usize, in_place: bool) -> Result<Root, StepError> {
+    let tree = match (plan, trees.brought(step)) {
+        (RootPlan::Directory { .. } | RootPlan::Layers { .. }, Some(copy)) => copy,
+        (RootPlan::Directory { path, devices, .. }, None) => copy_root(path, *devices)?,
         (RootPlan::Tmpfs { .. }, _) => filesystem("tmpfs", "moored", &[("mode".into(), Some("755".into()))], 0, "/")?,
-        (RootPlan::Layers { layers, upper }, _) => super::layers::union(layers, upper)?,
+        (RootPlan::Layers { layers, upper, .. }, None) => super::layers::union(layers, upper, None)?,
     };
     let place = match plan {
         RootPlan::Directory { path, .. } if in_place => path,
@@ -67,7 +69,7 @@ pub(super) fn take_root(plan: &RootPlan, copy: Option<OwnedFd>, in_place: bool) 
     attach(&tree, place.as_fd()).map_err(about("move_mount", "/"))?;
     let root = Root::new(tree);
     if let RootPlan::Tmpfs { dirs, files, binds } = plan {
-        super::seed::fill(&root, dirs, files, binds)?;
+        super::seed::fill(&root, dirs, files, binds, trees.seeds.take())?;
     }
     Ok(root)
 }
@@ -91,6 +93,20 @@ pub(super) fn copy(source: &Path, recursive: bool, follow: bool) -> Result<Owned
     let from = if follow { open_path(source) } else { open_link(source) };
     let from = from.map_err(about("open", source))?;
     clone_tree(from.as_fd(), recursive).map_err(about("open_tree", source))
+}
+
+/// Gives a copy the ids of a user namespace.
+pub(super) fn map_ids(
+    tree: &OwnedFd,
+    recursive: bool,
+    namespace: BorrowedFd<'_>,
+    target: &str,
+) -> Result<(), StepError> {
+    crate::sys::mount::map_ids(tree.as_fd(), recursive, namespace).map_err(|error| StepError::IdMap {
+        target: target.to_owned(),
+        magic: rustix::fs::fstatfs(tree).map_or(0, |found| found.f_type as u64),
+        errno: errno_of(&error),
+    })
 }
 
 /// What is mounted below this copy does not show outside; what is mounted outside shows here.
@@ -117,11 +133,22 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
             };
             let (tree, is_new) = match (made, hosts_own(fstype)) {
                 // It shows namespaces that are not this user namespace's.
-                (Err(StepError::Filesystem { errno: Errno::PERM, .. }), Some(path)) => (copy(path, true, true)?, false),
+                (Err(error), Some(path)) if error.errno() == Errno::PERM.raw_os_error() => {
+                    let tree = copy(path, true, true)?;
+                    // What the host has mounted below is no looser than it.
+                    set(tree.as_fd(), true, mount.own.set, 0, 0).map_err(about("mount_setattr", &mount.target))?;
+                    (tree, false)
+                }
                 (made, _) => (made?, is_new),
             };
+            // What leads elsewhere would be taken for the kernel's own words there: runc and crun refuse it, too.
+            if matches!(fstype.as_str(), "proc" | "sysfs") && run.root()?.is_link(&mount.target) {
+                return Err(about("mount on the link", &mount.target)(Errno::NOTDIR));
+            }
+            // A directory that is made for it holds nothing, and has no mode that anybody chose.
+            let copy_up = mount.copy_up && run.root()?.has_dir(&mount.target);
             let target = run.root()?.ensure_dir(&mount.target)?;
-            if mount.copy_up {
+            if copy_up {
                 let own_mode = !options.iter().any(|(name, _)| name == "mode");
                 super::copy_up::copy_up(&target, &tree, own_mode, &mount.target)?;
             }

@@ -2,8 +2,8 @@
 //!
 //! | who | does | and then |
 //! |---|---|---|
-//! | the caller | forks a helper and waits for its end | reads the pid, or what went wrong |
-//! | the helper | copies mounts, joins namespaces by path, sets clocks, clones the process, writes the mappings of ids | ends |
+//! | the caller | forks a helper and waits for its end (the keeper not for ever: `helper`) | reads the pid, or what went wrong |
+//! | the helper | copies mounts, joins namespaces by path, sets clocks, clones the process, writes the mappings of ids, moves network devices | ends |
 //! | the process | waits for the mappings, becomes root in there, runs its script | is the caller's child |
 //!
 //! The process is the helper's sibling (`CLONE_PARENT`), so that it is the caller's child and nobody else takes its exit. It is born in the
@@ -18,7 +18,8 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
 use rustix::io::Errno;
@@ -30,14 +31,18 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::error::{StepError, about, call, errno_of};
+use super::helper::await_helper;
 use super::mount::{self, Trees};
+use super::net_devices::{self, Found};
+use super::notify::Agent;
 use super::slots::Slots;
 use super::spawn::{Failure, HostPid, SpawnError, Spawned};
 use super::trampoline::Trampoline;
-use super::{child, identity, userns};
+use super::{child, identity, rdt, userns};
+use crate::oci::idmap::IdMaps;
 use crate::oci::{
-    ClockOffsets, Join, Mount, MountIdMap, MountSource, NamespaceKind, Outside, RootPlan, Script, Step,
-    is_copied_outside, is_shared,
+    ClockOffsets, Join, Mount, MountSource, NamespaceKind, Outside, Propagation, PropagationKind, RootPlan, Script,
+    Step, Upper, is_copied_outside, is_shared,
 };
 use crate::sys::clone::{Request, Side, clone3, leave, unshare};
 use crate::sys::wait::{Which, await_end};
@@ -49,6 +54,12 @@ pub(super) struct Brought {
     pub(super) trees: Trees,
     /// A byte comes when the mappings of ids are written.
     pub(super) mapped: Option<OwnedFd>,
+    /// Who answers what the filter asks, connected.
+    pub(super) agent: Option<Agent>,
+    /// The runtime's `/proc`, for a process that is to write to its own part of it and can mount none.
+    pub(super) proc: Option<OwnedFd>,
+    /// To whoever moves network devices.
+    pub(super) devices: Option<OwnedFd>,
 }
 
 /// What the helper tells.
@@ -64,18 +75,22 @@ pub(super) fn spawn(
     script: &Script,
     slots: Slots,
     trampoline: Option<Trampoline>,
+    patience: Option<Duration>,
     prepare: impl FnOnce(),
 ) -> Result<Spawned, SpawnError> {
     let failed = |errno: Errno| SpawnError::Clone(errno.into());
     let (told, tell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed)?;
-    match clone3(&Request::default()).map_err(SpawnError::Clone)? {
+    match clone3(&Request { pidfd: true, ..Request::default() }).map_err(SpawnError::Clone)? {
         Side::Child => {
             prepare();
             help(script, slots, trampoline, &tell)
         }
-        Side::Parent { pid, .. } => {
+        Side::Parent { pidfd: None, .. } => Err(SpawnError::Clone(std::io::ErrorKind::Unsupported.into())),
+        Side::Parent { pidfd: Some(helper), .. } => {
             drop(tell);
-            await_end(Which::Pid(pid)).map_err(SpawnError::Clone)?;
+            if !await_helper(&helper, patience).map_err(SpawnError::Clone)? {
+                return Err(SpawnError::Late);
+            }
             let mut text = Vec::new();
             // Does not block: whoever writes has ended.
             let _ = std::fs::File::from(told).take(Failure::MAX_BYTES as u64 * 2).read_to_end(&mut text);
@@ -99,7 +114,7 @@ pub(super) fn spawn(
 /// The helper's life.
 fn help(script: &Script, slots: Slots, trampoline: Option<Trampoline>, tell: &OwnedFd) -> ! {
     let told = match make(script, &slots, trampoline.as_ref(), tell) {
-        Ok(Made::Child(brought)) => child::run(script, slots, trampoline, brought),
+        Ok(Made::Child(brought)) => child::run(script, slots, trampoline, *brought),
         Ok(Made::Parent(pid)) => Told::Made(pid),
         Err(failed) => {
             let Failed { error, process } = failed;
@@ -114,13 +129,19 @@ fn help(script: &Script, slots: Slots, trampoline: Option<Trampoline>, tell: &Ow
 }
 
 enum Made {
-    Child(Brought),
+    Child(Box<Brought>),
     Parent(i32),
 }
 
 struct Failed {
     error: StepError,
     process: Option<i32>,
+}
+
+impl From<rdt::RdtError> for Failed {
+    fn from(error: rdt::RdtError) -> Failed {
+        StepError::from(error).into()
+    }
 }
 
 impl From<StepError> for Failed {
@@ -142,16 +163,39 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
 
     let proc = open_proc()?;
     provide(outside, slots, &proc)?;
+    if let Some(rdt) = &outside.rdt {
+        rdt::make(&rdt::root()?, rdt)?;
+    }
+    if !outside.devices.is_empty() && !by_root {
+        return Err(StepError::NeedsRoot { what: "moving network devices (linux.netDevices)".to_owned() }.into());
+    }
     let joins = open_all(&outside.joins, &proc)?;
-    let mut brought = Brought::default();
+    let devices = match Found::look(&outside.devices, &proc)? {
+        Some(found) => Some((found, net_devices::pair()?)),
+        None => None,
+    };
+    let mut brought = Brought { agent: Agent::of(script, None)?, ..Brought::default() };
+    let mut ids = Ids { outside, joins: &joins, proc: &proc, own: None };
     if outside.copies && by_root {
-        copy_mounts(script, &mut brought.trees, &joins, &proc)?;
+        copy_mounts(script, &mut brought.trees, &mut ids)?;
     } else if let Some(target) = script.steps.iter().find_map(id_mapped) {
         return Err(StepError::NeedsRoot { what: format!("an id-mapped mount on {target}") }.into());
     }
     let takes = outside.in_user_namespace() && script.steps.contains(&Step::TakeCgroups);
     if takes && by_root {
         brought.trees.take_cgroups(slots)?;
+    }
+    let union = script.steps.iter().enumerate().find_map(|(index, step)| match step {
+        Step::Root(RootPlan::Layers { layers, upper, idmap }) => Some((index, layers, upper, *idmap)),
+        _ => None,
+    });
+    if let Some((index, layers, upper, idmap)) = union.filter(|_| outside.in_user_namespace() && by_root) {
+        let maps = if idmap { Some(ids.of(None)?) } else { None };
+        brought.trees.outside.push((index, unite(layers, upper, maps.as_ref().map(AsFd::as_fd))?));
+    }
+    if outside.network {
+        let network = slots.network.as_ref().ok_or(StepError::EmptySlot { slot: "the network namespace" })?;
+        enter(NamespaceKind::Network, network).map_err(call("join the network namespace"))?;
     }
     let moved = outside.joins(NamespaceKind::Cgroup) && move_into(slots.cgroup.as_ref())?;
     join_all(&joins)?;
@@ -166,18 +210,26 @@ fn make(script: &Script, slots: &Slots, trampoline: Option<&Trampoline>, tell: &
         }
         None => (None, None),
     };
+    let devices = devices.map(|(found, (theirs, ours))| {
+        brought.devices = Some(theirs);
+        (found, ours)
+    });
     let user = if outside.user.is_some() { libc::CLONE_NEWUSER as u64 } else { 0 };
     let pid = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
     let cgroup = slots.cgroup.as_ref().filter(|_| !moved).map(AsFd::as_fd);
     let request = Request { namespaces: user | pid, cgroup, sibling: true, pidfd: false };
     match clone3(&request).map_err(|error| StepError::NoProcess { errno: errno_of(&error) })? {
-        Side::Child => Ok(Made::Child(brought)),
+        Side::Child => Ok(Made::Child(Box::new(brought))),
         Side::Parent { pid, .. } => {
+            // The process's ends: who waits for it hears of its end.
+            drop(brought);
+            let failed = |error| Failed { error, process: Some(pid) };
             if let (Some(maps), Some(map)) = (mapped, map) {
-                let failed = |error| Failed { error: StepError::Maps { source: Box::new(error) }, process: Some(pid) };
-                userns::write_maps(&proc, pid, maps).map_err(failed)?;
+                let error = |error| failed(StepError::Maps { source: Box::new(error) });
+                userns::write_maps(&proc, pid, maps).map_err(error)?;
                 let _ = rustix::io::write(&map, b"1");
             }
+            devices.map_or(Ok(()), |(found, ours)| found.hand_over(&proc, pid, &ours)).map_err(failed)?;
             Ok(Made::Parent(pid))
         }
     }
@@ -376,23 +428,35 @@ fn id_mapped(step: &Step) -> Option<&str> {
 }
 
 /// Copies what the script attaches of the host's mounts.
-fn copy_mounts(
-    script: &Script,
-    trees: &mut Trees,
-    joins: &[(&Join, OwnedFd)],
-    proc: &OwnedFd,
-) -> Result<(), StepError> {
+fn copy_mounts(script: &Script, trees: &mut Trees, ids: &mut Ids) -> Result<(), StepError> {
     let outside = &script.outside;
     for (index, step) in script.steps.iter().enumerate() {
         if !is_copied_outside(step, outside) {
             continue;
         }
         let tree = match step {
-            Step::Root(RootPlan::Directory { path, devices }) => mount::copy_root(path, *devices)?,
+            Step::Root(RootPlan::Directory { path, devices, idmap }) => {
+                let tree = mount::copy_root(path, *devices)?;
+                if *idmap {
+                    mount::map_ids(&tree, true, ids.of(None)?.as_fd(), "/")?;
+                }
+                tree
+            }
+            Step::Root(RootPlan::Tmpfs { binds, .. }) => {
+                let copies = super::seed::copy(binds)?;
+                for copy in copies.iter().flatten() {
+                    // What cannot be mapped is nobody's in there, and read by all who may.
+                    let _ = mount::map_ids(copy, false, ids.of(None)?.as_fd(), "/");
+                    mount::cut_off(copy).map_err(about("mount_setattr", Path::new("a copy")))?;
+                }
+                trees.seeds = Some(copies);
+                continue;
+            }
             Step::Mount(wanted @ Mount { source: MountSource::Bind { source, recursive, follow }, .. }) => {
                 let tree = mount::copy(source, *recursive, *follow)?;
                 if let Some(idmap) = &wanted.idmap {
-                    map_ids(&tree, wanted, idmap, (outside, joins), proc)?;
+                    let namespace = ids.of(idmap.maps.as_ref())?;
+                    mount::map_ids(&tree, idmap.recursive, namespace.as_fd(), &wanted.target)?;
                 }
                 if is_shared(wanted) {
                     trees.outside.push((index, tree));
@@ -408,21 +472,43 @@ fn copy_mounts(
     Ok(())
 }
 
-fn map_ids(
-    tree: &OwnedFd,
-    wanted: &Mount,
-    idmap: &MountIdMap,
-    (outside, joins): (&Outside, &[(&Join, OwnedFd)]),
-    proc: &OwnedFd,
-) -> Result<(), StepError> {
-    let joined = || joins.iter().find(|(join, _)| join.kind == NamespaceKind::User).map(|(_, file)| file.as_fd());
-    let made = idmap.maps.as_ref().or(outside.user.as_ref()).map(|maps| userns::of_nobody(proc, maps)).transpose()?;
-    let Some(namespace) = made.as_ref().map(AsFd::as_fd).or_else(joined) else {
-        return Err(StepError::EmptySlot { slot: "the user namespace of an id-mapped mount" });
-    };
-    crate::sys::mount::map_ids(tree.as_fd(), idmap.recursive, namespace).map_err(|error| StepError::IdMap {
-        target: wanted.target.clone(),
-        magic: rustix::fs::fstatfs(tree).map_or(0, |found| found.f_type as u64),
-        errno: errno_of(&error),
-    })
+/// The user namespaces that mounts are id-mapped with.
+struct Ids<'h> {
+    outside: &'h Outside,
+    joins: &'h [(&'h Join, OwnedFd)],
+    proc: &'h OwnedFd,
+    /// The container's, once somebody asked.
+    own: Option<OwnedFd>,
+}
+
+impl Ids<'_> {
+    /// One with these mappings, without any one with the container's.
+    fn of(&mut self, maps: Option<&IdMaps>) -> Result<OwnedFd, StepError> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| call("dup")(errno_of(&error)));
+        if let Some(maps) = maps {
+            return userns::of_nobody(self.proc, maps);
+        }
+        if let Some(own) = &self.own {
+            return copy(own);
+        }
+        let joined = self.joins.iter().find(|(join, _)| join.kind == NamespaceKind::User).map(|(_, file)| file);
+        let own = match (&self.outside.user, joined) {
+            (Some(maps), _) => userns::of_nobody(self.proc, maps)?,
+            (None, Some(file)) => copy(file)?,
+            (None, None) => return Err(StepError::EmptySlot { slot: "the user namespace of an id-mapped mount" }),
+        };
+        let copied = copy(&own);
+        self.own = Some(own);
+        copied
+    }
+}
+
+/// A union needs its layers mounted for a moment: in a mount namespace of this process's own, where the host sees nothing of it. After this
+/// nothing of the host's can be copied any more.
+fn unite(layers: &[PathBuf], upper: &Upper, maps: Option<BorrowedFd<'_>>) -> Result<OwnedFd, StepError> {
+    unshare(libc::CLONE_NEWNS).map_err(|error| call("make a mount namespace")(errno_of(&error)))?;
+    mount::host_propagation(Propagation { kind: PropagationKind::Slave, recursive: true })?;
+    let tree = super::layers::union(layers, upper, maps)?;
+    rustix::process::chdir("/").map_err(about("chdir", "/"))?;
+    Ok(tree)
 }

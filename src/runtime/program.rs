@@ -53,6 +53,12 @@ pub(super) fn with_listen_pid(env: &[String]) -> Vec<String> {
     others.chain([format!("LISTEN_PID={}", std::process::id())]).collect()
 }
 
+/// The environment with the home directory, where it has none.
+pub(super) fn with_home(env: &[String], home: Option<&str>) -> Vec<String> {
+    let home = home.filter(|_| !env.iter().any(|entry| entry.starts_with("HOME=")));
+    env.iter().cloned().chain(home.map(|home| format!("HOME={home}"))).collect()
+}
+
 /// Executes it, by way of a trampoline, which takes over the report, if one is given. Comes back only with an error.
 pub(super) fn execute(
     found: &CStr,

@@ -46,6 +46,18 @@ impl Root {
         }
     }
 
+    /// Whether there is a directory at this path.
+    pub fn has_dir(&self, path: &str) -> bool {
+        self.open(path, OFlags::PATH | OFlags::DIRECTORY).is_ok()
+    }
+
+    /// Whether the path's last part is a link.
+    pub fn is_link(&self, path: &str) -> bool {
+        let found = self.open(path, OFlags::PATH | OFlags::NOFOLLOW);
+        let stat = found.and_then(|found| rustix::fs::fstat(&found));
+        stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Symlink)
+    }
+
     /// The file at this path; an empty one is made where it is missing.
     pub fn ensure_file(&self, path: &str) -> Result<OwnedFd, StepError> {
         for _ in 0..MAX_LINKS {

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, fchmod, openat};
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ pub(super) fn fill(
     dirs: &[String],
     files: &[(String, Vec<u8>)],
     binds: &[(PathBuf, String)],
+    copies: Option<Vec<Option<OwnedFd>>>,
 ) -> Result<(), StepError> {
     for path in dirs {
         let made = root.ensure_dir(path)?;
@@ -32,18 +33,23 @@ pub(super) fn fill(
         let file = openat(&parent, name, flags, Mode::from_bits_truncate(0o644)).map_err(about("create", path))?;
         File::from(file).write_all(contents).map_err(|error| about("write", path)(errno_of(&error)))?;
     }
-    let last = binds.len().saturating_sub(1);
-    binds.iter().enumerate().try_for_each(|(at, (source, target))| bind(root, source, target, at == last))
+    let copies = copies.map_or_else(|| copy(binds), Ok)?;
+    for ((_, target), tree) in binds.iter().zip(copies) {
+        let place = root.ensure_file(target)?;
+        let Some(tree) = tree else { continue };
+        set_readonly(&tree)?;
+        attach(&tree, place.as_fd()).map_err(about("move_mount", target))?;
+    }
+    Ok(())
 }
 
-fn bind(root: &Root, source: &Path, target: &str, required: bool) -> Result<(), StepError> {
-    let place = root.ensure_file(target)?;
-    let from = match open_path(source) {
-        Ok(from) => from,
-        Err(Errno::NOENT) if !required => return Ok(()),
-        Err(errno) => return Err(about("open", source)(errno)),
+/// Copies of what is bound, in its order. Only the last one has to be there.
+pub(super) fn copy(binds: &[(PathBuf, String)]) -> Result<Vec<Option<OwnedFd>>, StepError> {
+    let last = binds.len().saturating_sub(1);
+    let one = |(at, (source, _)): (usize, &(PathBuf, String))| match open_path(source) {
+        Ok(from) => clone_tree(from.as_fd(), false).map(Some).map_err(about("open_tree", source)),
+        Err(Errno::NOENT) if at != last => Ok(None),
+        Err(errno) => Err(about("open", source)(errno)),
     };
-    let tree = clone_tree(from.as_fd(), false).map_err(about("open_tree", source))?;
-    set_readonly(&tree)?;
-    attach(&tree, place.as_fd()).map_err(about("move_mount", target))
+    binds.iter().enumerate().map(one).collect()
 }

@@ -118,7 +118,7 @@ impl Slots {
         }
     }
 
-    /// Every descriptor.
+    /// Every descriptor, also those that no header has.
     pub(super) fn all(&self) -> impl Iterator<Item = &OwnedFd> {
         let single = [
             &self.stdin,
@@ -129,11 +129,16 @@ impl Slots {
             &self.console,
             &self.gate,
             &self.container,
+            &self.maker,
+            &self.started,
         ];
+        let coming = self.coming.iter().flat_map(|coming| {
+            std::iter::once(&coming.made).chain(coming.places.iter().map(|(_, hierarchy, _)| hierarchy))
+        });
         let hierarchies = self.hierarchies.iter().flat_map(|hierarchy| [&hierarchy.directory, &hierarchy.tasks]);
         let spare = self.spare.iter().flat_map(|spare| [&spare.network, &spare.sysfs]);
         let known = std::iter::once(&self.report).chain(single.into_iter().flatten()).chain(spare);
-        known.chain(hierarchies).chain(&self.extra)
+        known.chain(hierarchies).chain(coming).chain(&self.extra)
     }
 
     /// Header and descriptors, to be sent.

@@ -1,6 +1,7 @@
 //! Making the process that runs a script.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,12 @@ pub enum SpawnError {
     /// What is done for it from outside.
     #[error("{}", .0.text)]
     Outside(Failure),
+    /// That takes too long.
+    #[error(
+        "the helper that was to make the container's process was not done in {} s and killed: a path of the host's may hang (a mount \
+         of a network file system?)", super::helper::KEEPERS_PATIENCE.as_secs()
+    )]
+    Late,
     /// Whoever was to do that.
     #[error("the helper that was to make the container's process was killed")]
     Killed,
@@ -59,7 +66,7 @@ impl SpawnError {
         match self {
             SpawnError::Clone(error) => error.raw_os_error().unwrap_or(0),
             SpawnError::Outside(failure) => failure.errno,
-            SpawnError::Killed => 0,
+            SpawnError::Late | SpawnError::Killed => 0,
         }
     }
 }
@@ -76,8 +83,19 @@ pub fn spawn(
     trampoline: Option<Trampoline>,
     prepare: impl FnOnce(),
 ) -> Result<Spawned, SpawnError> {
+    spawn_within(script, slots, trampoline, None, prepare)
+}
+
+/// The same, with an end to the patience with that somebody else.
+pub(super) fn spawn_within(
+    script: &Script,
+    slots: Slots,
+    trampoline: Option<Trampoline>,
+    patience: Option<Duration>,
+    prepare: impl FnOnce(),
+) -> Result<Spawned, SpawnError> {
     if !script.outside.is_empty() {
-        return super::outside::spawn(script, slots, trampoline, prepare);
+        return super::outside::spawn(script, slots, trampoline, patience, prepare);
     }
     let cgroup = slots.cgroup.as_ref().map(AsFd::as_fd);
     let namespaces = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };

@@ -83,7 +83,8 @@ fn by_helper(program: &'static str, pid: i32, ranges: &[IdRange]) -> Result<(), 
     match output.status.success() {
         true => Ok(()),
         false => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.trim().trim_start_matches(program).trim_start_matches(": ").to_owned();
             Err(StepError::MapHelper { program, said })
         }
     }

@@ -224,14 +224,14 @@ fn torn_name(name: &str, number: u32) -> String {
     format!("{name}.torn-{number}")
 }
 
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     let (version, length) = (VERSION.to_le_bytes(), (payload.len() as u64).to_le_bytes());
     let sum = fnv64(&[&version, &length, payload]).to_le_bytes();
     [MAGIC.as_slice(), &version, &length, &sum, payload].concat()
 }
 
 /// The payload, or what is wrong.
-fn unframe(bytes: &[u8]) -> Result<&[u8], &'static str> {
+pub(super) fn unframe(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let Some((magic, rest)) = bytes.split_first_chunk::<8>() else { return Err("shorter than a header") };
     if *magic != MAGIC {
         return Err("not a file of this program");

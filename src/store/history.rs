@@ -146,7 +146,7 @@ fn read_lines(dir: &Path) -> Result<(Vec<String>, Vec<Note>), StoreError> {
     Ok((lines, notes))
 }
 
-fn whole(line: &[u8]) -> Option<&str> {
+pub(super) fn whole(line: &[u8]) -> Option<&str> {
     let line = std::str::from_utf8(line).ok()?;
     let (sum, json) = line.split_once(' ')?;
     (u64::from_str_radix(sum, 16).ok()? == fnv64(&[json.as_bytes()])).then_some(line)

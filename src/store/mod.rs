@@ -15,8 +15,11 @@
 
 pub mod atomic;
 mod disk;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod generation;
 mod history;
+mod ids;
 mod index;
 mod lock;
 mod run;
@@ -33,10 +36,11 @@ use rustix::io::Errno;
 
 pub use generation::{GENERATIONS_PER_BLOCK, Generations, Mark};
 pub use history::read_history;
+pub use ids::{COUNT as IDS_OF_UNIT, IdPool, IdsError, range_of, release_range};
 pub use lock::{LockError, RunLock};
 pub use run::{Records, RunStore, boot_id};
 pub use state::{BadText, Fact, Good, GoodSet, Key, Loaded, StateStore, StopMark, Ticket};
-pub use upper::{KeptUpper, UpperError, lock_again, open_upper};
+pub use upper::{KeptUpper, UpperError, kept_upper, lock_again, open_upper};
 
 /// Something that an operator should know and that stopped nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -115,6 +115,11 @@ pub fn lock_again(state: &Path, unit: &UnitName) -> Option<OwnedFd> {
     lock(&dir_of(state, unit)).ok()
 }
 
+/// What a unit wrote into its layer, if it has one.
+pub fn kept_upper(state: &Path, unit: &UnitName) -> Option<PathBuf> {
+    Some(dir_of(state, unit).join("upper")).filter(|upper| upper.is_dir())
+}
+
 fn dir_of(state: &Path, unit: &UnitName) -> PathBuf {
     state.join(UPPER).join(unit.as_str())
 }

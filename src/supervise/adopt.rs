@@ -193,6 +193,7 @@ impl Hands {
         if let Some(handle) = self.handles.get_mut(id) {
             (handle.pid, handle.pidfd) = (pid, pidfd);
         }
+        self.stop_if_owed(id);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use super::waiters::{Known, Waiter, Waiting};
 use super::why::account;
 use crate::control::protocol::Event;
 use crate::control::{Call, Peer, Post, Reply, Request, Response};
-use crate::plan::{Fact, Hold, Seen, Until, WallTime};
+use crate::plan::{Fact, Hold, Seen, Until, WallTime, in_number_order};
 use crate::unit::{Signal, UnitName};
 
 /// How many close names an error offers.
@@ -63,6 +63,7 @@ impl Supervisor {
                 // Of a unit that is gone there may be events.
                 let strange = |unit: &&String| !self.events.are_about(unit);
                 units.iter().filter(strange).try_for_each(|unit| self.resolve_one(unit).map(drop))?;
+                let units = self.with_replicas(units);
                 if !follow {
                     return self.past_events(since_ms, units, reply);
                 }
@@ -104,16 +105,21 @@ impl Supervisor {
                 self.apply_order(terms, strangers, timeout_ms.map(Duration::from_millis), reply);
             }
             Request::Down => self.go_down(by, reply),
+            Request::Subject { unit } => {
+                let unit = self.resolve_one(&unit)?;
+                finish(&reply, &Response::Subject(Box::new(self.subject(&unit)?)));
+            }
             Request::Attach { session } => self.hands.push(Job::Attach { session, reply }),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
                 let unit = self.resolve_one(&unit)?;
+                self.not_several(&unit)?;
                 let live = self.observed.unit(&unit).and_then(|seen| seen.live.as_ref());
                 let container = live
                     .map(|live| live.id.clone())
                     .ok_or_else(|| format!("{unit} is not running: there is nothing to run in"))?;
                 let process = ExecProcess { args, env, cwd, user, terminal: tty, size };
                 let good = self.text_of(&container).ok_or_else(|| format!("{unit} is being removed"))?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let (unit, facts) = (good.unit.named(&unit), Arc::clone(&good.facts));
                 let purpose = Purpose::Client(reply);
                 self.hands.push(Job::Session(Box::new(SessionJob { container, unit, facts, process, fds, purpose })));
             }
@@ -125,13 +131,13 @@ impl Supervisor {
 
     fn wish(
         &mut self,
-        units: &[String],
+        names: &[String],
         reply: Reply,
         goal: Goal,
         by: &str,
         fact: impl Fn(UnitName) -> Fact,
     ) -> Result<(), String> {
-        let units = self.resolve_named(units)?;
+        let units = self.resolve_named(names)?;
         for unit in &units {
             let fact = fact(unit.clone());
             if matches!(fact, Fact::ClientStart { .. } | Fact::ClientRestart { .. }) {
@@ -139,8 +145,16 @@ impl Supervisor {
             }
             self.record_by(&fact, Some(by));
         }
-        self.wait(reply, Waiting::Goals(units.into_iter().map(|unit| (unit, goal.clone())).collect()), None);
+        // The sockets of replicas are those of the whole: a stop of all is over when they are closed.
+        let whole = names.iter().filter_map(|name| UnitName::new(name).ok()).filter(|name| self.has_sockets(name));
+        let whole: Vec<UnitName> = whole.filter(|_| goal == Goal::Stopped).collect();
+        let goals = units.into_iter().chain(whole).map(|unit| (unit, goal.clone())).collect();
+        self.wait(reply, Waiting::Goals(goals), None);
         Ok(())
+    }
+
+    fn has_sockets(&self, group: &UnitName) -> bool {
+        self.desired.groups.get(group).is_some_and(|want| !want.unit.sockets.is_empty())
     }
 
     fn restart(&mut self, units: &[String], reply: Reply, by: &str) -> Result<(), String> {
@@ -279,13 +293,22 @@ impl Supervisor {
 
     // ---- names ----
 
+    /// What happened to the replicas of a unit belongs to what happened to it.
+    fn with_replicas(&self, mut units: Vec<String>) -> Vec<String> {
+        let groups = units.iter().filter_map(|name| UnitName::new(name).ok());
+        let replicas = groups.flat_map(|group| self.replicas_of(&group));
+        let replicas: Vec<String> = replicas.map(|name| name.to_string()).collect();
+        units.extend(replicas);
+        units
+    }
+
     pub(super) fn resolve_one(&self, typed: &str) -> Result<UnitName, String> {
         let name = UnitName::new(typed).map_err(|error| error.to_string())?;
         if self.is_known(&name) { Ok(name) } else { Err(self.unknown(typed)) }
     }
 
     pub(super) fn is_known(&self, name: &UnitName) -> bool {
-        self.catalogue.is_known(name) || self.observed.units.contains_key(name)
+        self.catalogue.is_known(name) || self.observed.units.contains_key(name) || self.desired.units.contains_key(name)
     }
 
     /// What is masked is not started, nor what waits to be put in force: nothing of it is, by somebody's will.
@@ -301,14 +324,44 @@ impl Supervisor {
         Ok(())
     }
 
+    /// A unit with replicas stands for all of them.
     fn resolve(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {
-        typed.iter().map(|name| self.resolve_one(name)).collect()
+        let mut units = Vec::new();
+        for name in typed {
+            let name = self.resolve_one(name)?;
+            match self.desired.groups.contains_key(&name) {
+                true => units.extend(self.replicas_of(&name)),
+                false => units.push(name),
+            }
+        }
+        Ok(units)
+    }
+
+    /// The replicas of a unit, by number.
+    pub(super) fn replicas_of(&self, group: &UnitName) -> Vec<UnitName> {
+        let mut replicas: Vec<UnitName> = self.desired.members(group).map(|(name, _)| name.clone()).collect();
+        replicas.sort_by(in_number_order);
+        replicas
+    }
+
+    /// One container is meant, and this is several.
+    fn not_several(&self, unit: &UnitName) -> Result<(), String> {
+        match (self.desired.groups.contains_key(unit), self.replicas_of(unit).first()) {
+            (true, Some(first)) => Err(format!("{unit} has replicas: name one of them, like {first}")),
+            (true, None) => Err(format!("{unit} has no replicas: its text says `replicas = 0`")),
+            (false, _) => Ok(()),
+        }
     }
 
     fn resolve_named(&self, typed: &[String]) -> Result<Vec<UnitName>, String> {
         match typed.is_empty() {
             true => Err("no unit is named: say which".to_owned()),
-            false => self.resolve(typed),
+            false => match self.resolve(typed)? {
+                units if units.is_empty() => {
+                    Err(format!("{} has no replicas: its text says `replicas = 0`", typed.join(", ")))
+                }
+                units => Ok(units),
+            },
         }
     }
 

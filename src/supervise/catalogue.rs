@@ -32,6 +32,7 @@ mod named;
 mod next;
 #[cfg(test)]
 mod next_tests;
+mod replicas;
 mod sets;
 mod sockets;
 mod swapped;
@@ -68,7 +69,7 @@ pub use trial::{Bad, Standing, Trial};
 
 use super::contents::FileView;
 
-use crate::plan::{BootTime, Desired, Now, WallTime, Want};
+use crate::plan::{BootTime, Desired, Now, WallTime};
 use crate::unit::{Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
 
 /// Every unit that is in force or on disk.
@@ -371,26 +372,28 @@ impl Catalogue {
     }
 
     /// Brings `desired` up to date for these units.
-    pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) {
-        for name in changes {
-            let entry = self.entries.get(name);
-            match entry.and_then(|entry| Some((entry.in_force.as_ref()?, entry.on_trial()))) {
-                Some((good, trial)) => {
-                    let want = Want { trial, earlier: entry.and_then(|entry| entry.earlier()), ..trial::want_of(good) };
-                    desired.units.insert(name.clone(), want);
-                }
-                None => drop(desired.units.remove(name)),
-            }
+    ///
+    /// Says whether there are other replicas than before, or others' texts.
+    pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) -> bool {
+        let mut regrouped = false;
+        // One that has a text of its own, or has it no more, is a replica less or more.
+        let groups: BTreeSet<UnitName> = changes.iter().filter_map(|name| self.group_of(name)).collect();
+        for name in changes.iter().filter(|name| !groups.contains(*name)).chain(&groups) {
+            regrouped |= match self.entries.get(name).and_then(|entry| entry.want()) {
+                Some(want) => desired.put(name, want, |replica| self.is_apart(replica)),
+                None => desired.take(name),
+            };
         }
+        regrouped
     }
 
     fn entries(&self) -> impl Iterator<Item = (&UnitName, &Entry)> {
         self.entries.iter().map(|(name, entry)| (name, entry.as_ref()))
     }
 
-    /// The text in force.
+    /// The text in force; of a replica that of its group.
     pub fn in_force(&self, name: &UnitName) -> Option<&Arc<InForce>> {
-        self.entries.get(name)?.in_force.as_ref()
+        self.entry(name)?.in_force.as_ref()
     }
 
     /// Whether it is in force or on disk.
@@ -405,12 +408,12 @@ impl Catalogue {
 
     /// Why what is on disk is not in force, one line each; empty if it is.
     pub fn errors(&self, name: &UnitName) -> &[String] {
-        self.entries.get(name).map_or(&[], |entry| &entry.errors)
+        self.entry(name).map_or(&[], |entry| &entry.errors)
     }
 
     /// The file on disk that counts.
     pub fn file(&self, name: &UnitName) -> Option<&Path> {
-        let entry = self.entries.get(name)?;
+        let entry = self.entry(name)?;
         entry
             .newest()
             .map(|on_disk| on_disk.path.as_path())
@@ -424,7 +427,9 @@ impl Catalogue {
 
     /// What disk and running have not in common, in words.
     pub fn drift(&self, name: &UnitName) -> Option<String> {
-        let entry = self.entries.get(name)?;
+        let name = self.declared(name);
+        let entry = self.entries.get(name.as_ref())?;
+        let name = name.as_ref();
         if let Some(who) = &entry.busy {
             return Some(format!("the file is being written{who}"));
         }
@@ -461,6 +466,8 @@ impl Catalogue {
 
     /// Whether a text waits for a look at its source, a file for its writer, or a removal for its time; its own, or of its set.
     pub fn is_unsettled(&self, name: &UnitName) -> bool {
+        let name = self.declared(name);
+        let name = name.as_ref();
         let waits_for_set =
             || self.next(name).and_then(|_| self.set_holds(name)).is_some_and(|hold| hold.is_settling());
         self.entries.get(name).is_some_and(|entry| entry.looking || entry.busy.is_some())

@@ -1,5 +1,7 @@
 //! The two clocks, read.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::plan::{BootTime, Now, WallTime};
@@ -12,6 +14,26 @@ pub fn now() -> Now {
     let boot_ns = unsigned(boot.tv_sec).saturating_mul(1_000_000_000).saturating_add(unsigned(boot.tv_nsec));
     let wall_ms = unsigned(wall.tv_sec).saturating_mul(1000).saturating_add(unsigned(wall.tv_nsec) / 1_000_000);
     Now { boot: BootTime(boot_ns), wall: WallTime(wall_ms) }
+}
+
+/// How long the host slept since it booted, in nanoseconds, give or take what is always the same: CLOCK_BOOTTIME counts that, CLOCK_MONOTONIC does not
+/// (clock_gettime(2)). In a time namespace the two may begin apart, either way (time_namespaces(7)): only what it grows by says something.
+pub fn slept_ns() -> i64 {
+    let nanoseconds = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+    };
+    nanoseconds(ClockId::Boottime).saturating_sub(nanoseconds(ClockId::Monotonic))
+}
+
+/// A wake-up that comes so much too late is one of a process that was stopped. So much sleep of the host counts too: a deadline soon after it is met in
+/// time, and yet the containers had little of the time before it.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// Whether there was a time in which nobody looked although it was to be looked at `wake_at`, or the host slept, for `slept_ns` since the last look.
+pub fn was_away(wake_at: Option<BootTime>, now: BootTime, slept_ns: i64) -> bool {
+    let is_late = wake_at.is_some_and(|wake_at| now.since(wake_at) > AWAY);
+    is_late || Duration::from_nanos(u64::try_from(slept_ns).unwrap_or(0)) > AWAY
 }
 
 /// The wall time of a moment on the other clock, as the clocks stand now.
@@ -33,4 +55,29 @@ pub fn wall(at: WallTime) -> String {
     let (date, time) = then.split_once('T').unwrap_or((&then, ""));
     let time = time.get(..8).unwrap_or(time);
     if today.starts_with(date) { time.to_owned() } else { format!("{date} {time}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_is_noticed_whether_or_not_a_deadline_passed_in_it() {
+        let second = 1_000_000_000;
+        let away = |wake_at: Option<u64>, slept_ns| {
+            was_away(wake_at.map(|seconds| BootTime(seconds * 1_000_000_000)), BootTime(90 * 1_000_000_000), slept_ns)
+        };
+        assert!(away(Some(60), 0), "it should have looked long ago");
+        assert!(away(Some(91), 80 * second), "a deadline is near, and most of the time before it was slept away");
+        assert!(away(None, 2 * second));
+        assert!(!away(Some(90), 0) && !away(None, 0) && !away(Some(91), second / 2));
+        assert!(!away(None, -5 * second), "what the clocks are apart by shrinks by no sleep");
+    }
+
+    #[test]
+    fn awake_the_clocks_go_together() {
+        let (began, slept) = (now().boot, slept_ns());
+        let grown = slept_ns().saturating_sub(slept).unsigned_abs();
+        assert!(grown <= u64::try_from(now().boot.since(began).as_nanos()).unwrap());
+    }
 }

@@ -1,4 +1,5 @@
-//! Files whose contents are part of a unit: its env files, config files and secrets, put into it as they were found.
+//! Files whose contents are part of a unit: its env files, config files, secrets and the file of its system call filter, put into it as
+//! they were found.
 //!
 //! | at the path | of a required file | of an optional env file |
 //! |---|---|---|
@@ -18,7 +19,8 @@ use rustix::io::Errno;
 
 use super::host;
 use crate::unit::{
-    ConfigFile, Diagnostic, FileContents, Layer, LayerKind, Parsed, Place, Unit, UnitName, Variables, parse_with,
+    ConfigFile, Diagnostic, FileContents, Layer, LayerKind, Parsed, Place, Seccomp, Unit, UnitName, Variables,
+    parse_with,
 };
 use crate::watch::TEXT_MAX_BYTES;
 use crate::watch::trusted::{FileKind, ReadError, Trust, TrustedFile, read_any, read_trusted};
@@ -75,12 +77,18 @@ pub struct Places {
     pub env_files: Vec<Place>,
     /// `source` of `[[config]]` and `[[secret]]`.
     pub configs: Vec<Place>,
+    /// `security.seccomp`.
+    pub seccomp: Option<Place>,
 }
 
 impl Places {
     /// Of a text that was parsed.
     pub fn of(parsed: &Parsed) -> Places {
-        Places { env_files: parsed.env_files_at.clone(), configs: parsed.configs_at.clone() }
+        Places {
+            env_files: parsed.env_files_at.clone(),
+            configs: parsed.configs_at.clone(),
+            seccomp: parsed.seccomp_at.clone(),
+        }
     }
 }
 
@@ -90,20 +98,35 @@ pub struct Found {
     variables: Variables,
     /// By target.
     configs: BTreeMap<String, FileContents>,
+    seccomp: Option<FileContents>,
 }
 
 impl Found {
     /// As an earlier supervisor stored it.
     pub fn from_stored(variables: Option<BTreeMap<String, String>>, configs: Vec<(String, Vec<u8>)>) -> Found {
+        let (seccomp, configs): (Vec<_>, Vec<_>) = configs.into_iter().partition(|(target, _)| target == SECCOMP_KEY);
         let configs = configs.into_iter().map(|(target, bytes)| (target, FileContents::new(bytes.into())));
-        Found { variables: Variables::from_stored(variables.unwrap_or_default()), configs: configs.collect() }
+        let seccomp = seccomp.into_iter().next().map(|(_, bytes)| FileContents::json(bytes.into()));
+        Found { variables: Variables::from_stored(variables.unwrap_or_default()), configs: configs.collect(), seccomp }
     }
+}
+
+/// Under which name a filter's file is stored among the config files, whose targets are absolute paths.
+const SECCOMP_KEY: &str = "security.seccomp";
+
+/// What is stored of a unit's files besides its variables: of secrets nothing.
+pub fn to_store(unit: &Unit) -> Vec<(String, Vec<u8>)> {
+    let configs = unit.configs.iter().filter(|config| !config.secret);
+    let configs = configs.filter_map(|config| Some((config.target.clone(), config.contents.as_ref()?)));
+    let seccomp = unit.seccomp_file().and_then(|file| Some((SECCOMP_KEY.to_owned(), file.contents.as_ref()?)));
+    configs.chain(seccomp).map(|(key, contents)| (key, contents.bytes().to_vec())).collect()
 }
 
 /// The paths of a unit's files.
 pub fn paths(unit: &Unit) -> impl Iterator<Item = &Path> {
     let env_files = unit.process.env_files.iter().map(|file| file.path.as_path());
-    env_files.chain(unit.configs.iter().map(|file| file.source.as_path()))
+    let configs = unit.configs.iter().map(|file| file.source.as_path());
+    env_files.chain(configs).chain(unit.seccomp_file().map(|file| file.path.as_path()))
 }
 
 /// What `look` finds of the files of `unit`. `None`: one of them is not looked at yet.
@@ -159,8 +182,17 @@ pub fn find<'v>(
             }
         }
     }
+    let mut seccomp = None;
+    if let (Some(file), Some(at)) = (unit.seccomp_file(), &places.seccomp) {
+        match look(&file.path)? {
+            FileView::Found { bytes, .. } => seccomp = Some(FileContents::json(Arc::clone(bytes))),
+            FileView::Missing(why) | FileView::Directory(why) | FileView::Refused(why) => {
+                error(at, format!("seccomp: {why}"), None);
+            }
+        }
+    }
     Some(match Variables::of_files(env_files) {
-        Ok(variables) if errors.is_empty() => Ok(Found { variables, configs }),
+        Ok(variables) if errors.is_empty() => Ok(Found { variables, configs, seccomp }),
         Ok(_) => Err(errors),
         Err(more) => Err(errors.into_iter().chain(more).collect()),
     })
@@ -172,6 +204,14 @@ pub fn parse_found(name: &UnitName, file: &Path, layers: &[Layer], found: &Found
     for config in &mut parsed.unit.configs {
         config.contents = found.configs.get(&config.target).cloned();
     }
+    if let Some(Seccomp::File(filter)) = &mut parsed.unit.security.seccomp {
+        (filter.contents, filter.kernel) = (found.seccomp.clone(), host::kernel());
+        if filter.contents.is_none() {
+            let message = format!("the contents of {filter} are not known");
+            return Err(vec![Diagnostic::of_file(file, message, None)]);
+        }
+    }
+    parsed.unit.share_files();
     // A secret is not stored: that of an earlier run is known when its file is read.
     let is_unknown = |config: &&ConfigFile| config.contents.is_none() && !config.secret;
     if let Some(unread) = parsed.unit.configs.iter().find(is_unknown) {

@@ -1,6 +1,7 @@
 //! What the hands do to a container that is there: signals, kills, other limits, and clearing away what is left of it.
 //!
-//! Signals go through the pidfd and kills through the cgroup: a number alone may be another process by now.
+//! Signals go through the pidfd and kills through the cgroup: a number alone may be another process by now. A stop signal for a container whose pidfd
+//! is not here yet (the keeper has not answered) waits for it; the kill after the stop timeout needs none.
 //!
 //! # Order
 //!
@@ -31,8 +32,10 @@ use crate::unit::{ContainerId, Reload, Signal};
 impl Hands {
     pub(super) fn stop(&mut self, id: ContainerId, signal: Option<Signal>) {
         let Some(signal) = signal else { return };
-        let Some((handle, pidfd)) = self.handles.get(&id).and_then(|handle| Some((handle, handle.pidfd.as_ref()?)))
-        else {
+        // Of one that has ended, or was never here, the loop hears something else.
+        let Some(handle) = self.handles.get_mut(&id).filter(|handle| !handle.ended) else { return };
+        let Some(pidfd) = &handle.pidfd else {
+            handle.owed = Some(signal);
             return;
         };
         let fact = match super::signals::would_ignore(handle.pid, signal) {
@@ -46,6 +49,14 @@ impl Hands {
             },
         };
         self.fact(fact);
+    }
+
+    /// There is a pidfd now: a stop signal that waited for one goes out.
+    pub(super) fn stop_if_owed(&mut self, id: &ContainerId) {
+        let handle = self.handles.get_mut(id).filter(|handle| handle.pidfd.is_some());
+        if let Some(signal) = handle.and_then(|handle| handle.owed.take()) {
+            self.stop(id.clone(), Some(signal));
+        }
     }
 
     pub(super) fn kill(&mut self, id: ContainerId) {
@@ -145,9 +156,10 @@ impl Hands {
 
     pub(super) fn limit(&mut self, job: LimitJob) {
         let LimitJob { id, limits, unit, facts } = job;
-        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
         let files = ConfigDir::of(&self.places.containers, &id);
-        let written = program::compile(&unit, &facts, &id.to_string(), &files, Dirs::default())
+        let dirs = Dirs { ids: self.ids_of(&id), ..Dirs::default() };
+        let Some(cgroup) = self.handles.get_mut(&id).and_then(|handle| handle.cgroup.as_mut()) else { return };
+        let written = program::compile(&unit, &facts, &id.to_string(), &files, dirs)
             .map_err(|errors| errors.join("; "))
             .and_then(|program| self.cgroups.limit(cgroup, &program.cgroup).map_err(|error| error.to_string()));
         match written {
@@ -163,8 +175,8 @@ impl Hands {
             return;
         }
         let files = ConfigDir::of(&self.places.containers, &id);
-        let owner =
-            program::compile(&unit, &facts, &id.to_string(), &files, Dirs::default()).map(|program| program.owner);
+        let dirs = Dirs { ids: self.ids_of(&id), ..Dirs::default() };
+        let owner = program::compile(&unit, &facts, &id.to_string(), &files, dirs).map(|program| program.owner);
         let swapped = owner
             .map_err(|errors| errors.join("; "))
             .and_then(|owner| files.swap(&unit, owner).map_err(|error| error.to_string()));
@@ -181,6 +193,7 @@ impl Hands {
             None => self.cgroups.find(&name).and_then(|found| found.map_or(Ok(()), |cgroup| cgroup.remove())),
         };
         let removed = removed.map_err(|error| error.to_string());
+        let removed = removed.and_then(|()| super::rdt::clear(&self.places.containers, &id));
         // The thread asks for the rest.
         if removed.is_ok() && super::hooks::run(&self.places.containers, &id, &self.inbox) {
             return;

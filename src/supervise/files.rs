@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::catalogue::{Bad, InForce, Next, Trial};
 use super::marks::Marks;
-use super::{clock, narrate};
+use super::{clock, contents, narrate};
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Until, WallTime};
 use crate::store::{
@@ -38,6 +38,7 @@ pub struct Files {
     /// A failure to write records was told, and not yet a success.
     failing: bool,
     boot_notes: PathBuf,
+    state_dir: PathBuf,
     /// Stop marks on their way to the disk.
     pub(super) marks: Marks,
 }
@@ -122,6 +123,7 @@ impl Files {
             defaults: loaded.defaults.clone(),
             failing: false,
             boot_notes: run_dir.join(BOOT_NOTES),
+            state_dir: state_dir.to_owned(),
             marks: Marks::default(),
         };
         let left = Left {
@@ -278,6 +280,9 @@ impl Files {
 
     /// The unit was removed: neither its text nor a mark outlives that.
     pub fn drop_good(&mut self, name: &UnitName) {
+        if let Err(why) = store::release_range(&self.state_dir, name) {
+            tracing::warn!("{name}: its ids stay taken: {why}");
+        }
         if self.stored.remove(name) {
             self.state.forget_good(name.clone());
         }
@@ -305,9 +310,7 @@ fn good_of(text: &InForce) -> Good {
         layers: text.layers.clone(),
         config: text.facts.config_json.clone(),
         variables: (!text.unit.process.env_files.is_empty()).then(|| text.unit.process.variables.map().clone()),
-        configs: (text.unit.configs.iter().filter(|config| !config.secret))
-            .filter_map(|config| Some((config.target.clone(), config.contents.as_ref()?.bytes().to_vec())))
-            .collect(),
+        configs: contents::to_store(&text.unit),
         path: text.file.clone(),
         resolved: text.resolved.clone(),
         source: text.facts.resolved.clone(),

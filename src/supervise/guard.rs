@@ -150,7 +150,7 @@ impl Supervisor {
             Ok(()) => {
                 let boots = Boots { bad: 0, course: Course::Good };
                 self.guard = None;
-                self.files.keep_good_boot(self.desired.units.keys().filter_map(|name| self.catalogue.in_force(name)));
+                self.files.keep_good_boot(self.catalogue.names().filter_map(|name| self.catalogue.in_force(name)));
                 self.files.keep_boots(boots);
                 self.tell(narrate::note("good-boot", "this boot is a good one: all units did well".to_owned()));
                 None

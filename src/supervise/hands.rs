@@ -37,7 +37,8 @@ use super::spares::Spares;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
-use crate::unit::ContainerId;
+use crate::store::IdPool;
+use crate::unit::{ContainerId, Signal};
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Places {
     pub containers: PathBuf,
     /// The state-dir.
     pub state: PathBuf,
+    /// Where the ids of units with their own come from.
+    pub userns_pool: IdPool,
 }
 
 /// Positions of what the keeper holds for a container.
@@ -64,6 +67,8 @@ pub(super) struct Handle {
     /// 0 until the keeper says it.
     pub(super) pid: i32,
     pub(super) pidfd: Option<OwnedFd>,
+    /// A stop signal that waits for the pidfd.
+    pub(super) owed: Option<Signal>,
     pub(super) cgroup: Option<ContainerCgroup>,
     pub(super) report: Option<(u64, OwnedFd)>,
     /// Its notify socket, which the keeper reads: kept for the next one.
@@ -384,6 +389,7 @@ impl Hands {
             ChildState::Running => {
                 handle.pid = child.pid;
                 handle.pidfd = child.pidfd;
+                let stopped = id.clone();
                 // Whoever released the report had read it to its end.
                 handle.executed |= handle.report.is_none() && ran_program(child.pid);
                 let run = postcard::from_bytes::<Run>(&handle.tag);
@@ -392,6 +398,7 @@ impl Hands {
                     (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
                     (None, _) => self.announce_started(&id),
                 }
+                self.stop_if_owed(&stopped);
             }
             ChildState::Failed { errno, text } => {
                 handle.announced = true;
@@ -478,7 +485,8 @@ impl Hands {
     pub(super) fn open_session(&mut self, job: SessionJob) {
         let container = self.handles.get(&job.container).filter(|handle| handle.executed && !handle.ended);
         let target = container.and_then(|handle| Some((handle.pidfd.as_ref()?.as_fd(), handle.cgroup.as_ref()?)));
-        self.sessions.open(job, target, &self.keeper, &self.post);
+        let ids = if job.unit.has_own_users() { self.ids_of(&job.container) } else { None };
+        self.sessions.open(job, target, ids, &self.keeper, &self.post);
     }
 
     fn status(&mut self, job: super::usage::StatusJob) {

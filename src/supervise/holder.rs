@@ -12,12 +12,23 @@ const LINKS_MAX: usize = 16_384;
 const PROCESSES_MAX: usize = 4096;
 /// Of a listening socket in /proc/net/tcp: TCP_LISTEN.
 const LISTENS: &str = "0A";
+/// The same of a socket for datagrams that is bound: TCP_CLOSE.
+const BOUND: &str = "07";
 
 /// The process that listens at a TCP address which excludes this one.
 pub(super) fn of_tcp(address: SocketAddr) -> Option<String> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|table| {
+    of_inet(["/proc/net/tcp", "/proc/net/tcp6"], LISTENS, address)
+}
+
+/// The same at a UDP address.
+pub(super) fn of_udp(address: SocketAddr) -> Option<String> {
+    of_inet(["/proc/net/udp", "/proc/net/udp6"], BOUND, address)
+}
+
+fn of_inet(tables: [&str; 2], state: &str, address: SocketAddr) -> Option<String> {
+    let inode = tables.into_iter().find_map(|table| {
         let text = fs::read_to_string(table).ok()?;
-        text.lines().skip(1).find_map(|line| inode_of(line, address))
+        text.lines().skip(1).find_map(|line| inode_of(line, state, address))
     })?;
     process(&format!("socket:[{inode}]")).map(shown)
 }
@@ -37,12 +48,12 @@ fn shown(pid: i32) -> String {
 }
 
 /// The inode of a line of /proc/net/tcp, if it is in the way.
-fn inode_of(line: &str, wanted: SocketAddr) -> Option<u64> {
+fn inode_of(line: &str, wanted_state: &str, wanted: SocketAddr) -> Option<u64> {
     let mut fields = line.split_ascii_whitespace();
     let (local, state) = (fields.nth(1)?, fields.nth(1)?);
     let inode = fields.nth(5)?.parse().ok()?;
     let found = Listen::Tcp(address_of(local)?);
-    (state == LISTENS && found.excludes(&Listen::Tcp(wanted))).then_some(inode)
+    (state == wanted_state && found.excludes(&Listen::Tcp(wanted))).then_some(inode)
 }
 
 /// `0100007F:1F90`: words of 32 bits as the machine has them, the port in network order.
@@ -86,7 +97,7 @@ mod tests {
     fn lines_of_proc_net_tcp_are_read() {
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0";
         let six = "   1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0";
-        let of = |line: &str, address: &str| inode_of(line, address.parse().unwrap());
+        let of = |line: &str, address: &str| inode_of(line, LISTENS, address.parse().unwrap());
         assert_eq!(of(line, "127.0.0.1:8080"), Some(4711));
         assert_eq!(of(line, "0.0.0.0:8080"), Some(4711));
         assert_eq!(of(line, "127.0.0.2:8080"), None);

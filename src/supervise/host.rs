@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use crate::unit::{Names, UnitName};
+use crate::unit::{KernelVersion, Names, UnitName};
 
 static NAME: OnceLock<String> = OnceLock::new();
 
@@ -11,4 +11,9 @@ static NAME: OnceLock<String> = OnceLock::new();
 pub fn names(unit: &UnitName) -> Names<'_> {
     let host = NAME.get_or_init(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     Names { unit, host }
+}
+
+/// The kernel's version: what a system call filter may depend on.
+pub fn kernel() -> KernelVersion {
+    KernelVersion::of_release(&rustix::system::uname().release().to_string_lossy()).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! The sockets of `[[socket]]`: made here, held by the keeper, passed to every container of their unit.
+//! The sockets of `[[socket]]`: made here, held by the keeper, passed to every container of their unit. Replicas have those of their group in
+//! common: who connects is accepted by any of them.
 //!
 //! | what | by whom it is held | what becomes of the socket |
 //! |---|---|---|
@@ -20,40 +21,21 @@
 //! # Rules
 //!
 //! - They are made in the host's network namespace: that is where the supervisor is.
-//! - A unix socket is bound at its path itself and not renamed there, since programs look at the name that they were bound to
-//!   (`sd_is_socket_unix(3)`, php-fpm). Nobody is refused by that who would not have been: before it there is none. It is open to every user.
-//! - A path at which nobody listens any more is replaced, one that is no socket or at which somebody listens is not.
 //! - A name with the keeper is `socket UNIT ADDRESS`. Two units may have one address for a moment, when it moves from one to the other while
 //!   the first one's container is still being stopped: then both have the same socket, and only the last one closes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::DirBuilder;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, shutdown, socket_with,
-    sockopt,
-};
+use rustix::net::{Shutdown, shutdown};
 
 use super::hands::Hands;
-use super::holder;
+use super::socket::{NotOpen, apply, listens, open, take_away_own};
 use crate::plan::Fact;
-use crate::unit::{Listen, Unit, UnitName};
+use crate::unit::{ContainerId, Listen, Socket, SocketOptions, Unit, UnitName};
 
 /// Begins the name of a socket with the keeper.
 const HELD: &str = "socket";
-
-/// Connections that wait; the kernel takes less (net.core.somaxconn).
-const BACKLOG: i32 = 65_535;
-
-/// Of a unix socket, as systemd's `SocketMode=` has it.
-const MODE: u32 = 0o666;
 
 /// All that are open, and who they are for.
 #[derive(Default)]
@@ -63,6 +45,8 @@ pub(super) struct Listeners {
 
 struct Open {
     socket: OwnedFd,
+    /// What was asked of it last in this life.
+    options: Option<SocketOptions>,
     /// The keeper that is there now has it.
     held: bool,
 }
@@ -73,26 +57,34 @@ impl Hands {
         if unit.sockets.is_empty() {
             return Ok(Vec::new());
         }
-        let made = unit.sockets.iter().map(|socket| self.listener(unit, &socket.listen)).collect();
-        let sockets = self.listeners.of(&unit.name);
+        let made = unit.sockets.iter().map(|socket| self.listener(unit, socket)).collect();
+        let owner = unit.declared();
+        let sockets = self.listeners.of(&owner);
         if !sockets.is_empty() {
-            self.fact(Fact::Listening { unit: unit.name.clone(), sockets });
+            self.fact(Fact::Listening { unit: owner, sockets });
         }
         made
     }
 
-    fn listener(&mut self, unit: &Unit, listen: &Listen) -> Result<OwnedFd, String> {
-        let key = (unit.name.clone(), listen.clone());
+    fn listener(&mut self, unit: &Unit, Socket { listen, options, .. }: &Socket) -> Result<OwnedFd, String> {
+        let key = (unit.declared(), listen.clone());
         if !self.listeners.open.contains_key(&key) {
             let socket = match self.listeners.anybodys(listen) {
                 Some(socket) => copy(socket.as_fd())?,
-                None => open(listen).map_err(|why| self.listeners.in_words(listen, &why))?,
+                None => open(listen, options).map_err(|why| self.listeners.in_words(listen, &why))?,
             };
             self.ask(self.keeper.hold(&held_name(&key), socket.as_fd()));
-            self.listeners.open.insert(key.clone(), Open { socket, held: true });
+            self.listeners.open.insert(key.clone(), Open { socket, options: Some(options.clone()), held: true });
         }
-        let open = self.listeners.open.get(&key).ok_or("it is not open")?;
-        let alone = !self.handles.iter().any(|(id, handle)| id.unit == unit.name && !handle.ended);
+        let open = self.listeners.open.get_mut(&key).ok_or("it is not open")?;
+        if open.options.as_ref() != Some(options) {
+            apply(open.socket.as_fd(), listen, options)
+                .map_err(|why| format!("{listen} cannot be as it is to: {why}"))?;
+            open.options = Some(options.clone());
+        }
+        let is_its =
+            |id: &ContainerId| id.unit == key.0 || unit.replicas.is_some() && id.unit.prefix() == key.0.as_str();
+        let alone = !self.handles.iter().any(|(id, handle)| is_its(id) && !handle.ended);
         if alone {
             // Whoever had it before may have changed that, and it is common to all who have it (fcntl(2)).
             let _ = rustix::io::ioctl_fionbio(&open.socket, false);
@@ -110,8 +102,8 @@ impl Hands {
                     // ENOTCONN: it did not listen any more.
                     let _ = shutdown(&own.socket, Shutdown::Both);
                 }
-                if let Listen::Unix(path) = listen
-                    && let Err(why) = take_away(path)
+                if let Some(path) = listen.path()
+                    && let Err(why) = take_away_own(listen, path)
                 {
                     tracing::warn!("{listen} of {unit} is closed; its path stays: {why}");
                 }
@@ -136,7 +128,7 @@ impl Hands {
         if let Some(open) = self.listeners.open.get_mut(&key) {
             open.held = true;
         } else if listens(socket.as_fd()) {
-            self.listeners.open.insert(key, Open { socket, held: true });
+            self.listeners.open.insert(key, Open { socket, options: None, held: true });
         } else {
             self.ask(self.keeper.unhold(name));
         }
@@ -172,7 +164,9 @@ impl Listeners {
         match (why, ours) {
             (NotOpen::InUse(_), Some((unit, other))) => format!("{listen} is in use: {unit} still listens at {other}"),
             (NotOpen::InUse(_), None) => format!("{listen} is {why}"),
-            (NotOpen::NoSocket | NotOpen::Call { .. }, _) => format!("{listen} cannot be listened at: {why}"),
+            (NotOpen::NoSocket | NotOpen::NoAccount { .. } | NotOpen::Call { .. }, _) => {
+                format!("{listen} cannot be listened at: {why}")
+            }
         }
     }
 }
@@ -190,112 +184,6 @@ fn copy(socket: BorrowedFd<'_>) -> Result<OwnedFd, String> {
     socket.try_clone_to_owned().map_err(|error| format!("copying a socket: {error}"))
 }
 
-/// Whether it still does: not if it was shut down.
-fn listens(socket: BorrowedFd<'_>) -> bool {
-    let mut polls = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-    let hung_up = match poll(&mut polls, Some(&Timespec::default())) {
-        Ok(_) => polls.iter().any(|poll| poll.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)),
-        Err(_) => true,
-    };
-    !hung_up && sockopt::socket_acceptconn(socket).unwrap_or(false)
-}
-
-// --- making one ---------------------------------------------------------------------------------------------------
-
-/// Why there is no socket.
-#[derive(Debug, thiserror::Error)]
-enum NotOpen {
-    /// Somebody listens there: who, if that is known.
-    #[error("in use{}", .0.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default())]
-    InUse(Option<String>),
-    #[error("something else than a socket is there")]
-    NoSocket,
-    #[error("{call}: {why}")]
-    Call {
-        call: &'static str,
-        #[source]
-        why: std::io::Error,
-    },
-}
-
-fn failed<E: Into<std::io::Error>>(call: &'static str) -> impl FnOnce(E) -> NotOpen {
-    move |why| NotOpen::Call { call, why: why.into() }
-}
-
-fn open(address: &Listen) -> Result<OwnedFd, NotOpen> {
-    match address {
-        Listen::Tcp(address) => open_tcp(*address),
-        Listen::Unix(path) => open_unix(path),
-    }
-}
-
-fn open_tcp(address: SocketAddr) -> Result<OwnedFd, NotOpen> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed("socket"))?;
-    // Connections of an earlier one that are still being closed do not count.
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(failed("setsockopt"))?;
-    if address.is_ipv6() {
-        // Whatever net.ipv6.bindv6only says: [::] takes IPv4 too.
-        sockopt::set_ipv6_v6only(&socket, false).map_err(failed("setsockopt"))?;
-    }
-    let bound = bind(&socket, &address).map_err(|errno| ("bind", errno));
-    match bound.and_then(|()| listen(&socket, BACKLOG).map_err(|errno| ("listen", errno))) {
-        Ok(()) => Ok(socket),
-        Err((_, Errno::ADDRINUSE)) => Err(NotOpen::InUse(holder::of_tcp(address))),
-        Err((call, errno)) => Err(failed(call)(errno)),
-    }
-}
-
-fn open_unix(path: &str) -> Result<OwnedFd, NotOpen> {
-    if let Some(dir) = Path::new(path).parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed("mkdir"))?;
-    }
-    take_away(path)?;
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed("socket"))?;
-    let address = SocketAddrUnix::new(path).map_err(failed("bind"))?;
-    match bind(&socket, &address) {
-        Ok(()) => {}
-        Err(Errno::ADDRINUSE) => return Err(NotOpen::InUse(None)),
-        Err(errno) => return Err(failed("bind")(errno)),
-    }
-    open_to_all(path).map_err(failed("chmod"))?;
-    listen(&socket, BACKLOG).map_err(failed("listen"))?;
-    Ok(socket)
-}
-
-/// Whatever the umask is; not by its name twice, at which something else may be by now.
-fn open_to_all(path: &str) -> Result<(), Errno> {
-    let found = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::Socket {
-        return Err(Errno::NOTSOCK);
-    }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::from(MODE))
-}
-
-/// Removes a socket at which nobody listens; nothing there is fine.
-fn take_away(path: &str) -> Result<(), NotOpen> {
-    match rustix::fs::lstat(path) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        Err(errno) => return Err(failed("lstat")(errno)),
-        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::Socket => return Err(NotOpen::NoSocket),
-        Ok(_) => {}
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let asking = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed("socket"))?;
-    let address = SocketAddrUnix::new(path).map_err(failed("connect"))?;
-    match connect(&asking, &address) {
-        Err(Errno::CONNREFUSED) => match rustix::fs::unlink(path) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(failed("unlink")(errno)),
-        },
-        Err(Errno::NOENT) => Ok(()),
-        // Its backlog is full, or it is of another type: it is somebody's.
-        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(NotOpen::InUse(holder::of_unix(asking.as_fd()))),
-        Err(errno) => Err(failed("connect")(errno)),
-    }
-}
-
 /// For the keeper's refusals.
 pub(super) fn is_held_name(name: &str) -> bool {
     key_of(name).is_some()
@@ -303,79 +191,19 @@ pub(super) fn is_held_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
-    use std::net::TcpStream;
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
-
     use super::*;
     use crate::keeper;
 
-    fn dir(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("moored-listen-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     #[test]
-    fn a_stale_path_is_replaced_and_one_in_use_is_not() {
-        let dir = dir("unix");
-        let path = dir.join("deep/er/web.sock").display().to_string();
-        let first = open_unix(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
-        UnixStream::connect(&path).unwrap();
-        let Err(NotOpen::InUse(holder)) = open_unix(&path) else { panic!("it is in use") };
-        assert!(holder.unwrap().contains(&format!("pid {}", std::process::id())));
-        drop(first);
-        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let second = open_unix(&path).unwrap();
-        UnixStream::connect(&path).unwrap();
-        assert!(take_away(&path).is_err());
-        shutdown(&second, Shutdown::Both).unwrap();
-        take_away(&path).unwrap();
-        assert!(!Path::new(&path).exists());
-        std::fs::write(&path, "a file").unwrap();
-        assert!(matches!(open_unix(&path), Err(NotOpen::NoSocket)));
-        assert_eq!(std::fs::read(&path).unwrap(), b"a file");
-        // Somebody else took the place meanwhile: it stays.
-        std::fs::remove_file(&path).unwrap();
-        let other = UnixListener::bind(&path).unwrap();
-        assert!(take_away(&path).is_err() && Path::new(&path).exists());
-        drop(other);
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn one_that_is_shut_down_listens_for_nobody_who_has_it() {
-        let dir = dir("shut");
-        let path = dir.join("s").display().to_string();
-        let addresses = [Listen::Unix(path.clone()), Listen::parse("tcp://127.0.0.1:40917").unwrap()];
-        for address in addresses {
-            let socket = open(&address).unwrap();
-            let others = socket.try_clone().unwrap();
-            let reached = || match &address {
-                Listen::Unix(path) => UnixStream::connect(path).is_ok(),
-                Listen::Tcp(address) => TcpStream::connect(address).is_ok(),
-            };
-            assert!(listens(others.as_fd()) && reached(), "{address}");
-            shutdown(&socket, Shutdown::Both).unwrap();
-            assert!(!listens(others.as_fd()) && !reached(), "{address}");
-            // And it is in nobody's way.
-            drop(open(&address).unwrap());
-        }
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-
-    #[test]
-    fn an_address_in_use_names_who_has_it() {
-        let first = open(&Listen::parse("tcp://127.0.0.1:40918").unwrap()).unwrap();
-        for other in ["tcp://127.0.0.1:40918", "tcp://0.0.0.0:40918", "tcp://[::]:40918"] {
-            let listen = Listen::parse(other).unwrap();
-            let words = Listeners::default().in_words(&listen, &open(&listen).unwrap_err());
-            let expected = format!("{other} is in use by pid {}", std::process::id());
-            assert!(words.starts_with(&expected), "{words}");
-        }
-        drop(first);
+    fn an_address_of_ours_names_the_unit_that_has_it() {
+        let listen = Listen::parse("tcp://127.0.0.1:40916").unwrap();
+        let mut all = Listeners::default();
+        let socket = open(&listen, &SocketOptions::default()).unwrap();
+        let web = UnitName::new("web").unwrap();
+        all.open.insert((web, listen), Open { socket, options: None, held: true });
+        let other = Listen::parse("tcp://0.0.0.0:40916").unwrap();
+        let words = all.in_words(&other, &open(&other, &SocketOptions::default()).unwrap_err());
+        assert_eq!(words, "tcp://0.0.0.0:40916 is in use: web still listens at tcp://127.0.0.1:40916");
     }
 
     #[test]

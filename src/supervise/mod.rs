@@ -45,13 +45,17 @@ mod planned;
 mod probe;
 mod program;
 mod ps;
+mod rdt;
 mod report;
 mod round;
+mod said;
 mod session;
 mod signals;
+mod socket;
 pub mod source;
 mod spares;
 mod start;
+mod subject;
 mod swap;
 mod texts;
 mod usage;
@@ -111,7 +115,7 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> SetupE
 /// Runs the supervisor as a child of the keeper, until everything is stopped. The code is for the keeper.
 pub fn main(settings: Settings) -> u8 {
     heap::share();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).without_time().init();
+    tracing_subscriber::fmt().with_writer(|| said::Said).with_target(false).without_time().init();
     match supervise(settings) {
         Ok(End::Stopped | End::Detached) => 0,
         Ok(End::Reboot) => reboot(),
@@ -153,7 +157,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         requests,
         Arc::clone(&cgroups),
         Arc::clone(&log),
-        Places { containers, state: settings.state_dir.clone() },
+        Places { containers, state: settings.state_dir.clone(), userns_pool: settings.userns_pool },
         Spares::new(usize::from(settings.spare_networks)),
     )
     .map_err(step("making an epoll set"))?;

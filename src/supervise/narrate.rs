@@ -155,7 +155,7 @@ pub fn invalid(unit: &UnitName, errors: &[String], has_last_good: bool) -> Event
 
 /// Another text came into force, or what its files hold; `what` are the settings that differ, `edited` the texts.
 pub fn changed(good: &InForce, what: &[SettingChange], edited: &BTreeSet<PathBuf>) -> Event {
-    let is_file = |name: &str| name.starts_with("config.") || name.starts_with("secret.");
+    let is_file = |name: &str| ["config.", "secret.", "security.seccomp."].iter().any(|key| name.starts_with(key));
     let is_contents = |change: &&SettingChange| is_file(&change.name) && change.hidden;
     let (contents, hidden) =
         (what.iter().filter(is_contents).count(), what.iter().filter(|change| change.hidden).count());

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::catalogue::{InForce, Next, Scope, Standing};
+use super::catalogue::{InForce, Next, Scope};
 use super::clock;
 use super::narrate;
 use super::planned::{Item, What};
@@ -328,7 +328,8 @@ impl Supervisor {
         // One set at a time is on its way; this order asks again when that one is there.
         if self.storing.is_none() {
             let earlier = |unit: &UnitName, next: &InForce| {
-                self.catalogue.earlier_of(unit, next, Standing::of(self.observed.unit(unit)))
+                let standing = self.catalogue.standing(unit, &self.desired, &self.observed);
+                self.catalogue.earlier_of(unit, next, standing)
             };
             let ticket = self.files.keep_set(&ready, earlier, now.wall);
             self.storing = Some(Storing { ticket, outcome: None });

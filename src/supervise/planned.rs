@@ -3,7 +3,7 @@
 //! What happens is not guessed from the settings but rehearsed ([`rehearse`]): so a plan also has the units whose text stays as it is and
 //! that are started, stopped or replaced because of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -68,9 +68,9 @@ pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
                     trial: None,
                     earlier: None,
                 };
-                after.units.insert(item.unit.clone(), want);
+                after.put(&item.unit, want, |_| false);
             }
-            What::Gone(_) => drop(after.units.remove(&item.unit)),
+            What::Gone(_) => drop(after.take(&item.unit)),
             What::Invalid | What::Waits(_) => {}
         }
     }
@@ -83,10 +83,15 @@ pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
             What::Text(..) | What::Gone(_) => order.get(&item.unit).copied().unwrap_or(0),
             What::Invalid | What::Waits(_) => usize::MAX,
         };
-        placed.extend(of_item(item, &rehearsal, world.now).map(|change| ((place, item.unit.clone()), change)));
+        let replicas = replicas_words(&item.unit, (&world.desired, &after), &rehearsal);
+        placed
+            .extend(of_item(item, &rehearsal, replicas, world.now).map(|change| ((place, item.unit.clone()), change)));
     }
     let changing = |unit: &UnitName| {
-        items.iter().any(|item| item.unit == *unit && matches!(item.what, What::Text(..) | What::Gone(_)))
+        let group = [after.declared(unit), world.desired.declared(unit)];
+        items.iter().any(|item| {
+            (item.unit == *unit || group.contains(&&item.unit)) && matches!(item.what, What::Text(..) | What::Gone(_))
+        })
     };
     for (unit, turn) in rehearsal.turns.iter().filter(|(unit, _)| !changing(unit)) {
         let place = order.get(unit).copied().unwrap_or(0);
@@ -101,7 +106,7 @@ fn change(unit: &UnitName, how: &str, why: impl Into<String>) -> Change {
 }
 
 /// `None`: both texts mean the same, and nothing happens.
-fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> {
+fn of_item(item: &Item, rehearsal: &Rehearsal, replicas: Option<(&str, String)>, now: BootTime) -> Option<Change> {
     let unit = &item.unit;
     let (new, new_facts) = match &item.what {
         What::Text(unit, facts) => (unit, facts),
@@ -115,9 +120,16 @@ fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> 
     let end = end_words(rehearsal.ends.get(unit), now);
     let Some((old, old_facts)) = &item.old else {
         let listed = item.listed_by.as_ref().map(|template| format!("{} lists it", template.display()));
+        let end = replicas.map_or(end, |(_, words)| words);
         return Some(change(unit, "add", joined(&joined("it is not in force", &listed.unwrap_or_default()), &end)));
     };
     let settings = setting_changes((old, old_facts), (new, new_facts));
+    if let Some((how, words)) = replicas {
+        let why = if how == "replace" { joined(&replacing(&settings), &words) } else { words };
+        let is_any = !settings.is_empty() || how != "live";
+        let settings = settings.into_iter().map(setting).collect();
+        return is_any.then(|| Change { settings, ..change(unit, how, why) });
+    }
     let turn = rehearsal.turns.iter().find(|(other, _)| other == unit).map(|(_, turn)| turn);
     let waits = rehearsal.ends.get(unit).filter(|end| matches!(end.reason, Reason::ChangeWaits(_)));
     let waits = waits.map(|end| end.reason.words(now, &wall));
@@ -135,6 +147,47 @@ fn of_item(item: &Item, rehearsal: &Rehearsal, now: BootTime) -> Option<Change> 
         Some(other) => words(other, &end),
     };
     Some(Change { settings: settings.into_iter().map(setting).collect(), ..change(unit, how, why) })
+}
+
+/// What becomes of the replicas of a unit that has some now, or had.
+fn replicas_words(
+    unit: &UnitName,
+    (before, after): (&Desired, &Desired),
+    rehearsal: &Rehearsal,
+) -> Option<(&'static str, String)> {
+    if !before.groups.contains_key(unit) && !after.groups.contains_key(unit) {
+        return None;
+    }
+    let members: BTreeSet<&UnitName> = before.members(unit).chain(after.members(unit)).map(|(name, _)| name).collect();
+    let (mut replaced, mut started, mut stopped, mut beside) = (0_usize, 0_usize, 0_usize, false);
+    for (_, turn) in rehearsal.turns.iter().filter(|(name, _)| members.contains(name)) {
+        let count = match turn {
+            Turn::Replace(_) => &mut replaced,
+            Turn::StartFirst => {
+                beside = true;
+                &mut replaced
+            }
+            Turn::Start => &mut started,
+            Turn::Stop(_) => &mut stopped,
+            Turn::Update | Turn::Reload => continue,
+        };
+        *count = count.saturating_add(1);
+    }
+    let replicas = |count: usize| if count == 1 { "1 replica".to_owned() } else { format!("{count} replicas") };
+    let one_by_one = if beside { ", one after the other, start-first" } else { ", one after the other" };
+    let words = [
+        (replaced > 0).then(|| format!("{} replaced{one_by_one}", replicas(replaced))),
+        (started > 0).then(|| format!("{} started", replicas(started))),
+        (stopped > 0).then(|| format!("{} stopped", replicas(stopped))),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let how = match (replaced, started, stopped) {
+        (0, 0, 0) => "live",
+        (0, _, 0) => "start",
+        (0, 0, _) => "stop",
+        (_, _, _) => "replace",
+    };
+    Some((how, if words.is_empty() { "its containers run on".to_owned() } else { words.join(", ") }))
 }
 
 /// A unit whose text stays as it is.

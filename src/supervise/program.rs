@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Mount};
 use serde_json::Value;
 
 use super::session::ExecProcess;
-use super::swap::ConfigDir;
+use super::swap::{ConfigDir, Owner};
 use crate::oci::{self, CgroupSettings, Script};
+use crate::store::IDS_OF_UNIT;
 use crate::unit::{self, SourceFacts, SpecError, Unit};
 
 /// The longest path of a socket (unix(7)).
@@ -20,8 +21,8 @@ pub struct Program {
     pub script: Script,
     /// For its cgroup.
     pub cgroup: CgroupSettings,
-    /// Whose secrets are, as the host numbers it.
-    pub owner: u32,
+    /// Whose its config files and secrets are.
+    pub owner: Owner,
     /// What is odd but no error.
     pub warnings: Vec<String>,
 }
@@ -33,6 +34,8 @@ pub struct Dirs<'d> {
     pub notify: Option<&'d Path>,
     /// Of its writable layer, if that is kept.
     pub upper: Option<&'d Path>,
+    /// The first of the ids that it has, if it has its own.
+    pub ids: Option<u32>,
 }
 
 /// Compiles a unit that was [checked](check) when it came into force: what only its config.json gets wrong is not looked for again, unless
@@ -53,7 +56,9 @@ pub fn compile(
 pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> Result<Program, Vec<SpecError>> {
     // First: reading it to the types of the spec stops at its first mistake.
     own_mistakes(facts)?;
-    compiled(unit, facts, id, files, Dirs::default())
+    // Which ids it will have is of no interest yet.
+    let ids = unit.has_own_users().then_some(IDS_OF_UNIT);
+    compiled(unit, facts, id, files, Dirs { ids, ..Dirs::default() })
 }
 
 fn own_mistakes(facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
@@ -74,8 +79,9 @@ fn compiled(
     dirs: Dirs,
 ) -> Result<Program, Vec<SpecError>> {
     let mut text = unit::compile(unit, facts)?;
+    map_users(unit, &mut text, dirs.ids)?;
     text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
-    let owner = owner(&text).or((!unit.configs.iter().any(|file| file.secret)).then_some(0)).ok_or_else(|| {
+    let user = owner(&text).or((!unit.configs.iter().any(|file| file.secret)).then_some(0)).ok_or_else(|| {
         let message = "a name, which is looked up when the secrets are there already: with a [[secret]] write numbers like \"1000:1000\"";
         let (file, place, path) = (None, None, "process.user".to_owned());
         vec![SpecError { file, place, path, message: message.to_owned() }]
@@ -96,7 +102,7 @@ fn compiled(
     }
     let filter = allow_list(&mut text);
     let context = oci::Context {
-        root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)), dirs.upper)),
+        root: Some(root(text.root, matches!(unit.source, unit::Source::Bundle(_)), dirs)),
         init: text.init,
         user: text.user_lookup.as_deref().map(user_and_group),
         devices: text.devices,
@@ -108,10 +114,48 @@ fn compiled(
         host,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
-    let compiled =
-        oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| placed(errors, facts, Some(&text.raw)))?;
+    let compiled = oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| {
+        let of_filter = |error: &oci::CompileError| {
+            SpecError::of_filter(text.seccomp_from.as_ref()?, &error.path, &error.problem.to_string())
+        };
+        let (theirs, rest): (Vec<_>, Vec<_>) = errors.into_iter().partition(|error| of_filter(error).is_some());
+        theirs.iter().filter_map(of_filter).chain(placed(rest, facts, Some(&text.raw))).collect::<Vec<_>>()
+    })?;
     let warnings = text.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string)).collect();
+    let first = dirs.ids.unwrap_or(0);
+    let owner = Owner { root: first, user: first.saturating_add(user) };
     Ok(Program { script: compiled.script, cgroup: compiled.cgroup, owner, warnings })
+}
+
+/// A user namespace with these ids. Its own binds have inside the owners that they have outside, unless it says otherwise; those of a bundle's
+/// config.json are as that says.
+fn map_users(unit: &Unit, text: &mut unit::SpecText, ids: Option<u32>) -> Result<(), Vec<SpecError>> {
+    if !unit.has_own_users() {
+        return Ok(());
+    }
+    let first = ids.ok_or_else(|| {
+        let message = "its ids are not known: it is not running, or its process is gone".to_owned();
+        vec![SpecError { file: None, place: None, path: "security.userns".to_owned(), message }]
+    })?;
+    let mapping = LinuxIdMappingBuilder::default().container_id(0u32).host_id(first).size(IDS_OF_UNIT).build();
+    // The builder fails only where a field without a default is missing, and there is none.
+    let mapping = mapping.unwrap_or_default();
+    let linux = text.spec.linux.get_or_insert_default();
+    let mut user = LinuxNamespace::default();
+    user.set_typ(LinuxNamespaceType::User);
+    linux.set_namespaces(Some(linux.namespaces().iter().flatten().cloned().chain([user]).collect()));
+    linux.set_uid_mappings(Some(vec![mapping]));
+    linux.set_gid_mappings(Some(vec![mapping]));
+    let is_mapped = |target: &Path| {
+        let is_bind = |mount: &&unit::Mount| matches!(mount.kind, unit::MountKind::Bind { .. });
+        let mut own = unit.mounts.iter().filter(is_bind).filter(|mount| mount.idmap != Some(false));
+        own.any(|mount| Path::new(&mount.target) == target)
+    };
+    for mount in text.spec.mounts.iter_mut().flatten().filter(|mount| is_mapped(mount.destination())) {
+        let options = mount.options().iter().flatten().cloned().chain(["ridmap".to_owned()]).collect();
+        mount.set_options(Some(options));
+    }
+    Ok(())
 }
 
 /// Who the process runs as, if that is known before its root is.
@@ -125,10 +169,17 @@ fn owner(text: &unit::SpecText) -> Option<u32> {
 }
 
 /// Compiles a process that joins the unit's container: as its own process, but for what `process` says.
-pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecProcess) -> Result<Script, Vec<String>> {
+pub fn compile_exec(
+    unit: &Unit,
+    facts: &SourceFacts,
+    id: &str,
+    process: &ExecProcess,
+    ids: Option<u32>,
+) -> Result<Script, Vec<String>> {
     let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut text = unit::compile(unit, facts).map_err(lines)?;
     let filter = allow_list(&mut text);
+    map_users(unit, &mut text, ids).map_err(lines)?;
     let mut own = text.spec.process.clone().unwrap_or_default();
     (own.args, own.terminal) = (Some(process.args.clone()), Some(process.terminal));
     own.env = Some(with_overrides(own.env.unwrap_or_default(), &process.env));
@@ -140,12 +191,15 @@ pub fn compile_exec(unit: &Unit, facts: &SourceFacts, id: &str, process: &ExecPr
         own.console_size = size.ok();
     }
     let lookup = process.user.as_deref().or(text.user_lookup.as_deref());
+    let annotations = text.spec.annotations.clone().unwrap_or_default().into_iter().collect();
+    let joined = oci::Joined { oci_version: text.spec.version.clone(), annotations, status: "running".to_owned() };
     let context = oci::Context {
         user: lookup.map(user_and_group),
         keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         filter,
         host: unit.source == unit::Source::Host,
+        joined,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -214,14 +268,15 @@ fn user_and_group(lookup: &str) -> (String, Option<String>) {
 
 /// The unit layer's root as the runtime makes it. Only a bundle says itself which devices it has: elsewhere a node that lies in the root is
 /// none, also on hosts where no device rules are enforced. The program is the last of the binds.
-fn root(plan: unit::RootPlan, devices: bool, kept: Option<&Path>) -> oci::RootPlan {
+fn root(plan: unit::RootPlan, devices: bool, dirs: Dirs) -> oci::RootPlan {
+    let idmap = dirs.ids.is_some();
     match plan {
         unit::RootPlan::Layers { layers, upper } => {
             let memory = oci::Upper::Memory { size_bytes: upper.size_bytes };
-            let kept = kept.filter(|_| upper.persist).map(|dir| oci::Upper::Kept(dir.to_owned()));
-            oci::RootPlan::Layers { layers, upper: kept.unwrap_or(memory) }
+            let kept = dirs.upper.filter(|_| upper.persist).map(|dir| oci::Upper::Kept(dir.to_owned()));
+            oci::RootPlan::Layers { layers, upper: kept.unwrap_or(memory), idmap }
         }
-        unit::RootPlan::Directory(path) => oci::RootPlan::Directory { path, devices },
+        unit::RootPlan::Directory(path) => oci::RootPlan::Directory { path, devices, idmap },
         unit::RootPlan::Tmpfs { dirs, files, .. } => {
             let (mut texts, mut binds) = (Vec::new(), Vec::new());
             for unit::RootFile { path, contents, .. } in files {
@@ -249,7 +304,7 @@ mod tests {
             &super::super::source::of_host(),
             "x.1",
             &ConfigDir::of_none(),
-            Dirs { notify: Some(Path::new(notify)), upper: None },
+            Dirs { notify: Some(Path::new(notify)), ..Dirs::default() },
         )
     }
 

@@ -6,11 +6,11 @@ use super::clock::{self, wall, wall_of};
 use super::files::BOOT_NOTES;
 use super::round::Supervisor;
 use crate::control::Response;
-use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus};
+use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus, fold};
 use crate::keeper;
-use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, status, statuses};
+use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, Want, in_number_order, status, statuses};
 use crate::runtime::cgroup::device_rules_ignored;
-use crate::unit::{ContainerId, Source, Unit, UnitName};
+use crate::unit::{ContainerId, Seccomp, Source, Unit, UnitName};
 
 /// Most that are shown.
 const BOOT_NOTES_MAX: usize = 100;
@@ -28,9 +28,35 @@ impl Supervisor {
             known.iter().filter(|(name, _)| is_asked(name)).map(|(name, status)| self.row(name, status)).collect();
         let without =
             self.catalogue.names().filter(|name| is_asked(name) && !known.iter().any(|(known, _)| known == *name));
-        rows.extend(without.map(|name| self.row_without_text(name)));
-        rows.sort_by(|a, b| a.unit.cmp(&b.unit));
+        rows.extend(without.map(|name| match self.desired.groups.contains_key(name) {
+            true => self.row_of_replicas(name),
+            false => self.row_without_text(name),
+        }));
+        // A unit with replicas is not there itself, except for a container that it had before.
+        rows.retain(|row| row.pid.is_some() || !self.is_shown_by_replicas(&row.unit));
+        rows.sort_by(|a, b| by_number(&a.unit, &b.unit));
         Response::Units { units: rows, notes: self.notes() }
+    }
+
+    fn is_shown_by_replicas(&self, unit: &str) -> bool {
+        let group = UnitName::new(unit).ok().filter(|name| self.desired.groups.contains_key(name));
+        group.is_some_and(|group| self.desired.members(&group).next().is_some())
+    }
+
+    /// All replicas of a unit in one row.
+    fn row_of_replicas(&self, group: &UnitName) -> UnitReport {
+        let statuses = statuses(&self.desired, &self.observed, clock::now().boot);
+        let all = self.desired.members(group).filter_map(|(name, _)| {
+            let (_, status) = statuses.iter().find(|(known, _)| known == name)?;
+            Some(self.row(name, status))
+        });
+        let all: Vec<UnitReport> = all.collect();
+        let listens = self.observed.unit(group).map(|seen| seen.listening().map(ToString::to_string).collect());
+        UnitReport {
+            drift: self.catalogue.drift(group),
+            listens: listens.unwrap_or_default(),
+            ..fold(group.as_str(), &all)
+        }
     }
 
     fn notes(&self) -> Vec<String> {
@@ -62,8 +88,17 @@ impl Supervisor {
                 id: other.id.to_string(),
                 pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
             }),
-            listens: seen.map(|seen| seen.listening().map(ToString::to_string).collect()).unwrap_or_default(),
+            replica_of: self.desired.units.get(name).and_then(Want::group).map(ToString::to_string),
+            listens: self
+                .sockets_of(name)
+                .map(|seen| seen.listening().map(ToString::to_string).collect())
+                .unwrap_or_default(),
         }
+    }
+
+    /// Who has the sockets of a unit.
+    fn sockets_of(&self, name: &UnitName) -> Option<&Seen> {
+        self.observed.unit(self.desired.declared(name))
     }
 
     /// The first error of the text on disk, or else what disk and running have not in common; then the plan's sentence.
@@ -75,7 +110,9 @@ impl Supervisor {
             let runs = if matches!(status.phase, Phase::Running | Phase::Ready) { "running with" } else { "in force:" };
             format!("{first}; {runs} the last good text")
         });
-        let trial = self.desired.units.get(name).is_some_and(|want| want.trial.is_some());
+        let is_trying =
+            |want: &Want| want.trial.is_some() && seen.and_then(|seen| seen.proven) != Some(want.fingerprint);
+        let trial = self.desired.units.get(name).is_some_and(is_trying);
         let trial = trial.then(|| "the new text is on trial".to_owned());
         let parts = [error, self.catalogue.drift(name).filter(|_| errors.is_empty()), Some(words), trial, trouble];
         let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
@@ -115,6 +152,7 @@ impl Supervisor {
         let live = seen.and_then(|seen| seen.live.as_ref());
         let known = self.desired.units.contains_key(name) || seen.is_some();
         let report = match known {
+            _ if self.desired.groups.contains_key(name) => self.row_of_replicas(name),
             true => self.row(name, &status(&self.desired, &self.observed, name, now.boot)),
             false => self.row_without_text(name),
         };
@@ -127,6 +165,10 @@ impl Supervisor {
             merged_with: good.iter().flat_map(|good| &good.layers).map(|layer| layer.file.clone()).collect(),
             errors: self.catalogue.errors(name).to_vec(),
             source: unit.map(source_words).unwrap_or_default(),
+            first_id: live
+                .and_then(|live| live.pid)
+                .filter(|_| unit.is_some_and(Unit::has_own_users))
+                .and_then(|pid| first_id(pid.0)),
             previous_exit: seen.and_then(|seen| seen.previous.as_deref()).map(exit_words),
             cgroup: live.map(|live| format!("{}/{}", self.settings.cgroup_root.display(), live.id)),
             looser: unit
@@ -188,6 +230,14 @@ impl Supervisor {
     }
 }
 
+/// Names that cannot be read come last.
+fn by_number(a: &str, b: &str) -> std::cmp::Ordering {
+    match (UnitName::new(a), UnitName::new(b)) {
+        (Ok(a), Ok(b)) => in_number_order(&a, &b),
+        _ => a.cmp(b),
+    }
+}
+
 fn phase_word(phase: Phase) -> &'static str {
     match phase {
         Phase::Waiting => "waiting",
@@ -210,6 +260,12 @@ fn exit_words(record: &ExitRecord) -> String {
         Outcome::Unhealthy { exit, .. } => format!("{} (unhealthy)", super::narrate::words(*exit)),
         Outcome::StartFailed { text } => format!("start failed: {text}"),
     }
+}
+
+/// As the kernel has it; a figure for people, of a process that may be gone.
+fn first_id(pid: u32) -> Option<u32> {
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
+    map.split_whitespace().nth(1)?.parse().ok().filter(|first| *first != 0)
 }
 
 fn source_words(unit: &Unit) -> String {
@@ -236,8 +292,11 @@ fn looser(unit: &Unit) -> Vec<String> {
     let found = [
         capabilities.map(|names| format!("capabilities: {}", names.join(" "))),
         (security.no_new_privileges == Some(false)).then(|| "no_new_privileges = false".to_owned()),
-        matches!(security.seccomp, Some(crate::unit::Seccomp::Unconfined))
-            .then(|| "seccomp = \"unconfined\"".to_owned()),
+        match &security.seccomp {
+            Some(Seccomp::Unconfined) => Some("seccomp = \"unconfined\"".to_owned()),
+            Some(Seccomp::File(file)) => Some(format!("seccomp = \"{file}\"")),
+            Some(Seccomp::Default) | None => None,
+        },
         (security.read_only == Some(false)).then(|| "read_only = false".to_owned()),
         matches!(unit.network, Some(crate::unit::Network::Host)).then(|| "network = \"host\"".to_owned()),
         (!unit.devices.is_empty()).then(|| format!("{} devices of the host's", unit.devices.len())),

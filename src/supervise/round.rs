@@ -27,16 +27,13 @@ use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, reconcile};
 use crate::sys::heap;
-use crate::unit::{ContainerId, UnitName};
+use crate::unit::{ContainerId, UnitName, replica_number};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
 
 /// So long after the last mail the heap is trimmed.
 const QUIET: Duration = Duration::from_secs(1);
-
-/// A wake-up that comes so much too late is one of a process that was stopped, or of a host that slept.
-const AWAY: Duration = Duration::from_secs(1);
 
 /// The plan settles in one or two passes; what is left after these waits for the next round, at once.
 const PASSES_MAX: usize = 4;
@@ -71,6 +68,8 @@ pub struct Supervisor {
     pub(super) guard: Option<Guard>,
     /// When it is to look again although nothing changed.
     wake_at: Option<BootTime>,
+    /// How long the host had slept when that was asked last ([`clock::slept_ns`]).
+    slept_ns: i64,
     /// The directories were read once.
     pub(super) first_read: bool,
     /// And so were the sources that their texts name.
@@ -130,6 +129,7 @@ impl Supervisor {
             unknown_cgroups: Vec::new(),
             guard: None,
             wake_at: None,
+            slept_ns: clock::slept_ns(),
             first_read: false,
             scanned: false,
             adopted: false,
@@ -316,10 +316,11 @@ impl Supervisor {
     }
 
     fn reconcile(&mut self) {
-        let now = clock::now().boot;
-        if self.wake_at.is_some_and(|wake_at| now.since(wake_at) > AWAY) {
+        let slept_ns = clock::slept_ns();
+        if clock::was_away(self.wake_at, clock::now().boot, slept_ns.saturating_sub(self.slept_ns)) {
             self.record(&Fact::Awake);
         }
+        self.slept_ns = slept_ns;
         for _ in 0..PASSES_MAX {
             let now = clock::now().boot;
             if !self.planner.is_due(now) {
@@ -350,6 +351,7 @@ impl Supervisor {
             }
             self.planner.begun(&action);
             self.dirty.insert(action.unit().clone());
+            self.dirty.extend(action.sockets_of().cloned());
             if let Some(event) = narrate::action(&action) {
                 self.tell(Event { generation: action.generation(), ..event });
             }
@@ -366,6 +368,7 @@ impl Supervisor {
                 match (self.catalogue.in_force(&id.unit), run) {
                     (Some(good), Some(run)) => {
                         let facts = Arc::clone(&good.facts);
+                        let unit = unit.named(&id.unit);
                         Some(Job::Start(Box::new(StartJob { id, unit, facts, run })))
                     }
                     // Desired and the catalogue agree at the top of the round, and `begin` has just made the run.
@@ -377,14 +380,16 @@ impl Supervisor {
             Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
             Action::Reload { id, how } => {
                 let good = self.text_of(&id)?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let (unit, facts) = (good.unit.named(&id.unit), Arc::clone(&good.facts));
                 Some(Job::Reload(Box::new(ReloadJob { id, how, unit, facts })))
             }
             Action::Hear { id } => Some(Job::Hear(id)),
             Action::Probe { id, probing } => {
                 let Some(probing) = probing else { return Some(Job::ProbeNothing(id)) };
                 let good = self.text_of(&id)?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                // What is asked is kept as long as it is asked: replicas share it.
+                let number = replica_number(&id.unit).unwrap_or(1);
+                let (unit, facts) = (good.unit.of_number(number), Arc::clone(&good.facts));
                 let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(&id));
                 let known = |kind| live.is_some_and(|live| live.opinion(kind) != Opinion::Unknown);
                 let asked = probing.kinds().map(|kind| (kind, known(kind))).collect();
@@ -392,11 +397,11 @@ impl Supervisor {
             }
             Action::Update { id, limits, .. } => {
                 let good = self.catalogue.in_force(&id.unit)?;
-                let (unit, facts) = (Arc::clone(&good.unit), Arc::clone(&good.facts));
+                let (unit, facts) = (good.unit.named(&id.unit), Arc::clone(&good.facts));
                 limits.map(|limits| Job::Limit(Box::new(LimitJob { id, limits, unit, facts })))
             }
             Action::Swap { id, unit, contents } => {
-                let facts = Arc::clone(&self.catalogue.in_force(&id.unit)?.facts);
+                let (unit, facts) = (unit.named(&id.unit), Arc::clone(&self.catalogue.in_force(&id.unit)?.facts));
                 Some(Job::Swap(Box::new(SwapJob { id, contents, unit, facts })))
             }
             Action::Close { unit, sockets } => Some(Job::Close(unit, sockets)),
@@ -405,7 +410,9 @@ impl Supervisor {
             Action::TakeOver { .. } => None,
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
             Action::Prove { unit, fingerprint } => {
-                self.catalogue.prove(&unit, fingerprint);
+                if self.is_proven_by_all(&unit) {
+                    self.catalogue.prove(&unit, fingerprint);
+                }
                 self.update_desired();
                 None
             }
@@ -420,6 +427,17 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// Whether the text of a unit did well with all that have it and are to run: with replicas it is on trial until then.
+    fn is_proven_by_all(&self, unit: &UnitName) -> bool {
+        let members = self.desired.members(self.desired.declared(unit));
+        let (mut members, now) = (members, clock::now().boot);
+        members.all(|(name, want)| {
+            let seen = self.observed.unit(name);
+            let is_held = seen.is_some_and(|seen| seen.hold_at(now).is_some() && seen.live.is_none());
+            is_held || seen.is_some_and(|seen| seen.proven == Some(want.fingerprint))
+        })
     }
 
     /// The text that a container was started with; the one in force, if that is not known any more.

@@ -173,11 +173,12 @@ impl SessionJob {
 }
 
 impl Sessions {
-    /// Asks the keeper for the process. `target`: pidfd and cgroup of the container, if it runs.
+    /// Asks the keeper for the process. `target`: pidfd and cgroup of the container, if it runs; `ids`: the first of its own ids, if it has any.
     pub fn open(
         &mut self,
         job: SessionJob,
         target: Option<(BorrowedFd<'_>, &ContainerCgroup)>,
+        ids: Option<u32>,
         keeper: &keeper::Requests,
         post: &Sender<Mail>,
     ) {
@@ -185,7 +186,7 @@ impl Sessions {
         let spawned = match target {
             None => Err(format!("{container} is not running yet or any more: there is nothing to run in")),
             Some(_) if self.by_id.len() >= SESSIONS_MAX => Err(format!("{SESSIONS_MAX} sessions are open already")),
-            Some(target) => program::compile_exec(&unit, &facts, &container.to_string(), &process)
+            Some(target) => program::compile_exec(&unit, &facts, &container.to_string(), &process, ids)
                 .map_err(|errors| errors.join("; "))
                 .and_then(|script| {
                     let (report, slots) = slots(process.terminal, fds, target)?;

@@ -29,7 +29,7 @@ use super::swap::ConfigDir;
 use crate::keeper::{self, Kind};
 use crate::plan::Fact;
 use crate::runtime::Spare;
-use crate::store::{KeptUpper, open_upper};
+use crate::store::{KeptUpper, open_upper, range_of};
 use crate::unit::{ContainerId, SourceFacts, Unit};
 
 impl Hands {
@@ -47,7 +47,8 @@ impl Hands {
         let tells = unit.notify().map(|_| notify::dir(&self.places.containers, &id));
         let files = ConfigDir::of(&self.places.containers, &id);
         let kept = self.upper(&unit, &facts)?;
-        let dirs = Dirs { notify: tells.as_deref(), upper: kept.as_ref().map(|kept| kept.dir.as_path()) };
+        let ids = if unit.has_own_users() { Some(self.new_ids(&unit)?) } else { None };
+        let dirs = Dirs { notify: tells.as_deref(), upper: kept.as_ref().map(|kept| kept.dir.as_path()), ids };
         let program = program::compile(&unit, &facts, &id.to_string(), &files, dirs);
         let program = program.map_err(|errors| errors.join("; "))?;
         super::hooks::check(&program.script)?;
@@ -61,6 +62,7 @@ impl Hands {
             .map_err(|error| error.to_string())?;
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
         super::hooks::note(&self.places.containers, &id, &program.script)?;
+        super::rdt::note(&self.places.containers, &id, &program.script)?;
         files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let notify = tells.map(|_| notify::make(&self.places.containers, &id));
         let notify = notify.transpose().map_err(|error| error.to_string())?;
@@ -108,6 +110,23 @@ impl Hands {
         }
         let kept = open_upper(&self.places.state, &unit.name, &facts.layers, unit.upper.on_change);
         kept.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// The ids that a unit has, or has from now on.
+    fn new_ids(&self, unit: &Unit) -> Result<u32, String> {
+        let running: Vec<u32> = self.handles.keys().filter_map(|id| self.ids_of(id)).collect();
+        let found = range_of(&self.places.state, &unit.name, self.places.userns_pool, &running);
+        found.map_err(|error| error.to_string())
+    }
+
+    /// The first id that a container which runs has outside, if it has its own ids.
+    pub(super) fn ids_of(&self, id: &ContainerId) -> Option<u32> {
+        let handle = self.handles.get(id).filter(|handle| !handle.ended)?;
+        let pidfd = handle.pidfd.as_ref()?;
+        let map = std::fs::read_to_string(format!("/proc/{}/uid_map", handle.pid)).ok()?;
+        let first = map.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+        // Checked after the read: it was the container's then.
+        is_alive(pidfd.as_fd()).then_some(first).filter(|first| *first != 0)
     }
 
     fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {

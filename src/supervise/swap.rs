@@ -63,6 +63,15 @@ fn about<'p>(call: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> Sw
     move |why| SwapError::Call { call, path: path.to_owned(), why }
 }
 
+/// Whose they are, as the host numbers users. Groups have the numbers of their users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Root inside: config files are his.
+    pub root: u32,
+    /// The process's user: secrets are his.
+    pub user: u32,
+}
+
 /// Where the directories of a container's config files are.
 #[derive(Debug, Clone)]
 pub struct ConfigDir {
@@ -100,8 +109,8 @@ impl ConfigDir {
         std::iter::once(directory).chain(unit.configs.iter().enumerate().map(link)).filter_map(Result::ok).collect()
     }
 
-    /// Makes all of it, for a container that is to start and whose process runs as `owner`.
-    pub fn make(&self, unit: &Unit, owner: u32) -> Result<(), SwapError> {
+    /// Makes all of it, for a container that is to start.
+    pub fn make(&self, unit: &Unit, owner: Owner) -> Result<(), SwapError> {
         if unit.configs.is_empty() {
             return Ok(());
         }
@@ -118,7 +127,7 @@ impl ConfigDir {
     }
 
     /// Puts the contents that `unit` has in the place of those that are there, all as one; nothing, if they are there already.
-    pub fn swap(&self, unit: &Unit, owner: u32) -> Result<(), SwapError> {
+    pub fn swap(&self, unit: &Unit, owner: Owner) -> Result<(), SwapError> {
         let name = format!("..{}", SwapMark::of(unit).unwrap_or_default().all);
         let data = self.files.join(DATA);
         let there = fs::read_link(&data).unwrap_or_default();
@@ -137,7 +146,7 @@ impl ConfigDir {
             let dir = set.join(n.to_string());
             make_dir(&dir)?;
             let bytes = config.contents.as_ref().map_or(&[][..], |contents| contents.bytes());
-            write(&dir.join(config.name()), bytes, config.mode(), config.secret.then_some(owner))?;
+            write(&dir.join(config.name()), bytes, config.mode(), config.secret, owner)?;
         }
         let next = self.files.join(NEXT);
         remove(&next)?;
@@ -168,13 +177,17 @@ fn make_dir(path: &Path) -> Result<(), SwapError> {
     }
 }
 
-/// A file of root's, or of `owner`'s.
-fn write(path: &Path, bytes: &[u8], mode: u32, owner: Option<u32>) -> Result<(), SwapError> {
+fn write(path: &Path, bytes: &[u8], mode: u32, secret: bool, owner: Owner) -> Result<(), SwapError> {
+    // Without a user namespace a secret's group stays root's.
+    let group = (owner.root != 0).then_some(owner.root);
+    let user = if secret { Some(owner.user) } else { group };
     let file = fs::File::options().write(true).create_new(true).mode(0o400).open(path);
     let written = file.and_then(|mut file| {
         file.write_all(bytes)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        owner.map_or(Ok(()), |owner| fchown(&file, Some(owner), None))
+        fchown(&file, user, group)?;
+        // Changing the owner takes set-id bits away, and nothing else.
+        Ok(())
     });
     written.map_err(about("write", path))
 }

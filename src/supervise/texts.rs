@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::catalogue::{InForce, Standing, Trial};
+use super::catalogue::{InForce, Trial};
 use super::job::Job;
 use super::narrate;
 use super::round::Supervisor;
 use crate::control::protocol::Event;
-use crate::unit::{UnitName, changes};
+use crate::unit::{UnitName, changes, replica_name};
 
 impl Supervisor {
     /// Puts in force what the catalogue found valid since the last round.
@@ -20,14 +20,22 @@ impl Supervisor {
             self.note_change(name);
             self.planner.changed(name);
         }
-        self.catalogue.update(&mut self.desired, &changes);
+        let before: Vec<UnitName> =
+            changes.iter().flat_map(|name| self.desired.members(name)).map(|(name, _)| name.clone()).collect();
+        // Of replicas others may be there, and all of them have another text.
+        if self.catalogue.update(&mut self.desired, &changes) {
+            self.planner.look_at_all();
+        }
+        let gone = before.iter().filter(|name| !self.desired.units.contains_key(*name));
+        gone.for_each(|name| self.files.drop_mark(name));
     }
 
     fn note_change(&mut self, name: &UnitName) {
         let errors = self.catalogue.errors(name).to_vec();
-        self.catalogue.keep_earlier(name, Standing::of(self.observed.unit(name)));
+        let standing = self.catalogue.standing(name, &self.desired, &self.observed);
+        self.catalogue.keep_earlier(name, standing);
         let good = self.catalogue.in_force(name).map(Arc::clone);
-        let was = self.desired.units.get(name).map(|want| &want.unit);
+        let was = self.desired.groups.get(name).or(self.desired.units.get(name)).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
         let edited = self.catalogue.take_edited(name);
         let event = match (&good, was) {
@@ -75,7 +83,8 @@ impl Supervisor {
 
     /// The same words, and another container all the same: what they name is another one.
     fn is_new_source(&self, good: &InForce) -> bool {
-        self.desired.units.get(&good.unit.name).is_some_and(|want| want.fingerprint != good.fingerprint)
+        let want = self.desired.groups.get(&good.unit.name).or(self.desired.units.get(&good.unit.name));
+        want.is_some_and(|want| want.fingerprint != good.fingerprint)
     }
 
     /// A text that was read on disk is stored; the limits of the log are those in force in any case.
@@ -84,6 +93,10 @@ impl Supervisor {
             let none = Trial::default();
             self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
         }
-        self.hands.push(Job::LogLimits(good.unit.name.clone(), good.unit.log.clone()));
+        let name = &good.unit.name;
+        let replicas = good.unit.replicas.as_ref().map_or(0, |replicas| replicas.count);
+        for unit in std::iter::once(name.clone()).chain((1..=replicas).map(|number| replica_name(name, number))) {
+            self.hands.push(Job::LogLimits(unit, good.unit.log.clone()));
+        }
     }
 }

@@ -88,7 +88,7 @@ fn still_old(live: &Live, seen: Option<&Seen>, status: &Status, words: &str) -> 
 }
 
 fn is_next_awaited(status: &Status) -> bool {
-    matches!(status.reason, Reason::ChangeWaits(_) | Reason::NextWaits(_))
+    matches!(status.reason, Reason::ChangeWaits(_) | Reason::NextWaits(_) | Reason::Turn { .. })
 }
 
 fn up(kind: Kind, live: Option<&Live>, status: &Status, words: &str) -> Verdict {

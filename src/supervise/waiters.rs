@@ -8,8 +8,8 @@ use super::marks::Progress;
 use super::round::Supervisor;
 use super::wait::{Goal, Verdict, judge};
 use crate::control::{Reply, Response};
-use crate::plan::{BootTime, Statuses};
-use crate::unit::{Kind, UnitName};
+use crate::plan::{BootTime, Seen, Statuses};
+use crate::unit::{Kind, UnitName, replica_number};
 
 /// A client that waits.
 pub(super) struct Waiter {
@@ -139,6 +139,9 @@ impl Supervisor {
                 None => {}
             }
         }
+        if self.desired.groups.contains_key(unit) {
+            return self.verdict_on_group(unit, goal, statuses, now);
+        }
         let Some(status) = statuses.get(unit) else {
             return match (goal, self.catalogue.errors(unit).is_empty()) {
                 (Goal::Converged | Goal::Up | Goal::Newer(_) | Goal::Reloaded, false) => {
@@ -159,6 +162,40 @@ impl Supervisor {
             // Whether it stays so is what the trial is about.
             (Goal::Converged, Verdict::Reached(_)) if self.is_trying(unit) => Verdict::Pending,
             (_, verdict) => verdict,
+        }
+    }
+
+    /// All of its replicas: that one misses it says how it is with the whole.
+    fn verdict_on_group(&self, unit: &UnitName, goal: &Goal, statuses: &Statuses<'_>, now: BootTime) -> Verdict {
+        let (mut missed, mut count) = (Vec::new(), 0_usize);
+        for replica in self.replicas_of(unit) {
+            count = count.saturating_add(1);
+            match self.verdict_on_unit(&replica, goal, statuses, now) {
+                Verdict::Pending => return Verdict::Pending,
+                Verdict::Missed(why) => missed.push(format!("{replica}: {why}")),
+                Verdict::Reached(_) => {}
+            }
+        }
+        // What it was before, or had more of, is to be gone.
+        let is_left = |(name, seen): (&UnitName, &Seen)| {
+            let is_of = name == unit || name.prefix() == unit.as_str() && replica_number(name).is_some();
+            is_of && seen.live.is_some() && !self.desired.units.contains_key(name)
+        };
+        let near = self.observed.units.range(unit.clone()..).map(|(name, seen)| (name, &**seen));
+        if near.take_while(|(name, _)| name.as_str().starts_with(unit.as_str())).any(is_left) {
+            return Verdict::Pending;
+        }
+        if *goal == Goal::Stopped && self.observed.unit(unit).is_some_and(|seen| !seen.sockets.is_empty()) {
+            return Verdict::Pending;
+        }
+        if *goal == Goal::Stopped && missed.is_empty() {
+            return Verdict::Reached("nobody listens any more".to_owned());
+        }
+        match (self.catalogue.bad(unit).is_some(), missed.len(), missed.first()) {
+            (true, _, _) => Verdict::Missed(self.catalogue.drift(unit).unwrap_or_default()),
+            (false, 0, _) | (false, _, None) => Verdict::Reached(format!("{count} replicas")),
+            (false, 1, Some(why)) => Verdict::Missed(why.clone()),
+            (false, more, Some(why)) => Verdict::Missed(format!("{more} of {count} replicas; {why}")),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod local_time;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod payload;
 pub mod pidfd;
 pub mod scheduling;

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::layer::{Layer, Place, Places};
+use super::seccomp_file::is_profile_path;
 use super::specifier::Names;
 use super::variable::Given;
 use super::walk::Walk;
@@ -128,7 +129,8 @@ impl Writer<'_, '_> {
     fn value(&mut self, at: &str, path: &[&str], known: &str, value: &Spanned<DeValue>) {
         let place = self.places.position(value.span().start);
         let key = path.last().copied().unwrap_or_default();
-        let is_path = PATHS.contains(&(at, key));
+        let is_profile = (at, key) == ("security", "seccomp") && value.get_ref().as_str().is_some_and(is_profile_path);
+        let is_path = is_profile || PATHS.contains(&(at, key));
         let base = is_path.then(|| self.places.base(value.span().start));
         let keys: Vec<String> = path.iter().map(|key| key_text(key)).collect();
         let line = format!("{} = {}", keys.join("."), toml_text(value.get_ref(), base));

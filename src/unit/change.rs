@@ -46,7 +46,15 @@ pub fn changes(old: (&Unit, &SourceFacts), new: (&Unit, &SourceFacts)) -> Vec<Se
     let mut changes: Vec<SettingChange> =
         differing.flat_map(|name| change(before.get(name), after.get(name))).collect();
     changes.sort_by(|a, b| a.name.cmp(&b.name));
+    // That replicas differ by their number is worth a word only where nothing else says what changed.
+    let has_other = |least: Effect| changes.iter().any(|other| !is_by_number(other) && other.effect >= least);
+    let (any, replacing) = (has_other(Effect::Supervisor), has_other(Effect::Replace));
+    changes.retain(|change| !is_by_number(change) || !if change.effect == Effect::Replace { replacing } else { any });
     changes
+}
+
+fn is_by_number(change: &SettingChange) -> bool {
+    change.name.starts_with("replicas.2")
 }
 
 fn by_name((unit, facts): (&Unit, &SourceFacts)) -> BTreeMap<String, Setting> {
@@ -133,7 +141,11 @@ fn shown(setting: &Setting) -> String {
             Signal::from_number(number).map_or_else(|| text.to_owned(), |signal| quoted(&signal.to_string()))
         }
         ("restart.limit", _, _) => limit(text),
+        (name, _, _) if name.starts_with("replicas.2") => "what it says by number".to_owned(),
+        (name, "backlog", Ok(number)) if name.starts_with("socket.") => number.to_string(),
+        (name, "mode" | "user" | "group", _) if name.starts_with("socket.") => quoted(text),
         (name, _, Ok(number)) if name.starts_with("socket.") => format!("descriptor {number}"),
+        ("security.seccomp", _, _) if text.is_empty() => "a file".to_owned(),
         (name, _, _) if (name.starts_with("config.") || name.starts_with("secret.")) && text.is_empty() => {
             "a file".to_owned()
         }

@@ -88,6 +88,13 @@ impl FileContents {
         FileContents { bytes, digest }
     }
 
+    /// Of a JSON text: spaces and the order of keys mean nothing; what is not JSON is compared as it is.
+    pub fn json(bytes: Arc<[u8]>) -> FileContents {
+        let canonical = serde_json::from_slice::<serde_json::Value>(&bytes).map(|value| value.to_string().into_bytes());
+        let digest = digest_of(canonical.as_deref().unwrap_or(&bytes));
+        FileContents { bytes, digest }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
@@ -208,7 +215,7 @@ fn config<'w>(walk: &mut Walk, table: &Table<'w>) -> Option<(ConfigFile, Field<'
 }
 
 /// As chmod(1) takes it, in a string: a bare number is decimal in TOML, and 640 would be 01200.
-fn mode(walk: &mut Walk, field: &Field, secret: bool) -> Option<u32> {
+pub(super) fn mode(walk: &mut Walk, field: &Field, secret: bool) -> Option<u32> {
     const EXPECTED: &str = "permissions like \"0640\"";
     if let DeValue::Integer(number) = field.value.get_ref() {
         let digits = number.as_str();

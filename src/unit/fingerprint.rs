@@ -88,7 +88,7 @@ impl Settings {
 pub(super) fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
     let mut all = Settings(Vec::new());
     source(unit, facts, &mut all);
-    supervised(unit, &mut all);
+    supervised(unit, facts, &mut all);
     inside(unit, &mut all);
     around(unit, &mut all);
     environment(unit, &mut all);
@@ -126,11 +126,12 @@ fn layers(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
     all.unless(default.on_change, Effect::Supervisor, "upper.on_change", upper.on_change, keep);
 }
 
-fn supervised(unit: &Unit, all: &mut Settings) {
+fn supervised(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
     use Effect::Supervisor;
     let shown = |duration: &Duration| duration.as_millis().to_string();
     let number = |n: &u64| n.to_string();
     all.some(Supervisor, "description", unit.description.as_ref(), String::clone);
+    replicas(unit, facts, all);
     all.unless(true, Supervisor, "enabled", unit.enabled, bool::to_string);
     all.unless(Kind::Service, Supervisor, "type", unit.kind, |_| "oneshot".to_owned());
     let policy = if unit.kind == Kind::Service { RestartPolicy::Always } else { RestartPolicy::Never };
@@ -188,6 +189,19 @@ fn supervised(unit: &Unit, all: &mut Settings) {
     all.unless(5, Supervisor, "log.max_files", u64::from(unit.log.max_files), number);
 }
 
+/// How many there are is nothing of any container. Of what differs by number two are enough: a text that is another one only for others would have to
+/// do without the number, and to name it.
+fn replicas(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
+    let Some(replicas) = &unit.replicas else { return };
+    all.put(Effect::Supervisor, "replicas", replicas.count.to_string());
+    if replicas.own_host_names != unit.source.is_hardened() {
+        all.put(Effect::Replace, "replicas.hostname", replicas.own_host_names.to_string());
+    }
+    let Some(second) = replicas.each.get(1) else { return };
+    all.put(Effect::Replace, "replicas.2", container_fingerprint(second, facts).to_string());
+    all.put(Effect::Supervisor, "replicas.2.all", fingerprint(second, facts).to_string());
+}
+
 fn checked(kind: CheckKind, check: &Check, all: &mut Settings) {
     use Effect::Supervisor;
     let name = |key: &str| format!("health.{}.{key}", kind.word());
@@ -231,11 +245,22 @@ fn inside(unit: &Unit, all: &mut Settings) {
     let security = &unit.security;
     all.some(Replace, "security.capabilities", security.capabilities.as_ref(), |names| strings(names));
     all.some(Replace, "security.no_new_privileges", security.no_new_privileges.as_ref(), bool::to_string);
+    if unit.has_own_users() {
+        all.put(Replace, "security.userns", "auto");
+    }
     all.some(Replace, "security.read_only", security.read_only.as_ref(), bool::to_string);
     all.some(Replace, "security.seccomp", security.seccomp.as_ref(), |which| match which {
         Seccomp::Default => "default".to_owned(),
         Seccomp::Unconfined => "unconfined".to_owned(),
+        Seccomp::File(_) => String::new(),
     });
+    if let Some(file) = unit.seccomp_file() {
+        all.put(Effect::Supervisor, "security.seccomp.file", file.path.as_os_str().as_encoded_bytes());
+        if let Some(contents) = file.contents.as_ref().map(FileContents::digest) {
+            let (name, value) = ("security.seccomp.contents".to_owned(), contents.to_vec());
+            all.0.push(Setting { name, value, effect: Replace, hidden: true, apart: false });
+        }
+    }
     if !unit.oci.is_empty() {
         all.put(Replace, "oci", Value::Object(unit.oci.clone()).to_string());
     }
@@ -275,6 +300,9 @@ fn around(unit: &Unit, all: &mut Settings) {
     for mount in &unit.mounts {
         let access = if mount.read_only { "ro " } else { "rw " };
         let mut value = access.as_bytes().to_vec();
+        if unit.has_own_users() && mount.idmap == Some(false) {
+            value.extend_from_slice(b"idmap=false ");
+        }
         match &mount.kind {
             MountKind::Bind { source } => {
                 value.extend_from_slice(b"bind ");
@@ -293,7 +321,15 @@ fn around(unit: &Unit, all: &mut Settings) {
     for (n, socket) in unit.sockets.iter().enumerate() {
         // Which descriptor it is.
         all.put(Effect::Replace, format!("socket.{}", socket.listen), (n + 3).to_string());
-        all.some(Effect::Replace, &format!("socket.{}.name", socket.listen), socket.name.as_ref(), String::clone);
+        let key = |key: &str| format!("socket.{}.{key}", socket.listen);
+        all.some(Effect::Replace, &key("name"), socket.name.as_ref(), String::clone);
+        let options = &socket.options;
+        all.some(Effect::Replace, &key("backlog"), options.backlog.as_ref(), u32::to_string);
+        all.some(Effect::Replace, &key("mode"), options.mode.as_ref(), |mode| format!("{mode:04o}"));
+        all.some(Effect::Replace, &key("user"), options.user.as_ref(), String::clone);
+        all.some(Effect::Replace, &key("group"), options.group.as_ref(), String::clone);
+        all.unless(false, Effect::Replace, &key("reuse_port"), options.reuse_port, bool::to_string);
+        all.unless(false, Effect::Replace, &key("free_bind"), options.free_bind, bool::to_string);
     }
 }
 

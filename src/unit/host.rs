@@ -18,7 +18,7 @@ use super::walk::{Field, Table, Walk};
 use super::{Network, Security, Unit};
 
 /// What goes without saying, or cannot be: table, key, why not.
-const REFUSED: [(&str, &str, &str); 8] = [
+const REFUSED: [(&str, &str, &str); 9] = [
     ("", "hostname", "it has the host's name: `host_name` in init.toml sets that"),
     ("", "mount", "it has the host's mounts: a mount for itself alone takes a `rootfs`"),
     ("", "config", "it reads the host's own files"),
@@ -27,6 +27,7 @@ const REFUSED: [(&str, &str, &str); 8] = [
     ("process", "init", "what it leaves behind is reaped anyway"),
     ("resources", "shm", "/dev/shm is the host's"),
     ("security", "read_only", "its root is the host's"),
+    ("security", "userns", "its users are the host's"),
 ];
 
 /// What of `[defaults]` is for containers.

@@ -30,6 +30,14 @@ pub(crate) fn read_spec(text: &[u8]) -> Result<Spec, JsonError> {
     serde_json::from_slice::<Spec>(text).map_err(|error| place(text, &error))
 }
 
+/// Reads something else than a spec that is an object. (What is derived would take an array of its fields as well.)
+pub(crate) fn read_as<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
+    if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        read_object(text)?;
+    }
+    serde_json::from_slice::<T>(text).map_err(|error| place(text, &error))
+}
+
 /// Reads any JSON object.
 pub(crate) fn read_object(text: &[u8]) -> Result<Value, JsonError> {
     let value = serde_json::from_slice::<Value>(text).map_err(|error| place(text, &error))?;

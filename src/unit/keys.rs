@@ -22,6 +22,10 @@ enum Kind {
     Whole {
         most: u64,
     },
+    /// The same, and 0.
+    Count {
+        most: u64,
+    },
     Number {
         least: f64,
         most: f64,
@@ -102,6 +106,14 @@ const KEYS: &[Key] = &[
         Live,
         "[\"a\", \"b\"]",
         "In a template NAME@.toml alone: the units NAME@a, NAME@b. A change adds and removes units, and changes none.",
+    ),
+    key(
+        "replicas",
+        Kind::Count { most: 1000 },
+        "no number: one container",
+        Live,
+        "3",
+        "As many containers of it, NAME@1, NAME@2 and so on. A change adds and removes some, and changes none; not in a template.",
     ),
     key(
         "bundle",
@@ -378,6 +390,14 @@ const KEYS: &[Key] = &[
     key("mount[].source", Kind::Path, "", Replace, "\"/srv/data\"", "Of a bind mount: what of the host."),
     key("mount[].read_only", Kind::Flag, "true; tmpfs: false", Replace, "false", "Whether it can be written to."),
     key(
+        "mount[].idmap",
+        Kind::Flag,
+        "true beside userns = \"auto\"",
+        Replace,
+        "false",
+        "Of a bind beside userns = \"auto\": whether its files have inside the owners that they have outside.",
+    ),
+    key(
         "mount[].require_mountpoint",
         Kind::Flag,
         "false",
@@ -418,13 +438,33 @@ const KEYS: &[Key] = &[
     ),
     key(
         "socket[].listen",
-        Kind::Pattern("^(tcp|unix)://."),
+        Kind::Pattern("^(tcp|udp|unix|seqpacket|unixgram)://."),
         "",
         Replace,
         "\"tcp://0.0.0.0:8080\"",
-        "Where somebody listens for it, in the host's network: tcp://ADDRESS:PORT or unix:///PATH. Passed as LISTEN_FDS.",
+        "Where somebody listens for it, in the host's network: tcp://ADDRESS:PORT, udp://ADDRESS:PORT, unix:///PATH, seqpacket:///PATH or unixgram:///PATH. Passed as LISTEN_FDS.",
     ),
     key("socket[].name", Kind::Text, "the unit's name", Replace, "\"http\"", "What LISTEN_FDNAMES calls it."),
+    key(
+        "socket[].backlog",
+        Kind::Whole { most: 65_535 },
+        "65535",
+        Replace,
+        "128",
+        "Connections that wait to be accepted; net.core.somaxconn bounds it.",
+    ),
+    key("socket[].mode", Kind::Pattern("^0?[0-7]{3}$"), "0666", Replace, "\"0660\"", "Permissions of its path."),
+    key("socket[].user", Kind::Text, "root", Replace, "\"www-data\"", "Whose its path is: a user of the host's."),
+    key("socket[].group", Kind::Text, "the user's", Replace, "\"www-data\"", "The group of its path."),
+    key(
+        "socket[].reuse_port",
+        Kind::Flag,
+        "false",
+        Replace,
+        "true",
+        "Programs that moored does not run may listen at the address too (SO_REUSEPORT).",
+    ),
+    key("socket[].free_bind", Kind::Flag, "false", Replace, "true", "The address need not be there yet (IP_FREEBIND)."),
     key("log.max_size", Kind::Size { least: PAGE }, "10M", Live, "\"1M\"", "Of one file; then the next is begun."),
     key("log.max_files", Kind::Whole { most: 1000 }, "5", Live, "2", "Files kept."),
     key(
@@ -453,11 +493,19 @@ const KEYS: &[Key] = &[
     ),
     key(
         "security.seccomp",
-        Kind::Word(&["default", "unconfined"]),
+        Kind::Path,
         "default; bundle: config.json's; profile: unconfined",
         Replace,
         "\"unconfined\"",
-        "The system call filter.",
+        "The system call filter: \"default\", \"unconfined\", or a file with one, OCI's or Docker's. Its contents are part of it.",
+    ),
+    key(
+        "security.userns",
+        Kind::Word(&["host", "auto"]),
+        "host; bundle: config.json's",
+        Replace,
+        "\"auto\"",
+        "Whose ids its processes have: the host's, or 65,536 of its own.",
     ),
     key(
         "security.read_only",

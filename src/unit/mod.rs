@@ -23,6 +23,8 @@ mod env_file_tests;
 mod facts;
 mod filled;
 pub mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod host;
 mod init_toml;
@@ -48,12 +50,16 @@ mod parse_tests;
 mod path;
 mod process;
 pub(crate) mod quantity;
+mod replicas;
 mod root;
 mod schema;
 pub mod seccomp_default;
+mod seccomp_file;
 mod sections;
 mod signal;
 pub mod socket;
+#[cfg(test)]
+mod socket_tests;
 pub mod spec;
 #[cfg(test)]
 mod spec_tests;
@@ -90,8 +96,10 @@ pub use layers::{OnLayersChange, Upper};
 pub use moored_toml::check_moored_toml;
 pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
+pub use replicas::{REPLICAS_MAX, Replicas, replica_name, replica_number};
 pub use root::{Contents, RootFile, RootPlan};
-pub use socket::{Listen, Socket};
+pub use seccomp_file::{KernelVersion, SeccompFile};
+pub use socket::{Listen, Socket, SocketOptions};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
 pub use specifier::Names;
 pub use told::Notify;
@@ -106,6 +114,8 @@ pub struct Unit {
     pub description: Option<String>,
     /// `None` with a bundle leaves config.json's, and with the host its own; otherwise filled with the unit's name, a `-` for its `@`.
     pub hostname: Option<String>,
+    /// It is several containers, told apart by a number.
+    pub replicas: Option<Replicas>,
     /// A unit that is not enabled runs only when started by hand.
     pub enabled: bool,
     /// Whether the unit is to stay up or to complete.
@@ -158,6 +168,19 @@ impl Unit {
     /// What it tells by itself, if it does.
     pub fn notify(&self) -> Option<Notify> {
         self.health.as_ref()?.notify
+    }
+
+    /// Whether it has a user namespace that is made for it.
+    pub fn has_own_users(&self) -> bool {
+        self.security.userns == Some(Userns::Auto)
+    }
+
+    /// The file of its system call filter, if that is in one.
+    pub fn seccomp_file(&self) -> Option<&SeccompFile> {
+        match self.security.seccomp.as_ref()? {
+            Seccomp::File(file) => Some(file),
+            Seccomp::Default | Seccomp::Unconfined => None,
+        }
     }
 }
 
@@ -341,6 +364,8 @@ pub struct Mount {
     pub target: String,
     /// Default true for a bind, false for a tmpfs: an empty read-only one is of little use.
     pub read_only: bool,
+    /// Of a bind beside `userns = "auto"`: whether its files have inside the owners that they have outside. Default true.
+    pub idmap: Option<bool>,
 }
 
 /// `mount.type`.
@@ -386,13 +411,26 @@ pub struct Security {
     pub seccomp: Option<Seccomp>,
     /// Read-only root.
     pub read_only: Option<bool>,
+    /// Whose ids its processes have.
+    pub userns: Option<Userns>,
+}
+
+/// `security.userns`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Userns {
+    /// The host's: root inside is root outside.
+    Host,
+    /// Its own: id 0 and the 65,535 above it are ids outside that nobody else has.
+    Auto,
 }
 
 /// `security.seccomp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seccomp {
     /// The project's allow-list.
     Default,
     /// No filter.
     Unconfined,
+    /// What a file says.
+    File(SeccompFile),
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::diagnostic::quote;
 use super::sections::PAGE;
 use super::walk::{Table, Walk};
-use super::{Condition, Device, Mount, MountKind, path};
+use super::{Condition, Device, Mount, MountKind, Security, Userns, path};
 
 /// The mounts in the order of their targets, so that a parent never hides what is mounted below it, and so that their
 /// order in the file means nothing; and the sources that must be mount points.
@@ -75,12 +75,16 @@ fn mount(walk: &mut Walk, table: &Table) -> Option<Mount> {
         Some(target)
     });
     let read_only = walk.boolean(table.field("read_only"));
+    let idmap = walk.boolean(table.field("idmap"));
+    if let Some(field) = table.field("idmap").filter(|_| kind == Type::Tmpfs) {
+        walk.error(&field.key_span, "`mount.idmap` is for a bind: a tmpfs is the container's own", None);
+    }
     let kind = match kind {
         Type::Bind => bind(walk, table),
         Type::Tmpfs => tmpfs(walk, table),
     };
     let default = matches!(kind, Some(MountKind::Bind { .. }));
-    Some(Mount { kind: kind?, target: target?, read_only: read_only.unwrap_or(default) })
+    Some(Mount { kind: kind?, target: target?, read_only: read_only.unwrap_or(default), idmap })
 }
 
 fn bind(walk: &mut Walk, table: &Table) -> Option<MountKind> {
@@ -101,6 +105,19 @@ fn tmpfs(walk: &mut Walk, table: &Table) -> Option<MountKind> {
     let size = table.field("size");
     let size_bytes = walk.size(size.clone(), PAGE);
     (size.is_none() || size_bytes.is_some()).then_some(MountKind::Tmpfs { size_bytes })
+}
+
+/// Without ids of its own a container has the host's, in all its mounts.
+pub(crate) fn check_id_maps(walk: &mut Walk, top: &Table, security: &Security) {
+    if security.userns == Some(Userns::Auto) {
+        return;
+    }
+    for table in walk.quiet_tables(top, "mount") {
+        if let Some(field) = table.field("idmap") {
+            let help = Some("write userns = \"auto\" in [security], or leave it out".to_owned());
+            walk.error(&field.key_span, "`mount.idmap` means nothing without ids of the container's own", help);
+        }
+    }
 }
 
 /// The devices in the order of their paths.

@@ -88,11 +88,11 @@ fn unset_of_what_is_not_there_is_a_warning_and_of_what_cannot_be_a_mistake() {
         "/d/web.toml.d/10.toml:1:10 `unset` names `stop.timeout`, which nothing below this drop-in sets"
     );
     assert_eq!(
-        errors(MAIN, &["unset = [\"resources.memmory\", 3, \"replicas\"]\n", "unset = \"stop\"\n"]),
+        errors(MAIN, &["unset = [\"resources.memmory\", 3, \"image\"]\n", "unset = \"stop\"\n"]),
         [
             "web.toml.d/10.toml:1:10 `unset` names `resources.memmory`: unknown key `memmory`, did you mean `memory`?",
             "web.toml.d/10.toml:1:31 `unset[1]` is the integer 3, expected a key like \"resources.memory\" or \"mount./data\", write \"3\"",
-            "web.toml.d/10.toml:1:34 `replicas` is known but not built in this version",
+            "web.toml.d/10.toml:1:34 `image` is known but not built in this version, unpack it into a directory (docker export … | tar x) and use `rootfs`",
             "web.toml.d/20.toml:1:9 `unset` is the string \"stop\", expected an array of strings, write [\"stop\"]",
         ]
     );

@@ -17,7 +17,7 @@ use super::overlay::{self, Document};
 use super::specifier::Names;
 use super::variable::Given;
 use super::walk::{Table, Walk};
-use super::{Unit, UnitName, Variables, sections};
+use super::{Unit, UnitName, Variables, replicas, sections};
 
 /// Largest unit file, in bytes; all texts of a unit together have no more either.
 pub const TEXT_MAX: usize = 1024 * 1024;
@@ -45,6 +45,8 @@ pub struct Parsed {
     pub source_at: Place,
     /// The same of each env file, in their order.
     pub env_files_at: Vec<Place>,
+    /// Where the file of the system call filter is named.
+    pub seccomp_at: Option<Place>,
     /// The same of the source of each config file.
     pub configs_at: Vec<Place>,
     /// The same of the address of each socket.
@@ -76,22 +78,44 @@ pub fn parse_with(names: Names, layers: &[Layer], variables: &Variables) -> Resu
     let mut parsed = parse_given(names, layers, Given::Known(variables))?;
     if !parsed.unit.process.env_files.is_empty() {
         parsed.unit.process.variables = variables.clone();
+        parsed.unit.share_files();
     }
     Ok(parsed)
 }
 
 fn parse_given(names: Names, layers: &[Layer], given: Given) -> Result<Parsed, Vec<Diagnostic>> {
-    with_document(names, layers, given, |walk, document, syntax| {
-        let top = walk.checked(Table { name: "", span: 0..0, map: document });
-        let unit = sections::unit(walk, names.unit, &top);
-        finish(walk, unit, syntax)
-    })
+    let parse = |unit: &UnitName, of_replica: bool| {
+        with_document(Names { unit, ..names }, layers, given, |walk, document, syntax| {
+            walk.of_replica = of_replica;
+            let top = walk.checked(Table { name: "", span: 0..0, map: document });
+            // Read as that of a replica, and it is none: it is read as what it is.
+            let is_plain = of_replica && top.field("replicas").is_none();
+            let unit = if is_plain { None } else { sections::unit(walk, unit, &top) };
+            if is_plain { Ok(None) } else { finish(walk, unit, syntax).map(Some) }
+        })
+    };
+    // What is not there was read as that of a replica, which these are not.
+    let plain = || parse(names.unit, false).and_then(|parsed| parsed.ok_or_else(Vec::new));
+    if names.unit.instance().is_some() || !replicas::may_be_said(layers) {
+        return plain();
+    }
+    match parse(&replicas::replica_name(names.unit, 1), true)? {
+        None => plain(),
+        Some(first) => {
+            let other = |name: &UnitName| parse(name, true).and_then(|parsed| parsed.ok_or_else(Vec::new));
+            replicas::together(names.unit, first, other)
+        }
+    }
 }
 
 /// What is wrong with texts that are only a part of a unit; what they lack is not missed.
 pub fn mistakes_of_part(names: Names, layers: &[Layer]) -> Vec<Diagnostic> {
+    let may_be_replica = names.unit.instance().is_none() && replicas::may_be_said(layers);
+    let replica = may_be_replica.then(|| replicas::replica_name(names.unit, 1));
+    let names = Names { unit: replica.as_ref().unwrap_or(names.unit), ..names };
     let found = with_document(names, layers, Given::Unread, |walk, document, syntax| {
         let top = walk.checked(Table { name: "", span: 0..0, map: document });
+        walk.of_replica = may_be_replica || names.unit.instance().is_none();
         sections::unit(walk, names.unit, &top);
         walk.absent.clear();
         let errors = mistakes(walk, syntax);
@@ -228,6 +252,7 @@ fn finish(walk: &mut Walk, unit: Option<Unit>, syntax: Vec<Diagnostic>) -> Resul
                 source_at: walk.places.position(walk.source_at),
                 env_files_at: positions(&walk.env_files_at),
                 configs_at: positions(&walk.configs_at),
+                seccomp_at: walk.seccomp_at.map(|at| walk.places.position(at)),
                 sockets_at: positions(&walk.sockets_at),
             })
         }

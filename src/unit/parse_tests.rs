@@ -14,12 +14,15 @@ fn read(text: &str) -> Unit {
 
 #[test]
 fn every_key_arrives() {
-    let unit = read(include_str!("whole.toml"));
+    let mut unit = read(include_str!("whole.toml"));
+    let replicas = unit.replicas.take().unwrap();
+    assert_eq!((replicas.count, replicas.own_host_names, replicas.each.len()), (2, false, 0));
     let env = [("DEBUG", "true"), ("MASK", "31"), ("NAME", "a=b"), ("PORT", "8080"), ("RATE", "1.5")];
     let expected = Unit {
         name: UnitName::new("web").unwrap(),
         description: Some("Public web front, 100%".to_owned()),
         hostname: Some("front".to_owned()),
+        replicas: None,
         enabled: false,
         kind: Kind::Oneshot,
         source: Source::Layers(vec!["/etc/moored/roots/web".into()]),
@@ -111,16 +114,19 @@ fn every_key_arrives() {
                 kind: MountKind::Tmpfs { size_bytes: Some(16 << 20) },
                 target: "/cache".to_owned(),
                 read_only: false,
+                idmap: None,
             },
             Mount {
                 kind: MountKind::Bind { source: "/etc/moored/units/data".into() },
                 target: "/data".to_owned(),
                 read_only: false,
+                idmap: None,
             },
             Mount {
                 kind: MountKind::Bind { source: "/etc/ssl".into() },
                 target: "/etc/ssl".to_owned(),
                 read_only: true,
+                idmap: None,
             },
         ],
         configs: vec![
@@ -151,8 +157,27 @@ fn every_key_arrives() {
         ],
         devices: vec![Device { path: "/dev/ttyUSB0".into() }],
         sockets: vec![
-            Socket { listen: Listen::Tcp("[::1]:8080".parse().unwrap()), name: None },
-            Socket { listen: Listen::Unix("/run/web.sock".to_owned()), name: Some("local".to_owned()) },
+            Socket {
+                listen: Listen::Tcp("[::1]:8080".parse().unwrap()),
+                name: None,
+                options: SocketOptions::default(),
+            },
+            Socket {
+                listen: Listen::Unix("/run/web.sock".to_owned()),
+                name: Some("local".to_owned()),
+                options: SocketOptions {
+                    backlog: Some(16),
+                    mode: Some(0o660),
+                    user: Some("www-data".to_owned()),
+                    group: Some("33".to_owned()),
+                    ..SocketOptions::default()
+                },
+            },
+            Socket {
+                listen: Listen::Udp("0.0.0.0:53".parse().unwrap()),
+                name: None,
+                options: SocketOptions { reuse_port: true, free_bind: true, ..SocketOptions::default() },
+            },
         ],
         log: Log { max_size_bytes: 64 << 10, max_files: 2 },
         security: Security {
@@ -160,6 +185,7 @@ fn every_key_arrives() {
             no_new_privileges: Some(false),
             seccomp: Some(Seccomp::Unconfined),
             read_only: Some(false),
+            userns: None,
         },
         oci: serde_json::json!({"linux": {"sysctl": {"net.core.somaxconn": "1024"}}}).as_object().unwrap().clone(),
         hidden: BTreeSet::new(),

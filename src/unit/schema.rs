@@ -10,6 +10,7 @@ const KEYS: [(&str, &[&str]); 21] = [
             "enabled",
             "type",
             "instances",
+            "replicas",
             "bundle",
             "rootfs",
             "layers",
@@ -50,13 +51,13 @@ const KEYS: [(&str, &[&str]); 21] = [
     ("update", &["order", "min_healthy", "deadline", "on_bad"]),
     ("resources", &["memory", "cpus", "pids", "shm"]),
     ("network", &["mode"]),
-    ("mount", &["type", "source", "target", "read_only", "require_mountpoint", "size"]),
+    ("mount", &["type", "source", "target", "read_only", "idmap", "require_mountpoint", "size"]),
     ("config", &["source", "target", "mode", "on_change"]),
     ("secret", &["source", "target", "mode", "on_change"]),
     ("device", &["path"]),
-    ("socket", &["listen", "name"]),
+    ("socket", &["listen", "name", "backlog", "mode", "user", "group", "reuse_port", "free_bind"]),
     ("log", &["max_size", "max_files"]),
-    ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "read_only"]),
+    ("security", &["profile", "capabilities", "no_new_privileges", "seccomp", "userns", "read_only"]),
 ];
 
 /// Keys of the top level that hold a table.
@@ -82,19 +83,11 @@ const TABLES: [&str; 18] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 13] = [
+const LATER: [(&str, &str, Option<&str>); 5] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
-    ("", "replicas", None),
     ("", "schedule", None),
-    ("socket", "backlog", None),
-    ("socket", "reuse_port", None),
-    ("socket", "mode", Some("a unix socket is open to every user (0666): restrict the directory")),
-    ("socket", "user", None),
-    ("socket", "group", None),
-    ("socket", "owner", None),
     ("network", "bridge", None),
     ("network", "ports", None),
-    ("security", "userns", None),
     ("stop", "exec", None),
 ];
 
@@ -109,7 +102,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 143] = [
+const SYNONYMS: [(&str, Cure); 164] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -169,7 +162,23 @@ const SYNONYMS: [(&str, Cure); 143] = [
     ("publish", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
     ("expose", Say("published ports are not built in this version: use `mode = \"host\"` in [network]")),
     ("listenstream", Key("socket", "listen")),
-    ("listendatagram", Say("udp is not built in this version; for TCP did you mean `listen` in [[socket]]?")),
+    ("listendatagram", Say("did you mean `listen = \"udp://…\"` or \"unixgram://…\" in [[socket]]?")),
+    ("listensequentialpacket", Say("did you mean `listen = \"seqpacket://…\"` in [[socket]]?")),
+    ("socketmode", Key("socket", "mode")),
+    ("socketuser", Key("socket", "user")),
+    ("socketgroup", Key("socket", "group")),
+    ("owner", Say("did you mean `user` in [[socket]]?")),
+    ("reuseport", Key("socket", "reuse_port")),
+    ("freebind", Key("socket", "free_bind")),
+    ("accept", Say("one program serves all that connect: it is passed the socket itself")),
+    ("bindipv6only", Say("[::] takes IPv4 too: listen at two addresses instead")),
+    ("nodelay", Say("the program sets it on its connections")),
+    ("keepalive", Say("the program sets it on its connections")),
+    ("passcredentials", Say("the program sets it on its socket")),
+    ("receivebuffer", Say("the program sets it on its socket")),
+    ("sendbuffer", Say("the program sets it on its socket")),
+    ("bindtodevice", Say("listen at an address of that device")),
+    ("removeonstop", Say("a path goes when nobody listens there any more")),
     ("address", Key("socket", "listen")),
     ("bind", Key("socket", "listen")),
     ("filedescriptorname", Key("socket", "name")),
@@ -208,6 +217,8 @@ const SYNONYMS: [(&str, Cure); 143] = [
     ("periodseconds", Key("health.*", "interval")),
     ("period", Key("health.*", "interval")),
     ("timeoutseconds", Key("health.*", "timeout")),
+    ("scale", Key("", "replicas")),
+    ("numreplicas", Key("", "replicas")),
     ("updateconfig", Say("did you mean [update]?")),
     ("deploy", Say("did you mean [update]?")),
     ("autorevert", Key("update", "on_bad")),
@@ -235,6 +246,9 @@ const SYNONYMS: [(&str, Cure); 143] = [
             "name what is needed in [security] `capabilities` and [[device]]; a service of the host itself has `profile = \"host\"`",
         ),
     ),
+    ("usernsmode", Key("security", "userns")),
+    ("privateusers", Key("security", "userns")),
+    ("usernsremap", Key("security", "userns")),
     ("securityopt", Say("did you mean [security]?")),
     ("readonlyrootfs", Key("security", "read_only")),
     ("nnp", Key("security", "no_new_privileges")),
@@ -452,8 +466,7 @@ mod tests {
     #[test]
     fn what_is_designed_but_not_built_is_known() {
         assert!(later("", "schedule").is_some());
-        assert!(later("socket", "backlog").is_some());
-        assert!(later("", "userns").is_some(), "also at another level");
+        assert!(later("network", "bridge").is_some());
         assert!(later("process", "schedule").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");

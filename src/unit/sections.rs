@@ -6,13 +6,15 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::diagnostic::quote;
-use super::walk::{Field, Table, Walk, found};
+use super::seccomp_file::is_profile_path;
+use super::walk::{Field, Table, Walk};
 use super::{
-    Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp, Security, Signal,
-    Source, Stop, Unit, UnitName,
+    KernelVersion, Kind, Log, Network, OnLimit, Reload, Resources, Restart, RestartLimit, RestartPolicy, Seccomp,
+    SeccompFile, Security, Signal, Source, Stop, Unit, UnitName, Userns,
 };
 use super::{
-    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, socket, update,
+    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, replicas, socket,
+    update,
 };
 use crate::words::{CAPABILITIES, nearest};
 
@@ -49,11 +51,13 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     let (mounts, mount_points) = mounts::mounts(walk, top);
     let configs = config_file::configs(walk, top, &mounts);
     let (update, security) = (update::update(walk, top), security(walk, top));
+    mounts::check_id_maps(walk, top, &security);
     let mut unit = Unit {
         upper: layers::upper(walk, top, source.as_ref(), &security, &update),
         name: name.clone(),
         description,
         hostname: hostname(walk, top, name, source.as_ref()),
+        replicas: replicas::replicas(walk, top, walk.of_replica),
         enabled: walk.boolean(top.field("enabled")).unwrap_or(true),
         kind,
         depends_on: dependency::depends_on(walk, top, name),
@@ -155,7 +159,7 @@ fn check_source(walk: &mut Walk, source: &Source, field: &Field) {
 
 /// "%n" is the default. A host name has no `@`: here `%n` of `worker@a` is `worker-a`.
 fn hostname(walk: &mut Walk, top: &Table, name: &UnitName, source: Option<&Source>) -> Option<String> {
-    let whole = name.as_str().replace('@', "-");
+    let whole = replicas::host_name(name);
     let Some(field) = top.field("hostname") else {
         if matches!(source, Some(Source::Bundle(_) | Source::Host)) {
             return None;
@@ -344,6 +348,14 @@ fn security(walk: &mut Walk, top: &Table) -> Security {
         no_new_privileges: walk.boolean(field("no_new_privileges")),
         seccomp: field("seccomp").and_then(|field| seccomp(walk, field)),
         read_only: walk.boolean(field("read_only")),
+        userns: walk
+            .choice(
+                field("userns"),
+                &[("host", Userns::Host), ("auto", Userns::Auto)],
+                &[("private", "auto"), ("pick", "auto"), ("yes", "auto"), ("none", "host"), ("no", "host")],
+            )
+            // The default.
+            .filter(|userns| *userns != Userns::Host),
     }
 }
 
@@ -381,25 +393,24 @@ fn capabilities(walk: &mut Walk, field: &Field) -> Option<Vec<String>> {
 }
 
 fn seccomp(walk: &mut Walk, field: Field) -> Option<Seccomp> {
-    let path = field.value.get_ref().as_str().filter(|text| text.contains('/') || text.ends_with(".json"));
-    if path.is_some() {
-        let message = format!(
-            "`{}` is {}: a profile's path is known but not built in this version",
-            field.name,
-            found(field.value.get_ref())
-        );
-        walk.error(
-            &field.at(),
-            message,
-            Some("write \"default\" or \"unconfined\", or the profile under linux.seccomp in [oci]".to_owned()),
-        );
-        return None;
+    const EXPECTED: &str = "\"default\", \"unconfined\" or the path of a profile like \"./web.json\"";
+    let word = field.value.get_ref().as_str().unwrap_or_default();
+    match word {
+        "default" => return Some(Seccomp::Default),
+        "unconfined" => return Some(Seccomp::Unconfined),
+        path if is_profile_path(path) => {
+            let path = walk.host_path(Some(field.clone()))?;
+            walk.seccomp_at = Some(field.at().start);
+            return Some(Seccomp::File(SeccompFile { path, contents: None, kernel: KernelVersion::default() }));
+        }
+        _ => {}
     }
-    walk.choice(
-        Some(field),
-        &[("default", Seccomp::Default), ("unconfined", Seccomp::Unconfined)],
-        &[("none", "unconfined"), ("off", "unconfined")],
-    )
+    let meant = match word.to_ascii_lowercase().as_str() {
+        "none" | "off" => Some("unconfined"),
+        other => nearest(other, ["default", "unconfined"]),
+    };
+    walk.mismatch(&field, EXPECTED, meant.map(|word| format!("did you mean \"{word}\"?")));
+    None
 }
 
 /// What is allowed and probably not meant.
@@ -423,6 +434,13 @@ fn warnings(walk: &mut Walk, top: &Table, unit: &Unit) {
     }
     if let Some(at) = place("update", "order") {
         update::warnings(walk, &at, unit);
+    }
+    if let Some(at) = place("security", "userns").filter(|_| unit.has_own_users() && !unit.devices.is_empty()) {
+        walk.warn(
+            &at,
+            "a [[device]] keeps its owner of the host's, who is nobody inside: only what others may do with it is allowed",
+            None,
+        );
     }
     let root = unit.process.user.as_deref().is_none_or(|user| matches!(user.split(':').next(), Some("0" | "root")));
     let asked = unit.security.capabilities.as_ref().is_some_and(|list| !list.is_empty());

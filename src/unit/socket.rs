@@ -7,12 +7,18 @@
 //! | address | the socket |
 //! |---|---|
 //! | `tcp://0.0.0.0:80`, `tcp://[::1]:80` | TCP at this literal address; `[::]` takes IPv4 too |
-//! | `unix:///run/web.sock` | a stream socket at this path, open to every user (0666, as systemd's `SocketMode=`) |
+//! | `udp://0.0.0.0:53` | UDP at this literal address |
+//! | `unix:///run/web.sock` | a stream socket at this path |
+//! | `seqpacket:///run/web.sock` | one for packets in their order, with connections (systemd's `ListenSequentialPacket=`) |
+//! | `unixgram:///run/log.sock` | one for datagrams |
+//!
+//! A path is open to every user (0666, as systemd's `SocketMode=`) unless `mode`, `user` and `group` say otherwise. Each option is of the addresses for
+//! which it means something, and a mistake at others.
 //!
 //! Two sockets that the kernel would not have beside each other ([`Listen::excludes`]) are a mistake at the second one, in one unit and
 //! across units.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -20,13 +26,16 @@ use toml::de::DeValue;
 
 use super::diagnostic::quote;
 use super::walk::{Field, Table, Walk};
-use super::{Unit, UnitName, path};
+use super::{Unit, UnitName, config_file, path};
 
 /// Sockets of one unit: all of them travel in one message to the keeper.
 pub const SOCKETS_MAX: usize = 16;
 
 /// Longest path of a unix socket, in bytes: `sun_path` less its NUL (unix(7)). A longer one nobody could connect to by its name.
 const UNIX_PATH_MAX: usize = 107;
+
+/// Most connections that wait: the kernel's number has 16 bits on the wire of older ones, and net.core.somaxconn bounds it further.
+const BACKLOG_MAX: u64 = 65_535;
 
 /// Longest name, as systemd has it.
 const NAME_MAX: usize = 255;
@@ -38,6 +47,25 @@ pub struct Socket {
     pub listen: Listen,
     /// What it is called in LISTEN_FDNAMES; `None`: as the unit.
     pub name: Option<String>,
+    /// How it is made.
+    pub options: SocketOptions,
+}
+
+/// How a socket is made; what is not said is at its default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SocketOptions {
+    /// Connections that wait.
+    pub backlog: Option<u32>,
+    /// Permissions of a path.
+    pub mode: Option<u32>,
+    /// Whose a path is, by name or number of the host's.
+    pub user: Option<String>,
+    /// The same.
+    pub group: Option<String>,
+    /// Others may listen at the address too (SO_REUSEPORT).
+    pub reuse_port: bool,
+    /// The address need not be there yet (IP_FREEBIND).
+    pub free_bind: bool,
 }
 
 /// An address to listen at; written as in a unit file, in one spelling.
@@ -48,6 +76,12 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A stream socket at this absolute path of the host's.
     Unix(String),
+    /// UDP.
+    Udp(SocketAddr),
+    /// A socket for packets in their order at this path.
+    Seqpacket(String),
+    /// A socket for datagrams at this path.
+    Unixgram(String),
 }
 
 /// Why a text is no address to listen at.
@@ -74,15 +108,19 @@ pub enum BadListen {
 }
 
 /// Kinds of sockets that the design names and this version does not have.
-const LATER: [&str; 5] = ["udp", "seqpacket", "unixgram", "vsock", "fifo"];
+const LATER: [&str; 2] = ["vsock", "fifo"];
 
 impl Listen {
     /// Reads an address as a unit file has it.
     pub fn parse(text: &str) -> Result<Listen, BadListen> {
         let Some((scheme, rest)) = text.split_once("://") else { return Err(BadListen::Form(meant(text))) };
         match scheme {
-            "tcp" => tcp(rest),
-            "unix" => unix(rest),
+            "tcp" => inet(rest, Listen::Tcp),
+            "udp" => inet(rest, Listen::Udp),
+            "unix" => unix(rest, Listen::Unix),
+            "seqpacket" => unix(rest, Listen::Seqpacket),
+            "unixgram" => unix(rest, Listen::Unixgram),
+            "unixpacket" => Err(BadListen::Form(unix(rest, Listen::Seqpacket).ok().map(|listen| listen.to_string()))),
             _ => match LATER.into_iter().find(|later| *later == scheme) {
                 Some(later) => Err(BadListen::Later(later)),
                 None => Err(BadListen::Form(meant(rest))),
@@ -93,13 +131,29 @@ impl Listen {
     /// Whether the kernel refuses the one while the other listens (bind(2), EADDRINUSE).
     pub fn excludes(&self, other: &Listen) -> bool {
         match (self, other) {
-            (Listen::Unix(path), Listen::Unix(other)) => path == other,
-            (Listen::Tcp(address), Listen::Tcp(other)) => {
+            (Listen::Tcp(address), Listen::Tcp(other)) | (Listen::Udp(address), Listen::Udp(other)) => {
                 let (one, two) = (plain(address.ip()), plain(other.ip()));
                 let is_under = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
                 address.port() == other.port() && (one == two || is_under(one, two) || is_under(two, one))
             }
-            (Listen::Unix(_), Listen::Tcp(_)) | (Listen::Tcp(_), Listen::Unix(_)) => false,
+            // Of whatever type: a path is one file.
+            (_, _) => self.path().is_some() && self.path() == other.path(),
+        }
+    }
+
+    /// The path that it is bound to, if it is.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Listen::Unix(path) | Listen::Seqpacket(path) | Listen::Unixgram(path) => Some(path),
+            Listen::Tcp(_) | Listen::Udp(_) => None,
+        }
+    }
+
+    /// Nobody connects to it: what is sent there comes.
+    pub fn is_datagram(&self) -> bool {
+        match self {
+            Listen::Udp(_) | Listen::Unixgram(_) => true,
+            Listen::Tcp(_) | Listen::Unix(_) | Listen::Seqpacket(_) => false,
         }
     }
 }
@@ -109,40 +163,45 @@ fn plain(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
-fn tcp(rest: &str) -> Result<Listen, BadListen> {
+fn inet(rest: &str, kind: fn(SocketAddr) -> Listen) -> Result<Listen, BadListen> {
     if let Ok(address) = rest.parse::<SocketAddr>() {
-        return if address.port() == 0 { Err(BadListen::Port) } else { Ok(Listen::Tcp(address)) };
+        return if address.port() == 0 { Err(BadListen::Port) } else { Ok(kind(address)) };
     }
+    let literal = |ip: IpAddr, port: &str| Some(kind(SocketAddr::new(ip, port.parse().ok()?)).to_string());
     let (host, port) = rest.rsplit_once(':').ok_or(BadListen::Port)?;
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(BadListen::Port);
     }
     Err(match host {
-        "" | "*" => BadListen::Host(format!("tcp://[::]:{port}")),
-        "localhost" => BadListen::Host(format!("tcp://127.0.0.1:{port}")),
+        "" | "*" => BadListen::Host(literal(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).unwrap_or_default()),
+        "localhost" => BadListen::Host(literal(IpAddr::V4(Ipv4Addr::LOCALHOST), port).unwrap_or_default()),
         // IPv6 without its brackets.
-        host if host.parse::<IpAddr>().is_ok() => BadListen::Form(Some(format!("tcp://[{host}]:{port}"))),
-        _ => BadListen::Host(String::new()),
+        host => match host.parse::<IpAddr>() {
+            Ok(ip) => BadListen::Form(literal(ip, port)),
+            Err(_) => BadListen::Host(String::new()),
+        },
     })
 }
 
-fn unix(rest: &str) -> Result<Listen, BadListen> {
+fn unix(rest: &str, kind: fn(String) -> Listen) -> Result<Listen, BadListen> {
     let tidy = path::inside(rest).map_err(|_| BadListen::Path)?;
     if tidy == "/" || rest.ends_with('/') {
         return Err(BadListen::Path);
     }
-    if tidy.len() > UNIX_PATH_MAX { Err(BadListen::Long) } else { Ok(Listen::Unix(tidy)) }
+    if tidy.len() > UNIX_PATH_MAX { Err(BadListen::Long) } else { Ok(kind(tidy)) }
 }
 
 /// The address that somebody meant who wrote it without its scheme.
 fn meant(text: &str) -> Option<String> {
     let path = text.strip_prefix("unix:").unwrap_or(text);
     if path.starts_with('/') {
-        return unix(path).ok().map(|listen| listen.to_string());
+        return unix(path, Listen::Unix).ok().map(|listen| listen.to_string());
     }
-    let address = text.strip_prefix("tcp:").unwrap_or(text);
+    let udp = text.strip_prefix("udp:");
+    let kind = if udp.is_some() { Listen::Udp } else { Listen::Tcp };
+    let address = udp.or(text.strip_prefix("tcp:")).unwrap_or(text);
     let address = if address.parse::<u16>().is_ok() { format!("0.0.0.0:{address}") } else { address.to_owned() };
-    match tcp(&address) {
+    match inet(&address, kind) {
         Ok(listen) => Some(listen.to_string()),
         Err(BadListen::Host(meant) | BadListen::Form(Some(meant))) => Some(meant).filter(|meant| !meant.is_empty()),
         Err(_) => None,
@@ -153,7 +212,10 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listen::Tcp(address) => write!(f, "tcp://{address}"),
+            Listen::Udp(address) => write!(f, "udp://{address}"),
             Listen::Unix(path) => write!(f, "unix://{path}"),
+            Listen::Seqpacket(path) => write!(f, "seqpacket://{path}"),
+            Listen::Unixgram(path) => write!(f, "unixgram://{path}"),
         }
     }
 }
@@ -177,8 +239,9 @@ pub fn environment(unit: &Unit) -> Vec<(&'static str, String)> {
     if unit.sockets.is_empty() {
         return Vec::new();
     }
+    let declared = unit.declared();
     let names: Vec<&str> =
-        unit.sockets.iter().map(|socket| socket.name.as_deref().unwrap_or(unit.name.as_str())).collect();
+        unit.sockets.iter().map(|socket| socket.name.as_deref().unwrap_or(declared.as_str())).collect();
     vec![("LISTEN_FDS", unit.sockets.len().to_string()), ("LISTEN_FDNAMES", names.join(":"))]
 }
 
@@ -226,7 +289,9 @@ pub(crate) fn sockets(walk: &mut Walk, top: &Table) -> Vec<Socket> {
             continue;
         };
         let name = table.field("name").and_then(|field| name(walk, &field));
-        let Some(listen) = listen(walk, &field) else { continue };
+        let listen = listen(walk, &field);
+        let options = options(walk, &table, listen.as_ref());
+        let Some(listen) = listen else { continue };
         if let Some(n) = sockets.iter().position(|other| other.listen.excludes(&listen)) {
             let first = walk.sockets_at.get(n).map_or(1, |at| walk.places.position(*at).line);
             let message = match sockets.get(n).filter(|other| other.listen != listen) {
@@ -242,7 +307,7 @@ pub(crate) fn sockets(walk: &mut Walk, top: &Table) -> Vec<Socket> {
             break;
         }
         walk.sockets_at.push(field.at().start);
-        sockets.push(Socket { listen, name });
+        sockets.push(Socket { listen, name, options });
     }
     sockets
 }
@@ -263,7 +328,7 @@ fn listen(walk: &mut Walk, field: &Field) -> Option<Listen> {
     match &bad {
         BadListen::Form(meant) => walk.mismatch(field, EXPECTED, meant.as_ref().map(did_you_mean)),
         BadListen::Later(kind) => {
-            let help = Some("tcp:// and unix:// are".to_owned());
+            let help = Some("tcp://, udp://, unix://, seqpacket:// and unixgram:// are".to_owned());
             walk.error(&field.at(), format!("`socket.listen` \"{kind}\" is known but not built in this version"), help);
         }
         BadListen::Host(meant) => {
@@ -277,6 +342,47 @@ fn listen(walk: &mut Walk, field: &Field) -> Option<Listen> {
     None
 }
 
+/// Those that are of no use at this address are mistakes.
+fn options(walk: &mut Walk, table: &Table, listen: Option<&Listen>) -> SocketOptions {
+    let options = SocketOptions {
+        backlog: walk.integer(table.field("backlog"), 1..=BACKLOG_MAX).and_then(|n| u32::try_from(n).ok()),
+        mode: table.field("mode").and_then(|field| config_file::mode(walk, &field, false)),
+        user: table.field("user").and_then(|field| account(walk, &field)),
+        group: table.field("group").and_then(|field| account(walk, &field)),
+        reuse_port: walk.boolean(table.field("reuse_port")).unwrap_or(false),
+        free_bind: walk.boolean(table.field("free_bind")).unwrap_or(false),
+    };
+    let Some(listen) = listen else { return options };
+    let is_path = listen.path().is_some();
+    for (key, is_of, of) in [
+        ("backlog", !listen.is_datagram(), "sockets that are connected to"),
+        ("mode", is_path, "sockets with a path"),
+        ("user", is_path, "sockets with a path"),
+        ("group", is_path, "sockets with a path"),
+        ("reuse_port", !is_path, "tcp:// and udp://"),
+        ("free_bind", !is_path, "tcp:// and udp://"),
+    ] {
+        if let Some(field) = table.field(key).filter(|_| !is_of) {
+            let message =
+                format!("`socket.{key}` means nothing for \"{}\", it is for {of}", quote(&listen.to_string()));
+            walk.error(&field.key_span, message, Some("take it out".to_owned()));
+        }
+    }
+    options
+}
+
+/// A user or group of the host's, by name or number.
+fn account(walk: &mut Walk, field: &Field) -> Option<String> {
+    const EXPECTED: &str = "a name of the host's, like \"www-data\", or a number in a string";
+    let text = walk.text(field, EXPECTED)?;
+    let is_fine = |byte: u8| byte.is_ascii_graphic() && byte != b':' && byte != b'/';
+    if text.is_empty() || text.len() > NAME_MAX || !text.bytes().all(is_fine) {
+        walk.mismatch(field, EXPECTED, None);
+        return None;
+    }
+    Some(text)
+}
+
 /// As systemd's `FileDescriptorName=`: they stand in one variable, with colons between them.
 fn name(walk: &mut Walk, field: &Field) -> Option<String> {
     let text = walk.text(field, "a name like \"http\"")?;
@@ -286,174 +392,4 @@ fn name(walk: &mut Walk, field: &Field) -> Option<String> {
         return None;
     }
     Some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::unit::{Layer, LayerKind, Names, parse, parse_layers};
-
-    fn read(tables: &str) -> Result<Vec<Socket>, Vec<String>> {
-        let text = format!("bundle = \"/srv/web\"\n{tables}");
-        match parse(&UnitName::new("web").unwrap(), Path::new("/u/web.toml"), &text) {
-            Ok(parsed) => Ok(parsed.unit.sockets),
-            Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
-        }
-    }
-
-    fn listens(addresses: &[&str]) -> Result<Vec<String>, Vec<String>> {
-        let tables: String = addresses.iter().map(|address| format!("[[socket]]\nlisten = \"{address}\"\n")).collect();
-        read(&tables).map(|sockets| sockets.iter().map(|socket| socket.listen.to_string()).collect())
-    }
-
-    #[test]
-    fn addresses_have_one_spelling_and_keep_their_order() {
-        let given = ["unix:///run//%n.sock", "tcp://[0:0::1]:8080", "tcp://0.0.0.0:80", "unix:///a"];
-        let expected = ["unix:///run/web.sock", "tcp://[::1]:8080", "tcp://0.0.0.0:80", "unix:///a"];
-        assert_eq!(listens(&given).unwrap(), expected);
-        for text in expected {
-            let listen = Listen::parse(text).unwrap();
-            assert_eq!(Listen::try_from(String::from(listen.clone())), Ok(listen));
-        }
-    }
-
-    #[test]
-    fn mistakes_say_what_was_meant() {
-        const EXPECTED: &str = "expected an address like \"tcp://0.0.0.0:8080\" or \"unix:///run/web.sock\"";
-        const LITERAL: &str = "expected a literal address like \"tcp://127.0.0.1:8080\"";
-        for (value, expected) in [
-            ("8080", format!("the integer 8080, {EXPECTED}, write \"tcp://0.0.0.0:8080\"")),
-            ("\"8080\"", format!("the string \"8080\", {EXPECTED}, did you mean \"tcp://0.0.0.0:8080\"?")),
-            ("\"[::1]:80\"", format!("the string \"[::1]:80\", {EXPECTED}, did you mean \"tcp://[::1]:80\"?")),
-            ("\"/run/a\"", format!("the string \"/run/a\", {EXPECTED}, did you mean \"unix:///run/a\"?")),
-            ("\"unix:/run/a\"", format!("the string \"unix:/run/a\", {EXPECTED}, did you mean \"unix:///run/a\"?")),
-            (
-                "\"http://1.2.3.4:5\"",
-                format!("the string \"http://1.2.3.4:5\", {EXPECTED}, did you mean \"tcp://1.2.3.4:5\"?"),
-            ),
-            ("\"web\"", format!("the string \"web\", {EXPECTED}")),
-            ("\"tcp://*:80\"", format!("the string \"tcp://*:80\", {LITERAL}, did you mean \"tcp://[::]:80\"?")),
-            (
-                "\"tcp://localhost:80\"",
-                format!("the string \"tcp://localhost:80\", {LITERAL}, did you mean \"tcp://127.0.0.1:80\"?"),
-            ),
-            (
-                "\"tcp://web.example:80\"",
-                format!("the string \"tcp://web.example:80\", {LITERAL}, names are not looked up"),
-            ),
-            (
-                "\"tcp://1.2.3.4:0\"",
-                "the string \"tcp://1.2.3.4:0\", expected an address with a port from 1 to 65535".to_owned(),
-            ),
-            (
-                "\"unix://run/a\"",
-                "the string \"unix://run/a\", expected an absolute path without `..`, like \"unix:///run/web.sock\""
-                    .to_owned(),
-            ),
-        ] {
-            let errors = read(&format!("[[socket]]\nlisten = {value}\n")).unwrap_err();
-            assert_eq!(errors, [format!("/u/web.toml:3:10 `socket.listen` is {expected}")]);
-        }
-        let long = format!("unix:///{}", "a".repeat(107));
-        assert!(listens(&[&long]).unwrap_err()[0].ends_with("expected a path of at most 107 bytes"));
-        assert_eq!(
-            listens(&["udp://0.0.0.0:53"]).unwrap_err(),
-            ["/u/web.toml:3:10 `socket.listen` \"udp\" is known but not built in this version, tcp:// and unix:// are"]
-        );
-        assert_eq!(
-            read("[[socket]]\nname = \"a:b\"\nlisten = \"unix:///a\"\n").unwrap_err(),
-            [
-                "/u/web.toml:3:8 `socket.name` is the string \"a:b\", expected 1 to 255 visible ASCII characters without `:`"
-            ]
-        );
-        assert_eq!(
-            read("[[socket]]\nname = \"a\"\n").unwrap_err(),
-            ["/u/web.toml:2:1 [[socket]] without `listen`, write listen = \"tcp://0.0.0.0:8080\""]
-        );
-        let many: Vec<String> = (0..=SOCKETS_MAX).map(|n| format!("unix:///{n}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(listens(&many).unwrap_err()[0].ends_with("more than 16 [[socket]]"));
-    }
-
-    #[test]
-    fn what_the_kernel_would_refuse_is_refused_at_the_second() {
-        assert_eq!(
-            listens(&["unix:///a", "unix:///a"]).unwrap_err(),
-            [
-                "/u/web.toml:5:10 `socket.listen` \"unix:///a\" is taken by the socket of line 3, one socket for each address"
-            ]
-        );
-        assert_eq!(
-            listens(&["tcp://[::]:80", "tcp://127.0.0.1:80"]).unwrap_err(),
-            [
-                "/u/web.toml:5:10 `socket.listen` \"tcp://127.0.0.1:80\" is within \"tcp://[::]:80\" of line 3, one socket for each address"
-            ]
-        );
-        for (one, other, excludes) in [
-            ("tcp://0.0.0.0:80", "tcp://127.0.0.1:80", true),
-            ("tcp://0.0.0.0:80", "tcp://[::1]:80", false),
-            ("tcp://[::]:80", "tcp://0.0.0.0:80", true),
-            ("tcp://[::]:80", "tcp://[::1]:80", true),
-            ("tcp://[::ffff:1.2.3.4]:80", "tcp://1.2.3.4:80", true),
-            ("tcp://1.2.3.4:80", "tcp://1.2.3.5:80", false),
-            ("tcp://1.2.3.4:80", "tcp://1.2.3.4:81", false),
-            ("unix:///a", "unix:///b", false),
-            ("unix:///a", "tcp://1.2.3.4:80", false),
-        ] {
-            let (a, b) = (Listen::parse(one).unwrap(), Listen::parse(other).unwrap());
-            assert_eq!((a.excludes(&b), b.excludes(&a)), (excludes, excludes), "{one} {other}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_the_first_ones() {
-        let unit = |name: &str, listen: &str| {
-            let text = format!(
-                "bundle = \"/srv/web\"\n[[socket]]\nlisten = \"unix:///own-{name}\"\n[[socket]]\nlisten = \"{listen}\"\n"
-            );
-            parse(&UnitName::new(name).unwrap(), Path::new("/u/web.toml"), &text).unwrap().unit
-        };
-        let mut claims = Claims::default();
-        let mut claim = |name: &str, listen: &str| {
-            let unit = unit(name, listen);
-            claims.claim(&unit.name, &unit.sockets)
-        };
-        assert_eq!(claim("a", "tcp://0.0.0.0:80"), Ok(()));
-        assert_eq!(claim("a", "tcp://0.0.0.0:80"), Ok(()), "again");
-        assert_eq!(claim("b", "tcp://1.2.3.4:80"), Err((1, UnitName::new("a").unwrap())));
-        assert_eq!(claim("b", "tcp://1.2.3.4:81"), Ok(()));
-    }
-
-    #[test]
-    fn drop_ins_know_a_socket_by_its_address() {
-        let layer = |kind, text| {
-            let (file, base) = (Path::new("/u/web.toml"), Path::new("/u"));
-            Layer { kind, file, base, text, is_template: false }
-        };
-        let main =
-            "bundle = \"/b\"\n[[socket]]\nlisten = \"unix:///run/%n.sock\"\n[[socket]]\nlisten = \"tcp://[::1]:80\"\n";
-        let name = UnitName::new("web").unwrap();
-        let merged = |text| {
-            let layers = [layer(LayerKind::Main, main), layer(LayerKind::DropIn, text)];
-            let sockets = parse_layers(Names::of(&name), &layers).unwrap().unit.sockets;
-            sockets.iter().map(|socket| format!("{} {:?}", socket.listen, socket.name)).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            merged(
-                "[[socket]]\nlisten = \"unix:///run//web.sock\"\nname = \"a\"\n[[socket]]\nlisten = \"tcp://[::1]:81\"\n"
-            ),
-            ["unix:///run/web.sock Some(\"a\")", "tcp://[::1]:80 None", "tcp://[::1]:81 None"]
-        );
-        assert_eq!(merged("unset = [\"socket.tcp://[0::1]:80\"]\n"), ["unix:///run/web.sock None"]);
-    }
-
-    #[test]
-    fn the_environment_is_that_of_sd_listen_fds() {
-        let text = "bundle = \"/srv/web\"\n[[socket]]\nlisten = \"tcp://0.0.0.0:80\"\nname = \"http\"\n[[socket]]\nlisten = \"unix:///a\"\n";
-        let unit = parse(&UnitName::new("web").unwrap(), Path::new("/u/web.toml"), text).unwrap().unit;
-        let expected = vec![("LISTEN_FDS", "2".to_owned()), ("LISTEN_FDNAMES", "http:web".to_owned())];
-        assert_eq!(environment(&unit), expected);
-    }
 }

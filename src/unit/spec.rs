@@ -6,12 +6,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Map, Value, json};
 
 use super::json::{JsonError, read_object, read_spec};
 use super::root::{NOBODY, RootPlan, around};
+use super::seccomp_file::Origin;
 use super::{MountKind, Network, Seccomp, Source, SourceFacts, Unit, UnitName, defaults, merge, seccomp_default};
 use crate::config::Spec;
+use crate::words::CAPABILITIES;
 
 /// Largest config.json, in bytes.
 pub const CONFIG_MAX: usize = 1024 * 1024;
@@ -51,6 +54,8 @@ pub struct SpecText {
     /// Device nodes of the host's, to be looked at at start: each becomes a `linux.devices` entry of the same path and
     /// a rule that allows it "rwm".
     pub devices: Vec<PathBuf>,
+    /// Where its system call filter is from, if a file alone says it.
+    pub seccomp_from: Option<Origin>,
     /// What of config.json is not honoured in a unit, and why.
     pub warnings: Vec<String>,
 }
@@ -69,6 +74,12 @@ pub struct SpecError {
 }
 
 impl SpecError {
+    /// What is wrong with a filter, at its place in the file that says it.
+    pub fn of_filter(from: &Origin, path: &str, message: &str) -> Option<SpecError> {
+        let (path, place) = from.place(path)?;
+        Some(SpecError { file: Some(from.path.clone()), place, path, message: message.to_owned() })
+    }
+
     /// Mistakes of a unit's spec by their paths: those that are in a bundle's config.json as it stands get their places there, the
     /// others are the unit's own.
     pub fn at_paths(errors: Vec<(String, String)>, facts: &SourceFacts, merged: Option<&Value>) -> Vec<SpecError> {
@@ -138,10 +149,10 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     };
     let user = user(unit);
     apply(unit, user.as_ref(), &mut value);
-    let ours = has_our_filter(unit);
-    let is_merged = ours && unit.oci.get("linux").is_some_and(|linux| linux.get("seccomp").is_some());
-    if is_merged {
-        *slot(&mut value, &["linux", "seccomp"]) = default_seccomp();
+    let mut filter = filter(unit, &value)?;
+    let is_merged = unit.oci.get("linux").is_some_and(|linux| linux.get("seccomp").is_some());
+    if let Some(filter) = filter.take_if(|_| is_merged) {
+        *slot(&mut value, &["linux", "seccomp"]) = as_json(&filter.profile());
     }
     if let Value::Object(map) = &mut value {
         merge::deep_merge(map, &unit.oci);
@@ -149,8 +160,18 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
     notify(unit, &mut value);
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
+    check_users(unit, &value, facts)?;
     let root = root(unit, facts, user.as_ref(), &value);
-    let spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
+    let mut spec = read_spec(value.to_string().as_bytes()).map_err(|error| vec![of_merged(error)])?;
+    let allow_list = matches!(filter, Some(Filter::AllowList));
+    let seccomp_from = match filter {
+        Some(Filter::File(profile, from)) => {
+            // As it is: through JSON it would take longer than all the rest.
+            spec.linux.get_or_insert_default().set_seccomp(Some(profile));
+            Some(from)
+        }
+        Some(Filter::AllowList) | None => None,
+    };
     Ok(SpecText {
         spec,
         raw: value,
@@ -161,8 +182,9 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
             Some(Network::None | Network::Host) | None => None,
         },
         init: unit.process.init,
-        allow_list: ours && !is_merged,
+        allow_list,
         devices: unit.devices.iter().map(|device| device.path.clone()).collect(),
+        seccomp_from,
         warnings,
     })
 }
@@ -220,17 +242,51 @@ fn hardened(unit: &Unit, facts: &SourceFacts) -> Value {
     value
 }
 
-/// Whether the project's allow-list holds, as a whole or as what `[oci]` is merged into.
-fn has_our_filter(unit: &Unit) -> bool {
-    match (unit.security.seccomp, &unit.source) {
-        (Some(Seccomp::Default), _) | (None, Source::Rootfs(_) | Source::Layers(_) | Source::Executable(_)) => true,
-        (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_) | Source::Host) => false,
+/// The filter that a unit names.
+enum Filter {
+    AllowList,
+    File(LinuxSeccomp, Origin),
+}
+
+impl Filter {
+    fn profile(self) -> LinuxSeccomp {
+        match self {
+            Filter::AllowList => seccomp_default::profile(),
+            Filter::File(profile, _) => profile,
+        }
     }
 }
 
-/// The project's allow-list as JSON. It always serialises: it is a tree of strings and numbers.
-fn default_seccomp() -> Value {
-    serde_json::to_value(seccomp_default::profile()).unwrap_or(Value::Null)
+/// As a whole, or as what `[oci]` is merged into; `None`: what is in `value` counts.
+fn filter(unit: &Unit, value: &Value) -> Result<Option<Filter>, Vec<SpecError>> {
+    match (&unit.security.seccomp, &unit.source) {
+        (Some(Seccomp::Default), _) | (None, Source::Rootfs(_) | Source::Layers(_) | Source::Executable(_)) => {
+            Ok(Some(Filter::AllowList))
+        }
+        (Some(Seccomp::Unconfined), _) | (None, Source::Bundle(_) | Source::Host) => Ok(None),
+        // Until it is read nothing runs. What judges a text by itself has it as strict as can be.
+        (Some(Seccomp::File(file)), _) if file.contents.is_none() => Ok(Some(Filter::AllowList)),
+        (Some(Seccomp::File(file)), _) => {
+            // What `[oci]` says of them goes before.
+            let own = unit.oci.get("process").and_then(|process| process.pointer("/capabilities/bounding"));
+            let bounding = own.or_else(|| value.pointer("/process/capabilities/bounding")).and_then(Value::as_array);
+            let bounding: Vec<&str> = bounding.into_iter().flatten().filter_map(Value::as_str).collect();
+            // A service of the host's that names none has all.
+            let has_all = unit.source == Source::Host && value.pointer("/process/capabilities").is_none();
+            let all = CAPABILITIES.map(|name| format!("CAP_{name}"));
+            let bounding = if has_all { all.iter().map(String::as_str).collect() } else { bounding };
+            let resolved = file.resolve(&bounding).map_err(|error| {
+                let place = Some((error.line, error.column));
+                vec![SpecError { file: Some(file.path.clone()), place, path: error.path, message: error.message }]
+            })?;
+            Ok(Some(Filter::File(resolved.profile, resolved.from)))
+        }
+    }
+}
+
+/// A profile as JSON. It always serialises: it is a tree of strings and numbers.
+fn as_json(profile: &LinuxSeccomp) -> Value {
+    serde_json::to_value(profile).unwrap_or(Value::Null)
 }
 
 // --- the unit's own words ---------------------------------------------------------------------------------------
@@ -441,6 +497,23 @@ fn check_complete(value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecErro
         errors.push(missing("root.path", "the directory that becomes the root"));
     }
     if errors.is_empty() { Ok(()) } else { Err(SpecError::at_paths(errors, facts, Some(value))) }
+}
+
+/// Two user namespaces are none that anybody meant.
+fn check_users(unit: &Unit, value: &Value, facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
+    if !unit.has_own_users() {
+        return Ok(());
+    }
+    let is_user = |namespace: &Value| namespace.get("type").and_then(Value::as_str) == Some("user");
+    let namespaces = value.pointer("/linux/namespaces").and_then(Value::as_array);
+    let listed = namespaces.and_then(|all| all.iter().position(is_user)).map(|n| format!("linux.namespaces[{n}]"));
+    let mapped = ["uidMappings", "gidMappings"].into_iter().find(|key| {
+        let list = value.pointer(&format!("/linux/{key}")).and_then(Value::as_array);
+        list.is_some_and(|list| !list.is_empty())
+    });
+    let found = listed.or_else(|| mapped.map(|key| format!("linux.{key}")));
+    let message = || "stands beside security.userns = \"auto\", which makes its own: leave one of them out".to_owned();
+    found.map_or(Ok(()), |path| Err(SpecError::at_paths(vec![(path, message())], facts, Some(value))))
 }
 
 fn root(unit: &Unit, facts: &SourceFacts, user: Option<&User>, value: &Value) -> RootPlan {

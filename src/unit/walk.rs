@@ -86,6 +86,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) env_files_at: Vec<usize>,
     /// The same of the source of each config file.
     pub(crate) configs_at: Vec<usize>,
+    /// The same of the file of the system call filter.
+    pub(crate) seccomp_at: Option<usize>,
     /// Where each socket is to listen, the same.
     pub(crate) sockets_at: Vec<usize>,
     /// What `${…}` stands for.
@@ -96,6 +98,8 @@ pub(crate) struct Walk<'t> {
     pub(crate) hidden: BTreeSet<String>,
     /// Units that a template lists.
     pub(crate) instances: BTreeSet<UnitName>,
+    /// The text is read as that of a replica.
+    pub(crate) of_replica: bool,
     left_out: usize,
 }
 
@@ -111,11 +115,13 @@ impl<'t> Walk<'t> {
             source_at: 0,
             env_files_at: Vec::new(),
             configs_at: Vec::new(),
+            seccomp_at: None,
             sockets_at: Vec::new(),
             variables,
             oci_unread: false,
             hidden: BTreeSet::new(),
             instances: BTreeSet::new(),
+            of_replica: false,
             left_out: 0,
         }
     }
@@ -170,6 +176,16 @@ impl<'t> Walk<'t> {
                 None
             }
         }
+    }
+
+    /// The tables of an array of tables that were looked at before.
+    pub(crate) fn quiet_tables<'w>(&self, parent: &Table<'w>, name: &'static str) -> Vec<Table<'w>> {
+        let items = parent.field(name).and_then(|field| field.value.get_ref().as_array());
+        let table = |item: &'w Value<'w>| match item.get_ref() {
+            DeValue::Table(map) => Some(Table { name, span: item.span(), map }),
+            _ => None,
+        };
+        items.into_iter().flat_map(|items| items.iter()).filter_map(table).collect()
     }
 
     /// The tables of an array of tables.

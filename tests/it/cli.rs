@@ -83,13 +83,6 @@ fn ps_without_a_supervisor_says_so_and_the_cure() {
 }
 
 #[test]
-fn later_commands_are_refused_by_name() {
-    let output = moored(Path::new("/nonexistent/run"), "debug x").output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(error_of(&output), "moored: `moored debug` is not built in this version\n");
-}
-
-#[test]
 fn a_wrong_command_line_is_64_and_suggests() {
     let output = moored(Path::new("/nonexistent/run"), "strat web").output().unwrap();
     assert_eq!(output.status.code(), Some(64));

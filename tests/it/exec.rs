@@ -277,6 +277,47 @@ fn a_terminal_has_the_callers_size_and_is_raw_on_his_side() {
 }
 
 #[test]
+fn a_shell_inside_has_jobs_and_outlives_the_supervisor_and_a_client_that_is_told_to_end_leaves_the_terminal_as_it_was()
+{
+    let Some(supervisor) = web("exec-jobs", "") else { return };
+    let (mut master, slave) = terminal();
+    let before = tcgetattr(&slave).unwrap().local_modes;
+    let mut shell = on_terminal(supervisor.moored(&["exec", "-it", "-e", "PS1=> ", "web", "--", "sh"]), &slave);
+    let mut line = |text: &str, until: &str| {
+        master.write_all(text.as_bytes()).unwrap();
+        read_until(&mut master, until)
+    };
+    // ^Z stops the job in the foreground, the shell goes on with it among its jobs, and takes it to the foreground again.
+    line("sleep 811\n", "sleep 811\r\n");
+    let sleeping = wait_sleeper(&supervisor, "811");
+    line("\x1a", "Stopped");
+    let state =
+        || fs::read_to_string(format!("/proc/{sleeping}/stat")).unwrap().rsplit(") ").next().unwrap().to_owned();
+    assert!(state().starts_with('T'), "{}", state());
+    line("jobs; echo seen''.\n", "seen.");
+    line("fg\n", "fg\r\nsleep 811");
+    wait_for("it to go on", || state().starts_with('S').then_some(()));
+    line("\x03", "^C");
+    wait_no_sleeper(&supervisor, "811");
+    // ^D at a prompt is the end of the input; a program that reads gets it, and the shell not.
+    line("echo re''ady; cat; echo ca''t $?\n", "ready\r\n");
+    line("text\n", "text\r\ntext\r\n");
+    line("\x04", "cat 0");
+    // Nothing of it goes through the supervisor.
+    let supervising = supervisor.pids().supervisor;
+    supervisor.kill9(supervising);
+    line("echo st''ill\n", "still");
+    wait_for("another supervisor", || supervisor.run(&["ps"]).status.success().then_some(()));
+    line("echo ag''ain\n", "again");
+    assert_ne!(tcgetattr(&slave).unwrap().local_modes, before, "raw");
+    let pid = rustix::process::Pid::from_raw(shell.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(end_of(&mut shell, PATIENCE).and_then(|status| status.code()), Some(143));
+    assert_eq!(tcgetattr(&slave).unwrap().local_modes, before, "as it was");
+    assert_nothing_left(&supervisor);
+}
+
+#[test]
 fn a_client_that_goes_takes_its_process_along() {
     let Some(supervisor) = web("exec-gone", "") else { return };
     let mut plain = client(&supervisor, &["web", "--", "sh", "-c", "sleep 501; true"]);

@@ -255,3 +255,93 @@ impl Place {
         String::from_utf8(joined.stdout).unwrap()
     }
 }
+
+/// What this kernel does not have is named. The machine of `vm` has AppArmor.
+#[test]
+fn labels_and_shares_that_the_kernel_does_not_know_are_named() {
+    let Some(place) = Place::new("fields-labels") else { return };
+    let types = fs::read_to_string("/proc/filesystems").unwrap();
+    let has = |file: &str| fs::read_to_string(file).is_ok_and(|text| text.starts_with('Y'));
+    let said = |change: &dyn Fn(&mut Value)| {
+        let refused = place.oci(&["run", &place.id], |config| {
+            config["process"]["args"] = json!(["/bin/true"]);
+            change(config);
+        });
+        assert!(!refused.status.success() && !cgroup2().join(&place.id).exists());
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    if !has("/sys/module/apparmor/parameters/enabled") {
+        let apparmor = said(&|config| config["process"]["apparmorProfile"] = json!("p"));
+        assert!(apparmor.contains("process.apparmorProfile: AppArmor is not enabled in this kernel"), "{apparmor}");
+    }
+    if !types.contains("selinuxfs") {
+        let selinux = said(&|config| config["process"]["selinuxLabel"] = json!("u:r:t:s0"));
+        assert!(selinux.contains("process.selinuxLabel: SELinux is not enabled in this kernel"), "{selinux}");
+        let mount = said(&|config| config["linux"]["mountLabel"] = json!("u:r:t:s0"));
+        assert!(mount.contains("linux.mountLabel: SELinux is not enabled in this kernel"), "{mount}");
+    }
+    if !types.contains("resctrl") {
+        let rdt = said(&|config| config["linux"]["intelRdt"] = json!({ "l3CacheSchema": "L3:0=f" }));
+        assert!(
+            rdt.contains("linux.intelRdt needs resctrl, which this kernel or this processor does not have"),
+            "{rdt}"
+        );
+    }
+    // What says nothing changes nothing.
+    place.shell("true", |config| {
+        config["process"]["apparmorProfile"] = json!("");
+        config["process"]["selinuxLabel"] = json!("");
+        config["linux"]["mountLabel"] = json!("");
+        config["linux"]["intelRdt"] = json!({});
+    });
+    let started =
+        place.oci(&["run", "--detach", &place.id], |config| config["process"]["args"] = json!(["/bin/sleep", "1000"]));
+    assert!(started.status.success());
+    let joined = place.oci(&["exec", "--apparmor", "p", &place.id, "/bin/true"], |_| {});
+    let text = String::from_utf8_lossy(&joined.stderr).into_owned();
+    assert!(joined.status.code() == Some(255) && text.contains("process.apparmorProfile"), "{text}");
+    let updated = place.oci(&["update", "--mem-bw-schema", "MB:0=20", &place.id], |_| {});
+    let text = String::from_utf8_lossy(&updated.stderr).into_owned();
+    assert!(text.contains("--mem-bw-schema needs a container with linux.intelRdt"), "{text}");
+}
+
+#[test]
+fn who_joins_may_go_into_a_cgroup_below() {
+    let Some(place) = is_legacy().then(|| Place::new("fields-below")).flatten() else { return };
+    let started = place.oci(&["run", "--detach", &place.id], |config| {
+        config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+        config["linux"]["cgroupsPath"] = json!(format!("/{}", place.id));
+    });
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let hierarchies = ["cpu", "pids"].map(|name| Path::new("/sys/fs/cgroup").join(name).join(&place.id).join("sub"));
+    hierarchies.iter().for_each(|sub| fs::create_dir(sub).unwrap());
+    let look = |cgroups: &[&str]| {
+        let options: Vec<String> = cgroups.iter().map(|cgroup| format!("--cgroup={cgroup}")).collect();
+        let words: Vec<&str> = std::iter::once("exec").chain(options.iter().map(String::as_str)).collect();
+        let joined = place.oci(&[&words[..], &[&place.id, "cat", "/proc/self/cgroup"]].concat(), |_| {});
+        match joined.status.success() {
+            true => Ok(String::from_utf8(joined.stdout).unwrap()),
+            false => Err(String::from_utf8(joined.stderr).unwrap()),
+        }
+    };
+    let line = |text: &str, name: &str| {
+        let is_of = |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|one| one == name));
+        text.lines().find(is_of).unwrap_or_default().rsplit(':').next().unwrap_or_default().to_owned()
+    };
+    let both = look(&["cpu,pids:sub"]).unwrap();
+    assert!(line(&both, "cpu").ends_with("/sub") && line(&both, "pids").ends_with("/sub"), "{both}");
+    let one = look(&["pids:/sub"]).unwrap();
+    assert!(!line(&one, "cpu").ends_with("/sub") && line(&one, "pids").ends_with("/sub"), "{one}");
+    assert!(!line(&look(&[]).unwrap(), "pids").ends_with("/sub"));
+    let expected = [
+        (&["pids:none"][..], "no such file"),
+        (&["pids:../.."][..], "open pids:"),
+        (&["none:sub"][..], "the container has no cgroup of the controller none"),
+        (&["a", "b"][..], "--cgroup \"a\": expected one PATH, or CONTROLLER,…:PATH"),
+    ];
+    for (cgroups, expected) in expected {
+        let said = look(cgroups).unwrap_err();
+        assert!(said.contains(expected), "{cgroups:?}: {said}");
+    }
+    hierarchies.iter().for_each(|sub| fs::remove_dir(sub).unwrap());
+}

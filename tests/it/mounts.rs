@@ -137,6 +137,18 @@ fn a_tmpfs_begins_with_what_was_there() {
 }
 
 #[test]
+fn a_tmpfs_where_nothing_was_is_as_any_other() {
+    let Some(place) = with_mount("copy-none", "stat -c %a /made/for/it", |mount| {
+        mount["destination"] = json!("/made/for/it");
+        mount["type"] = json!("tmpfs");
+        mount["options"] = json!(["tmpcopyup"]);
+    }) else {
+        return;
+    };
+    assert_eq!(place.ok("run {}"), "1777\n");
+}
+
+#[test]
 fn what_does_not_fit_into_a_tmpfs_is_an_error() {
     let Some(place) = with_mount("copy-full", "true", |mount| {
         mount["type"] = json!("tmpfs");

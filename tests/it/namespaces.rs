@@ -31,7 +31,7 @@ fn join(config: &mut Value, kind: &str, path: &Path) {
 }
 
 /// A user namespace of its own, and a root that is its root's.
-fn map_users(config: &mut Value) {
+pub fn map_users(config: &mut Value) {
     namespaces(config).push(json!({ "type": "user" }));
     let maps = json!([{ "containerID": 0, "hostID": FIRST, "size": SIZE }]);
     config["linux"]["uidMappings"] = maps.clone();
@@ -280,11 +280,21 @@ fn mistakes_in_namespaces_are_named() {
     };
     let said = String::from_utf8_lossy(&place.run("run {}").stderr).into_owned();
     for part in [
-        "linux.uidMappings: needs an entry {\"type\": \"user\"} in linux.namespaces",
         "linux.timeOffsets: needs an entry {\"type\": \"time\"} without a path",
         "linux.timeOffsets.bootime: unknown clock \"bootime\", did you mean \"boottime\"?",
         "mounts: /m: idmap and ridmap need uidMappings and gidMappings beside them",
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
+    // Which runc and crun pass over.
+    let Some(place) = Place::new("ns-unmapped", |config| {
+        config["process"]["args"] = json!(["/bin/cat", "/proc/self/uid_map"]);
+        config["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 700_000, "size": 10 }]);
+    }) else {
+        return;
+    };
+    let output = place.run("run {}");
+    let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("4294967295"), "{out}{said}");
+    assert!(said.contains("linux.uidMappings: ids are not mapped without an entry {\"type\": \"user\"}"), "{said}");
 }

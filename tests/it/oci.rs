@@ -262,6 +262,14 @@ fn exec_joins_everything_and_passes_codes_and_streams_on() {
     let process = place.dir.join("process.json");
     fs::write(&process, json!({ "args": ["/bin/sh", "-c", "echo $X"], "cwd": "/", "env": ["X=from-file", "PATH=/bin"], "user": { "uid": 0, "gid": 0 } }).to_string()).unwrap();
     assert_eq!(place.ok(&format!("exec --process {} {{}}", process.display())), "from-file\n");
+    let rights = |process: Value| {
+        let mut whole = json!({ "args": ["/bin/sed", "-n", "s/^CapEff:.//p", "/proc/self/status"], "cwd": "/", "user": { "uid": 0, "gid": 0 } });
+        whole.as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
+        fs::write(place.dir.join("process.json"), whole.to_string()).unwrap();
+        place.ok(&format!("exec --process {} {{}}", place.dir.join("process.json").display()))
+    };
+    assert_eq!(rights(json!({})), "0000000020000420\n", "those of the container");
+    assert_eq!(rights(json!({ "capabilities": {} })), "0000000000000000\n");
     for (words, code) in [("exec {} no-such", 255), ("exec {} /bin/sh -c exit$IFS$((3+4))", 7), ("exec {}", 255)] {
         assert_eq!(place.run(words).status.code(), Some(code), "{words}");
     }

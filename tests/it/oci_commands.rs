@@ -140,7 +140,7 @@ fn update_lays_new_limits_over_the_old_ones_and_keeps_them() {
         ("update --cpu-quota 5 {}", "linux.resources.cpu.quota: 5 is out of range, expected at least 1000"),
         ("update --memory 12x {}", "--memory \"12x\": expected bytes"),
         ("update --cpuset-cpus 4000 --pids-limit 9 {}", "linux.resources.cpu.cpus: the kernel did not take \"4000\""),
-        ("update --l3-cache-schema L3:0=1 {}", "--l3-cache-schema is not supported"),
+        ("update --l3-cache-schema L3:0=1 {}", "--l3-cache-schema needs a container with linux.intelRdt"),
         ("update -r /nowhere {}", "read /nowhere: No such file"),
     ] {
         let error = place.error(words);
@@ -150,6 +150,16 @@ fn update_lays_new_limits_over_the_old_ones_and_keeps_them() {
     let wrong = place.with_input("update -r - {}", r#"{"pids": {"limit": "x"}}"#);
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(said.contains("linux.resources.pids.limit: expected a whole number"), "{said}");
+    // Nor does a file that is not there, whatever was written before it was looked for.
+    if !PathBuf::from("/sys/fs/cgroup/blkio/blkio.leaf_weight").exists() {
+        let whole = json!({ "memory": { "limit": 128 << 20 }, "pids": { "limit": 55 }, "cpu": { "quota": 30000 }, "blockIO": { "leafWeight": 500 } });
+        let missing = place.with_input("update -r - {}", &whole.to_string());
+        let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+        assert!(said.contains("linux.resources.blockIO.leafWeight needs"), "{said}");
+        assert_eq!((memory(&place), pids(&place)), ((96 << 20).to_string(), "44".to_owned()), "{said}");
+        let quota = place.limit("cpu", "cpu.cfs_quota_us", "cpu.max");
+        assert_eq!(quota.split(' ').next(), Some("40000"), "{said}");
+    }
     place.ok("update --memory -1 --pids-limit -1 {}");
     assert_eq!(pids(&place), "max");
     place.ok("delete --force {}");

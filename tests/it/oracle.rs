@@ -33,21 +33,27 @@ exit 42
 "#;
 
 /// A runtime and how it is called.
-struct Runtime {
-    name: &'static str,
+pub struct Runtime {
+    pub name: &'static str,
     program: PathBuf,
     /// crun refuses hybrid hosts: it gets a mount namespace without the v2 hierarchy.
-    hide_unified: bool,
+    pub hide_unified: bool,
 }
 
 impl Runtime {
-    fn command(&self, root: &Path, arguments: &[&str]) -> Command {
+    /// The program and its arguments, with a state directory below `root`.
+    pub fn words(&self, root: &Path, arguments: &[&str]) -> Vec<String> {
         let mut words: Vec<String> = vec![self.program.display().to_string()];
         if self.name == "moored" {
             words.push("oci".to_owned());
         }
         words.extend(["--root".to_owned(), root.join(self.name).display().to_string()]);
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        words
+    }
+
+    fn command(&self, root: &Path, arguments: &[&str]) -> Command {
+        let mut words = self.words(root, arguments);
         let mut command = if self.hide_unified && Path::new("/sys/fs/cgroup/unified").is_dir() {
             let mut command = Command::new("unshare");
             let hide = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
@@ -72,7 +78,8 @@ impl Runtime {
     }
 }
 
-fn runtimes() -> Option<Vec<Runtime>> {
+/// Ours first.
+pub fn runtimes() -> Option<Vec<Runtime>> {
     let ours = PathBuf::from(env!("CARGO_BIN_EXE_moored"));
     Some(vec![
         Runtime { name: "moored", program: ours, hide_unified: false },

@@ -12,8 +12,8 @@ const TELLS: &str = "n=0; show() { echo \"seen $n $(tr a-z A-Z </tls/key)\"; }; 
                      trap 'exit 0' TERM; show; while :; do sleep 1000 & wait; done";
 
 /// A supervisor whose places are all in memory, and a root for its units elsewhere.
-struct Shm {
-    world: World,
+pub struct Shm {
+    pub world: World,
     _root: TempDir,
 }
 
@@ -25,7 +25,7 @@ impl std::ops::Deref for Shm {
     }
 }
 
-fn start(name: &str) -> Option<Shm> {
+pub fn start(name: &str) -> Option<Shm> {
     if !is_root() {
         return None;
     }

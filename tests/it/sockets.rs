@@ -129,6 +129,12 @@ impl Clients {
 }
 
 impl World {
+    /// A copy of examples/http, which nobody else changes.
+    pub fn http(&self) -> Option<String> {
+        self.server(0, &[], "")?;
+        Some(self.dir.join("http").display().to_string())
+    }
+
     /// A server with these sockets; `n` only makes it differ. `None` (skipped) where examples/http is not built.
     fn server(&self, n: u32, addresses: &[Address], tables: &str) -> Option<String> {
         let built = Path::new(env!("CARGO_BIN_EXE_moored")).with_file_name("examples").join("http");
@@ -263,6 +269,49 @@ fn a_program_is_passed_its_sockets_as_systemd_passes_them() {
         "[]\n"
     );
     assert_eq!(fs::metadata(world.dir.join("a.sock")).unwrap().permissions().mode() & 0o777, 0o666);
+}
+
+/// What nobody accepts waits in the socket, over a restart and without a supervisor.
+#[test]
+fn datagrams_and_packets_wait_for_who_comes_next() {
+    let Some(world) = World::start("sockets-packets") else { return };
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (udp, gram) = (format!("udp://127.0.0.1:{port}"), world.dir.join("gram"));
+    let packets = world.dir.join("packets");
+    let tables = format!(
+        "[[socket]]\nlisten = \"{udp}\"\n[[socket]]\nlisten = \"unixgram://{}\"\nmode = \"0600\"\n[[socket]]\nlisten = \"seqpacket://{}\"\nname = \"p\"\n",
+        gram.display(),
+        packets.display()
+    );
+    // A datagram is what one read of it takes.
+    let read = "dd bs=100 count=1 2>/dev/null";
+    let script = format!("{read} <&3; echo; {read} <&4; echo; echo $LISTEN_FDNAMES; exec sleep 1000");
+    world.script("web", &script, &tables);
+    world.running("web");
+    let send = |words: &str| {
+        let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        from.send_to(words.as_bytes(), ("127.0.0.1", port)).unwrap();
+        std::os::unix::net::UnixDatagram::unbound().unwrap().send_to(words.as_bytes(), &gram).unwrap();
+    };
+    send("one");
+    wait_for("both", || world.log("web").contains("one\none\nweb:web:p\n").then_some(()));
+    assert_eq!(fs::metadata(&gram).unwrap().permissions().mode() & 0o777, 0o600);
+    // Nobody reads these before the next container does.
+    send("two");
+    world.kill9(world.pids().supervisor);
+    world.ok(&["restart", "web"]);
+    wait_for("both again", || world.log("web").contains("two\ntwo\n").then_some(()));
+    assert_eq!(world.listens("web").len(), 3);
+    // Other options are asked of the socket that is open.
+    world.script("web", &script, &tables.replace("0600", "0640"));
+    wait_for("other permissions", || {
+        (fs::metadata(&gram).unwrap().permissions().mode() & 0o777 == 0o640).then_some(())
+    });
+    world.ok(&["stop", "web"]);
+    assert!(!gram.exists() && !packets.exists());
+    assert_eq!(world.ok(&["ps"]).matches("listens at").count(), 0);
+    world.ok(&["start", "web"]);
+    assert!(gram.exists() && packets.exists());
 }
 
 #[test]

@@ -414,11 +414,7 @@ fn a_oneshot_runs_once_and_a_disabled_unit_not_at_all() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     let Some(world) = World::start("later") else { return };
-    let table = [
-        ("userns", "[security]\nuserns = \"auto\"", "`userns` is known but not built"),
-        ("seccomp", "[security]\nseccomp = \"/etc/profile.json\"", "a profile's path is known but not built"),
-        ("bridge", "[network]\nmode = \"bridge\"", "\"bridge\" is known but not built"),
-    ];
+    let table = [("bridge", "[network]\nmode = \"bridge\"", "\"bridge\" is known but not built")];
     for (unit, tables, _) in table {
         world.script(unit, FOREVER, tables);
     }

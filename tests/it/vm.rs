@@ -25,6 +25,8 @@ pub const VIRTIO: [&str; 6] = [
     "virtio_pci.ko",
     "virtio_blk.ko",
 ];
+/// For what needs a file system whose ids this kernel maps.
+const DISK_BYTES: u64 = 32 << 20;
 /// A machine that is not done by then hangs; the whole takes a minute.
 const BOOT: Duration = Duration::from_secs(900);
 const INIT: &[u8] = include_bytes!("vm/init");
@@ -41,9 +43,15 @@ fn containers_and_units_work_on_pure_cgroup_v2() {
     let clients: Option<Vec<PathBuf>> = CLIENT_PROGRAMS.iter().map(|name| tool(name)).collect();
     let Some(clients) = clients else { return };
     let dir = TempDir::new("vm");
-    let image = dir.join("initramfs");
-    fs::write(&image, archive(&dir, &busybox, &clients)).unwrap();
-    let console = run(&qemu, &kernel, &image, &dir.join("console"));
+    let Some(mke2fs) = tool("mke2fs") else { return };
+    if VIRTIO.iter().any(|name| module(name).is_none()) {
+        return;
+    }
+    fs::write(dir.join("initramfs"), archive(&dir, &busybox, &clients)).unwrap();
+    fs::File::create(dir.join("disk")).unwrap().set_len(DISK_BYTES).unwrap();
+    let made = Command::new(mke2fs).args(["-q", "-t", "ext4"]).arg(dir.join("disk")).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let console = run(&qemu, &kernel, &dir);
     let results: Vec<&str> = console.lines().map(str::trim_end).collect();
     let passed = results.iter().filter(|line| line.starts_with("ok ")).count();
     let failed = results.iter().any(|line| line.starts_with("FAIL "));
@@ -81,7 +89,9 @@ fn archive(dir: &TempDir, busybox: &Path, clients: &[PathBuf]) -> Vec<u8> {
     archive.program("scenarios", SCENARIOS);
     archive.copy("bin/busybox", busybox);
     archive.copy("bin/moored", &stripped(dir, Path::new(env!("CARGO_BIN_EXE_moored"))));
-    archive.copy("lib/overlay.ko", &Path::new(KERNEL_DIR).join("overlay.ko"));
+    for name in ["overlay.ko"].into_iter().chain(VIRTIO) {
+        archive.copy(&format!("lib/{name}"), &Path::new(KERNEL_DIR).join(name));
+    }
     archive.program("clients", CLIENTS);
     clients.iter().for_each(|program| archive.program_with_libraries(program));
     archive.finish()
@@ -95,10 +105,13 @@ pub fn stripped(dir: &TempDir, program: &Path) -> PathBuf {
 }
 
 /// What the serial console says until the machine is off.
-fn run(qemu: &Path, kernel: &Path, image: &Path, console: &Path) -> String {
+fn run(qemu: &Path, kernel: &Path, dir: &TempDir) -> String {
+    let (image, console) = (dir.join("initramfs"), dir.join("console"));
     let mut command = Command::new(qemu);
     command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", "1G"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
+    command.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk", dir.join("disk").display()));
+    command.args(["-device", "virtio-blk-pci,drive=disk"]);
     command.arg("-serial").arg(format!("file:{}", console.display()));
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
@@ -108,7 +121,7 @@ fn run(qemu: &Path, kernel: &Path, image: &Path, console: &Path) -> String {
         let _ = machine.kill();
         let _ = machine.wait();
     }
-    let console = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
+    let console = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
     assert!(status.is_some_and(|status| status.success()), "qemu: {status:?}\n{console}");
     console
 }

@@ -239,7 +239,8 @@ pub struct Exec {
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
     pub process_label: Option<String>,
-    #[arg(long, hide = true)]
+    /// Run in a cgroup below the container's own, which must be there; on cgroup v1 also by controllers
+    #[arg(long, value_name = "[CONTROLLER,…:]PATH")]
     pub cgroup: Vec<String>,
 }
 

@@ -91,9 +91,15 @@ pub enum OciError {
     /// Running from where nobody can write.
     #[error("running from a file that no container can write: {0}")]
     Seal(std::io::Error),
-    /// Containers take root.
-    #[error("`moored oci {0}` needs root: containers, cgroups and mounts are made with its rights")]
+    /// Another user's container is in a user namespace.
+    #[error(
+        "a user other than root {0} containers in a user namespace only: linux.namespaces needs an entry {{\"type\": \"user\"}} with \
+         uidMappings and gidMappings beside it, as `spec --rootless` writes them"
+    )]
     NotRoot(&'static str),
+    /// No place for the state of an ordinary user's containers.
+    #[error("no place for the state of containers: expected XDG_RUNTIME_DIR in the environment, or --root")]
+    NoRunDir,
     /// A call.
     #[error("{call}: {source}")]
     Call {

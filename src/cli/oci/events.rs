@@ -50,7 +50,7 @@ pub fn events(root: &StateRoot, events: &Events) -> Result<u8, OciError> {
     if container.status(Some(&record)).0 == Status::Stopped {
         return Err(not_running().into());
     }
-    let cgroup = record.open_cgroup()?.ok_or_else(not_running)?;
+    let cgroup = record.need_cgroup("events")?.ok_or_else(not_running)?;
     if events.stats {
         return say_figures(&events.id, &cgroup).map(|()| 0);
     }

@@ -4,7 +4,6 @@
 //! it in either case.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
@@ -15,14 +14,15 @@ use super::make::{detached_console, pair, preserved, read_bounded, write_pid_fil
 use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::{Process, Spec};
-use crate::oci::{self, Context, Script};
+use crate::oci::{self, Context, Joined, Script};
+use crate::runtime::cgroup::Below;
 use crate::runtime::container::{Container, ContainerError, Record, StateRoot, Status};
 use crate::runtime::{Failure, Slots, Spawned, spawn_exec};
 
 /// Runs a process inside: its exit code, or 0 at once when it is detached.
 pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     let extra = preserved(exec.preserve_fds)?;
-    refuse(&exec)?;
+    let below = below(&exec.cgroup)?;
     let container = root.find(&exec.id)?;
     // Not while it is being made.
     drop(container.lock()?);
@@ -38,7 +38,15 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     let (spec, config) = spec_of(&container)?;
     let process = process(&exec, &spec)?;
     let terminal = process.terminal == Some(true);
-    let script = compile(&process, &spec, &record, &exec.id, &config)?;
+    let joined = Joined {
+        oci_version: record.oci_version.clone(),
+        annotations: record.annotations.clone(),
+        status: status.to_string(),
+    };
+    let context = Context { joined, ..Context::new(record.bundle.clone(), exec.id.clone()) };
+    let script = oci::compile_exec(&process, spec.linux.as_ref(), &context)
+        .map_err(|errors| OciError::Config { path: config, errors })?;
+    super::rootless::check(&script, "joins")?;
     script.steps.iter().for_each(|step| log.debug(step));
     let (ours, console) = match exec.detach {
         true => (None, detached_console(terminal, exec.console_socket.as_deref())?),
@@ -49,7 +57,7 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     };
     let wants_pidfd = pidfd::connect(exec.pidfd_socket.as_deref())?;
     let signals = if exec.detach { None } else { Some(wait::hold_signals()?) };
-    let spawned = spawn(&script, &record, Given { pidfd, console, extra })?;
+    let spawned = spawn(&script, &record, Given { pidfd, console, extra, below })?;
     pidfd::send(wants_pidfd.as_ref(), spawned.pidfd.as_fd(), Whose::Exec)?;
     exec.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, spawned.pid.0))?;
     match signals {
@@ -58,9 +66,25 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
     }
 }
 
-/// What runc knows and this version does not do.
-fn refuse(exec: &Exec) -> Result<(), OciError> {
-    if exec.cgroup.is_empty() { Ok(()) } else { Err(OciError::NotYet("--cgroup".to_owned())) }
+/// The values of `--cgroup`, in either of runc's forms: one path, or paths each with their controllers.
+fn below(values: &[String]) -> Result<Below, OciError> {
+    let bad = |found: &String| OciError::Value {
+        what: "--cgroup",
+        found: found.clone(),
+        expected: "one PATH, or CONTROLLER,…:PATH once or more often",
+    };
+    let mut below = Below::default();
+    for value in values {
+        match value.split_once(':') {
+            Some((_, path)) if path.contains(':') => return Err(bad(value)),
+            Some((controllers, path)) => {
+                below.of.extend(controllers.split(',').map(|controller| (controller.to_owned(), path.to_owned())));
+            }
+            None if values.len() == 1 => below.all = Some(value.clone()),
+            None => return Err(bad(value)),
+        }
+    }
+    Ok(below)
 }
 
 /// As it was when the container was made; the bundle may have changed since.
@@ -73,7 +97,12 @@ fn spec_of(container: &Container) -> Result<(Spec, std::path::PathBuf), OciError
 fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
     if let Some(path) = &exec.process {
         let text = read_bounded(path).map_err(super::error::file("read", path))?;
-        return oci::parse_process(&text).map_err(|errors| OciError::Config { path: path.clone(), errors });
+        let mut process =
+            oci::parse_process(&text).map_err(|errors| OciError::Config { path: path.clone(), errors })?;
+        // As runc and crun have it: who does not speak of rights gets the container's.
+        let own = || spec.process.as_ref().and_then(|process| process.capabilities.clone());
+        process.capabilities = process.capabilities.or_else(own);
+        return Ok(process);
     }
     if exec.args.is_empty() {
         return Err(OciError::Value {
@@ -135,17 +164,12 @@ fn set_user(process: &mut Process, exec: &Exec) -> Result<(), OciError> {
     Ok(())
 }
 
-fn compile(process: &Process, spec: &Spec, record: &Record, id: &str, config: &Path) -> Result<Script, OciError> {
-    let context = Context::new(record.bundle.clone(), id.to_owned());
-    oci::compile_exec(process, spec.linux.as_ref(), &context)
-        .map_err(|errors| OciError::Config { path: config.to_owned(), errors })
-}
-
 /// What the process gets.
 struct Given {
     pidfd: OwnedFd,
     console: Option<OwnedFd>,
     extra: Vec<OwnedFd>,
+    below: Below,
 }
 
 /// Makes the process and waits until it is executed, or says why it is not.
@@ -153,11 +177,12 @@ fn spawn(script: &Script, record: &Record, given: Given) -> Result<Spawned, OciE
     let flags = rustix::pipe::PipeFlags::CLOEXEC;
     let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(call("pipe"))?;
     let mut slots = Slots::new(report_write);
-    if let Some(cgroup) = record.open_cgroup()? {
-        cgroup.fill(&mut slots).map_err(ContainerError::from)?;
+    let cgroup = if given.below == Below::default() { record.open_cgroup() } else { record.need_cgroup("--cgroup") };
+    if let Some(cgroup) = cgroup? {
+        cgroup.fill_below(&given.below, &mut slots).map_err(ContainerError::from)?;
     }
     (slots.container, slots.console, slots.extra) = (Some(given.pidfd), given.console, given.extra);
-    let spawned = spawn_exec(script, slots, || {})?;
+    let spawned = spawn_exec(script, slots, None, || {})?;
     match Failure::read(report, script) {
         None => Ok(spawned),
         Some(failure) => Err(ContainerError::Setup(failure.text))?,

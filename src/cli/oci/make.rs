@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::args::{Make, Run};
+use super::args::{Globals, Make, Run};
 use super::error::{OciError, call, file};
 use super::log::Log;
 use super::pidfd::{self, Whose};
@@ -18,9 +18,9 @@ use crate::runtime::container::{Launch, Launched, StateRoot};
 use crate::sys::fd::inherited;
 
 /// Makes a container whose process waits for `start`.
-pub fn create(root: &StateRoot, make: Make, systemd: bool, log: &Log) -> Result<u8, OciError> {
+pub fn create(root: &StateRoot, make: Make, globals: &Globals, log: &Log) -> Result<u8, OciError> {
     let extra = preserved(make.preserve_fds)?;
-    let bundle = Bundle::read(&make, systemd)?;
+    let bundle = Bundle::read(&make, globals)?;
     let console = detached_console(bundle.terminal(), make.console_socket.as_deref())?;
     let wants_pidfd = pidfd::connect(make.pidfd_socket.as_deref())?;
     let launched = root.launch(bundle.launch(&make, true, Descriptors { console, extra }, log)?)?;
@@ -29,10 +29,10 @@ pub fn create(root: &StateRoot, make: Make, systemd: bool, log: &Log) -> Result<
 }
 
 /// Makes a container that runs at once, and waits for its end unless it is detached.
-pub fn run(root: &StateRoot, run: Run, systemd: bool, log: &Log) -> Result<u8, OciError> {
+pub fn run(root: &StateRoot, run: Run, globals: &Globals, log: &Log) -> Result<u8, OciError> {
     let Run { make, detach, keep, no_subreaper: _ } = run;
     let extra = preserved(make.preserve_fds)?;
-    let bundle = Bundle::read(&make, systemd)?;
+    let bundle = Bundle::read(&make, globals)?;
     let wants_pidfd = pidfd::connect(make.pidfd_socket.as_deref())?;
     if detach {
         let console = detached_console(bundle.terminal(), make.console_socket.as_deref())?;
@@ -66,18 +66,26 @@ struct Bundle {
     spec: Spec,
     warnings: Vec<String>,
     cgroups_path: Option<String>,
+    rootless: bool,
 }
 
 impl Bundle {
-    fn read(make: &Make, systemd: bool) -> Result<Bundle, OciError> {
+    fn read(make: &Make, globals: &Globals) -> Result<Bundle, OciError> {
         let named = make.bundle.clone().unwrap_or_else(|| ".".into());
         let directory = fs::canonicalize(&named).map_err(file("open the bundle", named))?;
         let path = directory.join("config.json");
         let text = read_bounded(&path).map_err(|source| OciError::NoConfig { path: path.clone(), source })?;
         let parsed = oci::parse(&text).map_err(|errors| OciError::Config { path, errors })?;
         let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
-        let cgroups_path = cgroups_path(&parsed.spec, &make.id, systemd)?;
-        Ok(Bundle { directory, text, spec: parsed.spec, warnings, cgroups_path })
+        let cgroups_path = cgroups_path(&parsed.spec, &make.id, globals.systemd_cgroup)?;
+        Ok(Bundle {
+            directory,
+            text,
+            spec: parsed.spec,
+            warnings,
+            cgroups_path,
+            rootless: super::rootless::is_rootless(globals),
+        })
     }
 
     fn terminal(&self) -> bool {
@@ -93,6 +101,7 @@ impl Bundle {
         };
         let compiled = oci::compile(&self.spec, None, &context)
             .map_err(|errors| OciError::Config { path: self.directory.join("config.json"), errors })?;
+        super::rootless::check(&compiled.script, "makes")?;
         let trampoline = trampoline_or_seal(&compiled.script)?;
         let warnings = self.warnings.into_iter().chain(compiled.warnings.iter().map(ToString::to_string));
         let warnings = warnings.chain(without_effect(&compiled.cgroup));
@@ -109,6 +118,7 @@ impl Bundle {
             script: compiled.script,
             settings: compiled.cgroup,
             cgroups_path: self.cgroups_path,
+            rootless: self.rootless,
             gate,
             console: descriptors.console,
             extra: descriptors.extra,

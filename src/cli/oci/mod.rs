@@ -24,6 +24,7 @@ mod log;
 mod make;
 mod pidfd;
 mod ps;
+mod rootless;
 mod show;
 mod update;
 mod usual;
@@ -52,7 +53,7 @@ const EXIT_NOT_EXECUTED: u8 = 255;
 pub fn main(args: Vec<OsString>, run_dir: &Path) -> u8 {
     // First of all: whatever is done before is done twice.
     let forks = args.iter().any(|word| ["create", "exec"].iter().any(|command| word == command));
-    if let Err(error) = if forks && rustix::process::geteuid().is_root() { run_sealed() } else { Ok(()) } {
+    if let Err(error) = if forks { run_sealed() } else { Ok(()) } {
         let _ = writeln!(std::io::stderr(), "moored: {}", OciError::Seal(error));
         return 1;
     }
@@ -90,21 +91,15 @@ pub fn main(args: Vec<OsString>, run_dir: &Path) -> u8 {
 
 fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result<u8, OciError> {
     check(globals)?;
-    let root = StateRoot::new(globals.root.clone().map_or_else(|| Ok(run_dir.join(ROOT_DIR)), absolute)?);
+    let root = StateRoot::new(match &globals.root {
+        Some(root) => absolute(root.clone())?,
+        None => rootless::run_dir(run_dir)?.join(ROOT_DIR),
+    });
     match command {
         Command::Spec { bundle } => spec(bundle, globals.rootless.as_deref() == Some("true")),
-        Command::Create(make) => {
-            need_root("create")?;
-            make::create(&root, make, globals.systemd_cgroup, log)
-        }
-        Command::Run(run) => {
-            need_root("run")?;
-            make::run(&root, run, globals.systemd_cgroup, log)
-        }
-        Command::Exec(exec) => {
-            need_root("exec")?;
-            exec::exec(&root, *exec, log)
-        }
+        Command::Create(make) => make::create(&root, make, globals, log),
+        Command::Run(run) => make::run(&root, run, globals, log),
+        Command::Exec(exec) => exec::exec(&root, *exec, log),
         Command::Start { id } => root.find(&id)?.start().map(|()| 0).map_err(OciError::from),
         Command::State { id } => show::state(&root, &id),
         Command::List { format, quiet } => show::list(&root, format, quiet),
@@ -130,7 +125,7 @@ fn run(command: Command, globals: &Globals, run_dir: &Path, log: &Log) -> Result
     }
 }
 
-/// What `--rootless` may be. For runc it says whether cgroups that may not be made matter; here they do, and root's rights are needed.
+/// What `--rootless` may be.
 fn check(globals: &Globals) -> Result<(), OciError> {
     match globals.rootless.as_deref() {
         None | Some("auto" | "true" | "false") => Ok(()),
@@ -176,10 +171,6 @@ fn signal_number(text: &str) -> Result<u8, OciError> {
         (_, Some(signal)) => Ok(signal.0),
         (_, None) => Err(OciError::Signal(text.to_owned())),
     }
-}
-
-fn need_root(command: &'static str) -> Result<(), OciError> {
-    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(OciError::NotRoot(command)) }
 }
 
 /// Comes back only where the program's own file cannot be written by anybody who reaches it through this process.

@@ -35,7 +35,7 @@ pub enum PsFormat {
 pub fn ps(root: &StateRoot, ps: Ps) -> Result<u8, OciError> {
     let container = root.find(&ps.id)?;
     let record = container.read_made()?.ok_or(ContainerError::Unknown)?;
-    let cgroup = record.open_cgroup()?;
+    let cgroup = record.need_cgroup("ps")?;
     let mut pids = cgroup.map_or_else(|| Ok(Vec::new()), |cgroup| cgroup.processes()).map_err(ContainerError::from)?;
     pids.sort_unstable();
     match ps.format {

@@ -18,7 +18,7 @@ use super::error::{OciError, file};
 use super::log::Log;
 use crate::oci::{self, CgroupSettings};
 use crate::runtime::cgroup::without_effect;
-use crate::runtime::container::{Container, ContainerError, StateRoot};
+use crate::runtime::container::{Change, Container, ContainerError, StateRoot};
 
 #[derive(Debug, Default, Args)]
 pub struct Update {
@@ -73,9 +73,11 @@ pub struct Update {
     pub kernel_memory: Option<String>,
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub kernel_memory_tcp: Option<String>,
-    #[arg(long, hide = true)]
+    /// Share of L3 caches, as in L3:0=7f0;1=1f (resctrl)
+    #[arg(long, value_name = "SCHEMA")]
     pub l3_cache_schema: Option<String>,
-    #[arg(long, hide = true)]
+    /// Share of memory bandwidth, as in MB:0=20;1=70 (resctrl)
+    #[arg(long, value_name = "SCHEMA")]
     pub mem_bw_schema: Option<String>,
 }
 
@@ -90,6 +92,7 @@ pub fn update(root: &StateRoot, update: &Update, log: &Log) -> Result<u8, OciErr
     };
     let container = root.find(&update.id)?;
     let change = container.change()?;
+    share(&change, update)?;
     let old = match change.record().resources.clone() {
         Some(resources) => resources,
         None => from_config(&container)?,
@@ -108,6 +111,22 @@ pub fn update(root: &StateRoot, update: &Update, log: &Log) -> Result<u8, OciErr
     without_effect(&settings).iter().for_each(|warning| log.warning(warning));
     change.limit(&old, &settings, new)?;
     Ok(0)
+}
+
+/// Also beside `--resources`, which has nothing like it.
+fn share(change: &Change, update: &Update) -> Result<(), OciError> {
+    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (cache, bandwidth) = (given(&update.l3_cache_schema), given(&update.mem_bw_schema));
+    let option = if cache.is_some() { "--l3-cache-schema" } else { "--mem-bw-schema" };
+    if cache.is_none() && bandwidth.is_none() {
+        return Ok(());
+    }
+    let schemata = oci::schemata_of_update(cache.as_deref(), bandwidth.as_deref()).map_err(|_| OciError::Value {
+        what: option,
+        found: cache.or(bandwidth).unwrap_or_default(),
+        expected: "a line like L3:0=7f0;1=1f or MB:0=20;1=70",
+    })?;
+    Ok(change.share(option, &schemata)?)
 }
 
 /// What the bundle said when the container was made.
@@ -134,12 +153,6 @@ fn read_resources(path: &Path) -> Result<Value, OciError> {
 }
 
 fn from_options(update: &Update, log: &Log) -> Result<Value, OciError> {
-    for (option, given) in [("--l3-cache-schema", &update.l3_cache_schema), ("--mem-bw-schema", &update.mem_bw_schema)]
-    {
-        if given.is_some() {
-            return Err(OciError::NotYet(option.to_owned()));
-        }
-    }
     if update.kernel_memory.is_some() || update.kernel_memory_tcp.is_some() {
         log.warning("--kernel-memory and --kernel-memory-tcp were taken out of the spec and have no effect");
     }
@@ -266,6 +279,6 @@ mod tests {
             "pids": { "limit": 7 }, "blockIO": { "weight": 300 } });
         assert_eq!(from_options(&update, &log).unwrap(), expected);
         let cache = Update { l3_cache_schema: Some("L3:0=1".into()), ..Update::default() };
-        assert!(from_options(&cache, &log).unwrap_err().to_string().starts_with("--l3-cache-schema"));
+        assert_eq!(from_options(&cache, &log).unwrap(), json!({}), "it is no resource of a cgroup");
     }
 }

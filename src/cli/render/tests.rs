@@ -88,6 +88,7 @@ fn status_reads_like_systemds() {
         merged_with: vec!["/etc/moored/units/web.toml.d/10.toml".into()],
         errors: vec!["web.toml:7:3 unknown key `comand`".into()],
         source: "bundle /srv/web".into(),
+        first_id: Some(589_824),
         previous_exit: Some("code 1".into()),
         cgroup: Some("/moored/web.3".into()),
         memory_bytes: Some(12 << 20),
@@ -105,6 +106,7 @@ fn status_reads_like_systemds() {
      Phase: running since 2026-01-05T11:56:55.000Z (3m ago)
  Container: web.3
        Pid: 4711
+       Ids: 0 to 65535 inside are 589824 to 655359 of the host's
   Restarts: 2
  Last exit: signal SIGKILL (out of memory)
     Before: code 1

@@ -56,8 +56,16 @@ fn an_attribute_is_of_the_mount_and_with_an_r_of_all_below_it() {
 fn the_last_word_about_an_attribute_counts() {
     assert_eq!(bind(&["ro", "rw"]).own, changed(0, libc::MOUNT_ATTR_RDONLY));
     assert_eq!(bind(&["rrw", "rro"]).below, changed(libc::MOUNT_ATTR_RDONLY, 0));
-    let atime = bind(&["noatime", "strictatime"]).own;
-    assert_eq!(atime, changed(libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME), "one field with one value");
+    let rows: [(&[&str], u64); 5] = [
+        (&["noatime", "strictatime"], libc::MOUNT_ATTR_STRICTATIME),
+        (&["strictatime", "noatime", "relatime"], libc::MOUNT_ATTR_STRICTATIME),
+        (&["noatime", "relatime"], libc::MOUNT_ATTR_NOATIME),
+        (&["strictatime", "noatime", "nostrictatime"], libc::MOUNT_ATTR_NOATIME),
+        (&["noatime", "strictatime", "atime", "nostrictatime"], libc::MOUNT_ATTR_RELATIME),
+    ];
+    for (words, value) in rows {
+        assert_eq!(bind(words).own, changed(value, libc::MOUNT_ATTR__ATIME), "{words:?}: one field with one value");
+    }
 }
 
 #[test]

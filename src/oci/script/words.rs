@@ -17,6 +17,7 @@ impl fmt::Display for Step {
             Step::Unshare(namespaces) => write!(f, "new namespaces: {namespaces}"),
             Step::JoinNetwork => write!(f, "join the network namespace"),
             Step::Loopback => write!(f, "bring lo up"),
+            Step::TakeDevices => write!(f, "take the network devices"),
             Step::Hostname(name) => write!(f, "set the host name to {name}"),
             Step::Domainname(name) => write!(f, "set the domain name to {name}"),
             Step::HostPropagation(propagation) => write!(f, "make the host's mounts {propagation}"),
@@ -25,7 +26,7 @@ impl fmt::Display for Step {
                 limits.iter().try_for_each(|limit| write!(f, " {limit}"))
             }
             Step::Root(RootPlan::Directory { path, .. }) => write!(f, "take {} as the root", path.display()),
-            Step::Root(RootPlan::Layers { layers, upper }) => {
+            Step::Root(RootPlan::Layers { layers, upper, .. }) => {
                 write!(f, "take the union of")?;
                 layers.iter().try_for_each(|layer| write!(f, " {}", layer.display()))?;
                 match upper {
@@ -60,6 +61,13 @@ impl fmt::Display for Step {
             Step::MakeCwd(path) => write!(f, "make {path} if missing"),
             Step::Sysctl(name, value) => write!(f, "set sysctl {} = {value}", name.replace('/', ".")),
             Step::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj to {value}"),
+            Step::ExecLabel { apparmor, selinux } => {
+                write!(f, "set the program's")?;
+                let parts = [("AppArmor profile", apparmor), ("SELinux label", selinux)];
+                let mut there = parts.iter().filter_map(|(what, value)| Some((what, value.as_ref()?)));
+                there.try_for_each(|(what, value)| write!(f, " {what} {value}"))
+            }
+            Step::NeedSelinux => write!(f, "see whether SELinux is on"),
             Step::ReadonlyPaths(paths) => write!(f, "make read-only: {}", paths.join(" ")),
             Step::MaskedPaths(paths) => write!(f, "mask: {}", paths.join(" ")),
             Step::ReadonlyRoot => write!(f, "make the root read-only"),
@@ -89,6 +97,7 @@ impl fmt::Display for Step {
                 "set capabilities: effective {:#x} permitted {:#x} inheritable {:#x} ambient {:#x}",
                 sets.effective, sets.permitted, sets.inheritable, sets.ambient
             ),
+            Step::Listener(_) => write!(f, "connect to the seccomp agent"),
             Step::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.program.len()),
             Step::FindProgram { program, .. } => write!(f, "find {program}"),
             Step::Descriptors => write!(f, "put the descriptors into place"),

@@ -114,7 +114,7 @@ fn value(action: Action, errno: Option<u32>) -> u32 {
         Action::ScmpActTrace => 0x7ff0_0000 + errno.unwrap_or(1),
         Action::ScmpActLog => 0x7ffc_0000,
         Action::ScmpActAllow => 0x7fff_0000,
-        Action::ScmpActNotify => unreachable!("refused before"),
+        Action::ScmpActNotify => 0x7fc0_0000,
     }
 }
 

@@ -1,5 +1,5 @@
 //! The part of classic BPF that seccomp takes, interpreted, with the kernel's checks: what a compiled filter answers
-//! without loading it. For tests and benchmarks only: panics on programs that [`verify`] refuses.
+//! without loading it. For programs of ours, tests and benchmarks: panics on those that [`verify`] refuses.
 
 use super::Instruction;
 

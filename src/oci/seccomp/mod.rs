@@ -33,14 +33,16 @@
 //! - An absent errnoRet is EPERM; one above what the kernel keeps, or beside an action that has none, is an error (the
 //!   spec's MUST).
 //! - Absent `flags` are SPEC_ALLOW (as in runc and crun: without it, kernels before 5.16 slow the whole process down).
-//!   An empty list is none. WAIT_KILLABLE_RECV is accepted and has no effect: the kernel takes it only with a listener.
-//!
-//! `SCMP_ACT_NOTIFY` and its listener are not built; they are refused by name.
+//!   An empty list is none. WAIT_KILLABLE_RECV has no effect without a listener: the kernel takes it only with one.
+//! - `SCMP_ACT_NOTIFY` needs `listenerPath`. It cannot be the default action (as for runc), and the profile must let sendmsg run, by which
+//!   the process hands its listener over (runc needs write for that).
 
 mod abi;
 mod assemble;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod evaluate;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[doc(hidden)]
 pub mod interpret;
 mod multiplex;
@@ -95,6 +97,18 @@ impl Flags {
     /// Leave speculative store bypass as it is.
     pub const SPEC_ALLOW: Flags = Flags(1 << 2);
 
+    /// Ask an agent: the call returns the listener.
+    pub const NEW_LISTENER: Flags = Flags(1 << 3);
+    /// TSYNC fails with ESRCH: with a listener its usual answer would be taken for one (Linux 5.7).
+    pub const TSYNC_ESRCH: Flags = Flags(1 << 4);
+    /// A process that waits for an agent that has its call can only be killed (Linux 5.19).
+    pub const WAIT_KILLABLE_RECV: Flags = Flags(1 << 5);
+
+    /// Whether it has all of the other.
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// Both sets together.
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -115,13 +129,13 @@ pub enum Error {
         /// What was asked for.
         arch: Arch,
     },
-    /// A known feature that is not built.
-    #[error("{path}: {what} is not supported: this runtime hands no calls to a seccomp agent")]
+    /// A listener that cannot be.
+    #[error("{path}: {reason}")]
     Notify {
         /// Where.
         path: String,
-        /// The name of the feature.
-        what: &'static str,
+        /// Why.
+        reason: &'static str,
     },
     /// The kernel would cut it.
     #[error("{path}: {found} is out of range, expected at most {max}")]
@@ -199,5 +213,17 @@ pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Filter, Vec<Error
     if program.len() > MAX_INSTRUCTIONS {
         return Err(vec![Error::TooLong { length: program.len() }]);
     }
+    if flags.has(Flags::NEW_LISTENER) && !lets_hand_over(&program, native) {
+        let reason = "with SCMP_ACT_NOTIFY sendmsg must be allowed: the process hands its listener over by it";
+        return Err(vec![Error::Notify { path: "linux.seccomp.syscalls".into(), reason }]);
+    }
     Ok(Filter { program, flags })
+}
+
+/// Whether the process can send the listener of this filter, which holds by then.
+fn lets_hand_over(program: &[Instruction], native: Arch) -> bool {
+    let (Some(abi), Some(row)) = (abi::Abi::from_oci(native), syscalls::row("sendmsg")) else { return false };
+    let Some(nr) = syscalls::number_in(row, abi) else { return false };
+    let call = interpret::Data { nr, arch: abi.audit_arch(), args: [0; 6] };
+    rules::lets_run(interpret::interpret(program, &call).0)
 }

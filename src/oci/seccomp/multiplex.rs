@@ -15,41 +15,50 @@ pub(super) fn of(name: &str) -> Option<(u32, Condition)> {
     Some((number, Condition { arg: 0, test, negated: false }))
 }
 
-/// Numbers from linux/net.h (`SYS_SOCKET` and on) and linux/ipc.h (`SEMOP` and on).
 fn code(name: &str) -> Option<(u32, u64)> {
-    Some(match name {
-        "socket" => (SOCKETCALL, 1),
-        "bind" => (SOCKETCALL, 2),
-        "connect" => (SOCKETCALL, 3),
-        "listen" => (SOCKETCALL, 4),
-        "accept" => (SOCKETCALL, 5),
-        "getsockname" => (SOCKETCALL, 6),
-        "getpeername" => (SOCKETCALL, 7),
-        "socketpair" => (SOCKETCALL, 8),
-        "send" => (SOCKETCALL, 9),
-        "recv" => (SOCKETCALL, 10),
-        "sendto" => (SOCKETCALL, 11),
-        "recvfrom" => (SOCKETCALL, 12),
-        "shutdown" => (SOCKETCALL, 13),
-        "setsockopt" => (SOCKETCALL, 14),
-        "getsockopt" => (SOCKETCALL, 15),
-        "sendmsg" => (SOCKETCALL, 16),
-        "recvmsg" => (SOCKETCALL, 17),
-        "accept4" => (SOCKETCALL, 18),
-        "recvmmsg" => (SOCKETCALL, 19),
-        "sendmmsg" => (SOCKETCALL, 20),
-        "semop" => (IPC, 1),
-        "semget" => (IPC, 2),
-        "semctl" => (IPC, 3),
-        "semtimedop" => (IPC, 4),
-        "msgsnd" => (IPC, 11),
-        "msgrcv" => (IPC, 12),
-        "msgget" => (IPC, 13),
-        "msgctl" => (IPC, 14),
-        "shmat" => (IPC, 21),
-        "shmdt" => (IPC, 22),
-        "shmget" => (IPC, 23),
-        "shmctl" => (IPC, 24),
-        _ => return None,
-    })
+    let at = CALLS.binary_search_by(|(known, ..)| known.cmp(&name)).ok()?;
+    CALLS.get(at).map(|(_, number, call)| (*number, *call))
+}
+
+/// Numbers from linux/net.h (`SYS_SOCKET` and on) and linux/ipc.h (`SEMOP` and on), by name: each name of a profile is looked for.
+const CALLS: [(&str, u32, u64); 32] = [
+    ("accept", SOCKETCALL, 5),
+    ("accept4", SOCKETCALL, 18),
+    ("bind", SOCKETCALL, 2),
+    ("connect", SOCKETCALL, 3),
+    ("getpeername", SOCKETCALL, 7),
+    ("getsockname", SOCKETCALL, 6),
+    ("getsockopt", SOCKETCALL, 15),
+    ("listen", SOCKETCALL, 4),
+    ("msgctl", IPC, 14),
+    ("msgget", IPC, 13),
+    ("msgrcv", IPC, 12),
+    ("msgsnd", IPC, 11),
+    ("recv", SOCKETCALL, 10),
+    ("recvfrom", SOCKETCALL, 12),
+    ("recvmmsg", SOCKETCALL, 19),
+    ("recvmsg", SOCKETCALL, 17),
+    ("semctl", IPC, 3),
+    ("semget", IPC, 2),
+    ("semop", IPC, 1),
+    ("semtimedop", IPC, 4),
+    ("send", SOCKETCALL, 9),
+    ("sendmmsg", SOCKETCALL, 20),
+    ("sendmsg", SOCKETCALL, 16),
+    ("sendto", SOCKETCALL, 11),
+    ("setsockopt", SOCKETCALL, 14),
+    ("shmat", IPC, 21),
+    ("shmctl", IPC, 24),
+    ("shmdt", IPC, 22),
+    ("shmget", IPC, 23),
+    ("shutdown", SOCKETCALL, 13),
+    ("socket", SOCKETCALL, 1),
+    ("socketpair", SOCKETCALL, 8),
+];
+
+#[test]
+fn calls_are_found_by_their_names() {
+    assert!(CALLS.is_sorted_by_key(|(name, ..)| *name));
+    assert!(CALLS.iter().all(|(name, number, call)| code(name) == Some((*number, *call))));
+    assert_eq!((code("socket"), code("shmctl"), code("sock")), (Some((SOCKETCALL, 1)), Some((IPC, 24)), None));
 }

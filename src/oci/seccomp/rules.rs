@@ -13,6 +13,8 @@ use super::{Error, Flags};
 pub(super) const RETURN_ENOSYS: u32 = RETURN_ERRNO | 38;
 /// `SECCOMP_RET_ERRNO`; the low half is the errno.
 const RETURN_ERRNO: u32 = 0x0005_0000;
+/// `SECCOMP_RET_USER_NOTIF`.
+const RETURN_USER_NOTIF: u32 = 0x7fc0_0000;
 /// `SECCOMP_RET_TRACE`; the low half is passed to the tracer.
 const RETURN_TRACE: u32 = 0x7ff0_0000;
 /// `EPERM`, which OCI says an absent errnoRet stands for.
@@ -91,7 +93,7 @@ impl Test {
 pub(super) fn check<'a>(profile: &'a LinuxSeccomp, native: Arch) -> Result<Profile<'a>, Vec<Error>> {
     let mut errors = Vec::new();
     let abis = check_architectures(profile, native, &mut errors);
-    check_listener(profile, &mut errors);
+    let notifies = check_listener(profile, &mut errors);
     let default = check_action(
         ("defaultAction", "defaultErrnoRet"),
         "linux.seccomp",
@@ -110,7 +112,7 @@ pub(super) fn check<'a>(profile: &'a LinuxSeccomp, native: Arch) -> Result<Profi
     }
     let default = default.unwrap_or(0);
     let enosys_for_newer = refuses(profile.default_action()) && default != RETURN_ENOSYS;
-    Ok(Profile { default, enosys_for_newer, abis, rules, entries, flags: flags(profile) })
+    Ok(Profile { default, enosys_for_newer, abis, rules, entries, flags: flags(profile, notifies) })
 }
 
 /// Whether an action keeps the call from running for good. A tracer is asked about calls that it does not know, too.
@@ -143,13 +145,23 @@ fn check_architectures(profile: &LinuxSeccomp, native: Arch, errors: &mut Vec<Er
     abis
 }
 
-fn check_listener(profile: &LinuxSeccomp, errors: &mut Vec<Error>) {
-    if profile.listener_path().is_some() {
-        errors.push(Error::Notify { path: "linux.seccomp.listenerPath".into(), what: "listenerPath" });
+/// Whether calls are handed to an agent, and so a listener to it.
+fn check_listener(profile: &LinuxSeccomp, errors: &mut Vec<Error>) -> bool {
+    let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
+    let mut wrong = |field: &str, reason| {
+        errors.push(Error::Notify { path: format!("linux.seccomp.{field}"), reason });
+    };
+    if path.is_some_and(|path| !path.is_absolute()) {
+        wrong("listenerPath", "expected the absolute path of a unix socket");
     }
-    if profile.listener_metadata().is_some() {
-        errors.push(Error::Notify { path: "linux.seccomp.listenerMetadata".into(), what: "listenerMetadata" });
+    if path.is_none() && profile.listener_metadata().as_ref().is_some_and(|text| !text.is_empty()) {
+        wrong("listenerMetadata", "is for an agent: expected listenerPath beside it");
     }
+    let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    if notifies && path.is_none() {
+        wrong("listenerPath", "is missing, expected the socket of the agent that SCMP_ACT_NOTIFY asks");
+    }
+    notifies
 }
 
 /// The kernel's return value for an action. `None` (and an error) where it makes none.
@@ -164,11 +176,13 @@ fn check_action(
     let (base, max) = match action {
         A::ScmpActErrno => (RETURN_ERRNO, MAX_ERRNO),
         A::ScmpActTrace => (RETURN_TRACE, MAX_TRACE),
-        A::ScmpActNotify => {
-            errors.push(Error::Notify { path: format!("{path}.{action_key}"), what: "SCMP_ACT_NOTIFY" });
+        A::ScmpActNotify if action_key == "defaultAction" => {
+            let reason = "SCMP_ACT_NOTIFY cannot be the default: the process could not hand its listener over";
+            errors.push(Error::Notify { path: format!("{path}.{action_key}"), reason });
             return None;
         }
-        A::ScmpActKill
+        A::ScmpActNotify
+        | A::ScmpActKill
         | A::ScmpActKillThread
         | A::ScmpActKillProcess
         | A::ScmpActTrap
@@ -178,7 +192,7 @@ fn check_action(
                 errors.push(Error::ErrnoUnused { path: format!("{path}.{errno_key}"), action });
                 return None;
             }
-            return Some(action.as_u32(None));
+            return Some(if action == A::ScmpActNotify { RETURN_USER_NOTIF } else { action.as_u32(None) });
         }
     };
     let errno = errno.unwrap_or(EPERM);
@@ -240,16 +254,19 @@ fn check_arg(path: &str, index: usize, arg: &LinuxSeccompArg, errors: &mut Vec<E
     Some(Condition { arg: number, test, negated })
 }
 
-fn flags(profile: &LinuxSeccomp) -> Flags {
+fn flags(profile: &LinuxSeccomp, notifies: bool) -> Flags {
     use LinuxSeccompFilterFlag as F;
+    let listener = if notifies { Flags::NEW_LISTENER } else { Flags::NONE };
     let Some(asked) = profile.flags() else {
-        return Flags::SPEC_ALLOW;
+        return Flags::SPEC_ALLOW.with(listener);
     };
-    asked.iter().fold(Flags::NONE, |flags, flag| {
+    asked.iter().fold(listener, |flags, flag| {
         flags.with(match flag {
+            F::SeccompFilterFlagTsync if notifies => Flags::TSYNC.with(Flags::TSYNC_ESRCH),
             F::SeccompFilterFlagTsync => Flags::TSYNC,
             F::SeccompFilterFlagLog => Flags::LOG,
             F::SeccompFilterFlagSpecAllow => Flags::SPEC_ALLOW,
+            F::SeccompFilterFlagWaitKillableRecv if notifies => Flags::WAIT_KILLABLE_RECV,
             F::SeccompFilterFlagWaitKillableRecv => Flags::NONE,
         })
     })

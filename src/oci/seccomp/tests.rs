@@ -267,7 +267,7 @@ fn multiplexed_calls_are_never_looser_than_the_profile_reads() {
 #[test]
 fn errors_are_reported_all_at_once_with_their_paths() {
     let found = errors(
-        r#"{"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x", "listenerMetadata": "m", "syscalls": [
+        r#"{"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "x", "listenerMetadata": "m", "syscalls": [
             {"names": [], "action": "SCMP_ACT_ALLOW", "errnoRet": 1},
             {"names": ["read", ""], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096},
             {"names": ["read"], "action": "SCMP_ACT_TRACE", "errnoRet": 65536,
@@ -276,9 +276,8 @@ fn errors_are_reported_all_at_once_with_their_paths() {
     assert_eq!(
         found,
         [
-            "linux.seccomp.listenerPath: listenerPath is not supported: this runtime hands no calls to a seccomp agent",
-            "linux.seccomp.listenerMetadata: listenerMetadata is not supported: this runtime hands no calls to a seccomp agent",
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY is not supported: this runtime hands no calls to a seccomp agent",
+            "linux.seccomp.listenerPath: expected the absolute path of a unix socket",
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default: the process could not hand its listener over",
             "linux.seccomp.syscalls[0].names: is empty, expected at least one syscall name",
             "linux.seccomp.syscalls[0].errnoRet: SCMP_ACT_ALLOW has no errno, only SCMP_ACT_ERRNO and SCMP_ACT_TRACE do",
             "linux.seccomp.syscalls[1].names[1]: is an empty string, expected a syscall name",
@@ -291,6 +290,34 @@ fn errors_are_reported_all_at_once_with_their_paths() {
         compile(&profile(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#), Arch::ScmpArchMips).unwrap_err(),
         [Error::Native { arch: Arch::ScmpArchMips }]
     );
+}
+
+#[test]
+fn an_agent_is_asked_by_way_of_a_listener() {
+    let with =
+        |more: &str, rule: &str| format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", {more} "syscalls": [{rule}]}}"#);
+    let notify = |names: &str| format!(r#"{{"names": [{names}], "action": "SCMP_ACT_NOTIFY"}}"#);
+    let flags =
+        r#""listenerPath": "/x", "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],"#;
+    let asks = filter(&with(flags, &notify("\"mkdir\"")));
+    assert_eq!(asks.flags.bits(), 1 | 8 | 16 | 32);
+    let mkdir = Data { nr: 83, arch: X86_64, args: [0; 6] };
+    assert_eq!(interpret(&asks.program, &mkdir).0, 0x7fc0_0000);
+    assert_eq!(
+        errors(&with(r#""listenerMetadata": "m","#, &notify("\"mkdir\""))),
+        [
+            "linux.seccomp.listenerMetadata: is for an agent: expected listenerPath beside it",
+            "linux.seccomp.listenerPath: is missing, expected the socket of the agent that SCMP_ACT_NOTIFY asks",
+        ]
+    );
+    let rest =
+        r#"{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}, {"names": ["sendmsg"], "action": "SCMP_ACT_ERRNO"}"#;
+    for rules in [notify("\"sendmsg\""), rest.to_owned()] {
+        let found = errors(&with(r#""listenerPath": "/x","#, &rules));
+        assert!(found.len() == 1 && found[0].contains("sendmsg must be allowed"), "{found:?}");
+    }
+    // A listener that nobody is told of asks nobody.
+    assert_eq!(filter(&with(r#""listenerPath": "/x","#, "")).flags, Flags::SPEC_ALLOW);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::super::hold::{Hold, Until};
 use super::super::observed::HostPid;
 use super::super::{Exit, Now, Presence, Probed, WallTime, reconcile};
 use super::*;
-use crate::unit::{CheckKind, Fingerprint, parse};
+use crate::unit::{CheckKind, Fingerprint, parse, replica_name};
 
 const UNITS: usize = 9;
 const DISK: &str = "/disk";
@@ -77,11 +77,16 @@ impl Stage {
 
     fn edit(&mut self) {
         let n = self.below(UNITS);
-        if self.below(6) == 0 {
-            self.desired.units.remove(&name(n));
+        let regrouped = if self.below(6) == 0 {
+            self.desired.take(&name(n))
         } else {
-            let (text, version) = (self.text(n), 1 + self.below(3) as u8);
-            self.desired.units.insert(name(n), want(&name(n), &text, version));
+            let replicas =
+                if n < 3 && self.below(2) == 0 { format!("replicas = {}\n", self.below(4)) } else { String::new() };
+            let (text, version) = (format!("{replicas}{}", self.text(n)), 1 + self.below(3) as u8);
+            self.desired.put(&name(n), want(&name(n), &text, version), |_| false)
+        };
+        if regrouped {
+            self.planner.look_at_all();
         }
         self.planner.changed(&name(n));
     }
@@ -94,6 +99,10 @@ impl Stage {
 
     fn fact(&mut self) -> Fact {
         let unit = name(self.below(UNITS));
+        let unit = match self.desired.groups.contains_key(&unit) {
+            true => replica_name(&unit, 1 + self.below(3) as u32),
+            false => unit,
+        };
         let live = self.observed.unit(&unit).and_then(|seen| seen.live.as_ref());
         let at = self.now.boot;
         if let Some(id) = live.map(|live| live.id.clone()).filter(|_| self.below(5) > 0) {

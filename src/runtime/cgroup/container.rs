@@ -146,6 +146,10 @@ impl ContainerCgroup {
     pub fn open(host: &Host, location: &Location) -> Result<Option<ContainerCgroup>, CgroupError> {
         let root = Arc::clone(&host.unified);
         let path = location.unified.trim_start_matches('/');
+        // It would be the root, and so all processes of the host.
+        if path.is_empty() {
+            return Ok(None);
+        }
         let directory = match open_beneath(&root, path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),

@@ -7,6 +7,7 @@
 //!
 //! Everything is done through directory descriptors below a place that is ours; nothing else is touched.
 
+mod below;
 mod container;
 mod device_filter;
 mod figures;
@@ -18,6 +19,7 @@ mod root;
 mod statistics;
 mod unified;
 
+pub use below::Below;
 pub use container::ContainerCgroup;
 pub(super) use container::await_made;
 pub use device_filter::device_rules_ignored;
@@ -179,6 +181,12 @@ pub enum CgroupError {
         /// The directory.
         path: String,
     },
+    /// A cgroup of a controller in which the container has none.
+    #[error("the container has no cgroup of the controller {controller}")]
+    NotThere {
+        /// Which.
+        controller: String,
+    },
     /// A device path of the host's that is none.
     #[error("{} is not a device", .path.display())]
     NotADevice {
@@ -205,6 +213,19 @@ pub enum CgroupError {
         /// The directory.
         path: String,
     },
+}
+
+impl CgroupError {
+    /// Whether this user may not make what was to be made, whoever else may.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            CgroupError::NoUnified { errno } | CgroupError::Call { errno, .. } => {
+                matches!(*errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
+            }
+            CgroupError::ReadOnly { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn failed(call: &'static str, path: impl Into<String>) -> impl FnOnce(Errno) -> CgroupError {

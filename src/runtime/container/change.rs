@@ -4,6 +4,7 @@ use super::directory::{Container, Lock, Record};
 use super::{ContainerError, Status};
 use crate::oci::CgroupSettings;
 use crate::runtime::cgroup::{CgroupError, Host};
+use crate::runtime::rdt;
 
 /// A container whose limits are about to change: locked, and alive when it was looked at.
 #[derive(Debug)]
@@ -33,6 +34,12 @@ impl Change {
         &self.record
     }
 
+    /// Other schemata for its group of resctrl; `option` is what they came with.
+    pub fn share(&self, option: &'static str, schemata: &[String]) -> Result<(), ContainerError> {
+        let rdt = self.record.rdt.as_ref().ok_or(ContainerError::NoRdt { option })?;
+        Ok(rdt::update(&rdt::root()?, rdt.directory(), schemata)?)
+    }
+
     /// Writes the limits and keeps `resources`, from which they were compiled. Where the kernel refuses one, those of before are written
     /// again, as far as it takes them.
     pub fn limit(
@@ -41,7 +48,7 @@ impl Change {
         settings: &CgroupSettings,
         resources: serde_json::Value,
     ) -> Result<(), ContainerError> {
-        let mut cgroup = self.record.open_cgroup()?.ok_or(ContainerError::NotRunning)?;
+        let mut cgroup = self.record.need_cgroup("update")?.ok_or(ContainerError::NotRunning)?;
         let host = Host::detect()?;
         // On record before they are made, so that no death in between leaves a directory that nobody removes.
         let place = cgroup.location_with(&host, settings);
@@ -51,7 +58,14 @@ impl Change {
         }
         let limited = cgroup.make_place(&host, settings).and_then(|()| cgroup.update(settings));
         if let Err(error) = limited {
-            let was_written = matches!(error, CgroupError::Limit { .. } | CgroupError::Call { .. });
+            // What stands in the config alone is seen before anything is written; a file that is missing is not.
+            let was_written = matches!(
+                error,
+                CgroupError::Limit { .. }
+                    | CgroupError::Call { .. }
+                    | CgroupError::NoFile { .. }
+                    | CgroupError::NotHandedDown { .. }
+            );
             // The first error is the one that matters.
             let _ = if was_written { cgroup.update(before) } else { Ok(()) };
             return Err(error.into());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fcntl_lock, mknoda
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, call, file};
-use crate::oci::Hooks;
+use crate::oci::{Hooks, Rdt};
 use crate::runtime::cgroup::Location;
 
 const STATE: &str = "state.json";
@@ -25,6 +25,11 @@ const STARTED: &str = "start.fifo";
 const ID_BYTES_MAX: usize = 1024;
 /// A larger record is none of ours.
 const STATE_BYTES_MAX: u64 = 4 << 20;
+/// Modes with which others than the owner, and than root's group, could put something into a directory; and that with which they could
+/// put something there but move nothing of ours.
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+const WRITABLE_BY_GROUP: u32 = 0o020;
+const STICKY: u32 = 0o1000;
 
 /// Where the directories of all containers are: `--root`.
 #[derive(Debug, Clone)]
@@ -58,6 +63,9 @@ pub struct Record {
     /// `linux.resources` as `update` left them; `None` while they are those of config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<serde_json::Value>,
+    /// Its group of resctrl, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Rdt>,
     /// Its first process, once there is one.
     pub process: Option<Process>,
     /// Its hooks, if it has any.
@@ -97,6 +105,7 @@ impl StateRoot {
         let container = self.place(id)?;
         let root = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
         root.map_err(file("make", &self.0))?;
+        self.check()?;
         match DirBuilder::new().mode(0o700).create(&container.directory) {
             Ok(()) => Ok(container),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ContainerError::Exists),
@@ -107,10 +116,21 @@ impl StateRoot {
     /// The container of this id.
     pub fn find(&self, id: &str) -> Result<Container, ContainerError> {
         let container = self.place(id)?;
-        match container.directory.is_dir() {
-            true => Ok(container),
-            false => Err(ContainerError::Unknown),
+        // Not what a link leads to: whoever made it is not who made that.
+        match fs::symlink_metadata(&container.directory) {
+            Ok(found) if found.is_dir() => {
+                self.check()?;
+                check_owner(&container.directory, &found, false)?;
+                Ok(container)
+            }
+            Ok(_) | Err(_) => Err(ContainerError::Unknown),
         }
+    }
+
+    /// What is in there was put there by us or by root: a record holds hooks, which run with our rights.
+    fn check(&self) -> Result<(), ContainerError> {
+        let found = fs::metadata(&self.0).map_err(file("look at", &self.0))?;
+        check_owner(&self.0, &found, true)
     }
 
     /// All there are, by name.
@@ -120,6 +140,7 @@ impl StateRoot {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(file("read", &self.0)(error)),
         };
+        self.check()?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let mut found: Vec<Container> = names.filter_map(|name| self.find(&name).ok()).collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -133,6 +154,18 @@ impl StateRoot {
             true => Ok(Container { id: id.to_owned(), directory: self.0.join(id) }),
             false => Err(ContainerError::BadId { id: id.to_owned() }),
         }
+    }
+}
+
+/// `shared`: others may put something beside what is ours, if they cannot move that away.
+fn check_owner(path: &Path, found: &fs::Metadata, shared: bool) -> Result<(), ContainerError> {
+    let (uid, mode) = (found.uid(), found.mode());
+    let by_group = mode & WRITABLE_BY_GROUP != 0 && found.gid() != 0;
+    let by_others = mode & WRITABLE_BY_OTHERS != 0 || by_group;
+    let kept = !by_others || (shared && mode & STICKY != 0);
+    match kept && (uid == 0 || uid == rustix::process::geteuid().as_raw()) {
+        true => Ok(()),
+        false => Err(ContainerError::NotOurs { path: path.to_owned(), uid, mode: mode & 0o7777 }),
     }
 }
 
@@ -283,6 +316,7 @@ mod tests {
             annotations: BTreeMap::new(),
             cgroup: Location::default(),
             resources: Some(serde_json::json!({ "pids": { "limit": 3 } })),
+            rdt: None,
             process: Some(Process { pid: 7, started_ticks: 9 }),
             hooks: None,
         };

@@ -12,8 +12,8 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use super::directory::{Container, Process, Record, StateRoot};
 use super::operate::started_ticks;
 use super::{ContainerError, call};
-use crate::oci::{CgroupSettings, Hooks, Script};
-use crate::runtime::cgroup::{ContainerCgroup, Host};
+use crate::oci::{CgroupSettings, Hooks, Rdt, Script};
+use crate::runtime::cgroup::{CgroupError, ContainerCgroup, Host, Location};
 use crate::runtime::executed::has_executed;
 use crate::runtime::hook::keep_descriptors;
 use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, maker, run_hooks, spawn};
@@ -40,6 +40,8 @@ pub struct Launch {
     pub settings: CgroupSettings,
     /// `linux.cgroupsPath`.
     pub cgroups_path: Option<String>,
+    /// A caller who may make no cgroups gets a container without, unless it asks for one.
+    pub rootless: bool,
     /// The script has a gate.
     pub gate: bool,
     /// Where the master of its terminal goes.
@@ -66,7 +68,8 @@ impl StateRoot {
     pub fn launch(&self, launch: Launch) -> Result<Launched, ContainerError> {
         let container = self.claim(&launch.id)?;
         let hooks = launch.script.hooks().cloned();
-        let mut making = Making { container, cgroup: None, spawned: None, hooks };
+        let rdt = launch.script.outside.rdt.clone();
+        let mut making = Making { container, cgroup: None, spawned: None, hooks, rdt };
         let made = making.try_make(launch);
         if made.is_err() {
             making.undo();
@@ -81,14 +84,18 @@ struct Making {
     cgroup: Option<ContainerCgroup>,
     spawned: Option<Spawned>,
     hooks: Option<Hooks>,
+    rdt: Option<Rdt>,
 }
 
 impl Making {
     fn try_make(&mut self, launch: Launch) -> Result<Launched, ContainerError> {
         let container = &self.container;
         let _locked = container.write_config(&launch.config)?;
-        let host = Host::detect()?;
-        let cgroups = ContainerCgroup::plan(&host, launch.cgroups_path.as_deref(), &launch.id, &launch.settings)?;
+        // Asked for by name, it is an error that there is none.
+        let may_lack = launch.rootless && launch.cgroups_path.is_none();
+        let host = unless_refused(Host::detect(), may_lack)?;
+        let plan = |host| ContainerCgroup::plan(host, launch.cgroups_path.as_deref(), &launch.id, &launch.settings);
+        let cgroups = host.as_ref().map(plan).transpose()?.unwrap_or_default();
         let mut record = Record {
             oci_version: launch.oci_version,
             bundle: launch.bundle,
@@ -98,12 +105,25 @@ impl Making {
             annotations: launch.annotations,
             cgroup: cgroups,
             resources: None,
+            rdt: launch.script.outside.rdt.clone(),
             process: None,
             hooks: launch.script.hooks().cloned(),
         };
         container.write(&record)?;
-        let cgroup = self.cgroup.insert(ContainerCgroup::create(&host, &record.cgroup, &launch.settings)?);
-        launch.script.cgroup_owner().map_or(Ok(()), |owner| cgroup.delegate(owner))?;
+        if let Some(host) = &host {
+            self.cgroup = unless_refused(ContainerCgroup::create(host, &record.cgroup, &launch.settings), may_lack)?;
+        }
+        if self.cgroup.is_none() {
+            if let Some(field) = launch.settings.first_limit() {
+                return Err(ContainerError::NoCgroupFor { what: format!("linux.resources.{field}") });
+            }
+            record.cgroup = Location::default();
+            container.write(&record)?;
+        }
+        let mut cgroup = self.cgroup.as_mut().zip(host.as_ref());
+        if let (Some((cgroup, _)), Some(owner)) = (&cgroup, launch.script.cgroup_owner()) {
+            cgroup.delegate(owner)?;
+        }
         let (report, mut report_write) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
         if let Some(trampoline) = &launch.trampoline {
             // Behind the descriptors that the program gets, so that it can keep its number.
@@ -115,12 +135,14 @@ impl Making {
         let mut slots = Slots::new(report_write);
         // Whoever makes its process for it takes descriptors, and in a user namespace it may open none of them itself.
         let early = launch.script.outside.is_empty();
-        let say_made = if early {
-            Some(cgroup.fill_early(&record.cgroup.legacy, &mut slots)?)
-        } else {
-            cgroup.finish(&host, &record.cgroup.legacy, &launch.settings)?;
-            cgroup.fill(&mut slots)?;
-            None
+        let say_made = match &mut cgroup {
+            Some((cgroup, _)) if early => Some(cgroup.fill_early(&record.cgroup.legacy, &mut slots)?),
+            Some((cgroup, host)) => {
+                cgroup.finish(host, &record.cgroup.legacy, &launch.settings)?;
+                cgroup.fill(&mut slots)?;
+                None
+            }
+            None => None,
         };
         slots.console = launch.console;
         slots.extra = launch.extra;
@@ -136,11 +158,12 @@ impl Making {
         let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || {})?);
         let pid = spawned.pid;
         // While the process sets itself up as far as it can without.
-        if let Some(say_made) = say_made {
-            cgroup.finish(&host, &record.cgroup.legacy, &launch.settings)?;
+        if let (Some(say_made), Some((cgroup, host))) = (say_made, &mut cgroup) {
+            cgroup.finish(host, &record.cgroup.legacy, &launch.settings)?;
             let _ = rustix::io::write(&say_made, b"1");
         }
-        record.cgroup = cgroup.location.clone();
+        record.cgroup = cgroup.as_ref().map(|(cgroup, _)| cgroup.location.clone()).unwrap_or_default();
+        let is_out_of_memory = || cgroup.as_ref().is_some_and(|(cgroup, _)| cgroup.oom_kills() > 0);
         record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
         container.write(&record)?;
         if let (Some(maker), Some(hooks)) = (maker, hooks)
@@ -154,13 +177,13 @@ impl Making {
             Some(failure) => return Err(ContainerError::Setup(failure.text)),
             // A process that waits at its gate and is gone was killed; without a gate it may have done its work.
             None if launch.gate && has_ended(spawned) => {
-                return Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 });
+                return Err(ContainerError::KilledInSetup { oom: is_out_of_memory() });
             }
             None => {}
         }
         if let Some(hooks) = hooks.filter(|_| !launch.gate) {
             if has_executed(pid.0.cast_signed()) != Some(true) {
-                return Err(ContainerError::KilledInSetup { oom: cgroup.oom_kills() > 0 });
+                return Err(ContainerError::KilledInSetup { oom: is_out_of_memory() });
             }
             super::follow::poststart(hooks, pid)?;
         }
@@ -179,12 +202,21 @@ impl Making {
         }
         // The first error is the one that matters.
         let _ = self.cgroup.map(|cgroup| cgroup.remove());
+        let _ = super::operate::remove_rdt(self.rdt.as_ref());
         if self.spawned.is_some()
             && let Some(hooks) = &self.hooks
         {
             let _ = super::follow::poststop(hooks);
         }
         let _ = self.container.remove();
+    }
+}
+
+/// Nothing where the kernel refuses it to this user and that is no error.
+fn unless_refused<T>(made: Result<T, CgroupError>, may_lack: bool) -> Result<Option<T>, CgroupError> {
+    match made {
+        Err(error) if may_lack && error.is_refusal() => Ok(None),
+        made => made.map(Some),
     }
 }
 

@@ -58,6 +58,16 @@ pub enum ContainerError {
     /// No such directory.
     #[error("container does not exist")]
     Unknown,
+    /// What is in there may be somebody else's.
+    #[error("{}: owned by uid {uid} with mode {mode:o}: chown it to root and chmod it to 0700", .path.display())]
+    NotOurs {
+        /// Which directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// `start` on a container that runs.
     #[error("cannot start an already running container")]
     AlreadyRunning,
@@ -111,9 +121,24 @@ pub enum ContainerError {
         /// For lack of memory.
         oom: bool,
     },
+    /// A container that an ordinary user made has no cgroup.
+    #[error("{what} needs a cgroup, which its user may not make here")]
+    NoCgroupFor {
+        /// A field of config.json, or a command.
+        what: String,
+    },
     /// Cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// A group of resctrl.
+    #[error(transparent)]
+    Rdt(#[from] super::rdt::RdtError),
+    /// Other schemata for a container that has no group.
+    #[error("{option} needs a container with linux.intelRdt, which this one is without")]
+    NoRdt {
+        /// What was given.
+        option: &'static str,
+    },
     /// No process.
     #[error(transparent)]
     Spawn(#[from] super::SpawnError),

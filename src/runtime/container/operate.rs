@@ -9,7 +9,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::ContainerError;
 use super::directory::{Container, Process, Record};
+use crate::oci::Rdt;
 use crate::runtime::cgroup::{ContainerCgroup, Host, Location};
+use crate::runtime::rdt::{self, RdtError};
 use crate::runtime::{HookError, HostPid};
 use crate::sys::pidfd::send_signal;
 use crate::sys::stat::stat;
@@ -64,7 +66,7 @@ impl Container {
             Status::Created | Status::Running | Status::Paused => {}
             Status::Stopped => return Err(ContainerError::NotRunning),
         }
-        let cgroup = cgroup_of(&record)?.ok_or(ContainerError::NotRunning)?;
+        let cgroup = record.need_cgroup("pause")?.ok_or(ContainerError::NotRunning)?;
         Ok(cgroup.freeze()?)
     }
 
@@ -107,7 +109,9 @@ impl Container {
     pub fn kill(&self, signal: u8, all: bool) -> Result<(), ContainerError> {
         let record = self.read_made()?;
         let (_, process) = self.status(record.as_ref());
-        if all {
+        // Without a cgroup the first process is known alone. With it all others in its pid namespace are killed.
+        let is_alone = signal == SIGKILL && record.as_ref().is_some_and(|record| !record.has_cgroup());
+        if all && !is_alone {
             return signal_all(record.as_ref(), signal, process.is_some());
         }
         let (_, pidfd) = process.ok_or(ContainerError::NotRunning)?;
@@ -136,13 +140,23 @@ impl Container {
             cgroup.kill()?;
             cgroup.remove()?;
         }
+        remove_rdt(record.as_ref().and_then(|record| record.rdt.as_ref()))?;
         let failed = record.as_ref().and_then(|record| record.hooks.as_ref()).map(super::follow::poststop);
         self.remove().map(|()| failed.unwrap_or_default())
     }
 }
 
+/// What it had of its own in resctrl.
+pub(super) fn remove_rdt(rdt: Option<&Rdt>) -> Result<(), RdtError> {
+    match rdt.and_then(Rdt::removed) {
+        Some(directory) => rdt::remove(&rdt::root()?, Some(&directory)),
+        None => Ok(()),
+    }
+}
+
 fn signal_all(record: Option<&Record>, signal: u8, alive: bool) -> Result<(), ContainerError> {
-    let Some(cgroup) = record.map(cgroup_of).transpose()?.flatten() else { return Err(ContainerError::NotRunning) };
+    let cgroup = record.map(|record| record.need_cgroup("kill --all")).transpose()?.flatten();
+    let Some(cgroup) = cgroup else { return Err(ContainerError::NotRunning) };
     if !alive && cgroup.is_empty()? {
         return Err(ContainerError::NotRunning);
     }
@@ -161,6 +175,9 @@ fn is_frozen(record: &Record) -> bool {
 
 /// The cgroups of a container, if there are any.
 fn cgroup_of(record: &Record) -> Result<Option<ContainerCgroup>, ContainerError> {
+    if !record.has_cgroup() {
+        return Ok(None);
+    }
     Ok(ContainerCgroup::open(&Host::detect()?, &record.cgroup)?)
 }
 
@@ -172,6 +189,19 @@ impl Record {
         // Looked at after it is held: what is read below is about the process behind the pidfd, or it has ended.
         let same = started_ticks(HostPid(pid)) == Some(started) && is_below(HostPid(pid), &self.cgroup);
         (same && !ended_within(pidfd.as_fd(), Duration::ZERO)).then_some((HostPid(pid), pidfd))
+    }
+
+    /// Whether it was made with cgroups: an ordinary user's may be without.
+    pub fn has_cgroup(&self) -> bool {
+        !self.cgroup.unified.is_empty()
+    }
+
+    /// Its cgroups, for `what`, which cannot be done without; `None` where they are gone.
+    pub fn need_cgroup(&self, what: &str) -> Result<Option<ContainerCgroup>, ContainerError> {
+        match self.has_cgroup() {
+            true => cgroup_of(self),
+            false => Err(ContainerError::NoCgroupFor { what: what.to_owned() }),
+        }
     }
 
     /// Its cgroups, for a process that joins it.

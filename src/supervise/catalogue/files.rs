@@ -34,6 +34,7 @@ impl Catalogue {
         for config in unit.configs.iter_mut().filter(|config| is_unknown_secret(config)) {
             config.contents = self.files.get(&config.source).and_then(|view| view.as_ref()?.as_secret());
         }
+        unit.share_files();
         if unit != *good.unit {
             entry.in_force = Some(Arc::new(InForce { unit: Arc::new(unit), ..InForce::clone(good) }));
             self.changes.insert(name.clone());

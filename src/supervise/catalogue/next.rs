@@ -72,11 +72,13 @@ impl Catalogue {
 
     /// What is next of this unit.
     pub fn next(&self, name: &UnitName) -> Option<&Next> {
-        self.entries.get(name)?.next.as_ref()
+        self.entry(name)?.next.as_ref()
     }
 
     /// Whether what is next goes in force by itself; `None`: nothing is.
     pub fn needs_no_order(&self, name: &UnitName) -> Option<bool> {
+        let name = self.declared(name);
+        let name = name.as_ref();
         let entry = self.entries.get(name)?;
         entry.next.as_ref()?;
         Some(!self.manual && !self.is_left_behind(name) && self.set_holds(name).is_none())

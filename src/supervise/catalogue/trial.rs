@@ -163,6 +163,7 @@ impl Catalogue {
 
     /// The text in force did well.
     pub fn prove(&mut self, name: &UnitName, fingerprint: Fingerprint) {
+        let name = &self.declared(name).into_owned();
         let Some(entry) = self.entries.get_mut(name) else { return };
         if entry.in_force.as_ref().is_some_and(|good| good.fingerprint == fingerprint)
             && entry.trial.earlier.take().is_some()
@@ -174,6 +175,7 @@ impl Catalogue {
 
     /// The text in force was bad: the earlier one is in force again.
     pub fn roll_back(&mut self, name: &UnitName, fingerprint: Fingerprint, why: &str, now: WallTime) {
+        let name = &self.declared(name).into_owned();
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(good) = entry.in_force.as_ref().filter(|good| good.fingerprint == fingerprint) else { return };
         let bad = Bad::of(good, why, now);
@@ -190,13 +192,13 @@ impl Catalogue {
 
     /// The text of this container fingerprint, if it is the one in force or the one to go back to.
     pub fn text_of(&self, name: &UnitName, fingerprint: Fingerprint) -> Option<&Arc<InForce>> {
-        let entry = self.entries.get(name)?;
+        let entry = self.entry(name)?;
         entry.in_force.iter().chain(&entry.trial.earlier).find(|good| good.fingerprint == fingerprint)
     }
 
     /// What is remembered of it besides the text in force.
     pub fn trial(&self, name: &UnitName) -> Option<&Trial> {
-        self.entries.get(name).map(|entry| &entry.trial)
+        self.entry(name).map(|entry| &entry.trial)
     }
 
     /// The text on disk was rolled back.

@@ -45,6 +45,8 @@
 //! One turn moves at most 1 MiB of one pipe, then the next pipe has its turn. An idle writer sleeps in `epoll_wait` without a timeout.
 
 mod cap;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod growth;
 mod index;
 mod lines;
@@ -52,6 +54,7 @@ mod mover;
 mod reader;
 mod render;
 mod segment;
+mod several;
 mod since;
 mod stage;
 mod tail;
@@ -65,5 +68,6 @@ pub use index::Stream;
 pub use lines::{End, Entry, What};
 pub use reader::{LogReader, Query, ReadError, last_lines, print};
 pub use render::{Style, escape_controls, render};
+pub use several::{print_several, with_replicas};
 pub use since::{BadTime, parse_since, rfc3339_ms};
 pub use writer::{LogError, LogEvent, LogWriter};

@@ -177,6 +177,7 @@ fn kind(kind: &Kind) -> Value {
             { "type": "integer", "minimum": least },
         ] }),
         Kind::Whole { most } => json!({ "type": "integer", "minimum": 1, "maximum": most }),
+        Kind::Count { most } => json!({ "type": "integer", "minimum": 0, "maximum": most }),
         Kind::Number { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Pattern(text) => pattern(text),

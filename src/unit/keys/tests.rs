@@ -103,6 +103,10 @@ fn texts(key: &Key) -> (String, String) {
             let text = format!("{base}[health.liveness]\nfile = \"/x\"\n");
             (text.clone(), format!("{text}{} = {example}\n", &name[OF_CHECK.len()..]))
         }
+        "mount[].idmap" => {
+            let text = format!("{base}[security]\nuserns = \"auto\"\n[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
+            (text.clone(), format!("{text}idmap = {example}\n"))
+        }
         "mount[].read_only" | "mount[].require_mountpoint" => {
             let text = format!("{base}[[mount]]\nsource = \"/x\"\ntarget = \"/y\"\n");
             (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("mount[].")))
@@ -122,6 +126,14 @@ fn texts(key: &Key) -> (String, String) {
         "socket[].name" => {
             let text = format!("{base}[[socket]]\nlisten = \"unix:///x\"\n");
             (text.clone(), format!("{text}name = {example}\n"))
+        }
+        "socket[].backlog" | "socket[].mode" | "socket[].user" | "socket[].group" => {
+            let text = format!("{base}[[socket]]\nlisten = \"unix:///x\"\n");
+            (text.clone(), format!("{text}{} = {example}\n", &name["socket[].".len()..]))
+        }
+        "socket[].reuse_port" | "socket[].free_bind" => {
+            let text = format!("{base}[[socket]]\nlisten = \"udp://1.2.3.4:5\"\n");
+            (text.clone(), format!("{text}{} = {example}\n", &name["socket[].".len()..]))
         }
         "device[].path" => (base.to_owned(), format!("{base}[[device]]\npath = {example}\n")),
         _ => match name.split_once('.') {
@@ -188,6 +200,7 @@ fn every_sample_of_the_readme_is_right() {
         readme.split("\n```toml\n").skip(1).filter_map(|block| block.split_once("\n```")).map(|(toml, _)| toml);
     let (name, mut samples) = (UnitName::new("worker@a").unwrap(), 0);
     for text in blocks {
+        let name = if text.contains("replicas =") { UnitName::new("web").unwrap() } else { name.clone() };
         let errors = if text.contains("[defaults]") {
             check_moored_toml(Path::new("moored.toml"), text).err().unwrap_or_default()
         } else if text.contains("host_name") {

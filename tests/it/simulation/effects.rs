@@ -1,6 +1,8 @@
 //! What the fake supervisor does with a plan: begin, write, do; a fuse makes it crash between any two.
 
-use moored::plan::{Action, BootTime, Fact, Probed, Probing, Run, Seen, Want};
+use std::collections::BTreeSet;
+
+use moored::plan::{Action, BootTime, Fact, Probed, Probing, Relies, Run, Seen, Want};
 use moored::unit::{CheckKind, ContainerId, UnitName};
 
 use super::answers::failure_of;
@@ -21,19 +23,31 @@ impl Supervisor {
         }
         self.planner.begun(action);
         self.burn()?;
+        self.dirty.remove(action.unit());
+        self.write_down(out)?;
         self.persist(out, action.unit());
         match action {
             Action::Forget { unit } => out.oracle.forget(unit),
             Action::Raise { unit, failed } => out.oracle.on_raise(unit, failed, takes)?,
             Action::Kill { id } => out.oracle.on_kill(id, out.now),
-            Action::Start { id, unit, fingerprint, join, beside, .. } => {
-                let (joined, beside) = (join.clone(), *beside);
-                let begun = Begun { fingerprint: *fingerprint, enabled: unit.enabled, kind: unit.kind, joined, beside };
+            Action::Start { id, unit, fingerprint, join, relies, beside } => {
+                let begun = Begun {
+                    fingerprint: *fingerprint,
+                    enabled: unit.enabled,
+                    kind: unit.kind,
+                    beside: *beside,
+                    joined: join.clone(),
+                    other: None,
+                    relies: Relies::default(),
+                    outdated: BTreeSet::new(),
+                };
                 out.oracle.on_begin(id, begun);
+                out.oracle.on_rely(out.host, id, relies)?;
             }
             Action::TakeOver { id, .. } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
             Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id, was_running),
-            Action::Rely { .. } | Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
+            Action::Rely { id, relies } => out.oracle.on_rely(out.host, id, relies)?,
+            Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
@@ -49,8 +63,7 @@ impl Supervisor {
     /// Whether a unit is neither up nor held.
     fn takes_raise(&self, unit: &UnitName, now: BootTime) -> bool {
         let held = |seen: &Seen| seen.hold.as_ref().is_some_and(|hold| hold.until.is_none_or(|until| until.boot > now));
-        let up = |seen: &Seen| seen.live.as_ref().is_some_and(|live| live.is_up());
-        self.observed.unit(unit).is_none_or(|seen| !held(seen) && !up(seen))
+        self.observed.unit(unit).is_none_or(|seen| !held(seen) && !seen.is_up())
     }
 
     fn effect(&mut self, out: &mut Outside, action: &Action) -> Result<(), Stop> {
@@ -193,6 +206,15 @@ impl Supervisor {
         }
         self.burn()?;
         self.post(out, Fact::Cleared { id: id.clone() });
+        Ok(())
+    }
+
+    /// What is known otherwise than it is written; it may crash between any two.
+    pub(super) fn write_down(&mut self, out: &mut Outside) -> Result<(), Stop> {
+        while let Some(unit) = self.dirty.pop_first() {
+            self.persist(out, &unit);
+            self.burn()?;
+        }
         Ok(())
     }
 

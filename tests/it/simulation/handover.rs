@@ -43,6 +43,18 @@ impl Oracle {
         self.begun.get(id).is_some_and(|begun| begun.beside) && host.containers.get(id).is_some_and(is_unheard)
     }
 
+    /// Those that were to take over, and whose time is up: one that has nothing to say of itself is well when it runs.
+    pub(super) fn judge_tries(&mut self, host: &Host, now: BootTime) {
+        let is_late = |(id, found): &(&ContainerId, &Container)| {
+            let beside = self.begun.get(*id).is_some_and(|begun| begun.beside);
+            let is_over = || now.since(found.run.begun) >= found.want.unit.update.deadline;
+            let may_be_unwell = || found.want.unit.health.is_some() || !host.is_alive(id);
+            beside && is_over() && may_be_unwell()
+        };
+        let late: Vec<ContainerId> = host.containers.iter().filter(is_late).map(|(id, _)| id.clone()).collect();
+        self.sick.extend(late);
+    }
+
     /// The one beside which this one may be started.
     pub(super) fn beside(&self, host: &Host, id: &ContainerId, want: &Want) -> Option<ContainerId> {
         let begun = self.begun.get(id).filter(|begun| begun.beside && is_start_first(want));

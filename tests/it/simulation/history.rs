@@ -2,8 +2,9 @@
 //! whatever is due.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use moored::plan::{BootTime, Fact, Hold, Until, WallTime, Want};
+use moored::plan::{BootTime, Fact, Hold, Seen, Until, WallTime, Want};
 use moored::unit::{Signal, UnitName};
 
 use super::host::{Host, millis};
@@ -106,7 +107,7 @@ impl History {
     /// The first so many steps.
     pub(super) fn take_steps(&mut self, most: usize) -> Result<(), String> {
         for (number, step) in std::mem::take(&mut self.steps).into_iter().enumerate().take(most) {
-            self.say(&format!("step {}: {}", number + 1, step.what));
+            outside!(self).say(|| format!("step {}: {}", number + 1, step.what));
             self.rng = Rng::new(step.seed);
             self.host.sockets_rng = Rng::new(step.seed ^ 0x50c7);
             self.take(step)?;
@@ -120,6 +121,8 @@ impl History {
         self.host.calm_down();
         self.set_full(false);
         if let Some(supervisor) = &mut self.supervisor {
+            // What checks were about to find is over with the faults: they find something else from here on.
+            supervisor.mail.retain(|(_, fact)| !matches!(fact, Fact::Probed { .. }));
             supervisor.probe_all(&mut outside!(self));
         }
         self.mount(true);
@@ -177,7 +180,9 @@ impl History {
             What::PowerCut => self.lose_power(),
             What::Sleep(time) => {
                 self.now = self.now.after(time);
-                self.oracle.slept(&self.host, self.now);
+                if let Some(supervisor) = &mut self.supervisor {
+                    supervisor.slept = supervisor.slept.saturating_add(time);
+                }
             }
             What::ClockJumps(ms) => self.set_by_ms += ms,
             What::Mount(mounted) => self.mount(mounted),
@@ -225,8 +230,7 @@ impl History {
         if !self.disk.good.contains_key(&unit) {
             return;
         }
-        let live = supervisor.observed.unit(&unit).and_then(|seen| seen.live.as_ref());
-        let up = live.is_some_and(|live| live.is_up());
+        let up = supervisor.observed.unit(&unit).is_some_and(Seen::is_up);
         let fact = match wish {
             Wish::Start => {
                 self.oracle.client_start(&unit, up);
@@ -279,6 +283,7 @@ impl History {
     /// Without an anchor nobody takes the keeper's place, and the supervisor ends.
     fn lose_keeper(&mut self, supervisor_too: bool) {
         let alone = self.host.anchor && !supervisor_too;
+        self.let_go_by_a_moment();
         let unstarted = self.host.lose_keeper(self.now, alone && self.supervisor.is_some());
         unstarted.iter().for_each(|id| self.oracle.unstarted(id));
         match &mut self.supervisor {
@@ -298,8 +303,14 @@ impl History {
         self.oracle.lose_power(self.now, &self.disk);
     }
 
+    /// What one process did is not of the same nanosecond as the birth of the next one, which tells by that what was before.
+    fn let_go_by_a_moment(&mut self) {
+        self.now = self.now.after(Duration::from_nanos(1));
+    }
+
     fn start_supervisor(&mut self) {
         if self.supervisor.is_none() {
+            self.let_go_by_a_moment();
             self.say("a supervisor starts");
             self.supervisor = Some(Supervisor::start(&mut outside!(self), &self.files));
         }
@@ -323,6 +334,7 @@ impl History {
         let news = self.host.advance(&mut self.rng, self.now);
         self.oracle.ended(&self.host);
         self.oracle.sick.extend(self.host.sick.drain(..));
+        self.oracle.judge_tries(&self.host, self.now);
         self.oracle.well.extend(self.host.ready.drain(..).map(|id| id.unit));
         let Some(supervisor) = &mut self.supervisor else { return Ok(()) };
         let mut out = outside!(self);

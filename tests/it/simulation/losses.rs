@@ -3,7 +3,6 @@
 use moored::plan::BootTime;
 use moored::unit::{ContainerId, UnitName};
 
-use super::host::{Container, Host};
 use super::oracle::{Oracle, Truth};
 use super::supervisor::Disk;
 
@@ -28,16 +27,6 @@ impl Oracle {
                 ..Truth::default()
             };
         }
-    }
-
-    /// The host slept: a try at a start-first update whose time ran out meanwhile may be given up, though nobody was there to hear that it does well.
-    pub fn slept(&mut self, host: &Host, now: BootTime) {
-        let is_over = |(id, found): &(&ContainerId, &Container)| {
-            let beside = self.begun.get(*id).is_some_and(|begun| begun.beside);
-            beside && now.since(found.run.begun) >= found.want.unit.update.deadline
-        };
-        let over: Vec<ContainerId> = host.containers.iter().filter(is_over).map(|(id, _)| id.clone()).collect();
-        self.sick.extend(over);
     }
 
     /// A stop mark of an earlier boot holds until then.

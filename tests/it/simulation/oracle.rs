@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use moored::plan::{BootTime, Exit, ExitRecord, Outcome, Want};
+use moored::plan::{BootTime, Exit, ExitRecord, Fact, Outcome, Relies, Want};
 use moored::unit::{ContainerId, Fingerprint, Kind, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
@@ -19,8 +19,8 @@ pub struct Oracle {
     /// Those that go on until another one, which is on its way or wanted, has done well.
     pub(super) superseded: BTreeSet<ContainerId>,
     pub(super) journal: BTreeMap<ContainerId, Outcome>,
-    /// The same ids in the order in which their ends were written down.
-    recorded: Vec<ContainerId>,
+    /// Those whose end the supervisor was told, in that order.
+    told: Vec<ContainerId>,
     /// Journalled as not stopped by us.
     by_itself: BTreeSet<ContainerId>,
     pub(super) ended: BTreeMap<ContainerId, End>,
@@ -51,6 +51,12 @@ pub struct Begun {
     pub beside: bool,
     /// Whose network it was to share.
     pub joined: Option<ContainerId>,
+    /// The one that ran then, if this one is `beside`.
+    pub other: Option<ContainerId>,
+    /// The generations of dependencies with `on_loss` on which it relies.
+    pub relies: Relies,
+    /// Those of them of which somebody wants another run.
+    pub outdated: BTreeSet<UnitName>,
 }
 
 /// How a generation really ended.
@@ -161,6 +167,7 @@ impl Oracle {
 
     /// The supervisor has written down that the file of `unit` was gone.
     pub fn forget(&mut self, unit: &UnitName) {
+        self.outdate(unit);
         self.raised.retain(|(raised, _)| raised != unit);
         let truth = self.truth(unit);
         *truth = Truth { highest: truth.highest, begun: truth.begun, ..Truth::default() };
@@ -168,6 +175,7 @@ impl Oracle {
 
     /// A client's start of a unit that is up or not, as far as the supervisor knows.
     pub fn client_start(&mut self, unit: &UnitName, up: bool) {
+        self.outdate(unit);
         let truth = self.truth(unit);
         truth.held = None;
         truth.wished = if up { truth.wished } else { Some(truth.begun) };
@@ -185,6 +193,8 @@ impl Oracle {
 
     /// A generation is written down, to be spawned next.
     pub fn on_begin(&mut self, id: &ContainerId, begun: Begun) {
+        let other = begun.beside.then(|| self.open(&id.unit, |begun| !begun.beside).pop()).flatten();
+        let begun = Begun { other, ..begun };
         self.begun.insert(id.clone(), begun);
         self.truth(&id.unit).begun = id.generation;
     }
@@ -193,6 +203,9 @@ impl Oracle {
     pub fn ended(&mut self, host: &Host) {
         for (id, container) in &host.containers {
             let Stage::Dead { at, outcome, forgotten } = &container.stage else { continue };
+            if self.ended.get(id).is_some_and(|end| end.forgotten == *forgotten) {
+                continue;
+            }
             let ran_for = match outcome {
                 Outcome::Exited { .. } | Outcome::Unhealthy { .. } => at.since(container.run.begun),
                 Outcome::StartFailed { .. } => Duration::ZERO,
@@ -201,6 +214,21 @@ impl Oracle {
             let end = End { at: *at, ran_for, outcome: outcome.clone(), fingerprint, forgotten: *forgotten };
             self.ended.insert(id.clone(), end);
         }
+    }
+
+    /// The supervisor takes in something of this generation that is news to it: again, if a crash made it forget.
+    pub fn told(&mut self, fact: &Fact) {
+        if let Fact::Exited { id, .. } | Fact::StartFailed { id, .. } | Fact::NeverStarted { id } | Fact::Lost { id } =
+            fact
+        {
+            self.told.retain(|told| told != id);
+            self.told.push(id.clone());
+        }
+    }
+
+    /// How many ends of others the supervisor was told before this one.
+    pub(super) fn told_at(&self, id: &ContainerId) -> Option<usize> {
+        self.told.iter().rposition(|told| told == id)
     }
 
     pub(super) fn is_excused(&self, host: &Host, id: &ContainerId) -> bool {
@@ -327,19 +355,18 @@ impl Oracle {
     }
 
     /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the unit's own; if neither is
-    /// of the text, the one whose end was written down last.
+    /// of the text, the one whose end was told last.
     fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
         let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
         let is_of = |id: &ContainerId| self.ended.get(id).is_some_and(|end| end.is_of(want.fingerprint));
-        let recorded_at = |id: &ContainerId| self.recorded.iter().rposition(|recorded| recorded == id);
         let took_over = self.begun.get(last).is_some_and(|begun| !begun.beside);
-        let counts = |other: &&ContainerId| is_of(other) || !is_of(last) && recorded_at(other) > recorded_at(last);
+        let counts = |other: &&ContainerId| is_of(other) || !is_of(last) && self.told_at(other) > self.told_at(last);
         // Who took over counts, whatever comes of the one before.
         other.filter(counts).filter(|_| !took_over).or(Some(last))
     }
 
     /// How a run ended, as far as it could be known.
-    fn known_outcome<'a>(&'a self, id: Option<&ContainerId>, end: &'a End) -> &'a Outcome {
+    pub(super) fn known_outcome<'a>(&'a self, id: Option<&ContainerId>, end: &'a End) -> &'a Outcome {
         id.and_then(|id| self.journal.get(id)).unwrap_or(&end.outcome)
     }
 
@@ -368,9 +395,6 @@ impl Oracle {
             self.by_itself.insert(id.clone());
         }
         let earlier = self.journal.insert(id.clone(), record.outcome.clone());
-        if earlier.is_none() {
-            self.recorded.push(id.clone());
-        }
         must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
     }
 
@@ -384,12 +408,13 @@ impl Oracle {
             self.excused.insert(record.id.clone());
         }
         let begun = self.begun.get(&record.id);
-        let (enabled, beside) = begun.map_or((false, false), |begun| (begun.enabled, begun.beside));
+        let (enabled, other) = begun.map_or((false, None), |begun| (begun.enabled, begun.other.clone()));
+        let goes_on = other.as_ref().and_then(|other| self.begun.get(other)).is_some_and(|other| !other.enabled);
         let truth = self.truth(&record.id.unit);
         truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
-        truth.by_hand &= !enabled || truth.wished.is_some();
-        truth.other = if beside { truth.last.take() } else { None };
-        (truth.last, truth.counted) = (Some(record.id.clone()), false);
+        // As in any start.
+        truth.by_hand &= !enabled || goes_on || truth.wished.is_some();
+        (truth.last, truth.other, truth.counted) = (Some(record.id.clone()), other, false);
     }
 
     /// Invariant 6 at the end of time: every generation that ended has its record.
@@ -425,7 +450,8 @@ impl Oracle {
             if same && (want.unit.restart.limit.is_some() || !wants_restart(want.unit.restart.policy, outcome)) {
                 return Err("ended, or gave up".into());
             }
-            if !same && !want.unit.enabled {
+            // A try that came to nothing is not the run that somebody started by hand, which goes on.
+            if !same && !want.unit.enabled && other.is_none() {
                 return Err("not enabled, and its run by hand is over".into());
             }
         }

@@ -6,14 +6,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use moored::plan::{BootTime, Exit, Outcome, Want, Why};
-use moored::unit::{Condition, ContainerId, Need, Network, OnLoss, UnitName};
+use moored::plan::{BootTime, Exit, Outcome, Relies, Want, Why};
+use moored::unit::{Condition, ContainerId, Kind, Need, Network, OnLoss, UnitName};
 
 use super::host::Host;
-use super::oracle::{End, Oracle, Verdict, must};
+use super::oracle::{Begun, Oracle, Verdict, must};
 
 /// Killed so long ago, it is stuck and not waited for.
 const STUCK: Duration = Duration::from_secs(5);
+
+fn has_run(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::StartFailed { .. })
+}
 
 impl Oracle {
     /// At the moment of a spawn: every dependency was there, the disk is, and the unit does not wait for itself.
@@ -57,8 +61,9 @@ impl Oracle {
                 let open = self.begun.iter().filter(|(id, _)| id.unit == unit && !self.journal.contains_key(*id));
                 next.extend(open.filter_map(|(_, begun)| begun.joined.as_ref()).map(|owner| owner.unit.clone()));
             }
+            // A container whose file is gone may be in a ring with others; nothing is to start for its sake.
             let is_declared = |unit: &UnitName| self.units.get(unit).is_some_and(|truth| truth.good.is_some());
-            left.extend(next.into_iter().filter(|unit| is_declared(unit) && seen.insert(unit.clone())));
+            left.extend(next.into_iter().filter(|unit| (joined || is_declared(unit)) && seen.insert(unit.clone())));
         }
         seen
     }
@@ -104,6 +109,7 @@ impl Oracle {
         must(self.ended.contains_key(failed), "raise", || format!("{unit} starts for {failed}, which has not ended"))?;
         let first = self.raised.insert((unit.clone(), failed.clone()));
         must(first, "raise", || format!("{unit} starts twice for {failed}"))?;
+        self.outdate(unit);
         let truth = self.truth(unit);
         if takes {
             (truth.wished, truth.by_hand) = (Some(truth.begun), true);
@@ -111,26 +117,76 @@ impl Oracle {
         Ok(())
     }
 
-    /// A dependency with `on_loss` of a generation is gone, was begun after it, or is to go.
+    /// A generation relies on these from here on; each was there once.
+    pub(super) fn on_rely(&mut self, host: &Host, id: &ContainerId, relies: &Relies) -> Verdict {
+        self.ended(host);
+        for (unit, relied) in relies {
+            let other = ContainerId { unit: unit.clone(), generation: relied.generation };
+            let outcome = self.ended.get(&other).map(|end| self.known_outcome(Some(&other), end));
+            let was_there = match (relied.by_its_end, outcome) {
+                (true, outcome) => outcome == Some(&Outcome::Exited { exit: Exit::Code(0), oom: false }),
+                (false, Some(outcome)) => has_run(outcome) || self.follows_a_run(unit),
+                (false, None) => host.is_alive(&other) || self.follows_a_run(unit),
+            };
+            must(was_there, "order", || format!("{id} relies on {other}, which never was there"))?;
+        }
+        let Some(begun) = self.begun.get_mut(id) else { return Ok(()) };
+        begun.relies.extend(relies.iter().map(|(unit, relied)| (unit.clone(), *relied)));
+        begun.outdated.retain(|unit| !relies.contains_key(unit));
+        Ok(())
+    }
+
+    /// Of a oneshot that has run each later run is as good from its beginning.
+    fn follows_a_run(&self, unit: &UnitName) -> bool {
+        let good = self.units.get(unit).and_then(|truth| truth.good.as_ref());
+        let is_oneshot = good.is_some_and(|good| good.unit.kind == Kind::Oneshot);
+        is_oneshot && self.ended.iter().any(|(id, end)| id.unit == *unit && has_run(&end.outcome))
+    }
+
+    /// Somebody asked for another run of `unit`: its last end is no longer the one that counts.
+    pub(super) fn outdate(&mut self, unit: &UnitName) {
+        let relying = self.begun.values_mut().filter(|begun| begun.relies.contains_key(unit));
+        for begun in relying {
+            begun.outdated.insert(unit.clone());
+        }
+    }
+
+    /// A dependency with `on_loss` on which a generation relies is there no more, or is to go.
     pub(super) fn has_lost(&self, host: &Host, id: &ContainerId, steps: usize) -> bool {
         let Some(want) = self.units.get(&id.unit).and_then(|truth| truth.good.as_ref()) else { return false };
-        let Some(container) = host.containers.get(id) else { return false };
+        let Some(begun) = self.begun.get(id) else { return false };
         let watched = want.unit.depends_on.iter().filter(|(_, dependency)| dependency.on_loss != OnLoss::Keep);
         watched.into_iter().any(|(unit, dependency)| {
-            // The one that was the unit's ended since, or its last end is no success any more.
-            let since = self.ended.iter().filter(|(id, end)| id.unit == *unit && end.at >= container.run.begun);
-            let is_bad = |outcome: &Outcome| *outcome != Outcome::Exited { exit: Exit::Code(0), oom: false };
-            let is_own = |id: &ContainerId| self.begun.get(id).is_some_and(|begun| !begun.beside);
-            let counts = |(id, end): (&ContainerId, &End)| {
-                is_own(id) || dependency.state == Need::Completed && is_bad(&end.outcome)
+            let by_its_end = dependency.state == Need::Completed;
+            let relied = begun.relies.get(unit).filter(|relied| relied.by_its_end == by_its_end);
+            let Some(relied) = relied.map(|relied| ContainerId { unit: unit.clone(), generation: relied.generation })
+            else {
+                return false;
             };
-            if since.into_iter().any(counts) {
-                return true;
+            match by_its_end {
+                true => begun.outdated.contains(unit) || self.is_outdone(host, &relied),
+                false => {
+                    let follows = |other: &ContainerId| other.unit == *unit && other.generation > relied.generation;
+                    let is_own = |begun: &Begun| !begun.beside;
+                    let other = || self.begun.iter().any(|(other, begun)| follows(other) && is_own(begun));
+                    !host.is_alive(&relied)
+                        || self.is_excused_within(host, &relied, steps)
+                        || dependency.on_loss == OnLoss::Restart && other()
+                }
             }
-            let alive = host.of(unit).find(|(id, _)| host.is_alive(id));
-            alive.is_none_or(|(other, found)| {
-                found.run.begun >= container.run.begun || self.is_excused_within(host, other, steps)
-            })
         })
+    }
+
+    /// The end of this generation is not the one that says whether its unit has completed: another run ended since, or another text is in force, or
+    /// has a container.
+    fn is_outdone(&self, host: &Host, id: &ContainerId) -> bool {
+        let good = self.units.get(&id.unit).and_then(|truth| truth.good.as_ref());
+        let Some(good) = good else { return true };
+        let is_other_text = self.ended.get(id).is_none_or(|end| !end.is_of(good.fingerprint));
+        // The older of two may end last.
+        let is_later = |other: &ContainerId| other.generation > id.generation || self.told_at(other) > self.told_at(id);
+        let ended_since = |other: &ContainerId| other.unit == id.unit && other != id && is_later(other);
+        let has_another = host.of(&id.unit).any(|(_, found)| found.want.fingerprint != good.fingerprint);
+        is_other_text || self.ended.keys().any(ended_since) || has_another
     }
 }

@@ -23,6 +23,7 @@ pub fn service(name: &UnitName) -> Unit {
         name: name.clone(),
         description: None,
         hostname: Some(name.to_string()),
+        replicas: None,
         enabled: true,
         kind: Kind::Service,
         source: Source::Executable(PathBuf::from("/bin/true")),

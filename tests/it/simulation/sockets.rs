@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use moored::plan::{Fact, Phase, Want, status};
-use moored::unit::{ContainerId, Listen, Socket, Unit, UnitName};
+use moored::unit::{ContainerId, Listen, Socket, SocketOptions, Unit, UnitName};
 
 use super::History;
 use super::host::{Container, Host, Stage, millis};
@@ -19,7 +19,11 @@ pub fn with_sockets(rng: &mut Rng, want: Want) -> Want {
         return want;
     }
     let name = want.unit.name.clone();
-    let all = ["a", "b"].map(|which| Socket { listen: Listen::Unix(format!("/{name}-{which}")), name: None });
+    let all = ["a", "b"].map(|which| Socket {
+        listen: Listen::Unix(format!("/{name}-{which}")),
+        name: None,
+        options: SocketOptions::default(),
+    });
     let sockets = rng.pick(&[vec![all[0].clone()], vec![all[1].clone()], all.to_vec()]).clone();
     Want { unit: Arc::new(Unit { sockets, ..want.unit.as_ref().clone() }), ..want }
 }

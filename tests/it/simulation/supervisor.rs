@@ -66,9 +66,13 @@ pub struct Supervisor {
     pub mail: Vec<(BootTime, Fact)>,
     looked: BTreeSet<(ContainerId, bool)>,
     wake_at: Option<BootTime>,
+    /// How long the host slept since the last round.
+    pub slept: Duration,
     /// Something happened since the last round.
     awake: bool,
-    /// Units whose record is older than what is known.
+    /// Units whose record is older than what is known: it is written before the next effect, and at the end of a round.
+    pub(super) dirty: BTreeSet<UnitName>,
+    /// Those of them that could not be written.
     pub(super) stale: BTreeSet<UnitName>,
     /// So many steps to the crash.
     pub fuse: Option<u32>,
@@ -86,7 +90,7 @@ impl From<String> for Stop {
     }
 }
 
-/// It wakes up so much too late only after the host slept.
+/// It wakes up so much too late only after the host slept, and notices so long a sleep.
 const AWAY: Duration = Duration::from_secs(1);
 
 /// More rounds at one moment than this is a busy loop.
@@ -293,6 +297,8 @@ impl Supervisor {
         let news = self.observed.record(fact, out.both());
         if news {
             self.planner.recorded(fact);
+            out.oracle.told(fact);
+            self.dirty.extend(fact.unit().cloned());
         }
         news
     }
@@ -317,7 +323,8 @@ impl Supervisor {
 
     /// Everything that there is to do at this moment.
     pub fn run(&mut self, out: &mut Outside) -> Result<(), Stop> {
-        if self.wake_at.is_some_and(|at| out.now.since(at) > AWAY) {
+        let slept = std::mem::take(&mut self.slept);
+        if slept > AWAY || self.wake_at.is_some_and(|at| out.now.since(at) > AWAY) {
             self.record(out, &Fact::Awake);
         }
         for _ in 0..ROUNDS_MAX {
@@ -376,7 +383,7 @@ impl Supervisor {
             None => {
                 self.awake = !again.actions.is_empty();
                 self.wake_at = again.wake_at;
-                Ok(())
+                self.write_down(out)
             }
         }
     }

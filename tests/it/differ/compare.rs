@@ -1,0 +1,151 @@
+//! Ours against the others: where they agree we agree, where they do not, the choice is listed.
+
+use std::collections::BTreeMap;
+
+use super::choices::{As, Choice};
+use super::stage::Seen;
+
+/// What stands where a runtime has no such line.
+const NOTHING: &str = "-";
+
+/// One line that is not as it should be.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    pub key: String,
+    /// moored, runc, crun.
+    pub values: [String; 3],
+    pub what: &'static str,
+}
+
+impl Difference {
+    /// The same for all differences of one cause, more or less.
+    pub fn kind(&self) -> String {
+        let short = |text: &String| text.chars().take(160).collect::<String>();
+        format!(
+            "{} {}\n    moored {}\n    runc   {}\n    crun   {}",
+            self.what,
+            self.key,
+            short(&self.values[0]),
+            short(&self.values[1]),
+            short(&self.values[2])
+        )
+    }
+}
+
+/// All that is wrong with what was seen of one case: moored, runc, crun.
+pub fn differences(seen: &[Seen; 3], choices: &[Choice], used: &mut BTreeMap<usize, u64>) -> Vec<Difference> {
+    let [ours, runc, crun] = seen;
+    let mut found: Vec<Difference> = ours
+        .left
+        .iter()
+        .map(|what| Difference {
+            key: format!("left {what}"),
+            values: Default::default(),
+            what: "moored leaves something",
+        })
+        .collect();
+    for prefix in ["", "exec "] {
+        let key = format!("{prefix}outcome");
+        let Some(outcomes) = values(seen, &key) else { continue };
+        // Nobody joins what does not run.
+        let has = [&ours.lines, &runc.lines, &crun.lines].map(|lines| lines.contains_key(&key));
+        if !has[0] {
+            continue;
+        }
+        let ran =
+            [&ours.lines, &runc.lines, &crun.lines].map(|lines| lines.get(&key).is_some_and(|text| text == "ran"));
+        let simple =
+            [0, 1, 2].map(|at| if outcomes[at].starts_with("refused") { "refused" } else { outcomes[at].as_str() });
+        found.extend(judge(&key, &outcomes, simple, has, choices, used));
+        if !ran[0] {
+            continue;
+        }
+        let mut keys: Vec<&String> = seen.iter().flat_map(|seen| seen.lines.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let is_exec = prefix == "exec ";
+        for key in keys.into_iter().filter(|key| !key.ends_with("outcome") && key.starts_with("exec ") == is_exec) {
+            let values = values(seen, key).unwrap_or_default();
+            let simple = [&values[0], &values[1], &values[2]].map(String::as_str);
+            found.extend(judge(key, &values, simple, ran, choices, used));
+        }
+    }
+    found
+}
+
+fn values(seen: &[Seen; 3], key: &str) -> Option<[String; 3]> {
+    seen.iter().any(|seen| seen.lines.contains_key(key)).then(|| {
+        let value = |at: usize| seen[at].lines.get(key).cloned().unwrap_or_else(|| NOTHING.to_owned());
+        [value(0), value(1), value(2)]
+    })
+}
+
+/// `simple` is what must be equal, `ran` who has a say.
+fn judge(
+    key: &str,
+    values: &[String; 3],
+    simple: [&str; 3],
+    ran: [bool; 3],
+    choices: &[Choice],
+    used: &mut BTreeMap<usize, u64>,
+) -> Option<Difference> {
+    let is = |peer: usize| !ran[peer] || simple[peer] == simple[0];
+    if is(1) && is(2) {
+        return None;
+    }
+    let line = key.strip_prefix("exec ").unwrap_or(key);
+    let choice = choices.iter().position(|choice| choice.is_about(line, values, ran));
+    let what = match choice {
+        Some(at) => {
+            *used.entry(at).or_default() += 1;
+            let holds = match choices[at].choice {
+                As::Runc => is(1),
+                As::Crun => is(2),
+                As::Either => is(1) || is(2),
+                As::Neither => true,
+            };
+            if holds {
+                return None;
+            }
+            "is not as it was chosen"
+        }
+        None if ran[1] && ran[2] && simple[1] != simple[2] => "differs between the peers, and no choice is listed",
+        None => "differs from the peers",
+    };
+    Some(Difference { key: key.to_owned(), values: values.clone(), what })
+}
+
+/// `*` is any text, a leading `!` means what does not match.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    fn one(pattern: &str, text: &str) -> bool {
+        match pattern.split_once('*') {
+            None => pattern == text,
+            Some((start, rest)) => {
+                let Some(left) = text.strip_prefix(start) else { return false };
+                rest.is_empty()
+                    || (0..=left.len()).filter(|at| left.is_char_boundary(*at)).any(|at| one(rest, &left[at..]))
+            }
+        }
+    }
+    match pattern.strip_prefix('!') {
+        Some(pattern) => !matches(pattern, text),
+        None => one(pattern, text),
+    }
+}
+
+#[test]
+fn patterns_and_differences_are_judged_as_written() {
+    assert!(matches("mount /proc/*", "mount /proc/keys") && !matches("mount /proc/*", "mount /sys"));
+    assert!(matches("a*b*c", "a--b--c") && !matches("a*b*c", "a--c") && matches("!a*", "b") && !matches("!a*", "ab"));
+    let seen = |hostname: &str| {
+        let lines = [("outcome", "ran"), ("process hostname", hostname)];
+        Seen { lines: lines.map(|(key, value)| (key.to_owned(), value.to_owned())).into(), ..Seen::default() }
+    };
+    let wrong = |ours, runc, crun| {
+        let found = differences(&[seen(ours), seen(runc), seen(crun)], &[], &mut BTreeMap::new());
+        found.into_iter().map(|difference| difference.what).collect::<Vec<_>>()
+    };
+    assert!(wrong("a", "a", "a").is_empty());
+    assert_eq!(wrong("a", "b", "b"), ["differs from the peers"]);
+    assert_eq!(wrong("a", "a", "b"), ["differs between the peers, and no choice is listed"]);
+}
