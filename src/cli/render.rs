@@ -24,14 +24,20 @@ pub fn is_failed(report: &UnitReport) -> bool {
 
 /// One row for all replicas of a unit, where the first of them stands.
 pub fn folded(units: Vec<UnitReport>) -> Vec<UnitReport> {
-    let mut rows: Vec<UnitReport> = Vec::new();
-    for group in units.chunk_by(|a, b| a.replica_of.is_some() && a.replica_of == b.replica_of) {
-        match group.first().and_then(|first| first.replica_of.as_deref()) {
-            Some(unit) => rows.push(fold(unit, group)),
-            None => rows.extend_from_slice(group),
+    let mut groups: Vec<Vec<UnitReport>> = Vec::new();
+    for row in units {
+        // One with a file of its own may stand among them.
+        let is_beside = |group: &&mut Vec<UnitReport>| group.iter().any(|other| other.replica_of == row.replica_of);
+        match groups.iter_mut().rfind(is_beside).filter(|_| row.replica_of.is_some()) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
         }
     }
-    rows
+    let folded = |group: Vec<UnitReport>| match group.first().and_then(|first| first.replica_of.as_deref()) {
+        Some(unit) => vec![fold(unit, &group)],
+        None => group,
+    };
+    groups.into_iter().flat_map(folded).collect()
 }
 
 /// The table, and the notes below it.

@@ -280,6 +280,10 @@ impl Catalogue {
                 self.release_one(name, validate, now);
             }
             Some(_) | None => {
+                // Masked or not valid, it was a replica's.
+                if self.group_of(name).is_some() {
+                    self.changes.insert(name.clone());
+                }
                 self.entries.remove(name);
                 self.waiting.remove(name);
                 self.update_named(name);
@@ -349,8 +353,9 @@ impl Catalogue {
         let earlier = entry.in_force.as_ref().filter(|good| of_earlier && good.file.parent() == dir);
         let directory = earlier.map(|good| good.directory).or(view.and_then(|view| view.id)).unwrap_or_default();
         self.is_refused_for_another(name, refused);
+        let masks_replica = matches!(verdict, Verdict::Masked) && self.group_of(name).is_some();
         let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.settle(verdict, directory, now) {
+        if entry.settle(verdict, directory, now) || masks_replica {
             self.changes.insert(name.clone());
         }
         match entry.next {
@@ -408,16 +413,13 @@ impl Catalogue {
 
     /// Why what is on disk is not in force, one line each; empty if it is.
     pub fn errors(&self, name: &UnitName) -> &[String] {
-        self.entry(name).map_or(&[], |entry| &entry.errors)
+        self.entry_on_disk(name).map_or(&[], |entry| &entry.errors)
     }
 
     /// The file on disk that counts.
     pub fn file(&self, name: &UnitName) -> Option<&Path> {
-        let entry = self.entry(name)?;
-        entry
-            .newest()
-            .map(|on_disk| on_disk.path.as_path())
-            .or_else(|| entry.in_force.as_ref().map(|good| good.file.as_path()))
+        let newest = self.entry_on_disk(name)?.newest();
+        newest.map(|on_disk| on_disk.path.as_path()).or_else(|| self.in_force(name).map(|good| good.file.as_path()))
     }
 
     /// The link to /dev/null that masks it, unless it is in force all the same: the mask waits.
@@ -427,7 +429,7 @@ impl Catalogue {
 
     /// What disk and running have not in common, in words.
     pub fn drift(&self, name: &UnitName) -> Option<String> {
-        let name = self.declared(name);
+        let name = self.declared_on_disk(name);
         let entry = self.entries.get(name.as_ref())?;
         let name = name.as_ref();
         if let Some(who) = &entry.busy {
@@ -466,7 +468,7 @@ impl Catalogue {
 
     /// Whether a text waits for a look at its source, a file for its writer, or a removal for its time; its own, or of its set.
     pub fn is_unsettled(&self, name: &UnitName) -> bool {
-        let name = self.declared(name);
+        let name = self.declared_on_disk(name);
         let name = name.as_ref();
         let waits_for_set =
             || self.next(name).and_then(|_| self.set_holds(name)).is_some_and(|hold| hold.is_settling());

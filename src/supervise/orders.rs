@@ -425,7 +425,7 @@ impl Supervisor {
 
     fn planned(&self, name: &UnitName) -> Option<Item> {
         let good = self.catalogue.in_force(name);
-        let old = good.map(|good| (good.unit.clone(), good.facts.clone()));
+        let old = good.map(|good| (good.unit.named(name), good.facts.clone()));
         let next = self.catalogue.next(name).filter(|_| self.catalogue.held_by_set(name).is_none());
         let what = match next {
             _ if !self.catalogue.errors(name).is_empty() => What::Invalid,

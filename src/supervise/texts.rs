@@ -31,10 +31,10 @@ impl Supervisor {
     }
 
     fn note_change(&mut self, name: &UnitName) {
-        let errors = self.catalogue.errors(name).to_vec();
+        let errors = self.catalogue.entered(name).errors.to_vec();
         let standing = self.catalogue.standing(name, &self.desired, &self.observed);
         self.catalogue.keep_earlier(name, standing);
-        let good = self.catalogue.in_force(name).map(Arc::clone);
+        let good = self.catalogue.entered(name).in_force.map(Arc::clone);
         let was = self.desired.groups.get(name).or(self.desired.units.get(name)).map(|want| &want.unit);
         let was_invalid = self.invalid.remove(name);
         let edited = self.catalogue.take_edited(name);
@@ -43,7 +43,7 @@ impl Supervisor {
                 self.invalid.insert(name.clone());
                 Some(narrate::invalid(name, &errors, good.is_some()))
             }
-            _ if self.catalogue.next(name).is_some() => {
+            _ if self.catalogue.entered(name).next.is_some() => {
                 // Of a set that is not settled it is told when it is.
                 let is_told = !self.is_beginning() && !self.catalogue.is_unsettled(name);
                 let why = self.catalogue.drift(name).filter(|_| is_told);

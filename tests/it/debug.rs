@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::support::{Supervisor, end_of, wait_for};
@@ -146,15 +147,24 @@ fn terminal() -> (fs::File, OwnedFd) {
 fn read_until(master: &mut fs::File, text: &str) -> String {
     let (mut shown, mut chunk) = (String::new(), [0u8; 4096]);
     while !shown.contains(text) {
+        let mut ready = [PollFd::new(&*master, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
+        let readable = rustix::event::poll(&mut ready, Some(&patience)).unwrap();
+        assert!(readable == 1, "{text:?} does not come after {shown:?}");
         let got = master.read(&mut chunk).unwrap_or_else(|error| panic!("{error} after {shown:?}"));
         shown.push_str(&String::from_utf8_lossy(&chunk[..got]));
     }
     shown
 }
 
+/// The name of who leads the foreground.
+fn in_front(terminal: &fs::File) -> Option<String> {
+    let leader = rustix::termios::tcgetpgrp(terminal).ok()?;
+    fs::read_to_string(format!("/proc/{leader}/comm")).ok()
+}
+
 /// `setsid -c` of util-linux makes it the controlling terminal, as a login does.
 #[test]
-#[ignore = "open: it waits for ever somewhere after the first words of the shell"]
 fn on_a_terminal_it_is_a_shell_as_any_other() {
     let (Some(world), Some(setsid)) = (World::start("debug-terminal"), super::support::tool("setsid")) else { return };
     world.script("web", FOREVER, "[security]\ncapabilities = [\"SYS_PTRACE\"]\n");
@@ -172,17 +182,27 @@ fn on_a_terminal_it_is_a_shell_as_any_other() {
         said.contains("web.1: with all rights of the host's root, in its pid, net, ipc, uts, cgroup namespaces"),
         "{said}"
     );
+    let same = master.try_clone().unwrap();
     let mut line = |text: &str, until: &str| {
         master.write_all(text.as_bytes()).unwrap();
-        read_until(&mut master, until)
+        read_until(&mut master, until);
     };
+    // A key's signal goes to who has the terminal: to the shell, as long as the program is not there.
+    let asleep = || wait_for("the sleep to have it", || in_front(&same).filter(|comm| comm == "sleep\n"));
     line("echo size $(stty size) $(hostname) end\n", "size 33 99 web end");
-    // ^C ends the program in the foreground, not the shell; ^Z stops it, and the shell has it among its jobs.
-    line("echo rea''dy; sleep 1000\n", "ready");
+    // ^C ends the program in the foreground, not the shell; ^Z stops it, and fg has it go on.
+    line("sleep 1000\n", "sleep 1000");
+    asleep();
     line("\u{3}", "^C");
     line("echo aft''er $?\n", "after 130");
-    line("echo rea''dy2; sleep 1000\n", "ready2");
+    line("sleep 1000\n", "sleep 1000");
+    asleep();
     line("\u{1a}", "Stopped");
-    line("kill %1; exit 9\n", "exit");
+    line("fg\n", "sleep 1000");
+    asleep();
+    line("\u{3}", "^C");
+    line("exit 9\n", "exit 9");
+    drop((command, slave));
+    while master.read(&mut [0u8; 4096]).is_ok_and(|got| got > 0) {}
     assert_eq!(end_of(&mut shell, Duration::from_secs(60)).and_then(|status| status.code()), Some(9));
 }

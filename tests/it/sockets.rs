@@ -298,7 +298,7 @@ fn datagrams_and_packets_wait_for_who_comes_next() {
     assert_eq!(fs::metadata(&gram).unwrap().permissions().mode() & 0o777, 0o600);
     // Nobody reads these before the next container does.
     send("two");
-    world.kill9(world.pids().supervisor);
+    world.next_supervisor();
     world.ok(&["restart", "web"]);
     wait_for("both again", || world.log("web").contains("two\ntwo\n").then_some(()));
     assert_eq!(world.listens("web").len(), 3);

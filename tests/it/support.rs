@@ -309,6 +309,21 @@ impl Supervisor {
         kill(pid, rustix::process::Signal::KILL);
     }
 
+    /// Kills the supervisor and waits for the next.
+    pub fn next_supervisor(&self) {
+        let before = self.pids().supervisor;
+        self.kill9(before);
+        self.another(|pids| pids.supervisor != before);
+    }
+
+    /// Waits until the processes at work are others. A request that a dying supervisor had taken ends unanswered, as it must.
+    pub fn another(&self, is_other: impl Fn(Pids) -> bool) {
+        wait_for("another process", || {
+            let there = self.run(&["status", "--json"]).status.success();
+            (there && is_other(self.pids())).then_some(())
+        });
+    }
+
     /// TERM to the anchor, as systemd does, and its end.
     pub fn stop(&mut self) -> ExitStatus {
         let mut anchor = self.anchor.take().expect("it was started");

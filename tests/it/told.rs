@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::support::{Pids, Supervisor, install, is_alive, is_root, skip, tool, wait_for};
+use super::support::{Supervisor, install, is_alive, is_root, skip, tool, wait_for};
 use super::world::{FOREVER, Running, World, quoted};
 
 /// Waits for a file of `/shared` without a process for each look.
@@ -55,20 +55,6 @@ impl World {
         let told = self.happened(unit);
         let (_, stop) = told.iter().find(|(what, _)| what == "stopping").unwrap();
         assert!(stop.ends_with(&format!("unhealthy: {why}")), "{stop}");
-    }
-
-    /// Kills the supervisor and waits for the next.
-    fn next_supervisor(&self) {
-        let before = self.pids().supervisor;
-        self.kill9(before);
-        self.another(|pids| pids.supervisor != before);
-    }
-
-    fn another(&self, is_other: impl Fn(Pids) -> bool) {
-        wait_for("another process", || {
-            let there = self.run(&["status", "--json"]).status.success();
-            (there && is_other(self.pids())).then_some(())
-        });
     }
 }
 

@@ -75,7 +75,7 @@ fn root_inside_is_nobody_outside_and_files_have_their_owners() {
     // As root inside: what it makes is root's on the host's disk, and it can read what is for root and its group.
     let inside = |script: &str| world.run(&["exec", "--user", "0:0", "web", "--", "sh", "-c", script]);
     let made = inside(
-        "id -u; cat /proc/self/uid_map | tr -s ' '; echo y > /data/made; cat /etc/app.conf; touch /raw/no 2>&1; hostname",
+        "id -u; cat /proc/self/uid_map | tr -s ' '; echo y > /data/made; cat /etc/app.conf; echo; touch /raw/no 2>&1; hostname",
     );
     let said = String::from_utf8(made.stdout).unwrap();
     assert_eq!(

@@ -72,12 +72,12 @@ impl Catalogue {
 
     /// What is next of this unit.
     pub fn next(&self, name: &UnitName) -> Option<&Next> {
-        self.entry(name)?.next.as_ref()
+        self.entry_on_disk(name)?.next.as_ref()
     }
 
     /// Whether what is next goes in force by itself; `None`: nothing is.
     pub fn needs_no_order(&self, name: &UnitName) -> Option<bool> {
-        let name = self.declared(name);
+        let name = self.declared_on_disk(name);
         let name = name.as_ref();
         let entry = self.entries.get(name)?;
         entry.next.as_ref()?;

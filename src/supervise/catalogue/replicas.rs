@@ -5,17 +5,29 @@
 //! | nothing else | has the text of `web`, its errors, and what is told of its file |
 //! | a file `web@2.toml`, also one that a template lists, in force | is a unit of its own, and no replica |
 //! | a link `web@2.toml` to /dev/null | is masked: there is none |
-//! | a file `web@2.toml` that is not valid, and never was | is still the replica |
+//! | a file `web@2.toml` that is not valid, or not in force yet | is still the replica, with that file's errors |
 //!
 //! What is in force, next, on trial or rolled back is so for the group as a whole.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use super::{Catalogue, Entry};
+use super::{Catalogue, Entry, InForce, Next};
 use crate::plan::{Desired, Observed, Seen, State, Want};
 use crate::unit::{UnitName, replica_number};
 
 use super::trial::{Standing, want_of};
+
+/// What is known of one entry.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Entered<'c> {
+    /// The text in force.
+    pub in_force: Option<&'c Arc<InForce>>,
+    /// What is on disk, valid, and not in force.
+    pub next: Option<&'c Next>,
+    /// Why what is on disk is not in force, one line each.
+    pub errors: &'c [String],
+}
 
 impl Entry {
     /// As it would run.
@@ -32,7 +44,7 @@ impl Entry {
 }
 
 impl Catalogue {
-    /// The name under which what counts of a unit is entered: for a replica that of its group.
+    /// The name under which what is in force of a unit is entered: for a replica that of its group.
     pub fn declared<'n>(&self, name: &'n UnitName) -> Cow<'n, UnitName> {
         match self.group_of(name).filter(|_| !self.is_apart(name)) {
             Some(group) => Cow::Owned(group),
@@ -40,8 +52,31 @@ impl Catalogue {
         }
     }
 
+    /// The entry with what is in force of a unit.
     pub(super) fn entry(&self, name: &UnitName) -> Option<&Entry> {
         self.entries.get(self.declared(name).as_ref()).map(Box::as_ref)
+    }
+
+    /// The name under which what is on disk of a unit is entered: for a replica without a file of its own that of its group.
+    pub(super) fn declared_on_disk<'n>(&self, name: &'n UnitName) -> Cow<'n, UnitName> {
+        match self.group_of(name).filter(|_| !self.entries.contains_key(name)) {
+            Some(group) => Cow::Owned(group),
+            None => Cow::Borrowed(name),
+        }
+    }
+
+    /// The entry with what is on disk of a unit.
+    pub(super) fn entry_on_disk(&self, name: &UnitName) -> Option<&Entry> {
+        self.entries.get(self.declared_on_disk(name).as_ref()).map(Box::as_ref)
+    }
+
+    /// What is entered under this very name: of a replica without a file of its own nothing.
+    pub fn entered(&self, name: &UnitName) -> Entered<'_> {
+        self.entries.get(name).map_or_else(Entered::default, |entry| Entered {
+            in_force: entry.in_force.as_ref(),
+            next: entry.next.as_ref(),
+            errors: &entry.errors,
+        })
     }
 
     /// The unit with replicas of which this name is, or would be, one.

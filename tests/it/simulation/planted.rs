@@ -17,7 +17,7 @@ pub enum Bug {
     StopMarkLost,
     /// That a text was rolled back is not remembered.
     BadTextTakenAgain,
-    /// A text that did well before a crash may still be on trial after it.
+    /// That a text did well is not read back after a crash: it is still on trial.
     StillOnTrial,
     /// What the backoff counts is not read back after a crash.
     BackoffForgotten,

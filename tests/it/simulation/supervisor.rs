@@ -152,6 +152,7 @@ impl Supervisor {
     /// Of a text that did well, which was recorded, nothing is kept to go back to, whether or not that was written too.
     fn forget_trials(&mut self, out: &mut Outside) {
         if out.bug == Bug::StillOnTrial {
+            self.observed.units.values_mut().for_each(|seen| seen.proven = None);
             return;
         }
         let Disk { good, earlier, .. } = &mut *out.disk;
