@@ -60,11 +60,12 @@ const LOOK: &str = "ip addr show dev eth7; ip route";
 #[test]
 fn a_device_is_moved_with_its_name_its_size_and_its_addresses() {
     let Some(place) = place("netdev", LOOK, |_| {}) else { return };
-    let (out, err) = texts(&apart(&place, "$RUN; ip -br link"));
+    // Both ends of a veth go with the network namespace, which the kernel clears away later.
+    let (out, err) =
+        texts(&apart(&place, "$RUN; while ip link show dev mn1 >/dev/null 2>&1; do sleep 0.05; done; ip -br link"));
     let (inside, outside) = out.split_once("lo ").unwrap_or_else(|| panic!("{out}{err}"));
     assert_is_whole(inside);
     assert!(inside.contains("10.9.8.0/24 dev eth7"), "its network has a route: {inside}");
-    // Both ends of a veth go when the network namespace does.
     assert!(!outside.contains("mn0") && !outside.contains("mn1") && outside.contains("mn2"), "{outside}");
     place.assert_gone("after its end");
 }
