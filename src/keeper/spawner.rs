@@ -24,6 +24,9 @@ impl Spawner for ScriptSpawner {
                     other => other.to_string(),
                 },
             }),
+            // One that joins no container: on the host, or in a container of its own.
+            Kind::Exec if slots.container.is_none() => runtime::spawn_into_killed(&script, slots, restore)
+                .map_err(|error| SpawnError { errno: error.errno(), text: error.to_string() }),
             Kind::Exec => runtime::spawn_exec(&script, slots, Some(runtime::KEEPERS_PATIENCE), restore)
                 .map_err(|error| SpawnError { errno: error.errno(), text: error.to_string() }),
         }?;

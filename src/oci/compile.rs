@@ -8,7 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAct
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
-use super::hooks::{self, Hooks, Moment, StateText};
+use super::hooks::{self, Hook, Hooks, Moment, PreStart, StateText};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
 use super::script::{Listener, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
@@ -49,6 +49,8 @@ pub struct Context {
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
     /// that are not listed are the host's.
     pub host: bool,
+    /// What is run before the program, beside the hooks of the spec.
+    pub pre_start: Option<PreStart>,
     /// Of a process that joins a container: what is said of that one.
     pub joined: Joined,
 }
@@ -83,6 +85,7 @@ impl Context {
             listen_pid: false,
             filter: None,
             host: false,
+            pre_start: None,
             joined: Joined::default(),
         }
     }
@@ -136,6 +139,9 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
     namespaces.outside.rdt = rdt::compile(linux, &context.id, &mut report);
     let mut steps = begin(&namespaces.outside, context);
+    if let Some(PreStart::OnHost(hook)) = &context.pre_start {
+        steps.push(Step::HostStart(hook.clone()));
+    }
     let profile = linux.seccomp().as_ref();
     steps.extend(listener(profile, "creating", || hooks::state_text(spec, context)));
     if context.host {
@@ -161,6 +167,12 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
         let env = spec.process.as_ref().and_then(|process| process.env.clone()).unwrap_or_default();
         // Right before the program.
         steps.insert(steps.len().saturating_sub(1), Step::Hooks { moment, hooks: hooks.start_container, state, env });
+    }
+    if let Some(PreStart::Inside(hook)) = &context.pre_start {
+        let at = steps.len().saturating_sub(1);
+        let own = if let Some(Step::Execute { env, .. }) = steps.get(at) { env.clone() } else { Vec::new() };
+        let env = own.into_iter().chain(hook.env.iter().cloned()).collect();
+        steps.insert(at, Step::OwnStart { hook: Hook { env, ..hook.clone() }, home: context.home });
     }
     let mut script = Script { new_pid_namespace: namespaces.pid, outside: namespaces.outside, steps };
     users::complete(&mut script, &mut report);

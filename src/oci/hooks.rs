@@ -39,6 +39,17 @@ pub struct Hook {
     pub inherits: bool,
     /// Seconds until it is killed.
     pub timeout_s: Option<u64>,
+    /// What it says goes to the container's output, instead of into the error if it fails.
+    pub to_log: bool,
+}
+
+/// A program that is run before the container's own, at the wish of whoever makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PreStart {
+    /// By whoever makes the container, before anything of it is there. The environment is its own alone.
+    OnHost(Hook),
+    /// By its process, right before the program, with the environment of that and its own over it.
+    Inside(Hook),
 }
 
 /// All of a container, and what its state says of it at every time.
@@ -195,7 +206,7 @@ fn compile_one(field: String, hook: &SpecHook, report: &mut Report) -> Hook {
     if args.iter().chain(&env).chain([&path]).any(|text| text.contains('\0')) {
         report.error(&field, Problem::Conflict { reason: "holds a zero byte" });
     }
-    Hook { field, path, args, env, inherits, timeout_s }
+    Hook { field, path, args, env, inherits, timeout_s, to_log: false }
 }
 
 #[cfg(test)]

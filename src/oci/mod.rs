@@ -46,7 +46,7 @@ pub use cgroup::{CgroupSettings, Cpu, DeviceRule, Memory, RuleTarget, Write, def
 pub use compile::{Compiled, Context, Joined, SessionKeyring, compile, compile_exec};
 pub use error::{CompileError, Problem, Warning};
 pub use features::features;
-pub use hooks::{Hook, Hooks, Moment, StateText};
+pub use hooks::{Hook, Hooks, Moment, PreStart, StateText};
 pub use net_devices::NetDevice;
 pub use outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 pub use rdt::{Group, Rdt, missing as missing_schemata, schemata_of_update};

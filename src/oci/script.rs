@@ -42,6 +42,19 @@ impl Script {
     pub fn listener(&self) -> Option<&Listener> {
         self.steps.iter().find_map(|step| if let Step::Listener(listener) = step { Some(listener) } else { None })
     }
+
+    /// What its maker is to run before anything of the container is there.
+    pub fn host_start(&self) -> Option<&Hook> {
+        self.steps.iter().find_map(|step| if let Step::HostStart(hook) = step { Some(hook) } else { None })
+    }
+
+    /// What it runs when it begins.
+    pub fn program_env_mut(&mut self) -> Option<&mut Vec<String>> {
+        match self.steps.last_mut() {
+            Some(Step::Execute { env, .. }) => Some(env),
+            Some(_) | None => None,
+        }
+    }
 }
 
 /// One thing to do.
@@ -99,6 +112,15 @@ pub enum Step {
     },
     /// Let whoever makes the container run its hooks, and wait until they are done. It has all hooks of the container for him.
     MakerHooks(Hooks),
+    /// Let whoever makes the container run this on the host, and wait until it is done. Nothing of the container is there yet.
+    HostStart(Hook),
+    /// Run this as this process, before the program.
+    OwnStart {
+        /// What.
+        hook: Hook,
+        /// With HOME of the user, where its environment has none.
+        home: bool,
+    },
     /// Run these hooks as this process.
     Hooks {
         /// Which.

@@ -10,6 +10,7 @@
 //! | `Stop` | that it is stopping, why, and its deadline | the signal is sent (again) |
 //! | `Kill` | the count of kills | the kill is sent (again) |
 //! | `Signal` | nothing: a client waits for it | lost; the client sees its connection break |
+//! | `Hook` | that it was begun | asked again: who has it running, or knows how it ended, answers |
 //! | `Rely` | the generations | asked again |
 //! | `Raise` | the wish to start, and whose end it is for | asked again |
 //! | `Reload` | the request | asked again until `Reloaded` |
@@ -36,7 +37,7 @@ use super::order::Relies;
 use super::reason::Why;
 use super::time::{BootTime, Now};
 use super::told::Told;
-use crate::unit::{ContainerId, Fingerprint, Listen, Reload, Signal, SwapMark, Unit, UnitName};
+use crate::unit::{ContainerId, Fingerprint, HookPoint, Listen, Reload, Signal, SwapMark, Unit, UnitName};
 
 /// One thing for the supervisor to do. Each is harmless when done twice.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,13 @@ pub enum Action {
         signal: Option<Signal>,
         /// Why.
         why: Why,
+    },
+    /// Run a hook of its unit. Answer: `HookEnded`, also to one that was asked for before.
+    Hook {
+        /// Of which.
+        id: ContainerId,
+        /// Which one.
+        point: HookPoint,
     },
     /// Kill the whole cgroup. Answer: `Exited` and `CgroupEmpty`; to a repeated one also `Lingering`.
     Kill {
@@ -198,6 +206,7 @@ impl Action {
             Action::Start { id, .. }
             | Action::TakeOver { id, .. }
             | Action::Stop { id, .. }
+            | Action::Hook { id, .. }
             | Action::Kill { id }
             | Action::Rely { id, .. }
             | Action::Signal { id, .. }
@@ -254,6 +263,7 @@ impl Observed {
             }
             Action::TakeOver { id, enabled } => self.seen_mut(&id.unit).begin_take_over(id, *enabled),
             Action::Stop { id, why, .. } => self.live_mut(id).is_some_and(|live| live.begin_stop(why, now.boot)),
+            Action::Hook { id, point } => self.live_mut(id).is_some_and(|live| live.begin_hook(*point, now.boot)),
             Action::Kill { id } => self.live_mut(id).is_some_and(|live| live.begin_kill(now.boot)),
             Action::Rely { id, relies } => self.live_mut(id).is_some_and(|live| live.begin_rely(relies)),
             Action::Raise { unit, failed } => self.seen_mut(unit).begin_raise(failed, now.boot),
@@ -360,6 +370,10 @@ impl Seen {
 
 impl Live {
     fn begin_stop(&mut self, why: &Why, now: BootTime) -> bool {
+        if self.stops_by_hook() {
+            self.state = State::Stopping(Stopping::hooked(why.clone(), self.hooked_kill_at(now), now));
+            return true;
+        }
         match &mut self.state {
             State::Starting | State::Running { .. } => {
                 self.state = State::Stopping(Stopping::new(why.clone(), &self.run, self.pid.is_some(), now));
@@ -425,6 +439,7 @@ impl fmt::Display for Action {
             Action::Start { id, beside: true, .. } => write!(f, "start {id} beside the one that runs"),
             Action::TakeOver { id, .. } => write!(f, "{id} takes over"),
             Action::Stop { id, why, .. } => write!(f, "stop {id}: {why}"),
+            Action::Hook { id, point } => write!(f, "{} of {id}", point.word()),
             Action::Kill { id } => write!(f, "kill {id}"),
             Action::Rely { id, .. } => write!(f, "note the dependencies of {id}"),
             Action::Raise { unit, failed } => write!(f, "start {unit}, because {failed} was the last try"),

@@ -15,7 +15,7 @@ use super::host::Presence;
 use super::observed::{HostPid, Limits, Run};
 use super::time::BootTime;
 use super::told::Line;
-use crate::unit::{CheckKind, ContainerId, Listen, Signal, SwapMark, UnitName};
+use crate::unit::{CheckKind, ContainerId, HookPoint, Listen, Signal, SwapMark, UnitName};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +123,15 @@ pub enum Fact {
     },
     /// Nobody listened until now: the supervisor begins, or was away. No silence before counts.
     Awake,
+    /// A hook of its unit is over.
+    HookEnded {
+        /// Of which.
+        id: ContainerId,
+        /// Which one.
+        point: HookPoint,
+        /// What went wrong, if something did.
+        failure: Option<String>,
+    },
     /// It was told to reload.
     Reloaded {
         /// Which.
@@ -257,6 +266,8 @@ impl fmt::Display for Fact {
             }
             Fact::Heard { id } => write!(f, "{id} has been heard"),
             Fact::Awake => write!(f, "awake from now on"),
+            Fact::HookEnded { id, point, failure: None } => write!(f, "{id}: {} is over", point.word()),
+            Fact::HookEnded { id, point, failure: Some(text) } => write!(f, "{id}: {} failed: {text}", point.word()),
             Fact::Reloaded { id } => write!(f, "{id} was told to reload"),
             Fact::Limited { id, .. } => write!(f, "{id} got other limits"),
             Fact::Swapped { id, .. } => write!(f, "{id} got other contents of files"),
@@ -305,6 +316,7 @@ impl Fact {
             | Fact::Probed { id, .. }
             | Fact::Notified { id, .. }
             | Fact::Heard { id }
+            | Fact::HookEnded { id, .. }
             | Fact::Reloaded { id }
             | Fact::Limited { id, .. }
             | Fact::Swapped { id, .. }

@@ -225,6 +225,7 @@ mod tests {
             reset_after: Duration::ZERO,
             limit_interval: None,
             limits: Limits::default(),
+            hooks: None,
         };
         let state = State::Running { since: BootTime(1) };
         Live { state, pid: Some(HostPid(1)), ..Live::new(id(generation), run, Wishes::default()) }

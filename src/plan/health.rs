@@ -193,6 +193,9 @@ impl Live {
     /// Since when it is well without a break: healthy by these checks and by its own word, or just running if there is neither.
     pub(super) fn well_since(&self, health: Option<&Health>) -> Option<BootTime> {
         let State::Running { since } = self.state else { return None };
+        if self.awaits_post_start() {
+            return None;
+        }
         let Some(health) = health else { return Some(since) };
         if self.health(Some(health)) != Some(HealthStatus::Healthy) {
             return None;
@@ -235,7 +238,8 @@ impl Live {
             None => HealthStatus::Starting,
             Some(findings) => findings.status(health),
         };
-        Some(asked.max(self.told_health(health.notify)))
+        let hooked = if self.awaits_post_start() { HealthStatus::Starting } else { HealthStatus::Healthy };
+        Some(asked.max(self.told_health(health.notify)).max(hooked))
     }
 
     /// The check that keeps it from being healthy, and what was found.
@@ -249,6 +253,9 @@ impl Live {
 impl World<'_> {
     /// Why a generation that runs is to be restarted, by its checks.
     pub(super) fn unhealthy(&self, want: &Want, live: &Live) -> Option<String> {
+        if let Some(failure) = live.post_start_failure() {
+            return Some(failure);
+        }
         let health = want.unit.health.as_deref()?;
         if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| live.is_heard_since(*due)) {
             return Some(text);

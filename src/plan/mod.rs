@@ -17,6 +17,7 @@
 //! - It never goes back. A stop is never taken back; a start that is wanted meanwhile follows it.
 //! - It is written down before its cgroup is made, and gone only when cgroup, log and exit record are dealt with: so there is
 //!   at most one, whatever is killed when.
+//! - Hooks of its unit have their turns on the way (`hooks`).
 //! - Its exit record is made at the first word of its end. Later words change nothing.
 //! - In a start-first update there are two (`handover`), each of which goes this way.
 //! - Of a unit's replicas one at a time is replaced (`replicas`).
@@ -48,6 +49,7 @@ mod fact;
 mod handover;
 mod health;
 mod hold;
+mod hooks;
 mod host;
 mod links;
 mod observed;
@@ -81,6 +83,7 @@ pub use exit::{Exit, ExitRecord, Outcome, TEXT_MAX};
 pub use fact::{Deed, Fact};
 pub use health::{Findings, HealthStatus, Opinion, Probed, Probing, Tally};
 pub use hold::{Hold, Until};
+pub use hooks::{HookTimes, HookTurns, end_environment};
 pub use host::{Host, Presence};
 pub use observed::{
     Asked, Backoff, Ended, HostPid, Killing, Limits, Live, Observed, Run, Seen, Shutdown, State, Stopping, Wishes,

@@ -14,6 +14,7 @@ use super::contents::Settling;
 use super::exit::ExitRecord;
 use super::health::{Findings, Probing};
 use super::hold::Hold;
+use super::hooks::{HookTimes, HookTurns};
 use super::host::Host;
 use super::reason::Why;
 use super::sockets::Opening;
@@ -151,6 +152,9 @@ pub struct Live {
     /// Another one took over from it, and is gone already: it stops all the same.
     #[serde(default)]
     pub replaced: bool,
+    /// How far its hooks are; `None` before the first.
+    #[serde(default)]
+    pub hooks: Option<Box<HookTurns>>,
     /// A client wants it replaced.
     pub restart: bool,
     /// A client wants it to reload, or contents were swapped.
@@ -200,6 +204,9 @@ pub struct Run {
     pub limit_interval: Option<Duration>,
     /// What its cgroup has.
     pub limits: Limits,
+    /// Hooks that run around it. The last field: see [`Run::of_tag`].
+    #[serde(default)]
+    pub hooks: Option<Box<HookTimes>>,
 }
 
 /// Limits that the cgroup of a running container takes. `None`: as config.json says.
@@ -248,6 +255,9 @@ pub struct Stopping {
     pub unhandled: bool,
     /// The kills so far.
     pub killing: Killing,
+    /// `pre_stop` comes before the signal.
+    #[serde(default)]
+    pub hooked: bool,
 }
 
 /// What is left of a generation after its end.
@@ -284,6 +294,9 @@ pub struct Killing {
     pub asked: bool,
     /// How many processes were left when last counted.
     pub left: Option<u32>,
+    /// It was to be killed without a wait, since it would have ignored its stop signal.
+    #[serde(default)]
+    pub at_once: bool,
 }
 
 /// Something to be done once.
@@ -336,7 +349,13 @@ impl Run {
             reset_after: unit.restart.reset_after,
             limit_interval: unit.restart.limit.map(|limit| limit.interval),
             limits: Limits::of(unit),
+            hooks: HookTimes::of(unit),
         }
+    }
+
+    /// From the keeper's tag. One of an earlier version ends before its last field, which is then `None`: a zero.
+    pub fn of_tag(tag: &[u8]) -> Result<Run, postcard::Error> {
+        postcard::from_bytes(tag).or_else(|error| postcard::from_bytes(&[tag, &[0]].concat()).map_err(|_| error))
     }
 
     /// The same run by the words of `unit`, but for the limits, which its cgroup must take first.
@@ -379,6 +398,7 @@ impl Live {
             handed_over: 0,
             never_took_over: false,
             replaced: false,
+            hooks: None,
             restart: false,
             reload: None,
             limits_asked: None,
@@ -410,7 +430,13 @@ impl Stopping {
             false => (Asked::No, run.stop_timeout.min(UNSTARTED_GRACE)),
         };
         let (kill_at, killing) = (now.after(grace), Killing::default());
-        Stopping { since: now, kill_at, why, signal, unhandled: false, killing }
+        Stopping { since: now, kill_at, why, signal, unhandled: false, killing, hooked: false }
+    }
+
+    /// A stop of one that runs, which is told by a hook before its signal.
+    pub(super) fn hooked(why: Why, kill_at: BootTime, now: BootTime) -> Stopping {
+        let (signal, killing) = (Asked::No, Killing::default());
+        Stopping { since: now, kill_at, why, signal, unhandled: false, killing, hooked: true }
     }
 
     /// It runs after all: it has its whole timeout from here. A kill that was sent before found nothing to kill (its keeper was late to

@@ -9,7 +9,7 @@ use super::exit::Outcome;
 use super::health::unwell_words;
 use super::hold::Hold;
 use super::time::{BootTime, WallTime};
-use crate::unit::{CheckKind, Condition, ContainerId, Need, UnitName};
+use crate::unit::{CheckKind, Condition, ContainerId, HookPoint, Need, UnitName};
 
 /// A dependency that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +169,11 @@ pub enum Reason {
         /// When it is killed.
         kill_at: BootTime,
     },
+    /// The stop signal waits for a hook.
+    PreStop {
+        /// Why it is stopped.
+        why: Why,
+    },
     /// Killed; not gone yet.
     Killed {
         /// Why it is stopped.
@@ -197,6 +202,8 @@ pub enum Reason {
 pub enum Remains {
     /// Processes in its cgroup.
     Processes,
+    /// A hook that runs.
+    Hook(HookPoint),
     /// Log that is not written yet.
     Log,
     /// A cgroup and pipes.
@@ -266,6 +273,7 @@ impl Reason {
                 format!("{why}; stops after {unit}, which depends on it")
             }
             Reason::Stopping { why, kill_at } => format!("{why}; killed in {}", Spell(kill_at.since(now))),
+            Reason::PreStop { why } => format!("{why}; its pre_stop hook runs"),
             Reason::Killed { why, unhandled: false } => format!("{why}; killed"),
             Reason::Killed { why, unhandled: true } => {
                 format!("{why}; killed at once, since it does not handle the stop signal")
@@ -301,9 +309,10 @@ fn held_words(hold: &Hold, clock: &dyn Fn(WallTime) -> String) -> String {
 fn clearing_words(last: Option<&Outcome>, left: Remains, trouble: Option<&str>) -> String {
     let end = last.map_or("never started".to_owned(), |last| format!("ended: {last}"));
     let left = match left {
-        Remains::Processes => "waiting for its last processes",
-        Remains::Log => "waiting for its log",
-        Remains::Cgroup => "clearing it away",
+        Remains::Processes => "waiting for its last processes".to_owned(),
+        Remains::Hook(point) => format!("its {} hook runs", point.word()),
+        Remains::Log => "waiting for its log".to_owned(),
+        Remains::Cgroup => "clearing it away".to_owned(),
     };
     let trouble = trouble.map(|text| format!(" ({text})")).unwrap_or_default();
     format!("{end}; {left}{trouble}")

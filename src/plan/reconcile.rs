@@ -13,6 +13,7 @@ use super::decide::Rest;
 use super::desired::{Desired, Want};
 use super::handover::plan_handover;
 use super::health::Probing;
+use super::hooks::{BeforeSignal, plan_post_start, plan_post_stop, plan_pre_stop};
 use super::observed::{Asked, Backoff, Ended, Killing, Live, Observed, Seen, State, Stopping};
 use super::sockets::plan_sockets;
 use super::time::BootTime;
@@ -145,12 +146,13 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan_relies(world, view.want, live, plan);
                 let text = world.own_text(view, live);
                 plan_probes(live, world.probing(text, live), plan);
+                plan_post_start(live, text.or(view.want).is_some_and(|want| want.unit.notify().is_some()), plan);
                 plan_wishes(text.or(view.want), live, plan);
                 plan_silence(world, text, live, plan);
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {
-                let signal = live.pid.map(|_| live.run.stop_signal);
+                let signal = live.pid.filter(|_| !live.stops_by_hook()).map(|_| live.run.stop_signal);
                 plan.actions.push(Action::Stop { id: live.id.clone(), signal, why });
             }
         },
@@ -160,7 +162,7 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
         }
         State::Ended(ended) => {
             plan_probes(live, None, plan);
-            plan_ended(live, ended, world.now, plan);
+            plan_ended(view, live, ended, world.now, plan);
         }
     }
 }
@@ -223,20 +225,29 @@ fn plan_stopping(live: &Live, stopping: &Stopping, now: BootTime, plan: &mut Pla
     if live.pid.is_some() {
         plan_signals(live, plan);
         if stopping.signal == Asked::No {
-            let (signal, why) = (Some(live.run.stop_signal), stopping.why.clone());
-            plan.actions.push(Action::Stop { id: id.clone(), signal, why });
+            match plan_pre_stop(live, stopping, now, plan) {
+                BeforeSignal::Begins => return,
+                BeforeSignal::Runs => {}
+                BeforeSignal::Over => {
+                    let (signal, why) = (Some(live.run.stop_signal), stopping.why.clone());
+                    plan.actions.push(Action::Stop { id: id.clone(), signal, why });
+                }
+            }
         }
     }
     let kill_at = if stopping.unhandled { stopping.since } else { stopping.kill_at };
     plan.at(stopping.killing.next_at(kill_at), now, || Action::Kill { id: id.clone() });
 }
 
-fn plan_ended(live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
+fn plan_ended(view: View, live: &Live, ended: &Ended, now: BootTime, plan: &mut Plan) {
     let id = &live.id;
     if !ended.empty {
         let kill_at = ended.killing.next_at(ended.since.after(LINGER));
         plan.at(kill_at, now, || Action::Kill { id: id.clone() });
-    } else if ended.drained && !ended.clearing {
+    } else if !plan_post_stop(live, ended, view.seen.end_of(&live.id).is_some(), plan)
+        && ended.drained
+        && !ended.clearing
+    {
         let clear_at = ended.clear_at.unwrap_or(ended.since);
         plan.at(clear_at, now, || Action::Clear { id: id.clone() });
     }

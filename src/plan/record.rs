@@ -55,6 +55,9 @@ impl Observed {
                 self.awake_since = now.boot;
                 true
             }
+            Fact::HookEnded { id, point, failure } => {
+                self.on_live(id, |live| live.hook_ended(*point, failure.as_deref(), now.boot))
+            }
             Fact::Reloaded { id } => self.on_live(id, Live::reloaded),
             Fact::Limited { id, limits } => self.on_seen(id, |seen| seen.limited(id, *limits)),
             Fact::Listening { unit, sockets } => !sockets.is_empty() && self.seen_mut(unit).opened(sockets),
@@ -162,6 +165,8 @@ impl Seen {
         };
         let ran_well_for = match outcome {
             Outcome::Exited { .. } => live.ran_well_for(at),
+            // One that failed while it started has not run.
+            Outcome::Unhealthy { .. } if live.post_start_failure().is_some() => Duration::ZERO,
             Outcome::Unhealthy { .. } if live.opinion(CheckKind::Startup) != Opinion::Failing => live.ran_well_for(at),
             Outcome::Unhealthy { .. } | Outcome::StartFailed { .. } => Duration::ZERO,
         };
@@ -327,6 +332,7 @@ impl Live {
             State::Stopping(stopping) => {
                 stopping.signal = Asked::Done;
                 stopping.unhandled |= unhandled;
+                stopping.killing.at_once |= unhandled;
                 true
             }
             State::Starting | State::Running { .. } | State::Ended(_) => false,

@@ -165,6 +165,7 @@ impl Stage {
             Action::Update { .. } => Deed::Update,
             Action::Reload { .. } => Deed::Reload,
             Action::TakeOver { .. } => return,
+            Action::Hook { .. } => return,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
             Action::Clear { .. } | Action::Close { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
             // Contents settle, and no time goes by here: what is asked for tells of them.
@@ -225,6 +226,9 @@ impl Stage {
 /// What the host says of a container of which something is asked, or under way.
 fn answers_of(live: &Live, now: BootTime) -> Vec<Fact> {
     let id = || live.id.clone();
+    if let Some(point) = live.hook_asked() {
+        return vec![Fact::HookEnded { id: id(), point, failure: None }];
+    }
     match &live.state {
         State::Starting => vec![Fact::Started { id: id(), pid: HostPid(1) }],
         State::Running { .. } => {

@@ -119,7 +119,7 @@ fn live_status<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Status {
             let other = other.or_else(|| turn_reason(world, view, live)).or_else(|| next_reason(world, view, live));
             (phase, other.unwrap_or_else(|| running_reason(world, view, live)), *since)
         }
-        State::Stopping(stopping) => (Phase::Stopping, stopping_reason(stopping), stopping.since),
+        State::Stopping(stopping) => (Phase::Stopping, stopping_reason(live, stopping), stopping.since),
         State::Ended(ended) => (Phase::Stopping, ended_reason(view, live, ended), ended.since),
     };
     let text = world.own_text(view, live).or(view.want);
@@ -173,7 +173,7 @@ fn live_reason<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Reason {
         State::Running { .. } => {
             unwell(world, view, live).or_else(|| tells(world, view, live)).unwrap_or(Reason::Running)
         }
-        State::Stopping(stopping) => stopping_reason(stopping),
+        State::Stopping(stopping) => stopping_reason(live, stopping),
         State::Ended(ended) => ended_reason(view, live, ended),
     }
 }
@@ -201,8 +201,11 @@ fn tells<'a>(world: &World<'a>, view: View<'a>, live: &Live) -> Option<Reason> {
     live.told_words(text.unit.notify()).map(Reason::Tells)
 }
 
-fn stopping_reason(stopping: &Stopping) -> Reason {
+fn stopping_reason(live: &Live, stopping: &Stopping) -> Reason {
     let why = stopping.why.clone();
+    if live.pre_stop_runs(stopping) && stopping.killing.count == 0 {
+        return Reason::PreStop { why };
+    }
     match stopping.killing.count {
         0 => Reason::Stopping { why, kill_at: stopping.kill_at },
         _ => Reason::Killed { why, unhandled: stopping.unhandled },
@@ -211,10 +214,11 @@ fn stopping_reason(stopping: &Stopping) -> Reason {
 
 fn ended_reason(view: View, live: &Live, ended: &Ended) -> Reason {
     let last = view.seen.end_of(&live.id).map(|last| last.outcome.clone());
-    let left = match (ended.empty, ended.drained) {
-        (false, _) => Remains::Processes,
-        (true, false) => Remains::Log,
-        (true, true) => Remains::Cgroup,
+    let left = match (ended.empty, live.hook_at_end(), ended.drained) {
+        (false, _, _) => Remains::Processes,
+        (true, Some(point), _) => Remains::Hook(point),
+        (true, None, false) => Remains::Log,
+        (true, None, true) => Remains::Cgroup,
     };
     Reason::Clearing { last, left, trouble: view.seen.trouble.clone() }
 }

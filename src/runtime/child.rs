@@ -20,7 +20,7 @@ use super::slots::Slots;
 use super::trampoline::Trampoline;
 use super::{Failure, console, device, hook, identity, init, label, maker, mount, net_devices, program, scheduling};
 use crate::oci::seccomp::Flags;
-use crate::oci::{Moment, Namespaces, Script, Step};
+use crate::oci::{Hook, Moment, Namespaces, Script, Step};
 
 /// Exit code of a process that could not be set up. Nobody reads it: the report says why.
 const EXIT_SETUP_FAILED: i32 = 127;
@@ -127,6 +127,12 @@ impl Run {
             Step::Console { size, cover } => console::open(self, *size, *cover),
             Step::MakerHooks(hooks) if hooks.need_maker() => maker::ask(&self.slots),
             Step::MakerHooks(_) => Ok(()),
+            Step::HostStart(_) => maker::ask(&self.slots),
+            Step::OwnStart { hook, home } => {
+                let home = self.account.home.as_deref().filter(|_| *home);
+                let hook = Hook { env: program::with_home(&hook.env, home), ..hook.clone() };
+                hook::run_all(&[hook], "", None).map_err(|error| StepError::Hook { text: error.to_string() })
+            }
             Step::Hooks { moment, hooks, state, env } => {
                 let json = state.json(moment.status(), std::process::id());
                 let done = match moment {

@@ -1,12 +1,12 @@
 //! Running hooks: a program with the container's state on its standard input, and an end to its patience.
 //!
 //! A hook runs in the namespaces of whoever calls [`run_all`], in a process group of its own. What it says is kept for the error if it fails,
-//! up to [`SAID_MAX`] bytes. What it leaves running in the background is left alone when it succeeds, and killed with its group when its time is up.
+//! up to [`SAID_MAX`] bytes, or goes where the caller's own output goes. What it leaves running in the background is left alone when it succeeds, and killed with its group when its time is up.
 //! The state is a file in memory: a hook that does not read it cannot hold anybody up, and `/dev/stdin` can be opened.
 
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -44,6 +44,8 @@ enum Why {
     Signal(i32),
     #[error("not done after {0} s, its timeout, and killed")]
     Timeout(u64),
+    #[error("killed, since the container it was for has ended")]
+    Pointless,
 }
 
 fn words(error: &std::io::Error) -> String {
@@ -66,39 +68,54 @@ pub(super) fn keep_descriptors() {
 
 /// Runs them one after the other up to the first that fails. `cwd` is entered first where there is one.
 pub fn run_all(hooks: &[Hook], state: &str, cwd: Option<&Path>) -> Result<(), HookError> {
-    hooks.iter().try_for_each(|hook| run(hook, state, cwd, None))
+    hooks.iter().try_for_each(|hook| run(hook, state, cwd, None, None))
 }
 
 /// The same in the directory and with the environment of the container's process.
 pub(super) fn run_all_as_the_process(hooks: &[Hook], state: &str, env: &[String]) -> Result<(), HookError> {
-    hooks.iter().try_for_each(|hook| run(hook, state, None, Some(env)))
+    hooks.iter().try_for_each(|hook| run(hook, state, None, Some(env), None))
+}
+
+/// The same for as long as the process behind this pidfd lives: without it they are killed.
+pub(super) fn run_all_for(
+    process: BorrowedFd<'_>,
+    hooks: &[Hook],
+    state: &str,
+    cwd: Option<&Path>,
+) -> Result<(), HookError> {
+    hooks.iter().try_for_each(|hook| run(hook, state, cwd, None, Some(process)))
 }
 
 /// Runs all of them, and says what went wrong.
 pub fn run_each(hooks: &[Hook], state: &str, cwd: Option<&Path>) -> Vec<HookError> {
-    hooks.iter().filter_map(|hook| run(hook, state, cwd, None).err()).collect()
+    hooks.iter().filter_map(|hook| run(hook, state, cwd, None, None).err()).collect()
 }
 
-fn run(hook: &Hook, state: &str, cwd: Option<&Path>, inherited: Option<&[String]>) -> Result<(), HookError> {
+/// With the environment that it inherits, if it does and it is not that of whoever runs it.
+fn run(
+    hook: &Hook,
+    state: &str,
+    cwd: Option<&Path>,
+    inherited: Option<&[String]>,
+    lives: Option<BorrowedFd<'_>>,
+) -> Result<(), HookError> {
     let mut said = Vec::new();
     // It may be gone by the time the container is.
     let cwd = cwd.filter(|cwd| cwd.is_dir());
     let running = execute(hook, state, cwd, inherited).map_err(Why::Execute);
-    let ended = running.and_then(|running| running.wait(hook, &mut said));
+    let ended = running.and_then(|running| running.wait(hook, lives, &mut said));
     ended.map_err(|why| HookError { field: hook.field.clone(), path: hook.path.clone(), why, said })
 }
 
 struct Running {
     child: Child,
-    output: OwnedFd,
+    /// Of one that is heard.
+    output: Option<OwnedFd>,
 }
 
 fn execute(hook: &Hook, state: &str, cwd: Option<&Path>, inherited: Option<&[String]>) -> std::io::Result<Running> {
     let mut stdin = File::from(memfd_create(c"moored-state", MemfdFlags::CLOEXEC)?);
     stdin.write_all(state.as_bytes()).and_then(|()| stdin.rewind())?;
-    let (output, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    // The hook's end waits when it is full; ours does not.
-    rustix::io::ioctl_fionbio(&output, true)?;
     let mut command = Command::new(&hook.path);
     let (name, args) = hook.args.split_first().map_or((&hook.path, &[][..]), |(name, args)| (name, args));
     command.arg0(name).args(args).process_group(0);
@@ -111,29 +128,44 @@ fn execute(hook: &Hook, state: &str, cwd: Option<&Path>, inherited: Option<&[Str
     }
     command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     cwd.map(|cwd| command.current_dir(cwd));
-    command.stdin(stdin).stdout(write.try_clone()?).stderr(write);
-    Ok(Running { child: command.spawn()?, output })
+    command.stdin(stdin);
+    if hook.to_log {
+        return Ok(Running { child: command.spawn()?, output: None });
+    }
+    let (output, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    // The hook's end waits when it is full; ours does not.
+    rustix::io::ioctl_fionbio(&output, true)?;
+    command.stdout(write.try_clone()?).stderr(write);
+    Ok(Running { child: command.spawn()?, output: Some(output) })
 }
 
 impl Running {
-    fn wait(mut self, hook: &Hook, said: &mut Vec<u8>) -> Result<(), Why> {
+    fn wait(mut self, hook: &Hook, lives: Option<BorrowedFd<'_>>, said: &mut Vec<u8>) -> Result<(), Why> {
         let deadline = hook.timeout_s.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let mut open = true;
         loop {
-            open = open && hear(&self.output, said);
+            open = open && self.output.as_ref().is_some_and(|output| hear(output, said));
             if let Some(status) = self.child.try_wait().map_err(Why::Execute)? {
-                hear(&self.output, said);
+                if let Some(output) = &self.output {
+                    hear(output, said);
+                }
                 return outcome(status);
+            }
+            if lives.is_some_and(has_ended) {
+                self.kill(pid);
+                return Err(Why::Pointless);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 self.kill(pid);
                 return Err(Why::Timeout(hook.timeout_s.unwrap_or_default()));
             }
+            let heard = self.output.iter().filter(|_| open);
             let mut watched: Vec<PollFd<'_>> =
-                pidfd.iter().chain(open.then_some(&self.output)).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+                pidfd.iter().chain(heard).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+            watched.extend(lives.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             let patience = if pidfd.is_some() { left } else { Some(left.map_or(LOOK, |left| left.min(LOOK))) };
             let patience = patience
                 .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
@@ -150,6 +182,12 @@ impl Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A pidfd becomes readable when its process ends (pidfd_open(2)).
+fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut watched = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    matches!(poll(&mut watched, Some(&Timespec::default())), Ok(1..))
 }
 
 fn outcome(status: ExitStatus) -> Result<(), Why> {
@@ -190,6 +228,7 @@ mod tests {
             env: vec!["A=b c".into()],
             inherits: false,
             timeout_s,
+            to_log: false,
         }
     }
 
@@ -237,6 +276,19 @@ mod tests {
         let begun = Instant::now();
         run_all(&[hook("sleep 3 & exit 0", None)], "{}", None).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_hook_for_a_process_that_ends_is_killed_with_it() {
+        let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_raw(process.id() as i32).unwrap(), PidfdFlags::empty()).unwrap();
+        let ends = std::thread::spawn(move || {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        });
+        let failure = run_all_for(pidfd.as_fd(), &[hook("sleep 1000", None)], "{}", None).unwrap_err().to_string();
+        ends.join().unwrap();
+        assert_eq!(failure, "hooks.x[0]: /bin/sh: killed, since the container it was for has ended");
     }
 
     #[test]

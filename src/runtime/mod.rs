@@ -47,5 +47,5 @@ pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spare::{Spare, SpareParts};
-pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn};
+pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn, spawn_into_killed};
 pub use trampoline::Trampoline;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 use super::child;
@@ -11,7 +12,7 @@ use super::outside::Brought;
 use super::slots::Slots;
 use super::trampoline::{self, Trampoline};
 use crate::oci::{Script, Step};
-use crate::sys::clone::{Request, Side, clone3};
+use crate::sys::clone::{Request, Side, clone3, leave};
 
 /// A process as the host's pid namespace numbers it. It may be reused once the process is reaped: signals go through a
 /// pidfd.
@@ -110,6 +111,31 @@ pub(super) fn spawn_within(
     }
 }
 
+/// The same for a cgroup in which everything was killed once (`cgroup.kill`): Linux 6.18 kills what is cloned into it from elsewhere, as if it had been
+/// forked there meanwhile. So the process is born in the caller's, and moves.
+pub fn spawn_into_killed(script: &Script, slots: Slots, prepare: impl FnOnce()) -> Result<Spawned, SpawnError> {
+    if !script.outside.is_empty() {
+        return super::outside::spawn(script, slots, None, Some(super::helper::KEEPERS_PATIENCE), prepare);
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let procs = slots.cgroup.as_ref().map(|directory| openat(directory, "cgroup.procs", flags, Mode::empty()));
+    let procs = procs.transpose().map_err(|errno| SpawnError::Clone(errno.into()))?;
+    let namespaces = if script.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 };
+    let request = Request { namespaces, cgroup: None, sibling: false, pidfd: true };
+    match clone3(&request).map_err(SpawnError::Clone)? {
+        Side::Child => {
+            prepare();
+            // "0" is whoever writes it.
+            if procs.is_some_and(|procs| rustix::io::write(&procs, b"0").is_err()) {
+                leave(127)
+            }
+            child::run(script, slots, None, Brought::default())
+        }
+        Side::Parent { pid, pidfd: Some(pidfd) } => Ok(Spawned { pid: HostPid(pid as u32), pidfd }),
+        Side::Parent { pidfd: None, .. } => Err(SpawnError::Clone(std::io::ErrorKind::Unsupported.into())),
+    }
+}
+
 impl Failure {
     /// The largest report that is read.
     pub const MAX_BYTES: usize = 8192;
@@ -117,8 +143,9 @@ impl Failure {
     /// Of this step.
     pub(super) fn new(index: usize, step: &Step, error: &StepError) -> Failure {
         let program = matches!(step, Step::FindProgram { .. } | Step::Execute { .. });
-        // Those speak to people who know runc: no prefix.
-        let text = if program { error.to_string() } else { format!("{step}: {error}") };
+        // Those speak to people who know runc, and a hook of the unit names itself: no prefix.
+        let of_unit = matches!(step, Step::HostStart(_) | Step::OwnStart { .. });
+        let text = if program || of_unit { error.to_string() } else { format!("{step}: {error}") };
         Failure { step: index as u16, errno: error.errno(), text, program }
     }
 

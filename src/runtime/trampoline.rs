@@ -26,9 +26,10 @@ impl Trampoline {
     /// Whether nobody can get hold of a process that executes this script until it executes the trampoline. Not if it waits at a gate,
     /// where others may join it, nor if its filter has a listener to hand over, nor if it has a label, which would be the trampoline's, nor if it stays as an init, nor if it runs hooks: one of the container's may be `/proc/self/exe`.
     pub fn suits(script: &Script) -> bool {
+        let is_hook = |step: &Step| matches!(step, Step::MakerHooks(_) | Step::HostStart(_) | Step::OwnStart { .. });
         let is_seen = |step: &Step| {
             let told = matches!(step, Step::Listener(_) | Step::ExecLabel { .. });
-            told || matches!(step, Step::Gate | Step::Init | Step::MakerHooks(_))
+            told || matches!(step, Step::Gate | Step::Init) || is_hook(step)
         };
         script.new_pid_namespace && !script.steps.iter().any(is_seen)
     }

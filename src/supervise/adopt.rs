@@ -6,6 +6,7 @@
 //! | the generation is | and | so |
 //! |---|---|---|
 //! | in the keeper's list | | it is as the list says |
+//! | in the keeper's list, and its program does not run yet | begun by the records | it goes on being set up, and is told when it runs |
 //! | ours, announced | not in the list | adopted by its pidfd: the keeper before died |
 //! | ours, not announced | an orphan has its cgroup | adopted: the keeper before had forked it |
 //! | | no orphan | asked for; a refusal says that the spawn was lost, since requests are answered in their order |
@@ -66,9 +67,12 @@ pub struct Unlisted {
 impl Supervisor {
     /// Level by level: what the keeper has alive is adopted, what it does not know any more is settled.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
-        let Inventory { mut running, known, said, orphans, cgroups, listening, stats, connection } = inventory;
+        let Inventory { mut running, setups, known, said, orphans, cgroups, listening, stats, connection } = inventory;
         self.keeper = stats;
         self.record(&Fact::Awake);
+        // What is begun by the records goes on so, and is told when it runs. Of others the list is all that is known.
+        let is_begun = |id: &ContainerId| self.observed.unit(&id.unit).is_some_and(|seen| seen.live_of(id).is_some());
+        running.extend(setups.into_iter().filter(|(id, ..)| !is_begun(id)));
         // Of two that no record knows the older one is the unit's.
         running.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         for (id, pid, run) in running {

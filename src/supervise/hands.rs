@@ -34,6 +34,7 @@ use super::probe;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use super::spares::Spares;
+use super::unit_hooks;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
 use crate::runtime::cgroup::{CgroupError, CgroupRoot, ContainerCgroup};
@@ -210,6 +211,7 @@ impl Hands {
             Job::Kill(id) => self.kill(id),
             Job::Signal(id, signal) => self.signal(id, signal),
             Job::Reload(job) => self.reload(*job),
+            Job::Hook(job) => self.hook(*job),
             Job::Hear(id) => self.hear(id),
             Job::Probe(job) => self.probe(*job),
             Job::ProbeNothing(id) => self.probe_nothing(id),
@@ -286,6 +288,7 @@ impl Hands {
             Report::Failed(failure) => self.announce(id, Fact::StartFailed { id: id.clone(), text: failure.text }),
             Report::Closed | Report::Pending => self.announce_started(id),
         }
+        self.look_at_cgroup(id);
     }
 
     /// The program may run before the keeper has said its pid, which is part of the fact. A report pipe that nobody holds any more says
@@ -308,7 +311,9 @@ impl Hands {
     }
 
     pub(super) fn look_at_cgroup(&mut self, id: &ContainerId) {
-        if self.handles.get(id).is_none_or(|handle| !handle.ended) {
+        // A hook on the host that its setup waited for, and that is about to be killed, is something of it too: it holds the report.
+        let in_setup = |handle: &Handle| handle.report.is_some() && !handle.executed;
+        if self.handles.get(id).is_none_or(|handle| !handle.ended || in_setup(handle)) {
             return;
         }
         // One that cannot be looked at is not empty: the plan has it killed, which looks again.
@@ -355,8 +360,11 @@ impl Hands {
     fn keeper_says(&mut self, event: keeper::Event) {
         match event {
             keeper::Event::Welcome(stats, connection) => self.begin_inventory(stats, connection),
-            keeper::Event::Child(child) if child.kind == Kind::Exec => {
-                self.sessions.child(child, &self.keeper, &self.post)
+            keeper::Event::Child(mut child) if child.kind == Kind::Exec => {
+                self.meet_hook(&mut child);
+                let (name, is_over) = (child.id.clone(), unit_hooks::is_over(&child.state));
+                self.sessions.child(child, &self.keeper, &self.post);
+                self.hook_child(&name, is_over);
             }
             keeper::Event::Child(child) => self.child(child),
             keeper::Event::Said { id, lines, answers } => self.said(&id, lines, answers),
@@ -392,9 +400,13 @@ impl Hands {
                 let stopped = id.clone();
                 // Whoever released the report had read it to its end.
                 handle.executed |= handle.report.is_none() && ran_program(child.pid);
-                let run = postcard::from_bytes::<Run>(&handle.tag);
+                let run = Run::of_tag(&handle.tag);
+                let in_setup = handle.report.is_some() && !ran_program(child.pid);
                 match (&mut self.inventory, run) {
-                    (Some(inventory), Ok(run)) => inventory.running.push((id, host_pid(child.pid), run)),
+                    (Some(inventory), Ok(run)) => {
+                        let list = if in_setup { &mut inventory.setups } else { &mut inventory.running };
+                        list.push((id, host_pid(child.pid), run));
+                    }
                     (Some(_), Err(error)) => tracing::error!("{id}: the keeper's tag does not decode: {error}"),
                     (None, _) => self.announce_started(&id),
                 }
@@ -471,7 +483,10 @@ impl Hands {
                 self.fact(Fact::Lost { id: id.clone() });
                 self.look(id);
             }
-            ("spawn" | "report" | "adopt", None) => self.sessions.refused(&refusal.id, &why, &self.post),
+            ("spawn" | "report" | "adopt", None) => {
+                self.sessions.refused(&refusal.id, &why, &self.post);
+                self.hook_child(&refusal.id, true);
+            }
             ("hold", _) if listen::is_held_name(&refusal.id) => {
                 tracing::warn!("the keeper does not hold {}: {why}: it closes if this process dies", refusal.id)
             }

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 
 use super::adopt::Unlisted;
 use super::session::SessionJob;
+use super::unit_hooks::HookJob;
 use crate::keeper;
 use crate::plan::{Limits, Run};
 use crate::unit::{CheckKind, ContainerId, Health, Listen, Reload, Signal, SourceFacts, SwapMark, Unit, UnitName};
@@ -26,6 +27,8 @@ pub enum Job {
     Signal(ContainerId, Signal),
     /// Tell it to reload.
     Reload(Box<ReloadJob>),
+    /// Run a hook of its unit.
+    Hook(Box<HookJob>),
     /// Ask the keeper for what it said last.
     Hear(ContainerId),
     /// Ask it whether it is well.

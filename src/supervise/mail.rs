@@ -44,6 +44,8 @@ pub enum Mail {
 pub struct Inventory {
     /// Containers that live: adopted.
     pub running: Vec<(ContainerId, HostPid, Run)>,
+    /// Those of them that are still being set up, by a hook of their unit for as long as it takes.
+    pub setups: Vec<(ContainerId, HostPid, Run)>,
     /// Every container the keeper has a record of, ended ones included.
     pub known: BTreeSet<ContainerId>,
     /// What containers have said over their notify sockets.

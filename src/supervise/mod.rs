@@ -58,6 +58,7 @@ mod start;
 mod subject;
 mod swap;
 mod texts;
+mod unit_hooks;
 mod usage;
 mod wait;
 mod waiters;

@@ -41,6 +41,10 @@ pub fn fact(fact: &Fact) -> Option<Event> {
             let left = if *processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
             event(Some(&id.unit), "lingering", format!("{id} was killed, and {left} of it did not die yet"), None)
         }
+        Fact::HookEnded { failure: None, .. } => return None,
+        Fact::HookEnded { id, point, failure: Some(text) } => {
+            event(Some(&id.unit), "hook-failed", format!("{} of {id} failed: {text}", point.word()), None)
+        }
         Fact::Reloaded { id } => event(Some(&id.unit), "reloaded", format!("{id} was told to reload"), None),
         Fact::Limited { id, .. } => {
             event(Some(&id.unit), "limited", format!("{id} got its new limits without a restart"), None)
@@ -94,6 +98,7 @@ pub fn action(action: &Action) -> Option<Event> {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
         }
         Action::Start { .. }
+        | Action::Hook { .. }
         | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }

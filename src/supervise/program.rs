@@ -112,6 +112,7 @@ fn compiled(
         keyring: oci::SessionKeyring::Anonymous,
         best_effort: true,
         host,
+        pre_start: super::unit_hooks::pre_start(unit, id),
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let compiled = oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| {

@@ -19,15 +19,18 @@ use super::job::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::Mail;
 use super::orders::{Order, Storing};
+use super::unit_hooks::HookJob;
 use super::waiters::{Waiter, Waiting};
 use super::{narrate, validate};
 use crate::cli::Settings;
 use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
-use crate::plan::{Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, reconcile};
+use crate::plan::{
+    Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, State, end_environment, reconcile,
+};
 use crate::sys::heap;
-use crate::unit::{ContainerId, UnitName, replica_number};
+use crate::unit::{ContainerId, HookPoint, UnitName, replica_number};
 
 /// Mail taken in one round before the world is looked at again.
 const BATCH_MAX: usize = 1024;
@@ -352,7 +355,7 @@ impl Supervisor {
             self.planner.begun(&action);
             self.dirty.insert(action.unit().clone());
             self.dirty.extend(action.sockets_of().cloned());
-            if let Some(event) = narrate::action(&action) {
+            if let Some(event) = narrate::action(&action).filter(|_| !self.is_told_already(&action)) {
                 self.tell(Event { generation: action.generation(), ..event });
             }
             jobs.extend(self.job_of(action));
@@ -376,6 +379,7 @@ impl Supervisor {
                 }
             }
             Action::Stop { id, signal, .. } => Some(Job::Stop(id, signal)),
+            Action::Hook { id, point } => Some(Job::Hook(Box::new(self.hook_job(id, point)))),
             Action::Kill { id } => Some(Job::Kill(id)),
             Action::Signal { id, signal } => Some(Job::Signal(id, signal)),
             Action::Reload { id, how } => {
@@ -438,6 +442,23 @@ impl Supervisor {
             let is_held = seen.is_some_and(|seen| seen.hold_at(now).is_some() && seen.live.is_none());
             is_held || seen.is_some_and(|seen| seen.proven == Some(want.fingerprint))
         })
+    }
+
+    /// The signal of a stop whose hook is over: that it stops was told when that began.
+    fn is_told_already(&self, action: &Action) -> bool {
+        let Action::Stop { id, signal: Some(_), .. } = action else { return false };
+        let live = self.observed.unit(&id.unit).and_then(|seen| seen.live_of(id));
+        live.is_some_and(|live| matches!(&live.state, State::Stopping(stopping) if stopping.hooked))
+    }
+
+    fn hook_job(&self, id: ContainerId, point: HookPoint) -> HookJob {
+        let seen = self.observed.unit(&id.unit);
+        let live = seen.and_then(|seen| seen.live_of(&id));
+        let record = seen.and_then(|seen| seen.end_of(&id)).filter(|_| point == HookPoint::PostStop);
+        let mut env = record.map(|record| end_environment(record, live)).unwrap_or_default();
+        env.extend(live.and_then(|live| live.pid).filter(|_| record.is_none()).map(|pid| format!("MAINPID={}", pid.0)));
+        let joined = live.and_then(|live| live.run.joined.clone());
+        HookJob { id, point, env, joined }
     }
 
     /// The text that a container was started with; the one in force, if that is not known any more.

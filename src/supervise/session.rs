@@ -10,6 +10,8 @@
 //! | the keeper | it is handed to the next keeper; the client notices nothing |
 //! | the container | the kernel ends it: 128 + SIGKILL |
 //!
+//! Hooks of units are such processes too (`unit_hooks`), and outlive everybody but the keeper.
+//!
 //! A reload that takes longer than [`RELOAD_TIMEOUT`] is killed and has failed: until it is over no other one begins.
 
 use std::collections::HashMap;
@@ -33,7 +35,7 @@ use crate::oci::Script;
 use crate::plan::{Deed, Fact};
 use crate::runtime::cgroup::ContainerCgroup;
 use crate::runtime::{Failure, Payload, Slots};
-use crate::unit::{ContainerId, SourceFacts, Unit};
+use crate::unit::{ContainerId, HookPoint, SourceFacts, Unit};
 
 /// Sessions at a time, of all units: each costs the keeper a record and this process a descriptor.
 const SESSIONS_MAX: usize = 1024;
@@ -80,6 +82,8 @@ pub enum Purpose {
     Client(Reply),
     /// The loop: it was `[reload] exec`.
     Reload,
+    /// The loop: it was a hook of the unit, which has so much time.
+    Hook(HookPoint, Duration),
     /// The prober: the number of its probe.
     Probe(u64, Arc<Inbox<probe::Order>>),
 }
@@ -90,6 +94,9 @@ pub(super) const TAG_CLIENT: &[u8] = b"client";
 const TAG_RELOAD: &[u8] = b"reload";
 /// The keeper's tag of one that says whether its container is well.
 const TAG_PROBE: &[u8] = b"probe";
+
+/// The keeper's tag of a hook.
+const TAG_HOOK: &[u8] = b"hook";
 
 /// A program that could not be run, for what is neither 126 nor 127.
 const NOT_RUN: u8 = 125;
@@ -103,6 +110,8 @@ pub(super) struct Session {
     killed: bool,
     /// When it will have taken too long.
     ends_by: Option<Instant>,
+    /// How long that is.
+    patience: Duration,
     /// Of the process, once the keeper has said so.
     process: Option<(i32, OwnedFd)>,
     /// The keeper met last has not named it.
@@ -111,8 +120,14 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(container: ContainerId, report: Option<OwnedFd>, purpose: Purpose) -> Session {
-        let ends_by = matches!(purpose, Purpose::Reload).then(|| Instant::now() + RELOAD_TIMEOUT);
-        Session { container, report, purpose: Some(purpose), killed: false, ends_by, process: None, missing: false }
+        let patience = match purpose {
+            Purpose::Reload => Some(RELOAD_TIMEOUT),
+            Purpose::Hook(_, timeout) => Some(timeout),
+            Purpose::Client(_) | Purpose::Probe(..) => None,
+        };
+        let (ends_by, patience) = (patience.map(|time| Instant::now() + time), patience.unwrap_or_default());
+        let (purpose, killed, process, missing) = (Some(purpose), false, None, false);
+        Session { container, report, purpose, killed, ends_by, patience, process, missing }
     }
 
     /// Of a process that runs already.
@@ -153,6 +168,8 @@ pub struct Sessions {
     pub(super) by_id: HashMap<String, Session>,
     /// Of earlier supervisors.
     pub(super) left: Left,
+    /// Hooks that are over, with what went wrong, by name: until that is noted.
+    pub(super) hooks: HashMap<String, Option<String>>,
     next: u64,
 }
 
@@ -220,6 +237,35 @@ impl Sessions {
         Ok(id)
     }
 
+    /// Asks the keeper for a hook, by a name that it has once for each container.
+    pub(super) fn open_hook(
+        &mut self,
+        name: &str,
+        hook: (ContainerId, HookPoint, Duration),
+        script: &Script,
+        (report, slots): (OwnedFd, Slots),
+        keeper: &keeper::Requests,
+    ) -> Result<(), String> {
+        let payload = Payload::new(script, slots).map_err(|error| error.to_string())?;
+        let (payload_fd, slots) = (payload.memfd(), payload.slots());
+        let (kind, tag, held) = (Kind::Exec, TAG_HOOK, &[report.as_fd()]);
+        let spawn = keeper::Spawn { id: name, kind, tag, payload: payload_fd, slots: &slots, held };
+        keeper.spawn(&spawn).map_err(|error| error.to_string())?;
+        self.take_hook(name, hook, Some(report));
+        Ok(())
+    }
+
+    /// One that the keeper has.
+    pub(super) fn take_hook(
+        &mut self,
+        name: &str,
+        (container, point, timeout): (ContainerId, HookPoint, Duration),
+        report: Option<OwnedFd>,
+    ) {
+        let session = Session::new(container, report, Purpose::Hook(point, timeout));
+        self.by_id.insert(name.to_owned(), session);
+    }
+
     /// The keeper says how one fares.
     pub fn child(&mut self, child: keeper::Child, keeper: &keeper::Requests, post: &Sender<Mail>) {
         let Some(child) = self.leave(child) else { return };
@@ -229,6 +275,10 @@ impl Sessions {
             ChildState::Exited { exit, .. } => Ok(code_of(exit)),
         };
         self.ended(&child.id, outcome, post);
+        // First it is noted that it was run.
+        if self.hooks.contains_key(&child.id) {
+            return;
+        }
         if let Err(error) = keeper.ack(&child.id) {
             tracing::warn!("keeper: {error}");
         }
@@ -242,10 +292,17 @@ impl Sessions {
         let outcome = match (outcome, report) {
             (Ok(_), Report::Failed(failure)) => Err(failure.into()),
             (Ok(_), _) if is_overdue => {
-                Err(format!("it took longer than {} s and was killed", RELOAD_TIMEOUT.as_secs()).into())
+                Err(format!("it took longer than {} s and was killed", session.patience.as_secs()).into())
             }
             (outcome, _) => outcome,
         };
+        self.end(id, session, outcome, post);
+    }
+
+    fn end(&mut self, id: &str, session: Session, outcome: Result<u8, NotRun>, post: &Sender<Mail>) {
+        if let Some(Purpose::Hook(..)) = session.purpose {
+            self.hooks.insert(id.to_owned(), failure_of(&outcome));
+        }
         end(session.purpose, &session.container, outcome, post);
     }
 
@@ -266,7 +323,7 @@ impl Sessions {
             Some(Purpose::Client(reply)) if session.process.is_none() => {
                 reply.send(&Response::ExecStarted { pid: child.pid, session: child.id });
             }
-            Some(Purpose::Client(_) | Purpose::Reload | Purpose::Probe(..)) => {}
+            Some(Purpose::Client(_) | Purpose::Reload | Purpose::Hook(..) | Purpose::Probe(..)) => {}
         }
         session.process = Some((child.pid, pidfd));
     }
@@ -278,7 +335,7 @@ impl Sessions {
                 None => format!("the keeper refused to run it: {why}"),
                 Some(_) => format!("it ended while the keeper died, so its exit code is not known: {why}"),
             };
-            end(session.purpose, &session.container, Err(text.into()), post);
+            self.end(id, session, Err(text.into()), post);
         }
     }
 
@@ -303,7 +360,7 @@ impl Sessions {
                 && let Some(session) = self.by_id.remove(&id)
             {
                 let text = "the keeper died before it said that it runs".to_owned();
-                end(session.purpose, &session.container, Err(text.into()), post);
+                self.end(&id, session, Err(text.into()), post);
             }
         }
         self.attach_waiting(keeper, post);
@@ -345,15 +402,31 @@ impl Sessions {
     }
 }
 
+/// The report's read end, and a process that reads nothing and writes into a container's log, if there is one.
+pub(super) fn streams(log: Option<(OwnedFd, OwnedFd)>) -> Result<(OwnedFd, Slots), String> {
+    let null = || fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"));
+    let (out, err) = match log {
+        Some(log) => log,
+        None => (null()?, null()?),
+    };
+    let (report, mut slots) = reporting()?;
+    (slots.stdin, slots.stdout, slots.stderr) = (Some(null()?), Some(out), Some(err));
+    Ok((report, slots))
+}
+
+fn reporting() -> Result<(OwnedFd, Slots), String> {
+    let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+    let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
+    Ok((report, Slots::new(report_write)))
+}
+
 /// The report's read end, and what the process is given. What the client did not send is /dev/null.
 fn slots(
     terminal: bool,
     fds: Vec<OwnedFd>,
     (pidfd, cgroup): (BorrowedFd<'_>, &ContainerCgroup),
 ) -> Result<(OwnedFd, Slots), String> {
-    let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
-    let (report, report_write) = rustix::pipe::pipe_with(flags).map_err(|errno| format!("making a pipe: {errno}"))?;
-    let mut slots = Slots::new(report_write);
+    let (report, mut slots) = reporting()?;
     let mut fds = fds.into_iter();
     if terminal {
         slots.console = fds.next();
@@ -373,6 +446,7 @@ impl Purpose {
         match self {
             Purpose::Client(_) => TAG_CLIENT,
             Purpose::Reload => TAG_RELOAD,
+            Purpose::Hook(..) => TAG_HOOK,
             Purpose::Probe(..) => TAG_PROBE,
         }
     }
@@ -409,6 +483,10 @@ fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, No
             reply.send(&Response::Error { message: text, code });
         }
         (Some(Purpose::Probe(token, inbox)), outcome) => inbox.push(probe::Order::Done(token, found(outcome))),
+        (Some(Purpose::Hook(point, _)), outcome) => {
+            let fact = Fact::HookEnded { id: container.clone(), point, failure: failure_of(&outcome) };
+            let _ = post.send(Mail::Fact(fact));
+        }
         (Some(Purpose::Reload), outcome) => {
             let id = container.clone();
             let fact = match outcome {
@@ -422,6 +500,15 @@ fn end(purpose: Option<Purpose>, container: &ContainerId, outcome: Result<u8, No
             };
             let _ = post.send(Mail::Fact(fact));
         }
+    }
+}
+
+/// What went wrong with a hook.
+fn failure_of(outcome: &Result<u8, NotRun>) -> Option<String> {
+    match outcome {
+        Ok(0) => None,
+        Ok(code) => Some(format!("exited with {code}")),
+        Err(NotRun { text, .. }) => Some(text.clone()),
     }
 }
 

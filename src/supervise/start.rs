@@ -8,7 +8,7 @@
 //! | the unit's kept layer, if it has one | that layer |
 //! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
 //! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
-//! | what is to run when it has ended (`hooks`) | the same, and it runs |
+//! | what is to run around it (`unit_hooks`) and when it has ended (`hooks`) | the same, and it runs |
 //! | report pipe, spare, payload | the same: nothing of them outlives this process |
 //! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
 //! | the log is attached, the report watched | what the keeper holds, and does both |
@@ -63,6 +63,7 @@ impl Hands {
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
         super::hooks::note(&self.places.containers, &id, &program.script)?;
         super::rdt::note(&self.places.containers, &id, &program.script)?;
+        super::unit_hooks::note(&self.places.containers, &id, &unit, &facts, dirs)?;
         files.make(&unit, program.owner).map_err(|error| error.to_string())?;
         let notify = tells.map(|_| notify::make(&self.places.containers, &id));
         let notify = notify.transpose().map_err(|error| error.to_string())?;
@@ -129,7 +130,7 @@ impl Hands {
         is_alive(pidfd.as_fd()).then_some(first).filter(|first| *first != 0)
     }
 
-    fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {
+    pub(super) fn network_of(&self, owner: &ContainerId) -> Result<OwnedFd, String> {
         let handle =
             self.handles.get(owner).ok_or_else(|| format!("{owner}, whose network is to be shared, is gone"))?;
         let pidfd =

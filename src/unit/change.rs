@@ -124,7 +124,7 @@ fn shown(setting: &Setting) -> String {
     let value = match (setting.name.as_str(), last, number) {
         ("config.json" | "oci", _, _) => text.to_owned(),
         ("layers" | "process.args" | "reload.exec" | "security.capabilities", _, _) => list(text),
-        (name, "exec", _) if name.starts_with("health.") => list(text),
+        (name, "exec", _) if name.starts_with("health.") || name.starts_with("hooks.") => list(text),
         (name, _, _) if name.starts_with("process.env.") => quoted(text),
         (name, _, _) if name.starts_with("process.env_file.") => {
             if text.is_empty() { "required" } else { text }.to_owned()

@@ -15,8 +15,8 @@ use super::config_file::{ConfigFile, FileContents, OnChange};
 use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
 use super::update::{DEADLINE, MIN_HEALTHY, Order};
 use super::{
-    Condition, Kind, MountKind, Network, OnLayersChange, OnLimit, Reload, RestartPolicy, Seccomp, Source, SourceFacts,
-    Unit, Upper,
+    Condition, DEFAULT_HOOK_TIMEOUT, HookOn, Kind, MountKind, Network, OnLayersChange, OnLimit, Reload, RestartPolicy,
+    Seccomp, Source, SourceFacts, Unit, Upper,
 };
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
@@ -241,6 +241,13 @@ fn inside(unit: &Unit, all: &mut Settings) {
     if let Some(notify) = unit.notify() {
         all.put(Replace, "process.notify", "systemd");
         all.some(Replace, "process.watchdog", notify.watchdog.as_ref(), |period| period.as_millis().to_string());
+    }
+    for (point, hook) in unit.hooks.iter().flat_map(|hooks| hooks.all()) {
+        let name = |key: &str| format!("hooks.{}.{key}", point.word());
+        all.put(Replace, name("exec"), strings(&hook.exec));
+        let shown = |timeout: &Duration| timeout.as_millis().to_string();
+        all.unless(DEFAULT_HOOK_TIMEOUT, Replace, &name("timeout"), hook.timeout, shown);
+        all.unless(HookOn::Container, Replace, &name("on"), hook.on, |_| "host".to_owned());
     }
     let security = &unit.security;
     all.some(Replace, "security.capabilities", security.capabilities.as_ref(), |names| strings(names));

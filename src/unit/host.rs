@@ -204,12 +204,12 @@ mod tests {
         let said: Vec<&str> = told.iter().filter_map(|line| line.split_once("`, ").map(|(_, said)| said)).collect();
         let expected = [
             "did you mean `type`?",
-            "did you mean `args = [\"/bin/sh\", \"-ec\", \"first; exec program\"]` in [process]?",
+            "did you mean `pre_start` in [hooks]?",
             "did you mean `args = [\"/bin/sh\", \"-ec\", \"mkdir -p /run/x; exec program\"]` in [process]?",
             "the first process gets the signal, and what is left when it has ended is killed",
             "did you mean `process.oomScoreAdj` in [oci]?",
             "did you mean `process.rlimits` in [oci]?",
-            "did you mean `signal` in [stop]?",
+            "did you mean `pre_stop` in [hooks]?",
         ];
         assert_eq!(said, expected);
     }

@@ -76,6 +76,8 @@ const fn key(
 const PAGE: u64 = 4096;
 /// How the keys of one dependency are named: the star is a unit's name.
 const OF_DEPENDENCY: &str = "depends_on.*.";
+/// And those of one hook: the star is `pre_start`, `post_start`, `pre_stop` or `post_stop`.
+const OF_HOOK: &str = "hooks.*.";
 /// And those of one check: the star is `startup`, `readiness` or `liveness`.
 const OF_CHECK: &str = "health.*.";
 const STATES: &[&str] = &["started", "healthy", "completed"];
@@ -303,6 +305,23 @@ const KEYS: &[Key] = &[
     key("stop.timeout", Kind::Duration, "30s", Live, "\"5s\"", "Then all of it is killed."),
     key("reload.signal", Kind::Signal, "SIGHUP", Live, "\"SIGUSR1\"", "What `moored reload` sends."),
     key("reload.exec", Kind::Args, "", Live, "[\"/bin/web\", \"reload\"]", "Or what it runs inside instead."),
+    key(
+        "hooks.*.exec",
+        Kind::Args,
+        "",
+        Replace,
+        "[\"/bin/web\", \"drain\"]",
+        "A program that runs at this point: pre_start, post_start, pre_stop, post_stop.",
+    ),
+    key("hooks.*.timeout", Kind::Duration, "30s", Replace, "\"5m\"", "Then it is killed, and has failed."),
+    key(
+        "hooks.*.on",
+        Kind::Word(&["container", "host"]),
+        "container",
+        Replace,
+        "\"host\"",
+        "Where: as the container's own process, or as root on the host.",
+    ),
     key("health.*.exec", Kind::Args, "", Live, "[\"/bin/web\", \"check\"]", "A program inside; code 0 is well."),
     key(
         "health.*.http",

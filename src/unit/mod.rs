@@ -26,6 +26,7 @@ pub mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod health;
+mod hooks;
 mod host;
 mod init_toml;
 #[cfg(test)]
@@ -88,6 +89,7 @@ pub use env_file::{EnvFile, Variables};
 pub use facts::SourceFacts;
 pub use fingerprint::{Effect, Fingerprint, container_fingerprint, digest, fingerprint};
 pub use health::{Check, CheckKind, From, Health, Probe};
+pub use hooks::{DEFAULT_HOOK_TIMEOUT, HookOn, HookPoint, UnitHook, UnitHooks};
 pub use init_toml::{BootGuard, HostAddress, HostMount, INIT_TOML, InitToml, is_host_name, parse_init_toml};
 pub use instances::instances_of;
 pub use keys::{SchemaOf, json_schema, markdown_table};
@@ -138,6 +140,8 @@ pub struct Unit {
     pub stop: Stop,
     /// How it is told to reload; `None` when the unit does not say (then SIGHUP on request).
     pub reload: Option<Reload>,
+    /// Commands around its life; `None`: there are none.
+    pub hooks: Option<Arc<UnitHooks>>,
     /// How it is asked whether it is well; `None`: it is not.
     pub health: Option<Arc<Health>>,
     /// What happens when a change needs a new container.

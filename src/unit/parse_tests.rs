@@ -12,6 +12,11 @@ fn read(text: &str) -> Unit {
     parsed.unit
 }
 
+fn hook(exec: &[&str], seconds: u64, on: HookOn) -> UnitHook {
+    let exec = exec.iter().map(|word| (*word).to_owned()).collect();
+    UnitHook { exec, timeout: Duration::from_secs(seconds), on }
+}
+
 #[test]
 fn every_key_arrives() {
     let mut unit = read(include_str!("whole.toml"));
@@ -64,6 +69,12 @@ fn every_key_arrives() {
         },
         stop: Stop { signal: Signal(37), timeout: Duration::ZERO },
         reload: Some(Reload::Exec(vec!["/bin/web".to_owned(), "reload".to_owned()])),
+        hooks: Some(Arc::new(UnitHooks {
+            pre_start: Some(hook(&["/bin/web", "migrate"], 120, HookOn::Container)),
+            post_start: Some(hook(&["/bin/web", "warm"], 30, HookOn::Container)),
+            pre_stop: Some(hook(&["/bin/web", "drain"], 30, HookOn::Container)),
+            post_stop: Some(hook(&["/usr/local/bin/report", "web"], 30, HookOn::Host)),
+        })),
         health: Some(Arc::new(Health {
             startup: Some(Check {
                 probe: Probe::File { path: "/run/up".into(), max_age: Some(Duration::from_secs(3600)) },

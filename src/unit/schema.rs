@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 21] = [
+const KEYS: [(&str, &[&str]); 23] = [
     (
         "",
         &[
@@ -24,6 +24,7 @@ const KEYS: [(&str, &[&str]); 21] = [
             "restart",
             "stop",
             "reload",
+            "hooks",
             "health",
             "update",
             "resources",
@@ -46,6 +47,8 @@ const KEYS: [(&str, &[&str]); 21] = [
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
     ("reload", &["signal", "exec"]),
+    ("hooks", &["pre_start", "post_start", "pre_stop", "post_stop"]),
+    ("hooks.*", &["exec", "timeout", "on"]),
     ("health", &["startup", "readiness", "liveness"]),
     ("health.*", &["exec", "http", "tcp", "file", "max_age", "from", "interval", "timeout", "failures", "successes"]),
     ("update", &["order", "min_healthy", "deadline", "on_bad"]),
@@ -61,13 +64,14 @@ const KEYS: [(&str, &[&str]); 21] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 19] = [
     "condition",
     "upper",
     "process",
     "restart",
     "stop",
     "reload",
+    "hooks",
     "health",
     "update",
     "resources",
@@ -83,12 +87,11 @@ const TABLES: [&str; 18] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 5] = [
+const LATER: [(&str, &str, Option<&str>); 4] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
     ("", "schedule", None),
     ("network", "bridge", None),
     ("network", "ports", None),
-    ("stop", "exec", None),
 ];
 
 /// What to answer to a word.
@@ -102,14 +105,22 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 164] = [
+const SYNONYMS: [(&str, Cure); 172] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
     ("entrypoint", Key("process", "args")),
     ("exec", Key("process", "args")),
     ("execstart", Key("process", "args")),
-    ("execstartpre", Say("did you mean `args = [\"/bin/sh\", \"-ec\", \"first; exec program\"]` in [process]?")),
+    ("execstartpre", Key("hooks", "pre_start")),
+    ("execstartpost", Key("hooks", "post_start")),
+    ("execstoppost", Key("hooks", "post_stop")),
+    ("prestart", Key("hooks", "pre_start")),
+    ("poststart", Key("hooks", "post_start")),
+    ("prestop", Key("hooks", "pre_stop")),
+    ("poststop", Key("hooks", "post_stop")),
+    ("lifecycle", Say("did you mean [hooks.pre_stop] or [hooks.post_start]?")),
+    ("hook", Say("did you mean [hooks.pre_start], [hooks.post_start], [hooks.pre_stop] or [hooks.post_stop]?")),
     (
         "runtimedirectory",
         Say("did you mean `args = [\"/bin/sh\", \"-ec\", \"mkdir -p /run/x; exec program\"]` in [process]?"),
@@ -199,7 +210,7 @@ const SYNONYMS: [(&str, Cure); 164] = [
     ("stopgraceperiod", Key("stop", "timeout")),
     ("timeoutstopsec", Key("stop", "timeout")),
     ("killmode", Say("the first process gets the signal, and what is left when it has ended is killed")),
-    ("execstop", Key("stop", "signal")),
+    ("execstop", Key("hooks", "pre_stop")),
     ("execreload", Key("reload", "exec")),
     ("healthcheck", Say("did you mean [health.liveness]?")),
     ("livenessprobe", Say("did you mean [health.liveness]?")),
@@ -334,6 +345,7 @@ pub(crate) fn header(table: &str) -> String {
         "" => "the top level".to_owned(),
         "mount" | "config" | "secret" | "device" | "socket" => format!("[[{table}]]"),
         "health.*" => "[health.readiness]".to_owned(),
+        "hooks.*" => "[hooks.pre_start]".to_owned(),
         _ => format!("[{table}]"),
     }
 }
@@ -347,6 +359,10 @@ pub(crate) fn suggest(table: &str, key: &str) -> Option<String> {
     // Compose's word for it, and a table of ours.
     if (table, snake.as_str()) == ("depends_on.*", "condition") {
         return Some("did you mean `state`?".to_owned());
+    }
+    // systemd's ExecStop, which runs before the signal.
+    if (table, snake.as_str()) == ("stop", "exec") {
+        return Some("did you mean [hooks.pre_stop] with `exec`? It runs before the stop signal".to_owned());
     }
     if let Some(place) = elsewhere(table, &snake) {
         return Some(place);
@@ -447,6 +463,8 @@ mod tests {
             ),
             ("process", "memory", "it belongs to [resources]"),
             ("process", "signal", "it belongs to [stop] or [reload]"),
+            ("stop", "exec", "did you mean [hooks.pre_stop] with `exec`? It runs before the stop signal"),
+            ("stop", "ExecStop", "did you mean `pre_stop` in [hooks]?"),
             ("process", "stop", "[stop] is a table of its own: write [stop]"),
             ("mount", "destination", "did you mean `target`?"),
             ("config", "destination", "did you mean `target`?"),

@@ -13,8 +13,8 @@ use super::{
     SeccompFile, Security, Signal, Source, Stop, Unit, UnitName, Userns,
 };
 use super::{
-    capability, config_file, dependency, health, host, instances, layers, merge, mounts, process, replicas, socket,
-    update,
+    capability, config_file, dependency, health, hooks, host, instances, layers, merge, mounts, process, replicas,
+    socket, update,
 };
 use crate::words::{CAPABILITIES, nearest};
 
@@ -67,6 +67,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
+        hooks: hooks::hooks(walk, top),
         health: health::health(walk, top),
         update,
         resources: resources(walk, top, source.as_ref()),

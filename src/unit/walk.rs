@@ -488,6 +488,7 @@ fn table_hint(name: &str, value: &DeValue) -> Option<String> {
         "restart" => "policy",
         "network" => "mode",
         "stop" | "reload" => "signal",
+        "hooks" => return Some("write [hooks.pre_start] and exec = [\"/bin/program\"]".to_owned()),
         "restart.limit" => return Some("write { burst = 5, interval = \"1m\" }".to_owned()),
         _ => return None,
     };

@@ -68,6 +68,7 @@ mod support;
 mod tls;
 mod told;
 mod union;
+mod unit_hooks;
 mod units;
 mod updates;
 mod userns;

@@ -54,6 +54,8 @@ impl fmt::Display for Step {
                 all.clone().try_for_each(|hook| write!(f, " {}", hook.path))?;
                 if all.count() == 0 { write!(f, " (none)") } else { Ok(()) }
             }
+            Step::HostStart(hook) => write!(f, "wait for {} on the host", hook.path),
+            Step::OwnStart { hook, .. } => write!(f, "run {} first", hook.path),
             Step::Hooks { moment, hooks, .. } => {
                 write!(f, "run {moment} hooks")?;
                 hooks.iter().try_for_each(|hook| write!(f, " {}", hook.path))

@@ -5,9 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{KEYS, Key, Kind, OF_CHECK, OF_DEPENDENCY, STATES, class};
+use super::{KEYS, Key, Kind, OF_CHECK, OF_DEPENDENCY, OF_HOOK, STATES, class};
 use crate::unit::overlay::{ALTERNATIVES, NAMED_BY};
-use crate::unit::{CheckKind, Signal, moored_toml};
+use crate::unit::{CheckKind, HookPoint, Signal, moored_toml};
 use crate::words::CAPABILITIES;
 
 /// What a schema is of.
@@ -53,6 +53,10 @@ fn unit() -> Value {
         schema["properties"]["health"]["properties"][kind.word()]["oneOf"] = json!(one_of);
     }
     schema["properties"]["health"]["minProperties"] = json!(1);
+    for point in HookPoint::ALL {
+        schema["properties"]["hooks"]["properties"][point.word()]["required"] = json!(["exec"]);
+    }
+    schema["properties"]["hooks"]["minProperties"] = json!(1);
     schema["properties"]["process"]["dependentRequired"] = json!({ "watchdog": ["notify"] });
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);
     for (table, keys) in [
@@ -126,11 +130,12 @@ fn object_of(wanted: &dyn Fn(&Key) -> bool) -> Value {
     object(top)
 }
 
-/// What the star of a check stands for, written out.
+/// What the star of a check or of a hook stands for, written out.
 fn spelled_out(name: &str) -> Vec<String> {
-    match name.strip_prefix(OF_CHECK) {
-        Some(key) => CheckKind::ALL.iter().map(|kind| format!("health.{}.{key}", kind.word())).collect(),
-        None => vec![name.to_owned()],
+    match (name.strip_prefix(OF_CHECK), name.strip_prefix(OF_HOOK)) {
+        (Some(key), _) => CheckKind::ALL.iter().map(|kind| format!("health.{}.{key}", kind.word())).collect(),
+        (_, Some(key)) => HookPoint::ALL.iter().map(|point| format!("hooks.{}.{key}", point.word())).collect(),
+        (None, None) => vec![name.to_owned()],
     }
 }
 

@@ -22,6 +22,8 @@ pub fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Start { .. } | Action::Forget { .. } | Action::Reboot { .. } => return None,
         // What cannot be taken away stays, and is told.
         Action::Close { .. } => return None,
+        // That it failed is what it is answered with.
+        Action::Hook { .. } => return None,
         // It has results, or none.
         Action::Probe { .. } | Action::Hear { .. } => return None,
         Action::Prove { .. } | Action::RollBack { .. } => return None,

@@ -45,9 +45,12 @@ impl Supervisor {
                 out.oracle.on_rely(out.host, id, relies)?;
             }
             Action::TakeOver { id, .. } => out.oracle.on_take_over(out.host, id, own_is_up, out.now)?,
-            Action::Stop { id, .. } => out.oracle.on_stop_written(out.host, id, was_running),
+            Action::Stop { id, .. } => {
+                out.oracle.on_stop_written(out.host, id, was_running);
+                out.host.hook_is_due(id, was_running);
+            }
             Action::Rely { id, relies } => out.oracle.on_rely(out.host, id, relies)?,
-            Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } => {}
+            Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } | Action::Hook { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
@@ -83,6 +86,9 @@ impl Supervisor {
             Action::Stop { id, signal, why } => {
                 out.oracle.on_stop(out.host, id, out.now)?;
                 out.oracle.on_order(out.host, id, why, out.now)?;
+                if signal.is_some() {
+                    out.host.on_signal(id, out.now)?;
+                }
                 let answer = signal.and_then(|_| out.host.stop(id, out.now));
                 answer.into_iter().for_each(|fact| self.post(out, fact));
             }
@@ -91,6 +97,7 @@ impl Supervisor {
                 out.host.kill(id, out.now);
             }
             Action::Signal { .. } => {}
+            Action::Hook { id, point } => self.run_hook(out, id, *point)?,
             Action::Reload { id, .. } => {
                 out.host.tell(id);
                 self.burn()?;
@@ -195,6 +202,7 @@ impl Supervisor {
         let record = self.observed.unit(&id.unit).and_then(|seen| seen.end_of(id));
         if record.is_some() || out.host.containers.contains_key(id) {
             out.oracle.on_journal(out.host, id, record)?;
+            out.host.on_hooked_clear(id, record, out.now)?;
         }
         self.burn()?;
         if let Some(container) = out.host.containers.get_mut(id) {
@@ -203,6 +211,7 @@ impl Supervisor {
         self.burn()?;
         if out.host.is_empty(id, out.now) {
             out.host.containers.remove(id);
+            out.host.clear_hooks(id);
         }
         self.burn()?;
         self.post(out, Fact::Cleared { id: id.clone() });
@@ -244,7 +253,7 @@ impl Supervisor {
         }
     }
 
-    fn burn(&mut self) -> Result<(), Stop> {
+    pub(super) fn burn(&mut self) -> Result<(), Stop> {
         match &mut self.fuse {
             None => Ok(()),
             // Not with records that it could not write: see `History::crash`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use moored::plan::{BootTime, Exit, Fact, HostPid, Line, Outcome, Run, Want};
 use moored::unit::{ContainerId, Fingerprint, Listen, SwapMark, UnitName};
 
+use super::hooks::Hooks;
 use super::rng::Rng;
 
 pub struct Host {
@@ -18,6 +19,8 @@ pub struct Host {
     /// Sockets that it holds.
     pub sockets: BTreeSet<(UnitName, Listen)>,
     pub sockets_rng: Rng,
+    /// Hooks that were run.
+    pub hooks: Hooks,
     /// Nothing goes wrong any more.
     pub calm: bool,
     /// Those whose word, or silence, is a reason to stop them.
@@ -105,6 +108,7 @@ impl Host {
             anchor: true,
             sockets: BTreeSet::new(),
             sockets_rng: Rng::new(0),
+            hooks: Hooks::default(),
             calm: false,
             sick: Vec::new(),
             ready: Vec::new(),
@@ -153,14 +157,15 @@ impl Host {
             }
             Stage::Made | Stage::Setup { .. } | Stage::Alive { .. } => container.next_at(),
         };
-        self.containers.values().filter_map(looks).min()
+        self.containers.values().filter_map(looks).chain(self.next_hook_at()).min()
     }
 
     /// Lets happen what is due, and says what the keeper would announce.
     pub fn advance(&mut self, rng: &mut Rng, now: BootTime) -> Vec<Fact> {
         let calm = self.calm;
         let due = self.containers.iter_mut().filter(|(_, container)| container.next_at().is_some_and(|at| at <= now));
-        let news: Vec<Fact> = due.filter_map(|(id, container)| container.advance(rng, id, now, calm)).collect();
+        let mut news: Vec<Fact> = due.filter_map(|(id, container)| container.advance(rng, id, now, calm)).collect();
+        news.extend(self.hooks_over(now));
         for (id, container) in &self.containers {
             let says = |text: &str| container.says(text);
             let is_mute = container.tells() && !container.is_ready && container.next_word.is_none();
@@ -189,6 +194,9 @@ impl Host {
         let mut unstarted = Vec::new();
         self.keeper_since = now;
         let anchor = std::mem::replace(&mut self.anchor, true);
+        if !survived {
+            self.forget_hooks();
+        }
         for (id, container) in &mut self.containers {
             if let Stage::Setup { .. } = container.stage
                 && survived
@@ -217,6 +225,7 @@ impl Host {
     /// Nothing is left of what was not on a disk.
     pub fn lose_power(&mut self, now: BootTime) {
         self.containers.clear();
+        self.hooks = Hooks::default();
         self.sockets.clear();
         (self.keeper_since, self.anchor) = (now, true);
     }

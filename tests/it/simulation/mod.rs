@@ -17,6 +17,7 @@ mod checks;
 mod effects;
 mod handover;
 mod history;
+mod hooks;
 mod host;
 mod losses;
 mod oracle;

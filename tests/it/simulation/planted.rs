@@ -33,6 +33,8 @@ pub enum Bug {
     SocketsForgotten,
     /// Of two containers of a unit the one that comes is taken for the one that runs, after a crash.
     RolesSwapped,
+    /// Hooks are said to be over, and were not run.
+    HookSkipped,
 }
 
 /// A planted bug shows within so many histories.
@@ -98,6 +100,11 @@ fn a_text_that_the_planner_is_not_told_of_is_caught() {
 #[test]
 fn roles_swapped_in_a_crash_are_caught() {
     assert_caught(Bug::RolesSwapped, Course::Safety, &["start-first:"]);
+}
+
+#[test]
+fn a_hook_that_is_not_run_is_caught() {
+    assert_caught(Bug::HookSkipped, Course::Safety, &["hooks:"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use moored::unit::UnitName;
 use super::host::millis;
 use super::planted::Bug;
 use super::rng::Rng;
-use super::{UNITS, sample, sockets};
+use super::{UNITS, hooks, sample, sockets};
 
 /// What a history is to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +107,8 @@ impl Plot {
 
 /// What one thing that a text has is made from has a stream of its own: more of one changes nothing of another.
 fn texts(seed: u64, names: &[UnitName]) -> BTreeMap<UnitName, Vec<Want>> {
-    let [mut rng, mut files, mut order, mut of_sockets] =
-        [0, 0x5eed, 0x0bde, 0x50c7].map(|stream| Rng::new(seed ^ stream));
+    let [mut rng, mut files, mut order, mut of_sockets, mut of_hooks] =
+        [0, 0x5eed, 0x0bde, 0x50c7, 0x400c].map(|stream| Rng::new(seed ^ stream));
     let mut texts = BTreeMap::new();
     for (index, name) in names.iter().enumerate() {
         let mut pool: Vec<Want> = Vec::new();
@@ -116,6 +116,7 @@ fn texts(seed: u64, names: &[UnitName]) -> BTreeMap<UnitName, Vec<Want>> {
             let number = (index as u8) * 16 + version + 1;
             let fresh = sample::random(&mut rng, name, number, names);
             let fresh = sockets::with_sockets(&mut of_sockets, fresh);
+            let fresh = hooks::with_hooks(&mut of_hooks, fresh);
             let text = sample::with_files(&mut files, fresh, pool.last());
             pool.push(sample::with_order(&mut order, text));
         }

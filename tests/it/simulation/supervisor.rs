@@ -362,6 +362,13 @@ impl Supervisor {
         let due: Vec<(BootTime, Fact)> = due;
         for (_, fact) in due {
             let news = self.record(out, &fact);
+            if let (true, Fact::HookEnded { id, .. }) = (news, &fact) {
+                // What a hook leaves is looked for.
+                self.looked.retain(|(of, _)| of != id);
+                // Whoever says so said before what he had seen until then: what is in the mail is older.
+                let is_older = |fact: &Fact| matches!(fact, Fact::CgroupEmpty { .. } | Fact::Drained { .. });
+                self.mail.retain(|(_, fact)| !(is_older(fact) && fact.id() == Some(id)));
+            }
             out.say(|| format!("fact: {fact}{}", if news { "" } else { " (nothing new)" }));
             self.awake |= news;
         }
