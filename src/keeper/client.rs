@@ -19,6 +19,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -30,6 +31,10 @@ use super::wire::{
     Builds, ChildState, Kind, Line, Message, Orphan, Refusal, Request, Role, Stats, WireError, decode_message, encode,
 };
 use super::{CHILD_HELD_MAX, SOCKET_NAME, VERSION};
+
+/// How often a request is sent again for which the kernel had nothing left, and how long after.
+const SEND_TRIES: u32 = 200;
+const SEND_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why there is no keeper to talk to.
 #[derive(Debug, thiserror::Error)]
@@ -423,8 +428,16 @@ impl Requests {
 
 fn send_on(socket: &OwnedFd, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
     request.check(fds.len())?;
-    match send(socket.as_fd(), &encode(request)?, fds, SendFlags::empty()) {
-        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(()),
-        Err(errno) => Err(ClientError::Socket(errno)),
+    let bytes = encode(request)?;
+    let mut tries = 0..SEND_TRIES;
+    loop {
+        match send(socket.as_fd(), &bytes, fds, SendFlags::empty()) {
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Ok(()),
+            // No answer will tell that it did not arrive. Nothing says when there is memory again, or the receiver has taken descriptors.
+            Err(Errno::NOMEM | Errno::NOBUFS | Errno::TOOMANYREFS) if tries.next().is_some() => {
+                std::thread::sleep(SEND_AGAIN);
+            }
+            Err(errno) => return Err(ClientError::Socket(errno)),
+        }
     }
 }

@@ -237,10 +237,15 @@ impl Hands {
         std::ops::ControlFlow::Continue(())
     }
 
-    /// A request that the keeper did not get is lost with the keeper; its successor's `Welcome` begins everything anew.
+    /// A request that the keeper did not get is lost with the keeper; its successor's `Welcome` begins everything anew. One that could not be sent
+    /// to a living keeper would never be missed: the next supervisor's does.
     pub(super) fn ask(&self, sent: Result<(), keeper::ClientError>) {
-        if let Err(error) = sent {
-            tracing::warn!("keeper: {error}");
+        match sent {
+            Ok(()) => {}
+            Err(keeper::ClientError::Socket(errno)) => {
+                self.say(Mail::Orphaned(format!("sending to the keeper: {errno}")));
+            }
+            Err(error) => tracing::warn!("keeper: {error}"),
         }
     }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Longest wait for something that should be there soon.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that tells nobody when it changes.
-const LOOK: Duration = Duration::from_millis(10);
+pub const LOOK: Duration = Duration::from_millis(10);
 /// How long `moored down` may take before the processes are killed: longer than a program that hears no TERM is given.
 const DOWN: Duration = Duration::from_secs(90);
 

@@ -1,7 +1,7 @@
 //! A system call that fails, at each call of an operation: no panic, no leak, nothing lost, and the rest goes on.
 //!
 //! Each call gets errors that it can have when the host lacks something: descriptors, memory, room on the disk, a disk that can be read. Calls
-//! that cannot fail so are passed over (close, futex), and so is the allocator's memory: a program that gets none ends, which is a kill point.
+//! that cannot fail so are passed over (close, futex, a write to an eventfd), and so is the allocator's memory: a program that gets none ends, which is a kill point.
 //!
 //! A supervisor may give up where it cannot go on, if it says why: the keeper starts the next one. A keeper may not.
 //! `MOORED_KILL_POINTS=all` takes every call, without it a few are a sample.

@@ -18,7 +18,7 @@ use moored::keeper::{self, Stats};
 use moored::sys::image;
 use rustix::process::Signal;
 
-use super::super::support::{is_alive, wait_for};
+use super::super::support::{LOOK, PATIENCE, is_alive, wait_for};
 use super::{WAITS, World, signal, world};
 
 /// Lines that one print adds: more than a log file of the least size takes.
@@ -125,12 +125,22 @@ impl Stand {
 
     /// The three processes when nothing is under way any more.
     pub fn quiet(&self) -> Stats {
-        wait_for("all to be quiet", || {
-            let stats = self.stats()?;
-            let containers = self.rows().iter().filter(|row| row.id.is_some()).count();
-            let known = self.orphaned.get() || stats.children as usize == containers;
-            (!stats.adopting && known && stats.unacknowledged == 0 && stats.supervisor.is_some()).then_some(stats)
-        })
+        let mut loud = String::new();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let (stats, rows) = (self.stats(), self.rows());
+            let containers = rows.iter().filter(|row| row.id.is_some()).count();
+            let is_quiet = |stats: &Stats| {
+                let known = self.orphaned.get() || stats.children as usize == containers;
+                !stats.adopting && known && stats.unacknowledged == 0 && stats.supervisor.is_some()
+            };
+            match stats {
+                Some(stats) if is_quiet(&stats) => return stats,
+                stats => loud = format!("{stats:#?}\n{rows:#?}"),
+            }
+            std::thread::sleep(LOOK);
+        }
+        panic!("waited {PATIENCE:?} in vain for all to be quiet: {loud}\n{}", self.world.moored.output())
     }
 
     /// The answers to a request, or why there are none.
