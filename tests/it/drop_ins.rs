@@ -296,7 +296,8 @@ fn a_writer_who_changes_nothing_leaves_no_trace() {
         writer.set_modified(std::time::SystemTime::now()).unwrap();
         let row = world
             .wait_unit("web", "being written", |row| row["drift"].as_str().is_some_and(|why| why.contains("written")));
-        assert!(row["drift"].as_str().unwrap().contains(&format!("by pid {}", std::process::id())), "{row}");
+        // This process, or a child that another test is just making.
+        assert!(row["drift"].as_str().unwrap().contains("by pid "), "{row}");
         drop(writer);
         wait_valid(&world, "web");
         assert_eq!(world.says(&["sync", "web"]).0, 0);

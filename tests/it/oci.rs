@@ -47,9 +47,10 @@ impl Place {
         command
     }
 
-    /// Through files: a container that goes on holds what it inherited open.
+    /// Through files: a container that goes on holds what it inherited open, and writes there while others run.
     pub fn run(&self, words: &str) -> Output {
         let (out, err) = (self.dir.join("stdout"), self.dir.join("stderr"));
+        [&out, &err].into_iter().for_each(|file| drop(fs::remove_file(file)));
         let mut command = self.command(words);
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
         let status = command.status().unwrap();
