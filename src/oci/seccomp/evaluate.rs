@@ -18,7 +18,7 @@ pub(super) fn evaluate(profile: &LinuxSeccomp, native: Arch, data: &Data) -> u32
     let entries = profile.syscalls().as_ref().unwrap_or(&empty);
     let default = value(profile.default_action(), profile.default_errno_ret());
     let number_of = |name: &str| {
-        let row = syscalls::row(name)?;
+        let row = syscalls::lookup().find(name)?;
         match (row.1[column], arch) {
             (u16::MAX, _) => None,
             (n, Arch::ScmpArchX32) => Some(0x4000_0000 + u32::from(n)),
@@ -78,7 +78,8 @@ fn always() -> LinuxSeccompArg {
 }
 
 fn multiplexes(name: &str, data: &Data) -> bool {
-    let Some((number, condition)) = multiplex::of(name) else { return false };
+    let Some(call) = multiplex::lookup().find(name) else { return false };
+    let (number, condition) = (call.1, multiplex::condition(call));
     let call = data.args[0] as u32;
     number == data.nr
         && match condition.test {

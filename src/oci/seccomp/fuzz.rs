@@ -104,7 +104,7 @@ fn calls(profile: &LinuxSeccomp, mut choices: Choices<'_>) -> Vec<Data> {
         conditions.flat_map(|arg| [arg.value(), !arg.value(), arg.value() ^ (1 << 32)]).collect();
     values.truncate(12);
     values.extend([0, u64::MAX, choices.value(), choices.value()]);
-    let names = entries.iter().flat_map(LinuxSyscall::names).filter_map(|name| syscalls::row(name));
+    let names = entries.iter().flat_map(LinuxSyscall::names).filter_map(|name| syscalls::lookup().find(name));
     let mut numbers: Vec<u32> = names.flat_map(|row| row.1).filter(|nr| *nr != u16::MAX).map(u32::from).collect();
     numbers.truncate(20);
     numbers.extend([0, 102, 117, u32::from(choices.word()), 0x4000_0000 | u32::from(choices.word()), u32::MAX]);

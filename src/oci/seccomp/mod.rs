@@ -45,6 +45,7 @@ mod evaluate;
 pub(crate) mod fuzz;
 #[doc(hidden)]
 pub mod interpret;
+mod lookup;
 mod multiplex;
 mod outcome;
 mod rules;
@@ -188,7 +189,7 @@ pub enum Error {
 
 /// Whether any ABI has a call of this name; [`compile`] skips other names.
 pub fn knows(name: &str) -> bool {
-    syscalls::row(name).is_some() || multiplex::of(name).is_some()
+    syscalls::lookup().find(name).is_some() || multiplex::lookup().find(name).is_some()
 }
 
 /// The architecture that this program is built for, if [`compile`] knows it.
@@ -222,7 +223,7 @@ pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Filter, Vec<Error
 
 /// Whether the process can send the listener of this filter, which holds by then.
 fn lets_hand_over(program: &[Instruction], native: Arch) -> bool {
-    let (Some(abi), Some(row)) = (abi::Abi::from_oci(native), syscalls::row("sendmsg")) else { return false };
+    let (Some(abi), Some(row)) = (abi::Abi::from_oci(native), syscalls::lookup().find("sendmsg")) else { return false };
     let Some(nr) = syscalls::number_in(row, abi) else { return false };
     let call = interpret::Data { nr, arch: abi.audit_arch(), args: [0; 6] };
     rules::lets_run(interpret::interpret(program, &call).0)

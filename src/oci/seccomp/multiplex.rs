@@ -1,5 +1,6 @@
 //! i386's multiplexed calls: `socketcall(2)` and `ipc(2)` carry what other ABIs have as calls of their own.
 
+use super::lookup::Lookup;
 use super::rules::{Condition, Test};
 
 /// `__NR_socketcall` of i386.
@@ -7,21 +8,23 @@ pub(super) const SOCKETCALL: u32 = 102;
 /// `__NR_ipc` of i386.
 pub(super) const IPC: u32 = 117;
 
-/// The multiplexer that also reaches `name` on i386, and the condition on its arguments that picks `name` out.
-pub(super) fn of(name: &str) -> Option<(u32, Condition)> {
-    let (number, call) = code(name)?;
-    // ipc(2) keeps a version in the upper half of its first argument and ignores it for the choice.
-    let test = if number == IPC { Test::Masked { mask: 0xffff, value: call } } else { Test::Equal(call) };
-    Some((number, Condition { arg: 0, test, negated: false }))
+/// A call by its name, the multiplexer that also reaches it on i386, and its code there.
+pub(super) type Call = (&'static str, u32, u64);
+
+/// Finds a call by its name.
+pub(super) fn lookup() -> Lookup<Call, impl Fn(&Call) -> &'static str> {
+    Lookup::new(&CALLS, |call| call.0)
 }
 
-fn code(name: &str) -> Option<(u32, u64)> {
-    let at = CALLS.binary_search_by(|(known, ..)| known.cmp(&name)).ok()?;
-    CALLS.get(at).map(|(_, number, call)| (*number, *call))
+/// The condition on the multiplexer's arguments that picks a call out.
+pub(super) fn condition((_, number, call): &Call) -> Condition {
+    // ipc(2) keeps a version in the upper half of its first argument and ignores it for the choice.
+    let test = if *number == IPC { Test::Masked { mask: 0xffff, value: *call } } else { Test::Equal(*call) };
+    Condition { arg: 0, test, negated: false }
 }
 
 /// Numbers from linux/net.h (`SYS_SOCKET` and on) and linux/ipc.h (`SEMOP` and on), by name: each name of a profile is looked for.
-const CALLS: [(&str, u32, u64); 32] = [
+static CALLS: [Call; 32] = [
     ("accept", SOCKETCALL, 5),
     ("accept4", SOCKETCALL, 18),
     ("bind", SOCKETCALL, 2),
@@ -59,6 +62,6 @@ const CALLS: [(&str, u32, u64); 32] = [
 #[test]
 fn calls_are_found_by_their_names() {
     assert!(CALLS.is_sorted_by_key(|(name, ..)| *name));
-    assert!(CALLS.iter().all(|(name, number, call)| code(name) == Some((*number, *call))));
-    assert_eq!((code("socket"), code("shmctl"), code("sock")), (Some((SOCKETCALL, 1)), Some((IPC, 24)), None));
+    assert!(CALLS.iter().all(|call| lookup().find(call.0) == Some(call)));
+    assert_eq!((lookup().find("socket"), lookup().find("sock")), (Some(&("socket", SOCKETCALL, 1)), None));
 }

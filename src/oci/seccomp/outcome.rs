@@ -44,7 +44,7 @@ pub(super) struct Plan {
 
 /// Gathers a profile. `bad_arch` is for x32 calls where x32 is not listed.
 pub(super) fn plan(profile: Profile<'_>, bad_arch: u32) -> Plan {
-    let mut gather = Gather { rows: rows(&profile), chains: Vec::new(), known: HashMap::new(), profile };
+    let mut gather = Gather { named: named(&profile), chains: Vec::new(), known: HashMap::new(), profile };
     let mut sections = Vec::new();
     for abi in gather.profile.abis.clone() {
         if abi == Abi::X32 {
@@ -67,18 +67,30 @@ pub(super) fn plan(profile: Profile<'_>, bad_arch: u32) -> Plan {
     Plan { sections, chains: gather.chains, rules: gather.profile.rules }
 }
 
-/// Each name that the table knows, found once, with the entry it stands in.
-fn rows<'a>(profile: &Profile<'a>) -> Vec<(usize, &'a str, Option<&'static syscalls::Row>)> {
-    let entries = profile.entries.iter().enumerate();
-    entries
-        .flat_map(|(at, entry)| entry.names.iter().map(move |name| (at, name.as_str(), syscalls::row(name))))
-        .filter(|(_, name, row)| row.is_some() || multiplex::of(name).is_some())
-        .collect()
+/// A name of the profile that is known.
+struct Named {
+    /// The entry it stands in.
+    entry: usize,
+    /// Its numbers.
+    row: Option<&'static syscalls::Row>,
+    /// Its other way on i386.
+    call: Option<&'static multiplex::Call>,
+}
+
+/// Each name that the tables know, found once.
+fn named(profile: &Profile<'_>) -> Vec<Named> {
+    let (mut rows, mut calls) = (syscalls::lookup(), multiplex::lookup());
+    let mut named = Vec::with_capacity(profile.entries.iter().map(|entry| entry.names.len()).sum());
+    for (at, entry) in profile.entries.iter().enumerate() {
+        let found = entry.names.iter().map(|name| Named { entry: at, row: rows.find(name), call: calls.find(name) });
+        named.extend(found.filter(|named| named.row.is_some() || named.call.is_some()));
+    }
+    named
 }
 
 struct Gather<'a> {
     profile: Profile<'a>,
-    rows: Vec<(usize, &'a str, Option<&'static syscalls::Row>)>,
+    named: Vec<Named>,
     chains: Vec<Chain>,
     known: HashMap<Chain, usize>,
 }
@@ -108,17 +120,18 @@ impl Gather<'_> {
 
     /// (number, rule) pairs in the order of the file, and the newest number that is named, by whatever rule.
     fn numbered(&mut self, abi: Abi) -> (Vec<(u32, usize)>, Option<u32>) {
-        let mut numbered = Vec::with_capacity(self.rows.len());
+        let mut numbered = Vec::with_capacity(self.named.len());
         let mut newest = None;
-        for (entry, name, row) in &self.rows {
-            let Some(entry) = self.profile.entries.get(*entry) else { continue };
-            let number = row.and_then(|row| syscalls::number_in(row, abi));
+        for named in &self.named {
+            let Some(entry) = self.profile.entries.get(named.entry) else { continue };
+            let number = named.row.and_then(|row| syscalls::number_in(row, abi));
             if let Some(number) = number {
                 newest = newest.max(Some(number).filter(|number| !syscalls::is_private(*number)));
                 numbered.extend(entry.rules.clone().map(|rule| (number, rule)));
             }
             if abi == Abi::I386
-                && let Some((number, rule)) = multiplexed(name, &self.profile.rules, entry.rules.clone())
+                && let Some((number, rule)) =
+                    named.call.and_then(|call| multiplexed(call, &self.profile.rules, entry.rules.clone()))
             {
                 numbered.push((number, self.profile.rules.len()));
                 self.profile.rules.push(rule);
@@ -147,11 +160,10 @@ impl Gather<'_> {
 }
 
 /// The rule that a multiplexer gets for one of its calls.
-fn multiplexed(name: &str, rules: &[Rule], range: std::ops::Range<usize>) -> Option<(u32, Rule)> {
+fn multiplexed(call: &multiplex::Call, rules: &[Rule], range: std::ops::Range<usize>) -> Option<(u32, Rule)> {
     let first = rules.get(range)?.first()?;
-    let (number, condition) = multiplex::of(name)?;
     let said = first.conditions.is_empty() || !rules::lets_run(first.action);
-    said.then(|| (number, Rule { conditions: vec![condition], action: first.action }))
+    said.then(|| (call.1, Rule { conditions: vec![multiplex::condition(call)], action: first.action }))
 }
 
 /// Ascending ranges; neighbours with one outcome are one.

@@ -6,6 +6,7 @@
 //! never change, so this table only ever grows.
 
 use super::abi::{Abi, X32_BIT};
+use super::lookup::Lookup;
 
 /// "This ABI has no such call".
 const X: u16 = u16::MAX;
@@ -14,10 +15,9 @@ const ARM_PRIVATE: u16 = 0x8000;
 /// `__ARM_NR_BASE`.
 pub(super) const ARM_PRIVATE_BASE: u32 = 0x000f_0000;
 
-/// The row of `name`, or `None` for a name that no ABI knows.
-pub(super) fn row(name: &str) -> Option<&'static Row> {
-    let at = TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
-    TABLE.get(at)
+/// Finds the row of a name that any ABI knows.
+pub(super) fn lookup() -> Lookup<Row, impl Fn(&Row) -> &'static str> {
+    Lookup::new(TABLE, |row| row.0)
 }
 
 /// The number that a row gives for an ABI, as in `seccomp_data.nr`: x32's carry `__X32_SYSCALL_BIT`.

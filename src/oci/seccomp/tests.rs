@@ -88,7 +88,7 @@ fn reads_arguments(profile: &LinuxSeccomp, nr: u32) -> bool {
     let low = (nr & !X32) as u16 | if nr & 0xf_0000 != 0 { 0x8000 } else { 0 };
     [multiplex::SOCKETCALL, multiplex::IPC].contains(&nr)
         || profile.syscalls().iter().flatten().filter(|entry| entry.args().is_some()).any(|entry| {
-            let mut rows = entry.names().iter().filter_map(|name| syscalls::row(name));
+            let mut rows = entry.names().iter().filter_map(|name| syscalls::lookup().find(name));
             rows.any(|row| row.1.contains(&low))
         })
 }
@@ -120,7 +120,7 @@ fn the_table_says_what_the_c_library_says() {
         ("pidfd_getfd", libc::SYS_pidfd_getfd),
     ] {
         let column = if cfg!(target_arch = "x86_64") { 0 } else { 3 };
-        assert_eq!(syscalls::row(name).map(|row| i64::from(row.1[column])), Some(number), "{name}");
+        assert_eq!(syscalls::lookup().find(name).map(|row| i64::from(row.1[column])), Some(number), "{name}");
     }
 }
 
@@ -138,7 +138,7 @@ fn the_table_says_what_the_installed_headers_say() {
         for (name, number) in defines {
             let digits = number.trim().trim_start_matches("(__X32_SYSCALL_BIT + ").trim_end_matches(')');
             let number: u16 = digits.parse().unwrap();
-            assert_eq!(syscalls::row(name).map(|row| row.1[column]), Some(number), "{name} in {file}");
+            assert_eq!(syscalls::lookup().find(name).map(|row| row.1[column]), Some(number), "{name} in {file}");
         }
     }
 }
