@@ -3,7 +3,7 @@
 //! A file is `magic, version, length, checksum, payload`. It is written under a temporary name in the same directory,
 //! synced (where that is wanted), renamed over the old one, and the directory is synced. So a crash leaves the old file or
 //! the new one, and a temporary one that the next [`Dir::open`] removes. What a disk does on top of that (a lost sector, a
-//! restored backup, an editor) is found by length and checksum; the file is renamed to `NAME.torn-N` and counts as absent.
+//! restored backup, an editor) is found by length and checksum; the file, or whatever else has its name, is renamed to `NAME.torn-N` and counts as absent.
 //!
 //! There is one writer for each directory ([`RunLock`](super::RunLock)), so one temporary name for each file is enough.
 
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Note, StoreError, fnv64};
@@ -124,8 +124,14 @@ impl Dir {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(Read::Missing),
             Err(Errno::LOOP) => return Ok(Read::PutAside(self.put_aside(name, "a link"))),
+            // A socket, or a device that is not there.
+            Err(Errno::NXIO | Errno::NODEV) => return Ok(Read::PutAside(self.put_aside(name, "not a regular file"))),
             Err(errno) => return Err(StoreError::Open { path, errno }),
         };
+        let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if kind.is_ok_and(|kind| !matches!(kind, FileType::RegularFile | FileType::Directory)) {
+            return Ok(Read::PutAside(self.put_aside(name, "not a regular file")));
+        }
         match read_all(&fd, HEADER_BYTES + PAYLOAD_MAX_BYTES) {
             Ok(bytes) => Ok(match unframe(&bytes) {
                 Ok(payload) => Read::Found(payload.to_vec()),

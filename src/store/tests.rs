@@ -146,6 +146,13 @@ fn links_directories_and_directories_of_others_are_not_used() {
     assert!(matches!(dir.read("link").unwrap(), Read::PutAside(_)));
     fs::create_dir(temp.0.join("d/dir")).unwrap();
     assert!(matches!(dir.read("dir").unwrap(), Read::PutAside(_)));
+    let _socket = std::os::unix::net::UnixListener::bind(temp.0.join("d/socket")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, temp.0.join("d/fifo"), rustix::fs::Mode::RUSR).unwrap();
+    for name in ["socket", "fifo"] {
+        let Read::PutAside(note) = dir.read(name).unwrap() else { panic!("{name} was read") };
+        assert!(note.to_string().contains("not a regular file"), "{note}");
+        assert_eq!(dir.read(name).unwrap(), Read::Missing);
+    }
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(temp.0.join("d"), fs::Permissions::from_mode(0o777)).unwrap();
     assert!(matches!(Dir::open(&temp.0.join("d")), Err(StoreError::NotOurs { .. })));
