@@ -67,9 +67,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 /// One line of JSON.
 pub(super) fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
-    let mut line = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
-    line.push('\n');
-    Ok(line)
+    crate::supervise::log::json_line(value).map_err(|error| Failure::Output(error.into()))
 }
 
 /// `all`: a row for each replica, as there is when units are named, or only those that failed are to be shown.

@@ -67,7 +67,7 @@ mod tests;
 pub use index::Stream;
 pub use lines::{End, Entry, What};
 pub use reader::{LogReader, Query, ReadError, last_lines, print};
-pub use render::{Style, escape_controls, render};
+pub use render::{Style, escape_controls, json_line, render};
 pub use several::{print_several, with_replicas};
 pub use since::{BadTime, parse_since, rfc3339_ms};
 pub use writer::{LogError, LogEvent, LogWriter};

@@ -39,9 +39,9 @@ pub fn render(entry: &Entry, style: Style, text: &mut Vec<u8>) {
             What::Dropped { bytes } => (None, Some(*bytes)),
         };
         let Entry { time_ms: time, stream, generation, .. } = *entry;
-        // Numbers and strings into memory: cannot fail.
-        let _ = serde_json::to_writer(&mut *text, &Shown { time, stream, generation, line, dropped });
-        text.push(b'\n');
+        // Numbers and strings: cannot fail.
+        let shown = json_line(&Shown { time, stream, generation, line, dropped }).unwrap_or_default();
+        text.extend_from_slice(shown.as_bytes());
         return;
     }
     if style.timestamps {
@@ -65,6 +65,25 @@ pub fn render(entry: &Entry, style: Style, text: &mut Vec<u8>) {
     if !cut || style.timestamps {
         text.push(b'\n');
     }
+}
+
+/// One line of JSON that a terminal can show, too: the controls that JSON leaves as they are (U+007F to U+009F) and marks that reverse the
+/// direction of text are escaped.
+pub fn json_line<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
+    let plain = serde_json::to_string(value)?;
+    let mut line = String::with_capacity(plain.len().saturating_add(1));
+    for c in plain.chars() {
+        // All of it is ASCII outside of strings.
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                // Into a string: cannot fail.
+                let _ = write!(line, "\\u{:04x}", u32::from(c));
+            }
+            c => line.push(c),
+        }
+    }
+    line.push('\n');
+    Ok(line)
 }
 
 /// For a terminal: control characters, what is not UTF-8, and marks that reverse the direction of text are shown, not obeyed.
@@ -136,6 +155,8 @@ mod tests {
         let json = Style { json: true, ..Style::default() };
         let expected = "{\"time\":1700000000123,\"stream\":\"err\",\"generation\":3,\"line\":\"a\u{fffd}\"}\n";
         assert_eq!(shown(&line(b"a\xff", End::Newline), json), expected);
+        let controls = shown(&line("\u{9b}2J\u{7f}\u{202e}\u{e9}".as_bytes(), End::Newline), json);
+        assert!(controls.contains("\"line\":\"\\u009b2J\\u007f\\u202e\u{e9}\""), "{controls}");
         let dropped = Entry { what: What::Dropped { bytes: 9 }, ..line(b"", End::Open) };
         assert!(shown(&dropped, json).ends_with("\"dropped\":9}\n"));
         assert!(shown(&dropped, Style::default()).contains("9 bytes of stderr"));
