@@ -109,8 +109,8 @@ impl<'a> World<'a> {
             };
             let own = view.seen.live.as_ref();
             let other = own.filter(|live| live.id != last.id).filter(counts);
-            // Asked for, it counts before the one that runs is stopped or handed over from.
-            let other = other.or_else(|| own.filter(|live| live.is_up() && live.restart));
+            // Asked for, it counts before the one that runs is stopped or handed over from, and while that stops.
+            let other = other.or_else(|| own.filter(|live| live.restart));
             let other = other.or_else(|| view.seen.successor().filter(|next| next.is_up() && next.used.start_now));
             // Or that takes over from the one that ended.
             let next = view.seen.successor().filter(|_| !own.is_some_and(Live::is_up));

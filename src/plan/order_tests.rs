@@ -231,6 +231,38 @@ fn who_has_ended_in_a_network_is_in_no_ring_any_more() {
 }
 
 #[test]
+fn a_run_that_is_asked_for_counts_while_the_one_before_it_stops() {
+    let job = || ("job".to_owned(), String::new());
+    let (alone, both) =
+        (desired(&[job()]), desired(&[job(), ("web".to_owned(), "depends_on.job = \"completed\"".to_owned())]));
+    let mut observed = Observed::default();
+    let ended = |observed: &mut Observed, n: u64, now: Now| {
+        let id = ContainerId::parse(&format!("job.{n}")).unwrap();
+        let exited = Fact::Exited { id: id.clone(), exit: Exit::Code(0), oom: false, at: now.boot };
+        for fact in
+            [exited, Fact::CgroupEmpty { id: id.clone() }, Fact::Drained { id: id.clone() }, Fact::Cleared { id }]
+        {
+            observed.record(&fact, now);
+        }
+    };
+    begin(&alone, &mut observed, at(0));
+    started(&mut observed, "job", at(0));
+    ended(&mut observed, 1, at(1));
+    assert_eq!(begin(&alone, &mut observed, at(600_000)), ["start job.2"]);
+    started(&mut observed, "job", at(600_000));
+    observed.record(&Fact::ClientRestart { unit: name("job") }, at(600_001));
+    assert_eq!(begin(&alone, &mut observed, at(600_001)), ["stop job.2: restart asked for"]);
+    // The first run completed, and so may this one: it is the third that counts.
+    assert_eq!(begin(&both, &mut observed, at(600_002)), Vec::<String>::new());
+    ended(&mut observed, 2, at(600_003));
+    assert_eq!(begin(&both, &mut observed, at(600_004)), ["start job.3"]);
+    started(&mut observed, "job", at(600_005));
+    assert_eq!(begin(&both, &mut observed, at(600_006)), Vec::<String>::new());
+    ended(&mut observed, 3, at(600_007));
+    assert!(begin(&both, &mut observed, at(600_008)).contains(&"start web.1".to_owned()));
+}
+
+#[test]
 fn an_edit_of_what_is_needed_of_a_dependency_loses_nothing() {
     let text = |need: &str| {
         let web = format!("depends_on.job = {{ state = \"{need}\", on_loss = \"stop\" }}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use moored::plan::{BootTime, Exit, Outcome, Relies, Want, Why};
 use moored::unit::{Condition, ContainerId, Kind, Need, Network, OnLoss, UnitName};
 
-use super::host::Host;
+use super::host::{Host, Stage};
 use super::oracle::{Begun, Oracle, Verdict, must};
 
 /// Killed so long ago, it is stuck and not waited for.
@@ -186,7 +186,12 @@ impl Oracle {
         // The older of two may end last.
         let is_later = |other: &ContainerId| other.generation > id.generation || self.told_at(other) > self.told_at(id);
         let ended_since = |other: &ContainerId| other.unit == id.unit && other != id && is_later(other);
+        // Begun by somebody who died before the spawn: it counts as one that ran, with an end that nobody knows.
+        let is_unknown = |other: &ContainerId| {
+            let made = host.containers.get(other).is_none_or(|container| matches!(container.stage, Stage::Made));
+            other.unit == id.unit && other.generation > id.generation && made && !self.ended.contains_key(other)
+        };
         let has_another = host.of(&id.unit).any(|(_, found)| found.want.fingerprint != good.fingerprint);
-        is_other_text || self.ended.keys().any(ended_since) || has_another
+        is_other_text || self.ended.keys().any(ended_since) || self.begun.keys().any(is_unknown) || has_another
     }
 }
