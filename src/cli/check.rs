@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
+use crate::supervise::schedules::next_times;
 use crate::supervise::{contents, host, offline, source, validate};
 use crate::unit::{self, Diagnostic, Place, SpecError, TEXT_MAX, Unit};
 use crate::watch::is_unit_file;
@@ -39,6 +40,9 @@ enum Depth {
     Files,
 }
 
+/// So many of the next times of a schedule are shown.
+const TIMES: usize = 3;
+
 /// Everything found.
 #[derive(Debug, Default)]
 struct Report {
@@ -47,6 +51,8 @@ struct Report {
     findings: Vec<Finding>,
     /// Of each unit the sockets of the text that counts, and where they stand.
     sockets: BTreeMap<unit::UnitName, (Vec<unit::Socket>, Vec<Place>)>,
+    /// When units with a schedule run next, a line for each.
+    times: Vec<String>,
 }
 
 impl Report {
@@ -294,6 +300,10 @@ fn check_text(
     match parsed {
         Ok(mut parsed) => {
             parsed.warnings.drain(..).for_each(|warning| report.warning(warning));
+            // A zone that there is not is told as the mistake that it is.
+            if let Some(times) = parsed.unit.schedule.as_deref().and_then(|schedule| next_times(schedule, TIMES).ok()) {
+                report.times.push(format!("{}: next {}", path.display(), times.join(", ")));
+            }
             Some(parsed)
         }
         Err(errors) => {
@@ -355,6 +365,7 @@ fn as_text(report: &Report, style: &Style) -> String {
         }
         out.push('\n');
     }
+    report.times.iter().for_each(|line| out.extend([line, "\n"]));
     let errors = report.findings.iter().filter(|finding| finding.error).count();
     let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let files = plural(report.files, "unit file");

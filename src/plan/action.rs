@@ -22,6 +22,7 @@
 //! | `Clear` | the exit record (and the journal has it) | asked again until `Cleared` |
 //! | `Close` | nothing: that it may be open was | asked again |
 //! | `Forget` | the floor of generations | asked again |
+//! | `Schedule` | how far its schedule is | asked again |
 //! | `Prove` | that this text did well | asked again, or the mark stands |
 //! | `RollBack` | nothing: the catalogue has the earlier text | asked again |
 //! | `Reboot` | nothing | asked again |
@@ -35,7 +36,8 @@ use super::health::Probing;
 use super::observed::{Asked, Backoff, Limits, Live, Observed, Run, Seen, State, Stopping, Wishes};
 use super::order::Relies;
 use super::reason::Why;
-use super::time::{BootTime, Now};
+use super::schedule::Mark;
+use super::time::{BootTime, Now, WallTime};
 use super::told::Told;
 use crate::unit::{ContainerId, Fingerprint, HookPoint, Listen, Reload, Signal, SwapMark, Unit, UnitName};
 
@@ -168,6 +170,13 @@ pub enum Action {
         /// Which.
         unit: UnitName,
     },
+    /// Remember how far its schedule is.
+    Schedule {
+        /// Which.
+        unit: UnitName,
+        /// What is new about it.
+        mark: Mark,
+    },
     /// Remember that this text did well: the earlier one is not needed any more.
     Prove {
         /// Which.
@@ -219,6 +228,7 @@ impl Action {
             | Action::Clear { id } => Ok(id),
             Action::Raise { unit, .. }
             | Action::Close { unit, .. }
+            | Action::Schedule { unit, .. }
             | Action::Prove { unit, .. }
             | Action::RollBack { unit, .. }
             | Action::Forget { unit }
@@ -253,7 +263,7 @@ impl Observed {
                 let run = Run::new(unit, *fingerprint, join.clone(), now.boot);
                 let seen = self.seen_mut(&id.unit);
                 let begun = match beside {
-                    false => seen.begin_start(id, run, relies, unit),
+                    false => seen.begin_start(id, run, relies, unit, now.wall),
                     true => seen.begin_start_beside(id, run, relies, unit),
                 };
                 if begun && !unit.sockets.is_empty() {
@@ -281,6 +291,7 @@ impl Observed {
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Close { unit, sockets } => self.units.get_mut(unit).is_some_and(|seen| seen.begin_close(sockets)),
             Action::Forget { unit } => self.begin_forget(unit),
+            Action::Schedule { unit, mark } => self.seen_mut(unit).begin_schedule(*mark),
             Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
             Action::RollBack { unit, fingerprint, .. } => self.seen_mut(unit).begin_roll_back(*fingerprint),
             Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
@@ -319,7 +330,7 @@ impl Seen {
         true
     }
 
-    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &Relies, unit: &Unit) -> bool {
+    fn begin_start(&mut self, id: &ContainerId, run: Run, relies: &Relies, unit: &Unit, wall: WallTime) -> bool {
         if self.live.is_some() || id.generation <= self.high_water {
             return false;
         }
@@ -329,6 +340,9 @@ impl Seen {
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
+        if let Some(table) = self.timetable.as_mut().filter(|_| unit.schedule.is_some()) {
+            table.begin(wall);
+        }
         let (told, contents) = (Told::begin(unit), SwapMark::of(unit));
         self.live.insert(Live { contents, told, ..Live::new(id.clone(), run, used) }).rely(relies);
         true
@@ -457,6 +471,9 @@ impl fmt::Display for Action {
                 write!(f, " of {unit}")
             }
             Action::Forget { unit } => write!(f, "forget {unit}"),
+            Action::Schedule { unit, mark: Mark::From(_) } => write!(f, "count the schedule of {unit} from now on"),
+            Action::Schedule { unit, mark: Mark::LeftOut(_) } => write!(f, "leave a run of {unit} out"),
+            Action::Schedule { unit, mark: Mark::Gone } => write!(f, "forget the schedule of {unit}"),
             Action::Prove { unit, .. } => write!(f, "the text of {unit} did well"),
             Action::RollBack { unit, why, .. } => write!(f, "roll back {unit}: {why}"),
             Action::Reboot { unit } => write!(f, "reboot, because {unit} gave up"),

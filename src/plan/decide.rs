@@ -9,9 +9,10 @@ use super::links::network_owner;
 use super::observed::{Killing, Live, Seen, State};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::reason::{Tie, Why};
+use super::schedule::Due;
 use super::time::BootTime;
 use super::world::{View, World};
-use crate::unit::{Condition, ContainerId, OnBad, UnitName};
+use crate::unit::{Condition, ContainerId, OnBad, Schedule, UnitName};
 
 /// What a unit without a live generation is doing, the strongest reason first.
 pub(super) enum Rest<'a> {
@@ -39,8 +40,18 @@ pub(super) enum Rest<'a> {
     Unmet(&'a Condition),
     /// The unit whose network it is to share does not run.
     WaitsFor(&'a UnitName),
+    /// Its schedule has no run for it now.
+    Scheduled(Due, Option<Lost<'a>>),
     /// To be started now, in the network of that generation.
     Due(Option<&'a ContainerId>),
+}
+
+/// A run of a schedule that failed, and that the policy makes no other of before the next time.
+#[derive(Clone, Copy)]
+pub(super) struct Lost<'a> {
+    pub last: &'a ExitRecord,
+    /// It would make one, if the limit let it.
+    pub is_spent: bool,
 }
 
 /// How many links from one unit's network to the next are followed.
@@ -143,10 +154,34 @@ impl<'a> World<'a> {
         if !want.unit.enabled && !seen.manual {
             return Some(Rest::Disabled);
         }
+        if let Some(schedule) = want.unit.schedule.as_deref().filter(|_| !seen.start_now) {
+            return self.after_schedule(view, want, schedule);
+        }
         let wished = seen.start_now || seen.fresh;
         match seen.last_try(want) {
             Some(last) if !wished && last.stopped.is_none() => self.after_end(want, seen, last),
             Some(_) | None => None,
+        }
+    }
+
+    /// Between the runs of a schedule: the restart policy makes new ones of a failure of this text, the calendar all others. One that was cut off for
+    /// the sake of another text or unit is begun again, as any oneshot.
+    fn after_schedule(&self, view: View<'a>, want: &'a Want, schedule: &Schedule) -> Option<Rest<'a>> {
+        let last = view.seen.last_try(want).filter(|_| !view.seen.fresh);
+        let due = self.schedule_due(view, schedule);
+        if matches!(due, Due::Now(_)) || last.is_some_and(ExitRecord::is_cut_off) {
+            return None;
+        }
+        let failed = last.filter(|last| {
+            last.fingerprint == want.fingerprint && last.stopped.is_none() && !last.outcome.is_success()
+        });
+        let waits = |lost| Some(Rest::Scheduled(due, lost));
+        match failed.map(|last| (last, self.after_end(want, view.seen, last))) {
+            // Again at once, or soon.
+            Some((_, None)) => None,
+            Some((_, Some(rest @ Rest::Backoff(..)))) => Some(rest),
+            Some((last, Some(rest))) => waits(Some(Lost { last, is_spent: matches!(rest, Rest::GaveUp(_)) })),
+            None => waits(None),
         }
     }
 
@@ -207,6 +242,16 @@ impl<'a> World<'a> {
     /// Its text names other units that it waits for.
     fn is_tied(&self, view: View<'a>) -> bool {
         view.want.is_some_and(|want| !want.unit.depends_on.is_empty() || network_owner(&want.unit).is_some())
+    }
+}
+
+impl ExitRecord {
+    /// It was stopped, and nobody wanted that it stays so.
+    fn is_cut_off(&self) -> bool {
+        match self.stopped {
+            Some(Why::Changed | Why::Restart | Why::Unheard | Why::Network(_) | Why::Dependency(_)) => true,
+            Some(Why::Shutdown | Why::Removed | Why::Held | Why::Disabled | Why::Unhealthy(_)) | None => false,
+        }
     }
 }
 

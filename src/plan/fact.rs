@@ -8,11 +8,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use jiff::tz::TimeZone;
+
 use super::exit::Exit;
 use super::health::Probed;
 use super::hold::Hold;
 use super::host::Presence;
 use super::observed::{HostPid, Limits, Run};
+use super::schedule::Clock;
 use super::time::BootTime;
 use super::told::Line;
 use crate::unit::{CheckKind, ContainerId, HookPoint, Listen, Signal, SwapMark, UnitName};
@@ -215,6 +218,15 @@ pub enum Fact {
         /// /proc/cmdline.
         cmdline: String,
     },
+    /// The wall clock was looked at, or set.
+    Clock(Clock),
+    /// The rules of a time zone were looked for.
+    Zone {
+        /// As in `schedule.time_zone`; `None`: the host's.
+        name: Option<String>,
+        /// `None`: they cannot be read.
+        zone: Option<TimeZone>,
+    },
     /// Everything is to stop, for good.
     Shutdown {
         /// By whom.
@@ -288,6 +300,18 @@ impl fmt::Display for Fact {
                 write!(f, "{} {what}", path.display())
             }
             Fact::Booted { cmdline } => write!(f, "booted with {cmdline}"),
+            Fact::Clock(Clock { wall, is_set, .. }) => {
+                write!(
+                    f,
+                    "the clock shows {} ms, {}",
+                    wall.0,
+                    if *is_set { "and is set" } else { "and nobody has set it" }
+                )
+            }
+            Fact::Zone { name, zone } => {
+                let name = name.as_deref().unwrap_or("the host");
+                write!(f, "the time zone of {name} is {}", if zone.is_some() { "known" } else { "not known" })
+            }
             Fact::Shutdown { by } => write!(f, "shutdown by {by}"),
         }
     }
@@ -331,6 +355,8 @@ impl Fact {
             | Fact::Awake
             | Fact::Found { .. }
             | Fact::Booted { .. }
+            | Fact::Clock(_)
+            | Fact::Zone { .. }
             | Fact::Shutdown { .. } => None,
         }
     }

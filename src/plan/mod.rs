@@ -64,6 +64,9 @@ mod rehearse;
 mod replicas;
 #[cfg(test)]
 mod replicas_tests;
+mod schedule;
+#[cfg(test)]
+mod schedule_tests;
 mod sockets;
 #[cfg(test)]
 mod sockets_tests;
@@ -93,6 +96,7 @@ pub use planner::Planner;
 pub use reason::{Lacking, Reason, Remains, Tie, Why};
 pub use reconcile::{Plan, reconcile};
 pub use rehearse::{Rehearsal, Turn, rehearse};
+pub use schedule::{Blind, Clock, Mark, Timetable, next_elapse};
 pub use sockets::Opening;
 pub use status::{Phase, Status, Statuses, status, statuses};
 pub use time::{BootTime, Now, WallTime};

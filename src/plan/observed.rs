@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::doubled;
@@ -17,6 +18,7 @@ use super::hold::Hold;
 use super::hooks::{HookTimes, HookTurns};
 use super::host::Host;
 use super::reason::Why;
+use super::schedule::{Clock, Timetable};
 use super::sockets::Opening;
 use super::time::BootTime;
 use super::told::{Hearing, Told};
@@ -40,6 +42,12 @@ pub struct Observed {
     /// Somebody listens since then to what containers say.
     #[serde(skip)]
     pub awake_since: BootTime,
+    /// The wall clock, as it was looked at in this life.
+    #[serde(skip)]
+    pub clock: Option<Clock>,
+    /// The rules of time zones by name, `None` is the host's; without rules those that cannot be read.
+    #[serde(skip)]
+    pub zones: BTreeMap<Option<String>, Option<TimeZone>>,
     /// A reboot was asked for in this life.
     #[serde(skip)]
     pub rebooting: bool,
@@ -49,6 +57,11 @@ impl Observed {
     /// What is remembered of this unit.
     pub fn unit(&self, name: &UnitName) -> Option<&Seen> {
         self.units.get(name).map(Box::as_ref)
+    }
+
+    /// What an earlier boot remembered of a schedule. What the records of this boot say counts more.
+    pub fn restore_timetable(&mut self, unit: &UnitName, table: Timetable) {
+        self.seen_mut(unit).timetable.get_or_insert_with(|| Box::new(table));
     }
 }
 
@@ -95,6 +108,9 @@ pub struct Seen {
     pub restarts: u64,
     /// The last action that failed, for people.
     pub trouble: Option<String>,
+    /// How far its schedule is, if it has one (`schedule`).
+    #[serde(default)]
+    pub timetable: Option<Box<Timetable>>,
     /// Sockets that are open for it, or may be (`sockets`).
     #[serde(default)]
     pub sockets: BTreeMap<Listen, Opening>,

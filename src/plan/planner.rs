@@ -91,6 +91,7 @@ impl Planner {
     /// This fact was recorded, and was news.
     pub fn recorded(&mut self, fact: &Fact) {
         match fact {
+            Fact::Clock(_) | Fact::Zone { .. } => self.all = true,
             Fact::Awake | Fact::Booted { .. } | Fact::Shutdown { .. } => self.all = true,
             Fact::Found { path, .. } => self.to_look.extend(self.place_seers.get(path).into_iter().flatten().cloned()),
             other => match other.unit() {

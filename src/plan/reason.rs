@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::exit::Outcome;
 use super::health::unwell_words;
 use super::hold::Hold;
+use super::schedule::Blind;
 use super::time::{BootTime, WallTime};
 use crate::unit::{CheckKind, Condition, ContainerId, HookPoint, Need, UnitName};
 
@@ -96,6 +97,15 @@ pub enum Reason {
         attempt: u32,
         /// How the last one ended.
         last: Outcome,
+    },
+    /// Its schedule has no run for it now.
+    Scheduled {
+        /// When the next one is, on both clocks; `None`: never, or nobody can say.
+        next: Option<(WallTime, BootTime)>,
+        /// Why nobody can.
+        blind: Option<Blind>,
+        /// When the last one ended, and how.
+        last: Option<(WallTime, Outcome)>,
     },
     /// Ended well.
     Completed,
@@ -246,6 +256,16 @@ impl Reason {
             }
             Reason::Turn { before, stalled: false } => format!("to be replaced after {before}"),
             Reason::Turn { before, stalled: true } => format!("to be replaced after {before}, which does not do well"),
+            Reason::Scheduled { next, blind, last } => {
+                let next = match (next, blind) {
+                    (Some((wall, boot)), _) => format!("next run {} (in {})", clock(*wall), Spell(boot.since(now))),
+                    (None, Some(Blind::Clock)) => "waits for the clock to be set".to_owned(),
+                    (None, Some(Blind::Zone)) => "its time zone is not known".to_owned(),
+                    (None, None) => "no other run".to_owned(),
+                };
+                let last = last.as_ref().map(|(at, outcome)| format!(", last: {outcome}, {}", clock(*at)));
+                format!("{next}{}", last.unwrap_or_default())
+            }
             Reason::Completed => "completed".to_owned(),
             Reason::Failed { last } => format!("last exit: {last}"),
             Reason::GaveUp { starts, interval, last } => {

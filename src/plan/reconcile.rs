@@ -15,6 +15,7 @@ use super::handover::plan_handover;
 use super::health::Probing;
 use super::hooks::{BeforeSignal, plan_post_start, plan_post_stop, plan_pre_stop};
 use super::observed::{Asked, Backoff, Ended, Killing, Live, Observed, Seen, State, Stopping};
+use super::schedule::plan_schedule;
 use super::sockets::plan_sockets;
 use super::time::BootTime;
 use super::trial::Trial;
@@ -55,6 +56,7 @@ pub(super) fn plan_unit<'a>(world: &World<'a>, view: View<'a>) -> Draft {
     let (mut plan, mut forgets) = (Plan::default(), Vec::new());
     plan_trial(world, view, &mut plan);
     plan_sockets(world, view, &mut plan);
+    plan_schedule(world, view, &mut plan);
     match &view.seen.live {
         Some(live) => {
             plan_live(world, view, live, &mut plan);
@@ -116,9 +118,10 @@ fn plan_turns<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
     let killing = view.seen.lives().filter_map(Live::killing).filter_map(Killing::stuck_at);
     let hold = view.seen.hold.as_ref().and_then(|hold| hold.until).map(|until| until.boot);
     killing.chain(hold).filter(|at| *at > world.now).for_each(|at| plan.wake(at));
-    if !live.is_some_and(Live::is_up)
-        && let Some(Rest::Backoff(_, next_at)) = world.rest_itself(view)
-    {
+    if live.is_some_and(Live::is_up) {
+        return;
+    }
+    if let Some(Rest::Backoff(_, next_at)) = world.rest_itself(view) {
         plan.wake(next_at);
     }
 }
@@ -170,6 +173,8 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
 /// A silence that is over its time is made sure of before it counts: what was said may be on its way.
 fn plan_silence(world: &World, own_text: Option<&Want>, live: &Live, plan: &mut Plan) {
     let Some(want) = own_text else { return };
+    let until = world.runs_until(want.unit.schedule.as_deref(), live);
+    until.filter(|until| *until > world.now).into_iter().for_each(|until| plan.wake(until));
     world.reload_due(want, live).into_iter().for_each(|due| plan.wake(due));
     let Some((due, _)) = world.silence(&want.unit, live) else { return };
     if due > world.now {
@@ -263,6 +268,13 @@ fn plan_rest<'a>(world: &World<'a>, view: View<'a>, plan: &mut Plan) {
         }
         // When these end by the clock, [`plan_turns`] says.
         Rest::Backoff(..) | Rest::Held(_) => {}
+        Rest::Scheduled(_, lost) => {
+            let Some(lost) = lost else { return };
+            plan.actions.extend(world.raises(view, lost.last));
+            if lost.is_spent {
+                plan.actions.extend(reboot(world, view));
+            }
+        }
         Rest::Down | Rest::Removed | Rest::Disabled | Rest::Cycle(_) | Rest::Completed => {}
         Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) => {}
     }

@@ -73,6 +73,14 @@ impl Observed {
             Fact::ClientKill { unit, signal } => self.units.get_mut(unit).is_some_and(|seen| seen.client_kill(*signal)),
             Fact::Found { path, presence } => self.host.found(path, *presence),
             Fact::Booted { cmdline } => self.host.booted_with(cmdline),
+            Fact::Clock(clock) => {
+                self.clock = Some(*clock);
+                true
+            }
+            Fact::Zone { name, zone } => {
+                self.zones.insert(name.clone(), zone.clone());
+                true
+            }
             Fact::Shutdown { by } => self.begin_shutdown(by, now.boot),
         }
     }
@@ -183,6 +191,10 @@ impl Seen {
         let comes = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
         let beside = comes || self.live_of(id).is_some_and(|live| live.never_took_over);
         let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
+        if let Some(table) = &mut self.timetable {
+            // When it did, not when that was heard of: what came in between is missed, not left out.
+            table.end(now.wall_of(at), &record.outcome);
+        }
         self.previous = self.last.replace(Box::new(record));
         self.wishes_after_end(id);
         true
@@ -207,6 +219,9 @@ impl Seen {
         }
         self.manual |= used.manual;
         self.fresh |= used.fresh;
+        if let Some(table) = &mut self.timetable {
+            table.unbegin();
+        }
         let counted = !used.start_now && self.is_automatic_restart(fingerprint, Some(id));
         self.restarts = self.restarts.saturating_sub(u64::from(counted));
         self.wishes_after_end(id);

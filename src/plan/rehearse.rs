@@ -165,7 +165,7 @@ impl Stage {
             Action::Update { .. } => Deed::Update,
             Action::Reload { .. } => Deed::Reload,
             Action::TakeOver { .. } => return,
-            Action::Hook { .. } => return,
+            Action::Hook { .. } | Action::Schedule { .. } => return,
             Action::Kill { .. } | Action::Rely { .. } | Action::Raise { .. } | Action::Signal { .. } => return,
             Action::Clear { .. } | Action::Close { .. } | Action::Forget { .. } | Action::Reboot { .. } => return,
             // Contents settle, and no time goes by here: what is asked for tells of them.

@@ -105,7 +105,9 @@ impl<'a> World<'a> {
         let Some(want) = view.want else { return Standing::Out };
         let Some(live) = &view.seen.live else {
             return match self.rest_itself(view) {
-                Some(Rest::Down | Rest::Removed | Rest::Held(_) | Rest::Disabled | Rest::Completed) => Standing::Out,
+                Some(
+                    Rest::Down | Rest::Removed | Rest::Held(_) | Rest::Disabled | Rest::Completed | Rest::Scheduled(..),
+                ) => Standing::Out,
                 Some(_) | None => Standing::Making,
             };
         };

@@ -100,6 +100,7 @@ fn staying<'a>(world: &World<'a>, view: View<'a>) -> Staying<'a> {
         (Some(want), false) => match world.rest(view) {
             Rest::Backoff(..) | Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) | Rest::Due(_) => Staying::Of(want),
             Rest::Down | Rest::Removed | Rest::Held(_) | Rest::Disabled => Staying::None,
+            Rest::Scheduled(..) => Staying::None,
             Rest::Completed | Rest::Failed(_) | Rest::GaveUp(_) | Rest::Cycle(_) => Staying::None,
         },
     }

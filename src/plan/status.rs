@@ -13,6 +13,7 @@ use super::links::Links;
 use super::observed::{Ended, Live, Observed, State, Stopping};
 use super::order::{LOSS_CHAIN_MAX, Lack};
 use super::reason::{Lacking, Reason, Remains, Why};
+use super::schedule::Due;
 use super::time::BootTime;
 use super::told::Reloading;
 use super::world::{View, World};
@@ -238,6 +239,7 @@ fn rest_status<'a>(world: &World<'a>, view: View<'a>, rest: Rest<'a>) -> Status 
         // It is the same until the next boot.
         Rest::Unmet(condition @ Condition::KernelCmdline(_)) => (Phase::Stopped, unmet(world, condition)),
         Rest::Unmet(condition) => (Phase::Waiting, unmet(world, condition)),
+        Rest::Scheduled(due, _) => (Phase::Waiting, scheduled(view, due)),
         Rest::Completed => (Phase::Completed, Reason::Completed),
         Rest::Failed(last) => (Phase::Failed, Reason::Failed { last: last.outcome.clone() }),
         Rest::GaveUp(last) => (Phase::Failed, gave_up(view, last)),
@@ -284,9 +286,20 @@ fn resting(rest: Rest) -> Option<&'static str> {
         Rest::Completed => Some("it has ended"),
         Rest::Failed(_) | Rest::GaveUp(_) | Rest::Cycle(_) => Some("it has failed"),
         Rest::Backoff(..) => Some("it is backing off"),
+        Rest::Scheduled(..) => Some("it waits for its time"),
         Rest::Needs(_) | Rest::Unmet(_) | Rest::WaitsFor(_) => Some("it waits itself"),
         Rest::Down | Rest::Due(_) => None,
     }
+}
+
+fn scheduled(view: View, due: Due) -> Reason {
+    let last = view.seen.timetable.as_ref().and_then(|table| table.last.clone());
+    let (next, blind) = match due {
+        Due::At(next) => (next, None),
+        Due::Now(_) => (None, None),
+        Due::Unknown(blind) => (None, Some(blind)),
+    };
+    Reason::Scheduled { next, blind, last }
 }
 
 fn gave_up(view: View, last: &ExitRecord) -> Reason {

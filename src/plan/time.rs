@@ -21,7 +21,7 @@ impl BootTime {
     }
 }
 
-/// Milliseconds since 1970 of CLOCK_REALTIME: shown to people, never compared.
+/// Milliseconds since 1970 of CLOCK_REALTIME: shown to people; compared by schedules alone, which know that it is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct WallTime(pub u64);
 
@@ -30,8 +30,16 @@ pub struct WallTime(pub u64);
 pub struct Now {
     /// For deadlines.
     pub boot: BootTime,
-    /// For people.
+    /// For people, and for schedules.
     pub wall: WallTime,
+}
+
+impl Now {
+    /// The wall time of an earlier moment, as the clocks stand now.
+    pub(super) fn wall_of(self, at: BootTime) -> WallTime {
+        let ago_ms = u64::try_from(self.boot.since(at).as_millis()).unwrap_or(u64::MAX);
+        WallTime(self.wall.0.saturating_sub(ago_ms))
+    }
 }
 
 #[cfg(test)]

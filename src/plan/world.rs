@@ -4,7 +4,7 @@
 //! what a decision depends on: as long as nothing of that changes, and none of the times comes that the plan of each unit names
 //! ([`Draft`](super::reconcile::Draft)), the same decision comes out again. The [`Planner`](super::planner) is built on that.
 //!
-//! What is the same for all units (the shutdown, since when somebody listens, the command line of the kernel) is not noted: when it
+//! What is the same for all units (the shutdown, since when somebody listens, the command line of the kernel, the wall clock, time zones) is not noted: when it
 //! changes, everything is looked at.
 
 use std::cell::{OnceCell, RefCell};
@@ -12,10 +12,13 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use jiff::tz::TimeZone;
+
 use super::desired::{Desired, Want};
 use super::links::{Links, named_in};
 use super::observed::{Backoff, Live, Observed, Seen, Shutdown};
 use super::replicas::{KnownTurns, Turns};
+use super::schedule::Clock;
 use super::time::BootTime;
 use crate::unit::{Condition, ContainerId, Fingerprint, UnitName};
 
@@ -70,6 +73,7 @@ static UNSEEN: Seen = Seen {
     restarts: 0,
     trouble: None,
     sockets: BTreeMap::new(),
+    timetable: None,
 };
 
 impl<'a> World<'a> {
@@ -197,6 +201,18 @@ impl<'a> World<'a> {
     /// Somebody listens since then to what containers say.
     pub fn awake_since(&self) -> BootTime {
         self.observed.awake_since
+    }
+
+    /// The wall clock, if it was looked at.
+    pub fn clock(&self) -> Option<&'a Clock> {
+        self.observed.clock.as_ref()
+    }
+
+    /// The rules of this zone, if they are known.
+    pub fn zone(&self, name: Option<&str>) -> Option<&'a TimeZone> {
+        // There are few.
+        let found = self.observed.zones.iter().find(|(known, _)| known.as_deref() == name);
+        found.and_then(|(_, zone)| zone.as_ref())
     }
 
     /// A reboot was asked for.

@@ -6,6 +6,7 @@
 //! defaults.json         the last good defaults
 //! units/<unit>.json     which of these are the unit's last good ones, and where they came from
 //! stops/<unit>.json     why it is stopped
+//! schedules/<unit>.json how far its schedule is
 //! set                   indices of several units that come all at once, until each is in its own file
 //! boots.json            how many boots in a row were not good
 //! good-boot             indices of all units of the last good boot
@@ -59,6 +60,7 @@ struct Dirs {
     good: Dir,
     units: Dir,
     stops: Dir,
+    schedules: Dir,
 }
 
 impl Disk {
@@ -70,6 +72,7 @@ impl Disk {
             good: Vec::new(),
             defaults: None,
             stops: Vec::new(),
+            timetables: Vec::new(),
             good_boot: BTreeMap::new(),
             boots: None,
             mark: Mark::Unknown,
@@ -93,6 +96,8 @@ impl Disk {
             Work::Defaults(None) => self.dirs()?.root.remove(DEFAULTS, Durability::Sync),
             Work::Mark(unit, mark) => self.mark(unit, mark),
             Work::Clear(unit) => self.dirs()?.stops.remove(&file_name(unit), Durability::Sync),
+            Work::Timetable(unit, Some(table)) => write_json(&self.dirs()?.schedules, &file_name(unit), table),
+            Work::Timetable(unit, None) => self.dirs()?.schedules.remove(&file_name(unit), Durability::Sync),
             Work::Reserve(mark) => self.dirs()?.root.write(GENERATION, &mark.to_le_bytes(), Durability::Sync),
             Work::History(lines) => history::append(&self.root, lines),
             Work::GoodBoot(texts) => self.keep_good_boot(texts),
@@ -104,7 +109,8 @@ impl Disk {
         if self.dirs.is_none() {
             let open = |name: &str| Dir::open(&self.root.join(name));
             let root = Dir::open(&self.root)?;
-            self.dirs = Some(Dirs { root, good: open("good")?, units: open("units")?, stops: open("stops")? });
+            let (good, units, stops, schedules) = (open("good")?, open("units")?, open("stops")?, open("schedules")?);
+            self.dirs = Some(Dirs { root, good, units, stops, schedules });
         }
         let missing = || StoreError::Open { path: self.root.clone(), errno: rustix::io::Errno::NOENT };
         self.dirs.as_ref().ok_or_else(missing)
@@ -118,6 +124,9 @@ impl Disk {
         loaded.notes.extend(notes);
         let (stops, notes) = load_records(&dirs.stops)?;
         loaded.stops = stops;
+        loaded.notes.extend(notes);
+        let (timetables, notes) = load_records(&dirs.schedules)?;
+        loaded.timetables = timetables;
         loaded.notes.extend(notes);
         let (indices, notes) = load_records::<Index>(&dirs.units)?;
         loaded.notes.extend(notes);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::generation::Mark;
 use super::{Note, StoreError};
-use crate::plan::Boots;
+use crate::plan::{Boots, Timetable};
 use crate::unit::{LayerText, UnitName};
 
 /// While something could not be written, and only then.
@@ -36,6 +36,8 @@ pub enum Key {
     Stop(UnitName),
     /// The unit's last good text and config.json.
     Good(UnitName),
+    /// How far the unit's schedule is.
+    Timetable(UnitName),
     /// The last good defaults.
     Defaults,
     /// The generation mark.
@@ -140,6 +142,8 @@ pub struct Loaded {
     pub defaults: Option<LayerText>,
     /// Stop marks, by unit.
     pub stops: Vec<(UnitName, StopMark)>,
+    /// How far schedules are, by unit.
+    pub timetables: Vec<(UnitName, Timetable)>,
     /// The texts of the last good boot.
     pub good_boot: BTreeMap<UnitName, Good>,
     /// What was counted of the boots so far.
@@ -165,6 +169,8 @@ pub enum Work {
     Mark(UnitName, StopMark),
     /// No stop mark.
     Clear(UnitName),
+    /// How far a schedule is; `None`: there is none.
+    Timetable(UnitName, Option<Box<Timetable>>),
     /// Generation mark.
     Reserve(u64),
     /// Lines of JSON.
@@ -182,6 +188,7 @@ impl Work {
             Work::Set(_) => Key::Set,
             Work::Defaults(_) => Key::Defaults,
             Work::Mark(unit, _) | Work::Clear(unit) => Key::Stop(unit.clone()),
+            Work::Timetable(unit, _) => Key::Timetable(unit.clone()),
             Work::Reserve(_) => Key::Generation,
             Work::History(_) => Key::History,
             Work::GoodBoot(_) => Key::GoodBoot,
@@ -275,6 +282,11 @@ impl StateStore {
     /// It may run again.
     pub fn clear_stop(&self, unit: UnitName) -> Ticket {
         self.request(Work::Clear(unit))
+    }
+
+    /// Keeps how far a unit's schedule is.
+    pub fn keep_timetable(&self, unit: UnitName, table: Option<Timetable>) -> Ticket {
+        self.request(Work::Timetable(unit, table.map(Box::new)))
     }
 
     /// Adds an entry to the history, which [`read_history`](super::read_history) reads. At most 1024 wait for a disk that

@@ -12,7 +12,7 @@ use super::catalogue::{Bad, InForce, Next, Trial};
 use super::marks::Marks;
 use super::{clock, contents, narrate};
 use crate::control::protocol::Event;
-use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Until, WallTime};
+use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Timetable, Until, WallTime};
 use crate::store::{
     self, Generations, Good, GoodSet, Note, RunLock, RunStore, StateStore, StopMark, StoreError, Ticket,
 };
@@ -35,6 +35,8 @@ pub struct Files {
     stored: BTreeSet<UnitName>,
     /// The defaults that are stored, or about to be.
     defaults: Option<LayerText>,
+    /// Schedules as they are stored, or about to be.
+    timetables: BTreeMap<UnitName, Timetable>,
     /// A failure to write records was told, and not yet a success.
     failing: bool,
     boot_notes: PathBuf,
@@ -67,6 +69,8 @@ pub struct Left {
     pub defaults: Option<LayerText>,
     /// Stop marks of units without a record: those of an earlier boot.
     pub marks: Vec<(UnitName, Hold)>,
+    /// How far schedules were.
+    pub timetables: Vec<(UnitName, Timetable)>,
     /// Texts of the last good boot.
     pub good_boot: BTreeMap<UnitName, Good>,
     /// What was counted of the boots so far.
@@ -121,6 +125,7 @@ impl Files {
             followed: BTreeMap::new(),
             stored,
             defaults: loaded.defaults.clone(),
+            timetables: loaded.timetables.iter().cloned().collect(),
             failing: false,
             boot_notes: run_dir.join(BOOT_NOTES),
             state_dir: state_dir.to_owned(),
@@ -131,6 +136,7 @@ impl Files {
             good: loaded.good,
             defaults: loaded.defaults,
             marks,
+            timetables: loaded.timetables,
             good_boot: loaded.good_boot,
             boots: loaded.boots,
             new_boot: is_new,
@@ -278,8 +284,21 @@ impl Files {
         }
     }
 
+    /// How far a schedule is survives a reboot.
+    pub fn keep_timetable(&mut self, name: &UnitName, table: Option<&Timetable>) {
+        if self.timetables.get(name) == table {
+            return;
+        }
+        match table {
+            Some(table) => drop(self.timetables.insert(name.clone(), table.clone())),
+            None => drop(self.timetables.remove(name)),
+        }
+        self.state.keep_timetable(name.clone(), table.cloned());
+    }
+
     /// The unit was removed: neither its text nor a mark outlives that.
     pub fn drop_good(&mut self, name: &UnitName) {
+        self.keep_timetable(name, None);
         if let Err(why) = store::release_range(&self.state_dir, name) {
             tracing::warn!("{name}: its ids stay taken: {why}");
         }

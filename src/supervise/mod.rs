@@ -49,6 +49,7 @@ mod rdt;
 mod report;
 mod round;
 mod said;
+pub mod schedules;
 mod session;
 mod signals;
 mod socket;
@@ -165,6 +166,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
     start("hands", move || hands.run())?;
     listen(events, Arc::clone(&inbox))?;
     let _control = serve(&settings, post.clone())?;
+    let of_clock = post.clone();
     let watch = Watch::start(options(&settings), watching::poster(post)).map_err(step("watching"))?;
     files.watch_with(watch);
     files.follow([watching::follow_defaults(&settings.config)].into_iter(), std::iter::empty());
@@ -181,6 +183,8 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         supervisor.wait_for_orders(first);
     }
     supervisor.guard = guard;
+    supervisor.schedules.post = Some(of_clock);
+    supervisor.restore_timetables(left.timetables);
     supervisor.restore_events(left.events, fresh);
     left.told.into_iter().for_each(|event| supervisor.tell(event));
     supervisor.restore_texts();
@@ -260,6 +264,11 @@ fn options(settings: &Settings) -> Options {
 
 /// Checks a unit together with its source down to the last step. `Ok` holds warnings.
 pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
+    if let Some(schedule) = &unit.schedule {
+        let (file, place, path) = (None, None, "schedule.time_zone".to_owned());
+        schedules::read_zone(schedule.time_zone.as_deref())
+            .map_err(|message| vec![SpecError { file, place, path, message }])?;
+    }
     let program = program::check(unit, facts, "check", &swap::ConfigDir::of_none())?;
     Ok(program.warnings.into_iter().chain(without_effect(&program.cgroup)).collect())
 }

@@ -7,7 +7,7 @@ use super::catalogue::InForce;
 use super::clock;
 use super::log::LogEvent;
 use crate::control::protocol::Event;
-use crate::plan::{Action, Exit, Fact};
+use crate::plan::{Action, Exit, Fact, Mark};
 use crate::unit::{CheckKind, ContainerId, Listen, SettingChange, UnitName, template_sample};
 
 fn event(unit: Option<&UnitName>, what: &str, text: String, by: Option<&str>) -> Event {
@@ -72,7 +72,7 @@ pub fn fact(fact: &Fact) -> Option<Event> {
         Fact::Probed { .. } => return None,
         // And this when it is the first time that it is ready: `ready`.
         Fact::Notified { .. } | Fact::Heard { .. } | Fact::Awake => return None,
-        Fact::Found { .. } | Fact::Booted { .. } => return None,
+        Fact::Found { .. } | Fact::Booted { .. } | Fact::Clock(_) | Fact::Zone { .. } => return None,
         Fact::CgroupEmpty { .. } | Fact::Drained { .. } | Fact::Cleared { .. } | Fact::StopSent { .. } => return None,
     })
 }
@@ -97,8 +97,15 @@ pub fn action(action: &Action) -> Option<Event> {
         Action::Reboot { unit } => {
             event(Some(unit), "reboot", format!("{unit} gave up: the host reboots"), Some("policy"))
         }
+        Action::Schedule { unit, mark: Mark::LeftOut(_) } => event(
+            Some(unit),
+            "left-out",
+            "its next run is due while this one goes on: left out".to_owned(),
+            Some("policy"),
+        ),
         Action::Start { .. }
         | Action::Hook { .. }
+        | Action::Schedule { mark: Mark::From(_) | Mark::Gone, .. }
         | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }

@@ -19,6 +19,7 @@ use super::job::{Job, LimitJob, ProbeJob, ReloadJob, StartJob, SwapJob};
 use super::log::{LogEvent, LogWriter};
 use super::mail::Mail;
 use super::orders::{Order, Storing};
+use super::schedules::Schedules;
 use super::unit_hooks::HookJob;
 use super::waiters::{Waiter, Waiting};
 use super::{narrate, validate};
@@ -27,7 +28,8 @@ use crate::control::protocol::Event;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::plan::{
-    Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, State, end_environment, reconcile,
+    Action, BootTime, Desired, Fact, Hold, Live, Observed, Opinion, Plan, Planner, State, Timetable, WallTime,
+    end_environment, reconcile,
 };
 use crate::sys::heap;
 use crate::unit::{ContainerId, HookPoint, UnitName, replica_number};
@@ -67,6 +69,7 @@ pub struct Supervisor {
     pub(super) keeper: keeper::Stats,
     pub(super) builds: keeper::Builds,
     pub(super) unknown_cgroups: Vec<ContainerId>,
+    pub(super) schedules: Schedules,
     /// A boot that is not known to be good.
     pub(super) guard: Option<Guard>,
     /// When it is to look again although nothing changed.
@@ -130,6 +133,7 @@ impl Supervisor {
             keeper: keeper::Stats::default(),
             builds: keeper::Builds::default(),
             unknown_cgroups: Vec::new(),
+            schedules: Schedules::default(),
             guard: None,
             wake_at: None,
             slept_ns: clock::slept_ns(),
@@ -257,6 +261,19 @@ impl Supervisor {
         true
     }
 
+    /// Of an earlier boot: schedules that are not persistent begin anew.
+    pub fn restore_timetables(&mut self, tables: Vec<(UnitName, Timetable)>) {
+        for (unit, mut table) in tables {
+            let schedule = self.desired.units.get(&unit).and_then(|want| want.unit.schedule.clone());
+            let Some(schedule) = schedule else { continue };
+            if !schedule.persistent {
+                table.from = WallTime(u64::MAX);
+            }
+            self.observed.restore_timetable(&unit, table);
+            self.planner.changed(&unit);
+        }
+    }
+
     /// Goes on with the events of earlier supervisors.
     pub fn restore_events(&mut self, earlier: Vec<Event>, fresh: bool) {
         self.events.restore(earlier);
@@ -306,6 +323,7 @@ impl Supervisor {
         let expiry = self.catalogue.expire(VALIDATE, clock::now());
         let patience = self.put_in_force();
         self.update_desired();
+        let clock = self.follow_schedules();
         // Until then a unit whose text is on its way looks like one that is removed.
         if !self.is_beginning() {
             self.reconcile();
@@ -314,7 +332,7 @@ impl Supervisor {
         if self.observed.shutdown.is_some() && super::wait::all_stopped(&self.observed) {
             self.end = Some(if self.observed.rebooting { End::Reboot } else { End::Stopped });
         }
-        let expiry = earliest(expiry, earliest(self.more_to_judge(), self.look_at_boot()));
+        let expiry = earliest(earliest(expiry, clock), earliest(self.more_to_judge(), self.look_at_boot()));
         earliest(earliest(self.wake_at, expiry), earliest(patience, self.answer()))
     }
 
@@ -412,7 +430,11 @@ impl Supervisor {
             Action::Clear { id } => Some(Job::Clear(id)),
             // Marks: `begin` made them, and their record is written.
             Action::TakeOver { .. } => None,
-            Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::Forget { .. } => None,
+            Action::Schedule { .. }
+            | Action::Rely { .. }
+            | Action::Raise { .. }
+            | Action::Settle { .. }
+            | Action::Forget { .. } => None,
             Action::Prove { unit, fingerprint } => {
                 if self.is_proven_by_all(&unit) {
                     self.catalogue.prove(&unit, fingerprint);
@@ -473,6 +495,7 @@ impl Supervisor {
             if let Some(event) = self.files.save(&name, self.observed.unit(&name)) {
                 self.tell(event);
             }
+            self.files.keep_timetable(&name, self.observed.unit(&name).and_then(|seen| seen.timetable.as_deref()));
             // A record that is older than what is known is written as soon as one can be: a crash would bring it back.
             if self.files.is_failing() {
                 self.dirty.insert(name);

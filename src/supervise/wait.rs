@@ -60,10 +60,12 @@ pub fn judge(goal: &Goal, kind: Kind, seen: Option<&Seen>, status: &Status, word
             None => Verdict::Missed(words.to_owned()),
         },
         Goal::Converged => match status.phase {
+            // Its time comes.
+            Phase::Waiting if matches!(status.reason, Reason::Scheduled { .. }) => Verdict::Reached(words.to_owned()),
             Phase::Waiting if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
             Phase::Waiting | Phase::Starting | Phase::Stopping => Verdict::Pending,
             Phase::Running | Phase::Ready if status.reason.is_stalled() => Verdict::Missed(words.to_owned()),
-            Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
+            Phase::Running | Phase::Ready if is_on_its_way(kind, seen) || is_to_go(live) => Verdict::Pending,
             Phase::Running | Phase::Ready if seen.is_some_and(|seen| seen.beside.is_some()) => Verdict::Pending,
             Phase::Running | Phase::Ready if is_next_awaited(status) => Verdict::Pending,
             Phase::Running | Phase::Ready if live.is_some_and(|live| is_to_be_told(live, seen)) => Verdict::Pending,
@@ -92,6 +94,11 @@ fn is_next_awaited(status: &Status) -> bool {
 }
 
 fn up(kind: Kind, live: Option<&Live>, status: &Status, words: &str) -> Verdict {
+    // It has run, and has its next time.
+    if let Reason::Scheduled { last, .. } = &status.reason {
+        let is_well = last.as_ref().is_some_and(|(_, outcome)| outcome.is_success());
+        return if is_well { Verdict::Reached(words.to_owned()) } else { Verdict::Missed(words.to_owned()) };
+    }
     match status.phase {
         Phase::Running | Phase::Ready if kind == Kind::Oneshot || is_to_go(live) => Verdict::Pending,
         Phase::Running if status.health.is_some() => unwell(status, words),
@@ -110,6 +117,11 @@ fn unwell(status: &Status, words: &str) -> Verdict {
         Some(HealthStatus::Unready) => Verdict::Missed(words.to_owned()),
         _ => Verdict::Pending,
     }
+}
+
+/// A oneshot; but those of a schedule run when it is their time, and nobody waits for them.
+fn is_on_its_way(kind: Kind, seen: Option<&Seen>) -> bool {
+    kind == Kind::Oneshot && seen.is_none_or(|seen| seen.timetable.is_none())
 }
 
 fn is_to_go(live: Option<&Live>) -> bool {

@@ -24,4 +24,5 @@ pub mod signal;
 pub mod stat;
 pub mod trampoline;
 pub mod wait;
+pub mod wall_clock;
 pub mod watchdog;

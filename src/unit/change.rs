@@ -132,7 +132,7 @@ fn shown(setting: &Setting) -> String {
         (
             _,
             "delay" | "max_delay" | "reset_after" | "timeout" | "interval" | "max_age" | "min_healthy" | "deadline"
-            | "watchdog",
+            | "watchdog" | "random_delay" | "max_runtime",
             Ok(ms),
         ) => quoted(&show_duration(Duration::from_millis(ms))),
         (_, "memory" | "shm" | "max_size", Ok(bytes)) | ("upper.size", _, Ok(bytes)) => quoted(&show_size(bytes)),

@@ -176,6 +176,14 @@ fn supervised(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
         Some(Reload::Exec(args)) => all.put(Supervisor, "reload.exec", strings(args)),
         None => {}
     }
+    if let Some(schedule) = unit.schedule.as_deref() {
+        all.put(Supervisor, "schedule.calendar", schedule.calendar.to_string());
+        all.some(Supervisor, "schedule.time_zone", schedule.time_zone.as_ref(), String::clone);
+        all.unless(false, Supervisor, "schedule.persistent", schedule.persistent, bool::to_string);
+        all.unless(Duration::ZERO, Supervisor, "schedule.random_delay", schedule.random_delay, shown);
+        all.some(Supervisor, "schedule.max_runtime", schedule.max_runtime.as_ref(), shown);
+        all.unless(true, Supervisor, "schedule.wait_for_clock", schedule.wait_for_clock, bool::to_string);
+    }
     if let Some(health) = &unit.health {
         health.checks().for_each(|(kind, check)| checked(kind, check, all));
     }

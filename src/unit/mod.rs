@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod any_text_tests;
+pub mod calendar;
 mod capability;
 pub mod cat;
 mod change;
@@ -53,6 +54,7 @@ mod process;
 pub(crate) mod quantity;
 mod replicas;
 mod root;
+mod schedule;
 mod schema;
 pub mod seccomp_default;
 mod seccomp_file;
@@ -77,6 +79,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use calendar::{BadCalendar, Calendar};
 pub use change::{SettingChange, changes};
 pub use config_file::{ConfigFile, FileContents, MOUNT as CONFIG_MOUNT, OnChange, SwapMark};
 pub use dependency::{Condition, Dependency, Need, OnLoss};
@@ -100,6 +103,7 @@ pub use name::{ContainerId, UnitName};
 pub use parse::{Parsed, TEXT_MAX, mistakes_of_part, parse, parse_from, parse_layers, parse_with, text_of};
 pub use replicas::{REPLICAS_MAX, Replicas, replica_name, replica_number};
 pub use root::{Contents, RootFile, RootPlan};
+pub use schedule::Schedule;
 pub use seccomp_file::{KernelVersion, SeccompFile};
 pub use socket::{Listen, Socket, SocketOptions};
 pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
@@ -140,6 +144,8 @@ pub struct Unit {
     pub stop: Stop,
     /// How it is told to reload; `None` when the unit does not say (then SIGHUP on request).
     pub reload: Option<Reload>,
+    /// When it runs, if that is not at once; then it is a oneshot.
+    pub schedule: Option<Arc<Schedule>>,
     /// Commands around its life; `None`: there are none.
     pub hooks: Option<Arc<UnitHooks>>,
     /// How it is asked whether it is well; `None`: it is not.

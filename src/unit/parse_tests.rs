@@ -69,6 +69,14 @@ fn every_key_arrives() {
         },
         stop: Stop { signal: Signal(37), timeout: Duration::ZERO },
         reload: Some(Reload::Exec(vec!["/bin/web".to_owned(), "reload".to_owned()])),
+        schedule: Some(Arc::new(Schedule {
+            calendar: Calendar::parse("Mon..Fri 02:30").unwrap(),
+            time_zone: Some("Europe/Berlin".to_owned()),
+            persistent: true,
+            random_delay: Duration::from_secs(600),
+            max_runtime: Some(Duration::from_secs(3600)),
+            wait_for_clock: false,
+        })),
         hooks: Some(Arc::new(UnitHooks {
             pre_start: Some(hook(&["/bin/web", "migrate"], 120, HookOn::Container)),
             post_start: Some(hook(&["/bin/web", "warm"], 30, HookOn::Container)),

@@ -1,7 +1,7 @@
 //! Which keys exist, which are designed but not built, and what somebody who wrote another one meant.
 
 /// Keys by table; "" is the top level.
-const KEYS: [(&str, &[&str]); 23] = [
+const KEYS: [(&str, &[&str]); 24] = [
     (
         "",
         &[
@@ -24,6 +24,7 @@ const KEYS: [(&str, &[&str]); 23] = [
             "restart",
             "stop",
             "reload",
+            "schedule",
             "hooks",
             "health",
             "update",
@@ -47,6 +48,7 @@ const KEYS: [(&str, &[&str]); 23] = [
     ("restart.limit", &["burst", "interval"]),
     ("stop", &["signal", "timeout"]),
     ("reload", &["signal", "exec"]),
+    ("schedule", &["calendar", "time_zone", "persistent", "random_delay", "max_runtime", "wait_for_clock"]),
     ("hooks", &["pre_start", "post_start", "pre_stop", "post_stop"]),
     ("hooks.*", &["exec", "timeout", "on"]),
     ("health", &["startup", "readiness", "liveness"]),
@@ -64,13 +66,14 @@ const KEYS: [(&str, &[&str]); 23] = [
 ];
 
 /// Keys of the top level that hold a table.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "condition",
     "upper",
     "process",
     "restart",
     "stop",
     "reload",
+    "schedule",
     "hooks",
     "health",
     "update",
@@ -87,9 +90,8 @@ const TABLES: [&str; 19] = [
 ];
 
 /// What the design names and this version does not have, with a way to do without where there is one.
-const LATER: [(&str, &str, Option<&str>); 4] = [
+const LATER: [(&str, &str, Option<&str>); 3] = [
     ("", "image", Some("unpack it into a directory (docker export … | tar x) and use `rootfs`")),
-    ("", "schedule", None),
     ("network", "bridge", None),
     ("network", "ports", None),
 ];
@@ -105,7 +107,7 @@ use crate::words::{distance, tolerance};
 use Cure::{Key, Say};
 
 /// Words of OCI, systemd, Compose and docker run, in lower case without `_` and `-`.
-const SYNONYMS: [(&str, Cure); 172] = [
+const SYNONYMS: [(&str, Cure); 179] = [
     ("unset", Say("it belongs to the top level of a drop-in, NAME.toml.d/*.toml")),
     ("cmd", Key("process", "args")),
     ("command", Key("process", "args")),
@@ -216,6 +218,13 @@ const SYNONYMS: [(&str, Cure); 172] = [
     ("livenessprobe", Say("did you mean [health.liveness]?")),
     ("readinessprobe", Say("did you mean [health.readiness]?")),
     ("startupprobe", Say("did you mean [health.startup]?")),
+    ("oncalendar", Key("schedule", "calendar")),
+    ("cron", Key("schedule", "calendar")),
+    ("timezone", Key("schedule", "time_zone")),
+    ("tz", Key("schedule", "time_zone")),
+    ("randomizeddelaysec", Key("schedule", "random_delay")),
+    ("runtimemaxsec", Key("schedule", "max_runtime")),
+    ("timer", Say("did you mean [schedule] with `calendar`?")),
     ("startperiod", Say("did you mean [health.startup]? The others begin when it has passed")),
     ("initialdelayseconds", Say("did you mean [health.startup]? The others begin when it has passed")),
     ("test", Key("health.*", "exec")),
@@ -483,9 +492,9 @@ mod tests {
 
     #[test]
     fn what_is_designed_but_not_built_is_known() {
-        assert!(later("", "schedule").is_some());
+        assert!(later("", "image").is_some());
         assert!(later("network", "bridge").is_some());
-        assert!(later("process", "schedule").is_some());
+        assert!(later("process", "image").is_some());
         assert!(later("mount", "exec").is_none(), "`exec` is a key of [reload]");
         assert!(later("", "ports").is_none(), "a synonym says more");
         assert!(later("", "args").is_none());

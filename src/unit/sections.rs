@@ -14,7 +14,7 @@ use super::{
 };
 use super::{
     capability, config_file, dependency, health, hooks, host, instances, layers, merge, mounts, process, replicas,
-    socket, update,
+    schedule, socket, update,
 };
 use crate::words::{CAPABILITIES, nearest};
 
@@ -47,7 +47,9 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         &[("service", Kind::Service), ("oneshot", Kind::Oneshot)],
         &[("simple", "service"), ("exec", "service"), ("daemon", "service"), ("task", "oneshot"), ("job", "oneshot")],
     );
-    let kind = kind.unwrap_or(Kind::Service);
+    let schedule = schedule::schedule(walk, top);
+    let (given, scheduled) = (kind, top.field("schedule").is_some());
+    let kind = kind.unwrap_or(if scheduled { Kind::Oneshot } else { Kind::Service });
     let (mounts, mount_points) = mounts::mounts(walk, top);
     let configs = config_file::configs(walk, top, &mounts);
     let (update, security) = (update::update(walk, top), security(walk, top));
@@ -67,6 +69,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
         restart: restart(walk, top, kind),
         stop: stop(walk, top),
         reload: reload(walk, top),
+        schedule,
         hooks: hooks::hooks(walk, top),
         health: health::health(walk, top),
         update,
@@ -85,6 +88,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
     if unit.source == Source::Host {
         host::settle(walk, top, &mut unit);
     }
+    schedule::check(walk, top, scheduled, given, unit.restart.policy);
     unit.hidden = std::mem::take(&mut walk.hidden);
     warnings(walk, top, &unit);
     Some(unit)

@@ -51,6 +51,7 @@ mod process1;
 mod replicas;
 mod rootless;
 mod samples;
+mod schedules;
 mod schema;
 mod seccomp;
 mod seccomp_agent;

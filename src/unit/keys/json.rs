@@ -56,6 +56,7 @@ fn unit() -> Value {
     for point in HookPoint::ALL {
         schema["properties"]["hooks"]["properties"][point.word()]["required"] = json!(["exec"]);
     }
+    schema["properties"]["schedule"]["required"] = json!(["calendar"]);
     schema["properties"]["hooks"]["minProperties"] = json!(1);
     schema["properties"]["process"]["dependentRequired"] = json!({ "watchdog": ["notify"] });
     schema["properties"]["restart"]["properties"]["limit"]["required"] = json!(["burst", "interval"]);

@@ -99,6 +99,14 @@ fn texts(key: &Key) -> (String, String) {
             let text = format!("{base}[health.liveness]\n");
             (format!("{text}tcp = \"localhost:1\"\n"), format!("{text}{} = {example}\n", &name[OF_CHECK.len()..]))
         }
+        "schedule.calendar" => {
+            let text = format!("{base}[schedule]\n");
+            (format!("{text}calendar = \"daily\"\n"), format!("{text}calendar = {example}\n"))
+        }
+        _ if name.starts_with("schedule.") => {
+            let text = format!("{base}[schedule]\ncalendar = \"daily\"\n");
+            (text.clone(), format!("{text}{} = {example}\n", name.trim_start_matches("schedule.")))
+        }
         "hooks.*.exec" => {
             let text = format!("{base}[hooks.pre_stop]\n");
             (format!("{text}exec = [\"/bin/x\"]\n"), format!("{text}exec = {example}\n"))

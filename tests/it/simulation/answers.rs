@@ -26,7 +26,7 @@ pub fn failure_of(out: &mut Outside, action: &Action) -> Option<Fact> {
         Action::Hook { .. } => return None,
         // It has results, or none.
         Action::Probe { .. } | Action::Hear { .. } => return None,
-        Action::Prove { .. } | Action::RollBack { .. } => return None,
+        Action::Prove { .. } | Action::RollBack { .. } | Action::Schedule { .. } => return None,
         // Marks, which are made.
         Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => return None,
     };

@@ -51,6 +51,7 @@ impl Supervisor {
             }
             Action::Rely { id, relies } => out.oracle.on_rely(out.host, id, relies)?,
             Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } | Action::Hook { .. } => {}
+            Action::Schedule { .. } => {}
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
@@ -144,7 +145,7 @@ impl Supervisor {
             }
             Action::Probe { id, probing } => probing.iter().for_each(|probing| self.probe(out, id, probing)),
             Action::Rely { .. } | Action::Raise { .. } | Action::Settle { .. } | Action::TakeOver { .. } => {}
-            Action::Forget { .. } | Action::Reboot { .. } => {}
+            Action::Forget { .. } | Action::Reboot { .. } | Action::Schedule { .. } => {}
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ pub fn service(name: &UnitName) -> Unit {
         },
         stop: Stop { signal: Signal(15), timeout: Duration::from_secs(30) },
         reload: None,
+        schedule: None,
         hooks: None,
         health: None,
         update: Update::default(),

@@ -1,0 +1,185 @@
+//! What schedules need of the host: the wall clock and who sets it, and the rules of time zones. What follows from them is the plan's.
+//!
+//! - That the clock is set is told by a timer of the kernel's (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`), which a thread waits for that exists as soon as a unit
+//!   has a schedule. What drifts is seen whenever the loop has something to do.
+//! - That it is *synchronised*, without being set, is told by nobody: while a schedule waits for that, it is looked at every [`LOOK`].
+//! - Rules are read when they are first needed, from `/usr/share/zoneinfo` or, of the host's own zone, `/etc/localtime`; the next supervisor reads them again.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::thread::Builder;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use super::clock;
+use super::mail::Mail;
+use super::round::{Post, Supervisor};
+use crate::plan::{BootTime, Clock, Fact, WallTime, next_elapse};
+use crate::unit::{Schedule, UnitName};
+
+const ZONES: &str = "/usr/share/zoneinfo";
+const LOCAL: &str = "/etc/localtime";
+/// Larger than any file there.
+const ZONE_BYTES_MAX: u64 = 1 << 20;
+/// How often a clock is looked at that is not set.
+const LOOK: Duration = Duration::from_secs(60);
+/// A thread that calls nothing.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// What the loop keeps of it.
+#[derive(Default)]
+pub struct Schedules {
+    /// Units that have one.
+    units: BTreeSet<UnitName>,
+    /// All were looked at once; from then on those that change.
+    counted: bool,
+    /// To whom it is told that the clock is set; taken by the thread that tells it.
+    pub post: Option<Post>,
+}
+
+/// The clocks, and whether the wall clock is one to go by.
+fn look() -> Clock {
+    let now = clock::now();
+    Clock { boot: now.boot, wall: now.wall, is_set: crate::sys::wall_clock::is_synchronised() || has_own_clock() }
+}
+
+fn has_own_clock() -> bool {
+    Path::new("/sys/class/rtc/rtc0").exists()
+}
+
+/// The rules of a zone; `None` is the host's own. UTC needs no file.
+pub fn read_zone(name: Option<&str>) -> Result<TimeZone, String> {
+    let path = match name {
+        Some("UTC") => return Ok(TimeZone::UTC),
+        Some(name) => Path::new(ZONES).join(name),
+        None => PathBuf::from(LOCAL),
+    };
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(ZONE_BYTES_MAX).read_to_end(&mut bytes));
+    match (read, name) {
+        (Ok(_), _) => {
+            TimeZone::tzif(name.unwrap_or("local"), &bytes).map_err(|error| format!("{}: {error}", path.display()))
+        }
+        // As for the C library.
+        (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => Ok(TimeZone::UTC),
+        (Err(error), Some(_)) if error.kind() == std::io::ErrorKind::NotFound => {
+            let why = if Path::new(ZONES).is_dir() {
+                "there is no such time zone"
+            } else {
+                "the host has no time zones: install tzdata"
+            };
+            Err(format!("{}: {why}", path.display()))
+        }
+        (Err(error), _) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// The next times of a schedule, in its zone, for people.
+pub fn next_times(schedule: &Schedule, count: usize) -> Result<Vec<String>, String> {
+    let zone = read_zone(schedule.time_zone.as_deref())?;
+    let mut from = clock::now().wall;
+    let mut next = || {
+        from = next_elapse(&schedule.calendar, &zone, from)?;
+        Some(in_zone(from, &zone))
+    };
+    Ok(std::iter::from_fn(&mut next).take(count).collect())
+}
+
+fn in_zone(at: WallTime, zone: &TimeZone) -> String {
+    let moment = jiff::Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
+    moment.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+impl Supervisor {
+    /// A unit's text is another one, or gone; of a unit with replicas it is theirs.
+    pub(super) fn note_schedule(&mut self, name: &UnitName) {
+        let own = self.desired.units.get_key_value(name);
+        let all = own.into_iter().chain(self.desired.members(name));
+        let have = all.filter(|(_, want)| want.unit.schedule.is_some()).map(|(name, _)| name.clone());
+        self.schedules.units.extend(have);
+        let desired = &self.desired;
+        let has = |name: &UnitName| desired.units.get(name).is_some_and(|want| want.unit.schedule.is_some());
+        self.schedules.units.retain(has);
+    }
+
+    /// Tells the plan of the clock and of zones; says when to look again although nothing happens.
+    pub(super) fn follow_schedules(&mut self) -> Option<BootTime> {
+        if !std::mem::replace(&mut self.schedules.counted, true) {
+            let names: Vec<UnitName> = self.desired.units.keys().cloned().collect();
+            names.iter().for_each(|name| self.note_schedule(name));
+        }
+        if self.schedules.units.is_empty() {
+            return None;
+        }
+        if let Some(post) = self.schedules.post.take()
+            && let Err(error) =
+                Builder::new().name("clock".to_owned()).stack_size(STACK_BYTES).spawn(move || watch(&post))
+        {
+            tracing::warn!("no thread for the clock: {error}: if it is set, schedules learn of it late");
+        }
+        let seen = look();
+        if self.observed.clock.is_none_or(|before| before.differs_from(&seen)) {
+            self.record(&Fact::Clock(seen));
+        }
+        let schedules: Vec<_> = self
+            .schedules
+            .units
+            .iter()
+            .filter_map(|name| self.desired.units.get(name)?.unit.schedule.clone())
+            .collect();
+        for schedule in &schedules {
+            if !self.observed.zones.contains_key(&schedule.time_zone) {
+                let zone = read_zone(schedule.time_zone.as_deref());
+                let zone = zone.inspect_err(|error| tracing::warn!("{error}")).ok();
+                self.record(&Fact::Zone { name: schedule.time_zone.clone(), zone });
+            }
+        }
+        let waits = !seen.is_set && schedules.iter().any(|schedule| schedule.wait_for_clock);
+        waits.then(|| seen.boot.after(LOOK))
+    }
+}
+
+/// Waits for the clock to be set, again and again.
+fn watch(post: &Post) {
+    loop {
+        let set = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC).and_then(|timer| {
+            // It is never to be due: in the year 2400.
+            let never = Timespec { tv_sec: 13_569_465_600, tv_nsec: 0 };
+            let spec = Itimerspec { it_interval: Timespec::default(), it_value: never };
+            timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &spec)?;
+            rustix::io::read(&timer, &mut [0u8; 8])
+        });
+        match set {
+            Err(rustix::io::Errno::CANCELED) => {
+                if post.send(Mail::Fact(Fact::Clock(look()))).is_err() {
+                    return;
+                }
+            }
+            Err(rustix::io::Errno::INTR) | Ok(_) => {}
+            Err(errno) => return tracing::warn!("waiting for the clock to be set: {errno}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_read_and_what_is_none_is_told() {
+        assert_eq!(read_zone(Some("UTC")), Ok(TimeZone::UTC));
+        assert!(read_zone(None).is_ok());
+        let why = read_zone(Some("Europe/Atlantis")).unwrap_err();
+        assert!(why.starts_with("/usr/share/zoneinfo/Europe/Atlantis: "), "{why}");
+    }
+
+    #[test]
+    fn times_are_shown_in_their_zone() {
+        assert_eq!(in_zone(WallTime(1_800_000_000_000), &TimeZone::UTC), "Fri 2027-01-15 08:00:00 +00:00");
+    }
+}
