@@ -8,7 +8,7 @@
 //! |---|---|
 //! | runs, starts, stops, or will start by itself | its output, until the output's reader goes, or a signal comes |
 //! | has ended, failed or was stopped | refused: it prints nothing until somebody acts |
-//! | has replicas | those of which one is of the first kind: the output of all, each line with the replica before it |
+//! | has replicas | refused if all are of the second kind, else the output of each that has a log by then, each line with the replica before it |
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -29,9 +29,11 @@ pub fn attach(run_dir: &Path, log_dir: &Path, args: Attach) -> Result<u8, Failur
     }
     // Only somebody who looks at a terminal is told: what a script reads is the unit's.
     if io::stderr().is_terminal() {
+        // `exec` wants one of a unit's replicas.
+        let one = units.first().map_or(&unit, |row| &row.unit);
         print_note(&format!(
             "{unit} has no terminal: this is what it prints from now on, and Ctrl-C leaves it running. For a shell inside: \
-             `moored exec -it {unit} -- sh`"
+             `moored exec -it {one} -- sh`"
         ))?;
     }
     let query =
