@@ -90,6 +90,8 @@ pub enum Command {
     },
     /// Print what a unit printed
     Logs(Logs),
+    /// Print what a unit prints from now on; Ctrl-C leaves it running
+    Attach(Attach),
     /// Print what happened
     Events {
         /// Only about these units
@@ -303,6 +305,13 @@ pub struct Logs {
     /// One object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// `attach`.
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// To which
+    pub unit: String,
 }
 
 /// `exec`.

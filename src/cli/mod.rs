@@ -19,6 +19,7 @@
 
 pub mod args;
 pub mod ask;
+mod attach;
 pub mod cable;
 pub mod check;
 mod debug;
@@ -263,6 +264,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Apply(args) => ask::apply(run_dir, args)?,
         Command::Exec(args) => exec::exec(run_dir, args)?,
         Command::Logs(args) => logs::logs(&places.log_dir, args)?,
+        Command::Attach(args) => attach::attach(run_dir, &places.log_dir, args)?,
         Command::Check { paths, init_config, json } => {
             check::check(&paths, &places.config, init_config.as_deref(), json)?
         }

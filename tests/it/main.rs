@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per area.
 
 mod apply;
+mod attach;
 mod attacks;
 mod boot_loop;
 mod cgroup;
