@@ -29,7 +29,10 @@ fn it_runs_at_its_time_by_hand_and_never_twice_at_once() {
     assert!(code == 1 && format!("{out}{err}").contains("last: code 3"), "{code} {out} {err}");
     assert_eq!(runs(&world, "yearly"), 1);
     let row = world.wait_reason("yearly", ", last: code 3, ");
-    assert_eq!(row["phase"], "waiting", "{row}");
+    assert_eq!((&row["phase"], &row["schedule"]["failed"]), (&"waiting".into(), &true.into()), "{row}");
+    assert!(row["schedule"]["next"].as_u64() > row["schedule"]["last"].as_u64(), "{row}");
+    assert!(world.ok(&["ps", "--failed"]).contains("yearly"));
+    assert_eq!(world.find("often").unwrap()["restarts"], 0);
     // An edit starts nothing.
     world.script("yearly", "echo ran twice", &yearly);
     world.ok(&["sync", "yearly"]);
