@@ -17,9 +17,11 @@ const REASON_MIN: usize = 20;
 
 const PS_HEAD: [&str; 7] = ["UNIT", "PHASE", "PID", "SINCE", "RESTARTS", "EXIT", "REASON"];
 
-/// Phases of units that are not as they should be, for `ps --failed`.
+/// Units that are not as they should be, for `ps --failed`; those too that wait for their next time after a run that failed.
 pub fn is_failed(report: &UnitReport) -> bool {
-    matches!(report.phase.as_str(), "failed" | "stuck" | "backoff")
+    let waits = report.phase == "waiting";
+    let has_failed = report.schedule.as_ref().is_some_and(|runs| runs.failed);
+    waits && has_failed || matches!(report.phase.as_str(), "failed" | "stuck" | "backoff")
 }
 
 /// One row for all replicas of a unit, where the first of them stands.

@@ -242,6 +242,22 @@ pub struct UnitReport {
     /// The unit that it is a replica of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_of: Option<String>,
+    /// Its runs, if it has a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Runs>,
+}
+
+/// The runs of a schedule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runs {
+    /// When the next one is, ms since 1970; `None`: one goes on, there is none, or nobody can say: see the unit's reason.
+    pub next: Option<u64>,
+    /// When the last one ended, ms since 1970.
+    pub last: Option<u64>,
+    /// How: as in the unit's reason.
+    pub outcome: Option<String>,
+    /// The last one was no success.
+    pub failed: bool,
 }
 
 /// All replicas of a unit in one row: how many there are in each phase, and why the first that is not as most of them are is not.

@@ -378,7 +378,10 @@ impl Seen {
         let since = own.map_or(0, |own| own.id.generation);
         let by_policy =
             |last: &ExitRecord| last.fingerprint == fingerprint && last.stopped.is_none() && last.id.generation > since;
-        !self.start_now && !self.fresh && self.last.as_deref().is_some_and(by_policy)
+        // A run of a schedule after one that did well is no restart.
+        let by_time = |last: &ExitRecord| self.timetable.is_some() && last.outcome.is_success();
+        let last = self.last.as_deref().filter(|last| !by_time(last));
+        !self.start_now && !self.fresh && last.is_some_and(by_policy)
     }
 }
 

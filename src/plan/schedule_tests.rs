@@ -201,6 +201,7 @@ fn a_whole_year_has_a_run_each_day_in_three_zones_and_kills_in_between_change_no
         assert_eq!(runs.len(), 365, "{zone}: {runs:?}");
         let days: std::collections::BTreeSet<&str> = runs.iter().map(|run| &run[..5]).collect();
         assert_eq!(days.len(), 365, "{zone}");
+        assert_eq!(world.observed.unit(&web()).unwrap().restarts, 0, "{zone}");
         let odd: Vec<&String> = runs.iter().filter(|run| !run.ends_with(" 02:15:00")).collect();
         let expected = match zone {
             zone if zone == ZONES[0] => "03-28 03:00:00",

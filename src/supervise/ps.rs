@@ -6,9 +6,11 @@ use super::clock::{self, wall, wall_of};
 use super::files::BOOT_NOTES;
 use super::round::Supervisor;
 use crate::control::Response;
-use crate::control::protocol::{Builds, Other, SupervisorReport, UnitReport, UnitStatus, fold};
+use crate::control::protocol::{Builds, Other, Runs, SupervisorReport, UnitReport, UnitStatus, fold};
 use crate::keeper;
-use crate::plan::{ExitRecord, Outcome, Phase, Seen, Status, Want, in_number_order, status, statuses};
+use crate::plan::{
+    ExitRecord, Outcome, Phase, Reason, Seen, Status, Timetable, Want, in_number_order, status, statuses,
+};
 use crate::runtime::cgroup::device_rules_ignored;
 use crate::unit::{ContainerId, Seccomp, Source, Unit, UnitName};
 
@@ -17,6 +19,16 @@ const BOOT_NOTES_MAX: usize = 100;
 
 /// The oom_score_adj that supervisor and keeper ask for.
 const OOM_SCORE_ADJ: i32 = -900;
+
+fn runs(table: &Timetable, status: &Status) -> Runs {
+    let next = match &status.reason {
+        Reason::Scheduled { next: Some((wall, _)), .. } => Some(wall.0),
+        _ => None,
+    };
+    let (last, outcome) = table.last.as_ref().map(|(at, outcome)| (at.0, outcome)).unzip();
+    let failed = outcome.is_some_and(|outcome| !outcome.is_success());
+    Runs { next, last, outcome: outcome.map(ToString::to_string), failed }
+}
 
 impl Supervisor {
     /// The rows of these units (empty: all), in name order.
@@ -88,6 +100,7 @@ impl Supervisor {
                 id: other.id.to_string(),
                 pid: other.pid.and_then(|pid| i32::try_from(pid.0).ok()),
             }),
+            schedule: seen.and_then(|seen| seen.timetable.as_deref()).map(|table| runs(table, status)),
             replica_of: self.desired.units.get(name).and_then(Want::group).map(ToString::to_string),
             listens: self
                 .sockets_of(name)

@@ -29,7 +29,10 @@ fn it_runs_at_its_time_by_hand_and_never_twice_at_once() {
     assert!(code == 1 && format!("{out}{err}").contains("last: code 3"), "{code} {out} {err}");
     assert_eq!(runs(&world, "yearly"), 1);
     let row = world.wait_reason("yearly", ", last: code 3, ");
-    assert_eq!(row["phase"], "waiting", "{row}");
+    assert_eq!((&row["phase"], &row["schedule"]["failed"]), (&"waiting".into(), &true.into()), "{row}");
+    assert!(row["schedule"]["next"].as_u64() > row["schedule"]["last"].as_u64(), "{row}");
+    assert!(world.ok(&["ps", "--failed"]).contains("yearly"));
+    assert_eq!(world.find("often").unwrap()["restarts"], 0);
     // An edit starts nothing.
     world.script("yearly", "echo ran twice", &yearly);
     world.ok(&["sync", "yearly"]);
@@ -92,4 +95,23 @@ fn check_shows_the_next_times_and_where_an_expression_is_wrong() {
     );
     let (code, out) = check("daily", "time_zone = \"Europe/Atlantis\"");
     assert!(code == Some(1) && out.contains("Europe/Atlantis"), "{out}");
+}
+
+#[test]
+fn a_supervisor_that_is_killed_runs_no_time_twice_and_goes_on() {
+    let Some(world) = World::start("schedule-killed") else { return };
+    let every = EVERY_SECOND.replace("*:*:*", "*:*:0/2");
+    world.script("web", "date +ran%%s", &every);
+    for round in 1..=4 {
+        let before = runs(&world, "web");
+        super::support::wait_for("a run", || (runs(&world, "web") > before).then_some(()));
+        world.next_supervisor();
+        assert!(runs(&world, "web") >= round);
+    }
+    world.ok(&["stop", "web"]);
+    // A run that is late begins in a later pair of seconds, and then that pair has no other.
+    let log = world.log("web");
+    let at = |line: &str| line.split("ran").nth(1).and_then(|at| at.trim().parse::<u64>().ok());
+    let pairs: Vec<u64> = log.lines().filter_map(at).map(|second| second / 2).collect();
+    assert!(pairs.len() >= 4 && pairs.is_sorted_by(|a, b| a < b), "{log}");
 }

@@ -1,7 +1,7 @@
 //! What people see, word for word.
 
 use super::*;
-use crate::control::protocol::{Builds, ChangedSetting};
+use crate::control::protocol::{Builds, ChangedSetting, Runs};
 
 const NOW: u64 = 1_767_614_400_000;
 
@@ -76,6 +76,10 @@ fn failed_units_are_those_that_need_somebody_or_another_try() {
         [("failed", true), ("stuck", true), ("backoff", true), ("running", false), ("stopped", false)]
     {
         assert_eq!(is_failed(&UnitReport { phase: phase.into(), ..UnitReport::default() }), failed, "{phase}");
+    }
+    for failed in [true, false] {
+        let schedule = Some(Runs { failed, ..Runs::default() });
+        assert_eq!(is_failed(&UnitReport { phase: "waiting".into(), schedule, ..UnitReport::default() }), failed);
     }
 }
 
