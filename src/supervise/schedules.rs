@@ -2,7 +2,7 @@
 //!
 //! - That the clock is set is told by a timer of the kernel's (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`), which a thread waits for that exists as soon as a unit
 //!   has a schedule. What drifts is seen whenever the loop has something to do.
-//! - That it is *synchronised*, without being set, is told by nobody: while a schedule waits for that, it is looked at every [`LOOK`].
+//! - That it is *synchronised*, without being set, is told by nobody: while a schedule waits for that, it is looked at every minute.
 //! - Rules are read when they are first needed, from `/usr/share/zoneinfo` or, of the host's own zone, `/etc/localtime`; the next supervisor reads them again.
 
 use std::collections::BTreeSet;
