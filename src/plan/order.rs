@@ -215,11 +215,22 @@ impl<'a> World<'a> {
                 OnLoss::Keep => false,
                 OnLoss::Stop => self.is_lost(unit, dependency.state, relied, chain),
                 OnLoss::Restart if self.group(unit).is_some() => false,
-                OnLoss::Restart => there().is_some_and(|generation| generation != relied),
+                // Of two that run side by side, the one that it relies on is as good as the other.
+                OnLoss::Restart => {
+                    let stands = || self.is_up(unit, relied) && !self.is_lost(unit, dependency.state, relied, chain);
+                    there().is_some_and(|generation| generation != relied) && !stands()
+                }
             };
             lost.then(|| Why::Dependency(unit.clone()))
         };
         live.relies.keys().find_map(lost)
+    }
+
+    /// Whether this generation of a unit runs, or is to take over and runs.
+    fn is_up(&self, unit: &UnitName, generation: u64) -> bool {
+        let view = self.find(unit);
+        let mut lives = view.iter().flat_map(|view| [view.seen.live.as_ref(), view.seen.successor()]).flatten();
+        lives.any(|live| live.is_up() && live.id.generation == generation)
     }
 
     /// Whether this generation of a dependency is there no more. (After a crash the word that it runs may be missing: up is enough.)

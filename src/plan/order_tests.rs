@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::unit::{ContainerId, Fingerprint, UnitName, parse};
+use crate::unit::{CheckKind, ContainerId, Fingerprint, UnitName, parse};
 
 fn name(text: &str) -> UnitName {
     UnitName::new(text).unwrap()
@@ -228,6 +228,35 @@ fn who_has_ended_in_a_network_is_in_no_ring_any_more() {
     assert!(!tangled(&after, &observed), "it is not cleared away yet, and nothing of it runs");
     after.units.remove(&name("job"));
     assert!(!tangled(&after, &observed));
+}
+
+#[test]
+fn of_two_side_by_side_the_one_that_is_relied_on_is_as_good_as_the_other() {
+    let texts = desired(&[
+        ("db".to_owned(), "[health.liveness]\nfile = \"/up\"\n[update]\norder = \"start-first\"".to_owned()),
+        ("web".to_owned(), "depends_on.db = { state = \"healthy\", on_loss = \"restart\" }".to_owned()),
+    ]);
+    let mut observed = Observed::default();
+    assert_eq!(begin(&texts, &mut observed, at(0)), ["start db.1"]);
+    started(&mut observed, "db", at(0));
+    let id = |n: u64| ContainerId::parse(&format!("db.{n}")).unwrap();
+    let passes = |observed: &mut Observed, n: u64, now: Now| {
+        let (check, probed) = (CheckKind::Liveness, Probed::Passed);
+        assert!(observed.record(&Fact::Probed { id: id(n), check, probed, failures: 1, successes: 1 }, now));
+    };
+    begin(&texts, &mut observed, at(1));
+    observed.record(&Fact::ClientRestart { unit: name("db") }, at(1));
+    assert_eq!(begin(&texts, &mut observed, at(1)), ["start db.2 beside the one that runs"]);
+    observed.record(&Fact::Started { id: id(2), pid: HostPid(2) }, at(2));
+    begin(&texts, &mut observed, at(2));
+    // The one that is to take over is well first.
+    passes(&mut observed, 2, at(3));
+    let starts = begin(&texts, &mut observed, at(3));
+    assert!(starts.contains(&"start web.1".to_owned()), "{starts:?}");
+    started(&mut observed, "web", at(3));
+    passes(&mut observed, 1, at(4));
+    let after = begin(&texts, &mut observed, at(4));
+    assert!(!after.iter().any(|action| action.starts_with("stop web")), "{after:?}");
 }
 
 #[test]
