@@ -113,6 +113,7 @@ impl Supervisor {
         // Remembered texts: until the directories are read, what is stopped is not "gone".
         let (names, mut desired) = (catalogue.names().cloned().collect(), Desired::default());
         catalogue.update(&mut desired, &names);
+        let schedules = Schedules::of(&desired);
         Supervisor {
             settings,
             catalogue,
@@ -133,7 +134,7 @@ impl Supervisor {
             keeper: keeper::Stats::default(),
             builds: keeper::Builds::default(),
             unknown_cgroups: Vec::new(),
-            schedules: Schedules::default(),
+            schedules,
             guard: None,
             wake_at: None,
             slept_ns: clock::slept_ns(),

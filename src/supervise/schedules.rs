@@ -19,7 +19,7 @@ use rustix::time::{
 use super::clock;
 use super::mail::Mail;
 use super::round::{Post, Supervisor};
-use crate::plan::{BootTime, Clock, Fact, WallTime, next_elapse};
+use crate::plan::{BootTime, Clock, Desired, Fact, WallTime, next_elapse};
 use crate::unit::{Schedule, UnitName};
 
 const ZONES: &str = "/usr/share/zoneinfo";
@@ -32,12 +32,9 @@ const LOOK: Duration = Duration::from_secs(60);
 const STACK_BYTES: usize = 64 * 1024;
 
 /// What the loop keeps of it.
-#[derive(Default)]
 pub struct Schedules {
     /// Units that have one.
     units: BTreeSet<UnitName>,
-    /// All were looked at once; from then on those that change.
-    counted: bool,
     /// To whom it is told that the clock is set; taken by the thread that tells it.
     pub post: Option<Post>,
 }
@@ -95,24 +92,28 @@ fn in_zone(at: WallTime, zone: &TimeZone) -> String {
     moment.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
+impl Schedules {
+    /// Of the units that are declared from the start.
+    pub fn of(desired: &Desired) -> Schedules {
+        let units = desired.units.iter().filter(|(_, want)| want.unit.schedule.is_some());
+        Schedules { units: units.map(|(name, _)| name.clone()).collect(), post: None }
+    }
+}
+
 impl Supervisor {
-    /// A unit's text is another one, or gone; of a unit with replicas it is theirs.
-    pub(super) fn note_schedule(&mut self, name: &UnitName) {
-        let own = self.desired.units.get_key_value(name);
-        let all = own.into_iter().chain(self.desired.members(name));
-        let have = all.filter(|(_, want)| want.unit.schedule.is_some()).map(|(name, _)| name.clone());
-        self.schedules.units.extend(have);
+    /// The texts of these units are others, or gone; of a unit with replicas it is theirs.
+    pub(super) fn note_schedules(&mut self, changes: &BTreeSet<UnitName>) {
         let desired = &self.desired;
+        let concerned =
+            changes.iter().flat_map(|name| desired.units.get_key_value(name).into_iter().chain(desired.members(name)));
+        let have = concerned.filter(|(_, want)| want.unit.schedule.is_some()).map(|(name, _)| name.clone());
+        self.schedules.units.extend(have);
         let has = |name: &UnitName| desired.units.get(name).is_some_and(|want| want.unit.schedule.is_some());
         self.schedules.units.retain(has);
     }
 
     /// Tells the plan of the clock and of zones; says when to look again although nothing happens.
     pub(super) fn follow_schedules(&mut self) -> Option<BootTime> {
-        if !std::mem::replace(&mut self.schedules.counted, true) {
-            let names: Vec<UnitName> = self.desired.units.keys().cloned().collect();
-            names.iter().for_each(|name| self.note_schedule(name));
-        }
         if self.schedules.units.is_empty() {
             return None;
         }

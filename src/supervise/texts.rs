@@ -26,7 +26,7 @@ impl Supervisor {
         if self.catalogue.update(&mut self.desired, &changes) {
             self.planner.look_at_all();
         }
-        changes.iter().for_each(|name| self.note_schedule(name));
+        self.note_schedules(&changes);
         let gone = before.iter().filter(|name| !self.desired.units.contains_key(*name));
         gone.for_each(|name| self.files.drop_mark(name));
     }
