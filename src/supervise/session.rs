@@ -275,8 +275,8 @@ impl Sessions {
             ChildState::Exited { exit, .. } => Ok(code_of(exit)),
         };
         self.ended(&child.id, outcome, post);
-        // First it is noted that it was run.
-        if self.hooks.contains_key(&child.id) {
+        // First it is noted that it was run ([`Hands::hook_child`]).
+        if super::unit_hooks::of_name(&child.id).is_some() {
             return;
         }
         if let Err(error) = keeper.ack(&child.id) {
@@ -296,10 +296,6 @@ impl Sessions {
             }
             (outcome, _) => outcome,
         };
-        self.end(id, session, outcome, post);
-    }
-
-    fn end(&mut self, id: &str, session: Session, outcome: Result<u8, NotRun>, post: &Sender<Mail>) {
         if let Some(Purpose::Hook(..)) = session.purpose {
             self.hooks.insert(id.to_owned(), failure_of(&outcome));
         }
@@ -335,7 +331,7 @@ impl Sessions {
                 None => format!("the keeper refused to run it: {why}"),
                 Some(_) => format!("it ended while the keeper died, so its exit code is not known: {why}"),
             };
-            self.end(id, session, Err(text.into()), post);
+            end(session.purpose, &session.container, Err(text.into()), post);
         }
     }
 
@@ -360,7 +356,7 @@ impl Sessions {
                 && let Some(session) = self.by_id.remove(&id)
             {
                 let text = "the keeper died before it said that it runs".to_owned();
-                self.end(&id, session, Err(text.into()), post);
+                end(session.purpose, &session.container, Err(text.into()), post);
             }
         }
         self.attach_waiting(keeper, post);
