@@ -1,5 +1,6 @@
 //! A hostile program in a container, against the processes of the runtime's that it can see: their program, their memory, their descriptors.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
@@ -7,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
@@ -156,6 +158,9 @@ fn the_runtime_is_not_overwritten_by_a_hook_inside() {
     }
 }
 
+/// From when the number of a process is given away until it can be found.
+const COMES_WITHIN: Duration = Duration::from_millis(20);
+
 /// Attaches to the next process that appears in its pid namespace, and tells those it had before they executed anything.
 #[test]
 fn role_attach() {
@@ -167,7 +172,7 @@ fn role_attach() {
         stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()
     };
     let mut next = std::process::id() as i32 + 1;
-    let mut refused = 0u64;
+    let (mut refused, mut given_since) = (0u64, None);
     // Those of this program's own.
     while flags(next).is_some() || fs::metadata(format!("/proc/self/task/{next}")).is_ok() {
         next += 1;
@@ -206,10 +211,20 @@ fn role_attach() {
             }
             Err(_) => {
                 refused = 0;
-                // The newest number of this namespace (proc_loadavg(5)): it, or the one after it if it came and went unseen.
+                // The newest number of this namespace (proc_loadavg(5)). A number is given away before its process can be found, so it is
+                // not passed over at once; one that came and went unseen is.
                 let average = fs::read_to_string("/proc/loadavg").unwrap();
                 let newest: i32 = average.split_whitespace().last().unwrap().parse().unwrap();
-                next = next.max(newest) + i32::from(newest == next);
+                match newest.cmp(&next) {
+                    Ordering::Less => given_since = None,
+                    Ordering::Equal => {
+                        let since: &mut Instant = given_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() > COMES_WITHIN {
+                            (next, given_since) = (next + 1, None);
+                        }
+                    }
+                    Ordering::Greater => (next, given_since) = (newest, None),
+                }
             }
         }
         std::io::stdout().flush().unwrap();
