@@ -46,6 +46,11 @@ fn processes(cgroup: &Path) -> usize {
     own + below.map(|entry| processes(&entry.path())).sum::<usize>()
 }
 
+/// Waits until the shell of [`FOREVER`] and its `sleep` are there, and nobody else.
+fn only_its_own(cgroup: &Path) {
+    wait_for("the container to have its two processes", || (processes(cgroup) == 2).then_some(()));
+}
+
 #[test]
 fn thousands_that_join_a_unit_leave_nothing_with_the_supervisor() {
     let Some(world) = World::start("exec-leaks") else { return };
@@ -56,8 +61,8 @@ fn thousands_that_join_a_unit_leave_nothing_with_the_supervisor() {
         assert_eq!(output.status.code(), Some(5), "{number}: {said}");
         assert!(!output.stdout.is_empty(), "{number}: {said}");
     };
-    let quiet = processes(&world.cgroup());
-    let all_gone = || wait_for("the children to end", || (processes(&world.cgroup()) == quiet).then_some(()));
+    let all_gone = || only_its_own(&world.cgroup());
+    all_gone();
     in_turns(WARM_UP, one);
     all_gone();
     let (before, kib_before) = (settled(&world), memory_kib(&world));
@@ -96,8 +101,8 @@ fn thousands_that_join_a_bundle_leave_nothing_behind() {
     let Some(place) = Place::shell("oci-exec-leaks", FOREVER) else { return };
     place.ok("run --detach {}");
     let cgroup = cgroup2().join(&place.id);
+    only_its_own(&cgroup);
     let before = traces(&place);
-    let quiet = processes(&cgroup);
     let count = execs();
     in_turns(count, |number| {
         // Through files: whoever is left holds them.
@@ -107,7 +112,7 @@ fn thousands_that_join_a_bundle_leave_nothing_behind() {
         assert_eq!(exec.status().unwrap().code(), Some(5), "{number}");
         assert!(!fs::read_to_string(out).unwrap().is_empty(), "{number}");
     });
-    wait_for("the children to end", || (processes(&cgroup) == quiet).then_some(()));
+    only_its_own(&cgroup);
     assert_eq!(traces(&place), before, "after {count}");
     place.ok("delete --force {}");
     place.assert_gone("after all of them");
