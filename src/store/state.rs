@@ -227,6 +227,18 @@ struct Queue {
     stop: bool,
 }
 
+impl Queue {
+    /// What was asked for of the units of a set before it, and was refused, is not tried again behind it.
+    fn withdraw_older(&mut self, set: &GoodSet, ticket: Ticket) {
+        for unit in set.keys() {
+            let key = Key::Good(unit.clone());
+            if self.pending.get(&key).is_some_and(|pending| pending.ticket < ticket) {
+                self.pending.remove(&key);
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
@@ -411,8 +423,13 @@ impl Shared {
     fn write_one(&self, key: Key, pending: Pending) -> Option<Fact> {
         let result = lock(&self.disk).apply(&pending.work);
         let Pending { ticket, work, failed } = pending;
-        let Err(error) = result else { return Some(Fact::Persisted { key, ticket }) };
         let mut queue = lock(&self.queue);
+        let Err(error) = result else {
+            if let Work::Set(set) = &work {
+                queue.withdraw_older(set, ticket);
+            }
+            return Some(Fact::Persisted { key, ticket });
+        };
         let (ticket, work) = match queue.pending.remove(&key) {
             None => (ticket, work),
             // More lines, which were not tried and fail as these did.
@@ -432,4 +449,29 @@ impl Shared {
 /// Queue and disk are whole after every statement, or found out to be wrong by their checksums.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(ticket: Ticket, work: Work) -> (Key, Pending) {
+        (work.key(), Pending { ticket, work, failed: None })
+    }
+
+    #[test]
+    fn behind_a_set_nothing_older_of_its_units_is_tried_again() {
+        let unit = |name| UnitName::new(name).unwrap();
+        let forget = |ticket, name| pending(ticket, Work::Forget(unit(name)));
+        let dir = std::env::temp_dir().join(format!("moored-behind-a-set-{}", std::process::id()));
+        let (disk, _) = Disk::open(&dir);
+        let older_and_newer = [forget(1, "older"), forget(2, "another"), forget(4, "newer")];
+        let queue = Queue { pending: older_and_newer.into(), ..Queue::default() };
+        let shared = Shared { queue: Mutex::new(queue), wake: Condvar::new(), disk: Mutex::new(disk) };
+        let (key, set) = pending(3, Work::Set([(unit("older"), None), (unit("newer"), None)].into()));
+        assert_eq!(shared.write_one(key, set), Some(Fact::Persisted { key: Key::Set, ticket: 3 }));
+        let left: Vec<Key> = lock(&shared.queue).pending.keys().cloned().collect();
+        assert_eq!(left, ["another", "newer"].map(|name| Key::Good(unit(name))));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

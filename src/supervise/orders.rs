@@ -14,7 +14,8 @@
 //! Without `--manual` the files on disk decide after a restart, as they would have without an order. Under `--manual` the last good texts in
 //! the state-dir decide, so an order writes them *first*: all that it puts in force as one file (`Files::keep_set`), renamed into its place. Before that rename
 //! everything is as before, for every unit; after it everything is in force, now or at the next start. Nothing is done before the disk says that it
-//! is there. A disk that refuses it refuses the order.
+//! is there. A disk that refuses it refuses the order. From the writing of the set until then, no text of its units is stored that is in force
+//! still: it would come behind the set, and a crash would leave a half of it.
 //!
 //! The very first start under `--manual` is an order of nobody's for all that is on disk: killed half-way, the next start is the first one
 //! again, or all is in force. A disk that refuses does not hold it back, since there is nothing to go back to. Nor is there for a unit that runs
@@ -32,7 +33,7 @@ use super::round::{Supervisor, VALIDATE};
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
 use crate::control::{ClientId, Reply, Response};
-use crate::plan::{BootTime, Live, Now};
+use crate::plan::{BootTime, Live, Now, WallTime};
 use crate::store::{self, Key, Ticket};
 use crate::unit::UnitName;
 
@@ -68,8 +69,8 @@ enum Stage {
     /// Of this token.
     Reading(u64),
     Settling,
-    /// These.
-    Storing(Vec<(UnitName, Next)>),
+    /// These, in force from then on.
+    Storing(Vec<(UnitName, Next)>, WallTime),
 }
 
 /// A client's order, or the one that a first start gives itself.
@@ -211,7 +212,13 @@ impl Supervisor {
 
     /// An order whose client went is dropped; not one that is on its way to the disk, where it may count already.
     pub(super) fn drop_orders_of(&mut self, client: ClientId) {
-        self.orders.retain(|order| !order.is_of(client) || matches!(order.stage, Stage::Storing(_)));
+        self.orders.retain(|order| !order.is_of(client) || matches!(order.stage, Stage::Storing(..)));
+    }
+
+    /// Whether a set with this unit is on its way to the disk.
+    pub(super) fn is_being_stored(&self, name: &UnitName) -> bool {
+        let has = |ready: &[(UnitName, Next)]| ready.iter().any(|(unit, _)| unit == name);
+        self.orders.iter().any(|order| matches!(&order.stage, Stage::Storing(ready, _) if has(ready)))
     }
 
     /// What the writer of the state-dir says of the set that it was given.
@@ -252,13 +259,13 @@ impl Supervisor {
             Stage::Reading(_) if expired => order.answer(3, vec!["the directories are still being read".to_owned()]),
             Stage::Reading(token) => Some(Order { stage: Stage::Reading(token), ..order }),
             Stage::Settling => self.settle_order(order, expired, now),
-            Stage::Storing(ready) => match self.storing.take_if(|storing| storing.outcome.is_some()) {
+            Stage::Storing(ready, since) => match self.storing.take_if(|storing| storing.outcome.is_some()) {
                 Some(Storing { outcome: Some(Err(why)), .. }) => self.not_stored(order, ready, &why, now),
                 Some(_) => {
-                    self.in_force(&order, ready, now);
-                    self.after_commit(order, expired, now)
+                    self.in_force(&order, ready, since);
+                    self.after_commit(order, expired)
                 }
-                None => Some(Order { stage: Stage::Storing(ready), ..order }),
+                None => Some(Order { stage: Stage::Storing(ready, since), ..order }),
             },
         }
     }
@@ -319,11 +326,11 @@ impl Supervisor {
         let all = self.catalogue.names().filter(|name| scope.holds(name)).cloned();
         order.concerned.extend(all.chain(ready.iter().map(|(name, _)| name.clone())));
         if ready.is_empty() {
-            return self.after_commit(order, expired, now);
+            return self.after_commit(order, expired);
         }
         if !self.settings.manual {
-            self.in_force(&order, ready, now);
-            return self.after_commit(order, expired, now);
+            self.in_force(&order, ready, now.wall);
+            return self.after_commit(order, expired);
         }
         // One set at a time is on its way; this order asks again when that one is there.
         if self.storing.is_none() {
@@ -333,7 +340,7 @@ impl Supervisor {
             };
             let ticket = self.files.keep_set(&ready, earlier, now.wall);
             self.storing = Some(Storing { ticket, outcome: None });
-            order.stage = Stage::Storing(ready);
+            order.stage = Stage::Storing(ready, now.wall);
         }
         Some(order)
     }
@@ -341,13 +348,14 @@ impl Supervisor {
     fn not_stored(&mut self, order: Order, ready: Vec<(UnitName, Next)>, why: &str, now: Now) -> Option<Order> {
         self.files.withdraw_set();
         if order.reply.is_none() {
-            self.in_force(&order, ready, now);
+            self.in_force(&order, ready, now.wall);
             return None;
         }
+        ready.iter().for_each(|(name, _)| self.store_text(name));
         order.refuse(format!("nothing was put in force, as a restart would not know of it: {why}"))
     }
 
-    fn in_force(&mut self, order: &Order, ready: Vec<(UnitName, Next)>, now: Now) {
+    fn in_force(&mut self, order: &Order, ready: Vec<(UnitName, Next)>, since: WallTime) {
         let line = |(unit, next): &(UnitName, Next)| match next {
             Next::Text(_) => format!("{unit}: put in force"),
             Next::Removed => format!("{unit}: removed"),
@@ -359,11 +367,11 @@ impl Supervisor {
         if let Wish::Apply(terms) = &order.wish {
             self.ordered_by.extend(ready.iter().map(|(unit, _)| (unit.clone(), terms.by.clone())));
         }
-        self.catalogue.put_in_force(ready, VALIDATE, now.wall);
+        self.catalogue.put_in_force(ready, VALIDATE, since);
     }
 
     /// What was ready is in force. What is not settled yet is waited for, and then what is in force is to run.
-    fn after_commit(&mut self, order: Order, expired: bool, _: Now) -> Option<Order> {
+    fn after_commit(&mut self, order: Order, expired: bool) -> Option<Order> {
         let scope = order.scope();
         let unsettled: Vec<UnitName> = self.catalogue.unsettled(&scope).cloned().collect();
         let is_plain = matches!(&order.wish, Wish::Apply(terms) if !terms.atomic && terms.plan.is_none());

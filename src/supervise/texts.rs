@@ -72,9 +72,11 @@ impl Supervisor {
         if good.is_none() {
             self.catalogue.take_unlisted(name);
         }
-        match &good {
-            Some(good) => self.keep(good, errors.is_empty()),
-            None => self.files.drop_good(name),
+        if !self.is_being_stored(name) {
+            self.store_text(name);
+        }
+        if let Some(good) = &good {
+            self.limit_log(good);
         }
         let by = self.ordered_by.remove(name);
         if let Some(event) = event.filter(|_| self.scanned) {
@@ -88,12 +90,21 @@ impl Supervisor {
         want.is_some_and(|want| want.fingerprint != good.fingerprint)
     }
 
-    /// A text that was read on disk is stored; the limits of the log are those in force in any case.
-    fn keep(&mut self, good: &InForce, read: bool) {
-        if read {
-            let none = Trial::default();
-            self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
+    /// A text in force that was read on disk is stored, and none where none is in force.
+    pub(super) fn store_text(&mut self, name: &UnitName) {
+        let entered = self.catalogue.entered(name);
+        match entered.in_force {
+            Some(good) if entered.errors.is_empty() => {
+                let none = Trial::default();
+                self.files.keep_good(good, self.catalogue.trial(&good.unit.name).unwrap_or(&none));
+            }
+            Some(_) => {}
+            None => self.files.drop_good(name),
         }
+    }
+
+    /// The limits of the log are those in force in any case.
+    fn limit_log(&mut self, good: &InForce) {
         let name = &good.unit.name;
         let replicas = good.unit.replicas.as_ref().map_or(0, |replicas| replicas.count);
         for unit in std::iter::once(name.clone()).chain((1..=replicas).map(|number| replica_name(name, number))) {

@@ -410,6 +410,42 @@ fn a_last_good_text_that_is_lost_costs_no_container() {
     }
 }
 
+/// What is told of a unit while its new text is on its way to the disk stores the old text nowhere: a crash would split the set.
+#[test]
+fn an_order_writes_the_new_texts_once_and_no_old_one_after_them() {
+    use rustix::fs::inotify;
+    let Some(mut world) = manual("once") else { return };
+    let units = ["a", "b"];
+    units.iter().for_each(|unit| world.unit(unit, &world.service_text("0")));
+    world.supervisor.up();
+    units.iter().for_each(|unit| drop(world.running(unit)));
+    let own_files = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&own_files, world.dir.join("state/units"), inotify::WatchFlags::MOVED_TO).unwrap();
+    let written = || {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&own_files, &mut buffer);
+        let mut names = Vec::new();
+        while let Ok(event) = reader.next() {
+            names.extend(event.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+        names
+    };
+    for round in 1..=5 {
+        // Of a text that was not valid there is something to tell when it is.
+        world.unit("a", "executable = ");
+        world.wait_unit("a", "told", |row| row["drift"] == "the text on disk is not valid");
+        written();
+        units.iter().for_each(|unit| world.unit(unit, &world.service_text(&format!("{round}"))));
+        world.ok(&["apply", "--atomic", "a", "b"]);
+        // Asked for behind all that is to be written.
+        world.ok(&["stop", "a"]);
+        world.ok(&["start", "a"]);
+        let mut written = written();
+        written.sort();
+        assert_eq!(written, ["a.json", "b.json"], "round {round}");
+    }
+}
+
 /// The supervisor killed at each of a sample of its threads' system calls while an order is carried out: all texts are those from before, or
 /// all are the new ones, and the files never ask for anything else by themselves.
 #[test]
