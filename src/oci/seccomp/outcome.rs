@@ -103,14 +103,17 @@ impl Gather<'_> {
         numbered.sort_by_key(|(number, _)| *number);
         let default = self.profile.default;
         let newer = if self.profile.enosys_for_newer { RETURN_ENOSYS } else { default };
-        let gap = |number: u32| Outcome::Return(if newest.is_some_and(|last| number > last) { newer } else { default });
+        let unnamed = |number: u32| if newest.is_some_and(|last| number > last) { newer } else { default };
+        let gap = |number: u32| Outcome::Return(unnamed(number));
         let mut next = Some(first);
         for group in numbered.chunk_by(|one, other| one.0 == other.0) {
             let Some((number, _)) = group.first() else { continue };
             if let Some(start) = next.filter(|start| start < number) {
                 ranges.add_gap(start, *number, newest, gap);
             }
-            ranges.add(*number, self.outcome(abi, group));
+            // A multiplexer that is not named itself is newer as well, but for the calls that are. Private numbers are named when they are here.
+            let otherwise = if syscalls::is_private(*number) { default } else { unnamed(*number) };
+            ranges.add(*number, self.outcome(abi, group, otherwise));
             next = number.checked_add(1);
         }
         if let Some(start) = next {
@@ -140,8 +143,8 @@ impl Gather<'_> {
         (numbered, newest)
     }
 
-    /// The outcome of one number, from all its (number, rule) pairs.
-    fn outcome(&mut self, abi: Abi, group: &[(u32, usize)]) -> Outcome {
+    /// The outcome of one number, from all its (number, rule) pairs, and `otherwise` where none of them holds.
+    fn outcome(&mut self, abi: Abi, group: &[(u32, usize)], otherwise: u32) -> Outcome {
         let mut all = group.iter().filter_map(|(_, rule)| self.profile.rules.get(*rule));
         if let Some(always) = all.find(|rule| rule.conditions.is_empty()) {
             return Outcome::Return(always.action);
@@ -150,7 +153,7 @@ impl Gather<'_> {
         let mut conditions = rules.iter().filter_map(|rule| self.profile.rules.get(*rule)).flat_map(|r| &r.conditions);
         // Where upper halves do not matter anyway, narrow and wide ABIs share one piece of code.
         let narrow = abi.is_narrow() && conditions.any(|condition| condition.test.reads_upper_half());
-        let chain = Chain { rules, otherwise: self.profile.default, narrow };
+        let chain = Chain { rules, otherwise, narrow };
         let chains = &mut self.chains;
         Outcome::Chain(*self.known.entry(chain).or_insert_with_key(|chain| {
             chains.push(chain.clone());
