@@ -46,6 +46,8 @@ pub struct Context {
     pub listen_pid: bool,
     /// A seccomp filter that is compiled already, instead of `linux.seccomp`.
     pub filter: Option<seccomp::Filter>,
+    /// The same will be compiled again soon: what became of its seccomp profile is kept.
+    pub again: bool,
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
     /// that are not listed are the host's.
     pub host: bool,
@@ -84,6 +86,7 @@ impl Context {
             home: true,
             listen_pid: false,
             filter: None,
+            again: false,
             host: false,
             pre_start: None,
             joined: Joined::default(),
@@ -459,7 +462,7 @@ pub(super) fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
 static LAST: Mutex<Option<(LinuxSeccomp, seccomp::Filter)>> = Mutex::new(None);
 
 /// Compiles the filter; its errors have their own paths.
-pub(super) fn filter(profile: &LinuxSeccomp, report: &mut Report) -> Option<seccomp::Filter> {
+pub(super) fn filter(profile: &LinuxSeccomp, keep: bool, report: &mut Report) -> Option<seccomp::Filter> {
     // What a panic left is whole: it is only ever replaced.
     let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let known = last().as_ref().filter(|(of, _)| of == profile).map(|(_, filter)| filter.clone());
@@ -469,7 +472,9 @@ pub(super) fn filter(profile: &LinuxSeccomp, report: &mut Report) -> Option<secc
     let native = seccomp::native()?;
     match seccomp::compile(profile, native) {
         Ok(filter) => {
-            *last() = Some((profile.clone(), filter.clone()));
+            if keep {
+                *last() = Some((profile.clone(), filter.clone()));
+            }
             Some(filter)
         }
         Err(errors) => {

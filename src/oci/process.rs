@@ -41,7 +41,7 @@ pub(super) fn compile(
     if nnp {
         steps.push(Step::NoNewPrivileges);
     }
-    let filter = context.filter.clone().or_else(|| filter(profile?, report));
+    let filter = context.filter.clone().or_else(|| filter(profile?, context.again, report));
     if let Some(filter) = filter.as_ref().filter(|_| !nnp) {
         steps.push(Step::Seccomp(filter.clone()));
     }

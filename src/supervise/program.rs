@@ -113,6 +113,7 @@ fn compiled(
         best_effort: true,
         host,
         pre_start: super::unit_hooks::pre_start(unit, id),
+        again: true,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let compiled = oci::compile(&text.spec, Some(&text.raw), &context).map_err(|errors| {
@@ -201,6 +202,7 @@ pub fn compile_exec(
         filter,
         host: unit.source == unit::Source::Host,
         joined,
+        again: true,
         ..oci::Context::new(facts.resolved.clone(), id.to_owned())
     };
     let lines = |errors: Vec<oci::CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();

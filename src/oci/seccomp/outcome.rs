@@ -88,6 +88,14 @@ fn named(profile: &Profile<'_>) -> Vec<Named> {
     named
 }
 
+/// A rule of a number, sorted by that and then as the file has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Numbered {
+    number: u32,
+    place: usize,
+    rule: usize,
+}
+
 struct Gather<'a> {
     profile: Profile<'a>,
     named: Vec<Named>,
@@ -99,21 +107,20 @@ impl Gather<'_> {
     /// Appends the ranges of one ABI, whose numbers start at `first`.
     fn fill(&mut self, abi: Abi, first: u32, ranges: &mut Ranges) {
         let (mut numbered, newest) = self.numbered(abi);
-        // Stable: rules of one number stay in the order of the file.
-        numbered.sort_by_key(|(number, _)| *number);
+        numbered.sort_unstable();
         let default = self.profile.default;
         let newer = if self.profile.enosys_for_newer { RETURN_ENOSYS } else { default };
         let unnamed = |number: u32| if newest.is_some_and(|last| number > last) { newer } else { default };
         let gap = |number: u32| Outcome::Return(unnamed(number));
         let mut next = Some(first);
-        for group in numbered.chunk_by(|one, other| one.0 == other.0) {
-            let Some((number, _)) = group.first() else { continue };
-            if let Some(start) = next.filter(|start| start < number) {
-                ranges.add_gap(start, *number, newest, gap);
+        for group in numbered.chunk_by(|one, other| one.number == other.number) {
+            let Some(&Numbered { number, .. }) = group.first() else { continue };
+            if let Some(start) = next.filter(|start| *start < number) {
+                ranges.add_gap(start, number, newest, gap);
             }
             // A multiplexer that is not named itself is newer as well, but for the calls that are. Private numbers are named when they are here.
-            let otherwise = if syscalls::is_private(*number) { default } else { unnamed(*number) };
-            ranges.add(*number, self.outcome(abi, group, otherwise));
+            let otherwise = if syscalls::is_private(number) { default } else { unnamed(number) };
+            ranges.add(number, self.outcome(abi, group, otherwise));
             next = number.checked_add(1);
         }
         if let Some(start) = next {
@@ -121,35 +128,36 @@ impl Gather<'_> {
         }
     }
 
-    /// (number, rule) pairs in the order of the file, and the newest number that is named, by whatever rule.
-    fn numbered(&mut self, abi: Abi) -> (Vec<(u32, usize)>, Option<u32>) {
-        let mut numbered = Vec::with_capacity(self.named.len());
+    /// All rules with their numbers, and the newest number that is named, by whatever rule.
+    fn numbered(&mut self, abi: Abi) -> (Vec<Numbered>, Option<u32>) {
+        let mut numbered: Vec<Numbered> = Vec::with_capacity(self.named.len());
+        let mut add = |number, rule| numbered.push(Numbered { number, place: numbered.len(), rule });
         let mut newest = None;
         for named in &self.named {
             let Some(entry) = self.profile.entries.get(named.entry) else { continue };
             let number = named.row.and_then(|row| syscalls::number_in(row, abi));
             if let Some(number) = number {
                 newest = newest.max(Some(number).filter(|number| !syscalls::is_private(*number)));
-                numbered.extend(entry.rules.clone().map(|rule| (number, rule)));
+                entry.rules.clone().for_each(|rule| add(number, rule));
             }
             if abi == Abi::I386
                 && let Some((number, rule)) =
                     named.call.and_then(|call| multiplexed(call, &self.profile.rules, entry.rules.clone()))
             {
-                numbered.push((number, self.profile.rules.len()));
+                add(number, self.profile.rules.len());
                 self.profile.rules.push(rule);
             }
         }
         (numbered, newest)
     }
 
-    /// The outcome of one number, from all its (number, rule) pairs, and `otherwise` where none of them holds.
-    fn outcome(&mut self, abi: Abi, group: &[(u32, usize)], otherwise: u32) -> Outcome {
-        let mut all = group.iter().filter_map(|(_, rule)| self.profile.rules.get(*rule));
+    /// The outcome of one number, from all its rules, and `otherwise` where none of them holds.
+    fn outcome(&mut self, abi: Abi, group: &[Numbered], otherwise: u32) -> Outcome {
+        let mut all = group.iter().filter_map(|one| self.profile.rules.get(one.rule));
         if let Some(always) = all.find(|rule| rule.conditions.is_empty()) {
             return Outcome::Return(always.action);
         }
-        let rules: Vec<usize> = group.iter().map(|(_, rule)| *rule).collect();
+        let rules: Vec<usize> = group.iter().map(|one| one.rule).collect();
         let mut conditions = rules.iter().filter_map(|rule| self.profile.rules.get(*rule)).flat_map(|r| &r.conditions);
         // Where upper halves do not matter anyway, narrow and wide ABIs share one piece of code.
         let narrow = abi.is_narrow() && conditions.any(|condition| condition.test.reads_upper_half());
