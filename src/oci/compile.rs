@@ -430,6 +430,9 @@ fn sysctls(steps: &mut Vec<Step>, linux: &Linux, report: &mut Report) {
                 let reason = "needs the namespace that holds it: it would change the host";
                 report.error(path, Problem::Conflict { reason });
             }
+            Some(_) if slashed == "kernel/hostname" => {
+                report.error(path, Problem::Conflict { reason: "is what `hostname` is for: expected that" })
+            }
             Some(_) => steps.push(Step::Sysctl(slashed, value.clone())),
         }
     }

@@ -72,10 +72,9 @@ fn word(option: &str) -> Option<Word> {
         "bind" => Word::Bind(false),
         "rbind" => Word::Bind(true),
         "src-nofollow" => Word::SourceNoFollow,
-        "sync" | "dirsync" | "mand" | "lazytime" | "silent" => Word::Flag,
-        "async" | "nomand" | "nolazytime" | "loud" | "iversion" | "noiversion" | "defaults" | "acl" | "noacl" => {
-            Word::Nothing
-        }
+        "sync" | "dirsync" | "mand" | "lazytime" => Word::Flag,
+        "async" | "nomand" | "nolazytime" | "silent" | "loud" | "iversion" | "noiversion" | "defaults" | "acl"
+        | "noacl" => Word::Nothing,
         "tmpcopyup" => Word::CopyUp,
         "idmap" => Word::IdMap(false),
         "ridmap" => Word::IdMap(true),

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown,
-    fstat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fstat,
+    mkdirat, mknodat, openat, readlinkat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -18,15 +18,14 @@ use super::error::{StepError, about, errno_of};
 /// Two descriptors are open for each level.
 const DEPTH_MAX: usize = 128;
 
-/// Copies what `covered` holds to the root of `tmpfs`; with `root` also whose that is and its mode. `path` is for messages.
-pub(super) fn copy_up(covered: &OwnedFd, tmpfs: &OwnedFd, root: bool, path: &str) -> Result<(), StepError> {
+/// Copies what `covered` holds to the root of `tmpfs`, which stays whose its options say; with `with_mode` it gets the other's mode. `path` is for
+/// messages.
+pub(super) fn copy_up(covered: &OwnedFd, tmpfs: &OwnedFd, with_mode: bool, path: &str) -> Result<(), StepError> {
     let open = |directory: &OwnedFd| openat(directory, ".", DIRECTORY, Mode::empty()).map_err(about("open", path));
     let (from, to) = (open(covered)?, open(tmpfs)?);
     contents(&from, &to, path, DEPTH_MAX)?;
-    if root {
+    if with_mode {
         let stat = fstat(&from).map_err(about("stat", path))?;
-        fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
-            .map_err(about("chown", path))?;
         fchmod(&to, mode(&stat)).map_err(about("chmod", path))?;
     }
     Ok(())

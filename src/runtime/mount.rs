@@ -297,7 +297,8 @@ pub(super) fn make_readonly(root: &Root, paths: &[String]) -> Result<(), StepErr
             Err(errno) => return Err(about("open", path)(errno)),
         };
         let tree = clone_tree(target.as_fd(), true).map_err(about("open_tree", path))?;
-        set(tree.as_fd(), true, READ_ONLY, 0, 0).map_err(about("mount_setattr", path))?;
+        // Not what is mounted below, as elsewhere: a volume there is what its own options say.
+        set(tree.as_fd(), false, READ_ONLY, 0, 0).map_err(about("mount_setattr", path))?;
         attach(&tree, target.as_fd()).map_err(about("move_mount", path))?;
     }
     Ok(())

@@ -19,8 +19,8 @@ const RETURN_USER_NOTIF: u32 = 0x7fc0_0000;
 const RETURN_TRACE: u32 = 0x7ff0_0000;
 /// `EPERM`, which OCI says an absent errnoRet stands for.
 const EPERM: u32 = 1;
-/// `MAX_ERRNO`: the kernel cuts larger ones down to this without a word.
-const MAX_ERRNO: u32 = 4095;
+/// One less than the kernel's own `MAX_ERRNO`, to which it cuts larger ones without a word: libseccomp takes no more.
+const MAX_ERRNO: u32 = 4094;
 /// `SECCOMP_RET_DATA`: what a tracer can be handed.
 const MAX_TRACE: u32 = 0xffff;
 /// A system call has this many arguments.

@@ -281,7 +281,7 @@ fn errors_are_reported_all_at_once_with_their_paths() {
             "linux.seccomp.syscalls[0].names: is empty, expected at least one syscall name",
             "linux.seccomp.syscalls[0].errnoRet: SCMP_ACT_ALLOW has no errno, only SCMP_ACT_ERRNO and SCMP_ACT_TRACE do",
             "linux.seccomp.syscalls[1].names[1]: is an empty string, expected a syscall name",
-            "linux.seccomp.syscalls[1].errnoRet: 4096 is out of range, expected at most 4095",
+            "linux.seccomp.syscalls[1].errnoRet: 4096 is out of range, expected at most 4094",
             "linux.seccomp.syscalls[2].errnoRet: 65536 is out of range, expected at most 65535",
             "linux.seccomp.syscalls[2].args[0].index: there is no argument 6, expected 0 to 5",
         ]
