@@ -67,6 +67,7 @@ mod spares;
 mod start_first;
 mod start_first_beside;
 mod support;
+mod terminals;
 mod tls;
 mod told;
 mod union;

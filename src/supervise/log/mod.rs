@@ -21,7 +21,8 @@
 //!    record of its own. Otherwise one record is enough as long as stream and generation stay the same and 10 ms have not passed.
 //! 4. A torn last record is cut off at attach; so are records beyond the file's end (after a power loss).
 //!
-//! 5. What takes the way over the stage (`stage`), because its pipe is busy, is in one of two pipes or in the file at any time.
+//! 5. What is written on a terminal goes into the FIFO first (`terminal`), by `splice` too: a terminal cannot be spliced to a file.
+//! 6. What takes the way over the stage (`stage`), because its pipe is busy, is in one of two pipes or in the file at any time.
 //!
 //! # Rotation
 //!
@@ -58,6 +59,7 @@ mod several;
 mod since;
 mod stage;
 mod tail;
+mod terminal;
 mod unit_log;
 mod writer;
 
