@@ -142,7 +142,7 @@ pub enum Request {
         session: String,
     },
     /// Be attached to the terminal of a unit. Descriptor beside the request: one end of a socket pair, on which the master arrives by
-    /// SCM_RIGHTS, and that of each further container. Answers [`Response::Terminal`], then [`Response::TerminalEnded`] for each end.
+    /// SCM_RIGHTS, and that of each further container. Answers [`Response::Terminal`], then [`Response::TerminalEnded`] when the unit runs no more.
     Terminal {
         /// Which.
         unit: String,
@@ -214,8 +214,11 @@ pub enum Response {
         /// Its phase.
         phase: String,
     },
-    /// A container that had the terminal is gone.
-    TerminalEnded,
+    /// The unit runs no more until somebody acts.
+    TerminalEnded {
+        /// Its phase.
+        phase: String,
+    },
     /// Nothing was done.
     Error {
         /// What was wrong, what was expected, the cure.

@@ -146,7 +146,10 @@ impl Supervisor {
         }
         reply.send(&Response::Terminal { has, phase });
         match has {
-            true => self.hands.push(Job::Terminal(Box::new(AttachJob { unit, container, fds, reply }))),
+            true => {
+                self.wait(reply.clone(), Waiting::Over(unit.clone()), None);
+                self.hands.push(Job::Terminal(Box::new(AttachJob { unit, container, fds, reply })));
+            }
             false => reply.close(),
         }
         Ok(())

@@ -29,8 +29,8 @@
 //! # Who is attached
 //!
 //! [`Request::Terminal`](crate::control::Request::Terminal) brings one end of a pair of sockets, on which a master is sent whenever there is
-//! one: the present one, and that of each further container of the unit. They are told when a container is cleared away. Nothing of
-//! what they do passes through here, so this supervisor's death does not stop their typing; they come again to the next one.
+//! one: the present one, and that of each further container of the unit. The loop tells them when there will be none. Nothing of what they
+//! do passes through here, so this supervisor's death does not stop their typing; they come again to the next one.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -183,7 +183,6 @@ impl Hands {
         if let Some(token) = token {
             self.unwatch(token, &line);
         }
-        self.attached.retain(|one| one.unit != id.unit || one.reply.send(&Response::TerminalEnded));
     }
 
     pub(super) fn attach_terminal(&mut self, job: AttachJob) {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attach;
+mod attach_terminal;
 mod attacks;
 mod boot_loop;
 mod cgroup;

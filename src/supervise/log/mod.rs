@@ -52,6 +52,7 @@ mod growth;
 mod index;
 mod lines;
 mod mover;
+mod raw;
 mod reader;
 mod render;
 mod segment;
@@ -68,6 +69,7 @@ mod tests;
 
 pub use index::Stream;
 pub use lines::{End, Entry, What};
+pub use raw::RawTail;
 pub use reader::{LogReader, Query, ReadError, last_lines, print};
 pub use render::{Style, escape_controls, json_line, render};
 pub use several::{print_several, with_replicas};
