@@ -287,6 +287,41 @@ fn options_and_what_cannot_be() {
     assert_eq!(world.running("many@1"), replica);
 }
 
+/// The init is a process of that session too, and sends on what it gets.
+#[test]
+fn a_keys_signal_reaches_a_program_behind_the_small_init_once() {
+    let Some(world) = World::start("attach-init") else { return };
+    let script =
+        "n=0; trap 'n=$((n+1)); echo got $n' INT; trap 'exit 0' TERM; echo begun; while :; do sleep 1000 & wait; done";
+    world.script("web", script, "terminal = true\ninit = true");
+    let running = world.running("web");
+    world.wait_log("web", "begun");
+    let mut user = User::at(&world, "web");
+    for n in 1..=3 {
+        user.types(b"\x03");
+        user.sees(&format!("got {n}\r\n"));
+    }
+    user.detaches();
+    world.ok(&["kill", "-s", "INT", "web"]);
+    world.wait_log("web", "got 4\r\n");
+    assert_eq!(world.running("web"), running);
+    world.ok(&["stop", "web"]);
+    assert_eq!(world.log("web").matches("got").count(), 4, "{}", world.log("web"));
+    // A shell there has jobs.
+    world.script("shell", SHELL, "terminal = true\ninit = true\n[stop]\ntimeout = \"0s\"");
+    world.running("shell");
+    let mut user = User::at(&world, "shell");
+    user.runs("sleep 78", "sleep 78");
+    wait_for("the job to stop", || {
+        user.types(b"\x1a");
+        let mut fds = [PollFd::new(&user.screen, PollFlags::IN)];
+        (poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })).unwrap() > 0).then_some(())
+    });
+    user.sees("Stopped");
+    user.runs("jobs; kill %1; echo do''ne", "done");
+    user.detaches();
+}
+
 #[test]
 fn nothing_is_left_of_who_was_attached() {
     let Some((world, running)) = shell("attach-leaks") else { return };

@@ -33,6 +33,10 @@ fn a_program_is_on_a_terminal_and_all_of_it_is_in_the_log() {
     let asks = "echo $(tty) $(stat -c %%u $(tty)) $(id -u); echo mine >$(tty)";
     let printed = world.printed("init", asks, &format!("{TERMINAL}\ninit = true\nuser = \"1000:1000\""));
     assert_eq!(printed, "/dev/pts/0 1000 1000\r\nmine\r\n");
+    // With ids of its own it is that user's, who has no rights outside.
+    let asks = "tty; echo mine >$(tty); stat -c %%u $(tty); echo console >/dev/console";
+    let printed = world.printed("users", asks, &format!("{TERMINAL}\n[security]\nuserns = \"auto\""));
+    assert_eq!(printed, "/dev/pts/0\r\nmine\r\n0\r\nconsole\r\n");
     let row = world.printed("none", "test -t 0 || test -t 1 || echo none", "");
     assert_eq!(row, "none\n");
 }
