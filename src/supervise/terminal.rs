@@ -45,6 +45,7 @@ use rustix::net::{
 
 use super::fifo;
 use super::hands::{Hands, Watched};
+use super::mail::Mail;
 use crate::control::{ClientId, Reply, Response};
 use crate::keeper;
 use crate::unit::{ContainerId, UnitName};
@@ -142,7 +143,8 @@ impl Hands {
             return;
         };
         if let Err(why) = self.look_at_line(id, &mut terminal) {
-            tracing::warn!("{id}: nothing of its terminal is read: {why}");
+            // Its program would wait for a reader: the next supervisor tries again.
+            self.say(Mail::Orphaned(format!("{id}: its terminal cannot be read: {why}")));
         }
         if let Some(handle) = self.handles.get_mut(id) {
             handle.terminal = Some(terminal);
@@ -160,7 +162,7 @@ impl Hands {
         }
         if let Some(master) = taken.map_err(|errno| errno.to_string())? {
             self.read_terminal(id, master.as_fd())?;
-            self.attached.retain(|one| one.unit != id.unit || send(one.to.as_fd(), master.as_fd()).is_ok());
+            self.attached.retain(|one| one.unit != id.unit || one.give(master.as_fd()));
             terminal.master = Some(master);
         }
         Ok(())
@@ -170,7 +172,15 @@ impl Hands {
     fn read_terminal(&self, id: &ContainerId, master: BorrowedFd<'_>) -> Result<(), String> {
         // Whatever its owner made it: nobody who reads it may wait.
         rustix::io::ioctl_fionbio(master, true).map_err(|errno| errno.to_string())?;
-        let (out, _) = fifo::write_ends(&self.places.containers, id).ok_or("its FIFO is gone")?;
+        let containers = &self.places.containers;
+        let Some((out, _)) = fifo::write_ends(containers, id) else {
+            if fifo::directory(containers, id).exists() {
+                return Err("its FIFO cannot be opened".to_owned());
+            }
+            // Somebody has removed it, so nobody after us would find it either.
+            tracing::warn!("{id}: its FIFO is gone: what is on its terminal is not in its log");
+            return Ok(());
+        };
         let copy = master.try_clone_to_owned().map_err(|error| error.to_string())?;
         self.log.read_terminal(id.clone(), copy, out);
         Ok(())
@@ -197,15 +207,23 @@ impl Hands {
             return;
         }
         let master = container.and_then(|id| self.handles.get(&id)?.terminal.as_ref()?.master.as_ref());
-        for to in fds {
-            if master.is_none_or(|master| send(to.as_fd(), master.as_fd()).is_ok()) {
-                self.attached.push(Attached { unit: unit.clone(), to, reply: reply.clone() });
-            }
-        }
+        let new = fds.into_iter().map(|to| Attached { unit: unit.clone(), to, reply: reply.clone() });
+        self.attached.extend(new.filter(|one| master.is_none_or(|master| one.give(master.as_fd()))));
     }
 
     pub(super) fn detach_client(&mut self, client: ClientId) {
         self.attached.retain(|one| one.reply.id() != client);
+    }
+}
+
+impl Attached {
+    /// `false`: he does not read, or is gone. One who comes again is given it.
+    fn give(&self, master: BorrowedFd<'_>) -> bool {
+        let given = send(self.to.as_fd(), master).is_ok();
+        if !given {
+            self.reply.close();
+        }
+        given
     }
 }
 

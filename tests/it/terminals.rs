@@ -153,6 +153,21 @@ fn an_end_while_nobody_supervises_is_read_to_the_last_byte() {
 }
 
 #[test]
+fn a_terminal_that_nobody_has_open_can_be_opened_again() {
+    let Some(world) = World::start("terminals-closed") else { return };
+    let script = "trap 'exit 0' TERM; trap 'echo back >/dev/console' USR1; echo begun; exec <&- >&- 2>&-; \
+                  while :; do sleep 1000 & wait; done";
+    world.script("web", script, TERMINAL);
+    let running = world.running("web");
+    world.wait_log("web", "begun\r\n");
+    for times in 1..=3 {
+        world.ok(&["kill", "-s", "USR1", "web"]);
+        wait_for("it to be back", || (world.log("web").matches("back\r\n").count() == times).then_some(()));
+    }
+    assert_eq!(world.running("web"), running);
+}
+
+#[test]
 fn nothing_of_it_is_left_when_it_is_over() {
     let Some(world) = World::start("terminals-leaks") else { return };
     let once = |name: &str| {
