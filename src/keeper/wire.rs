@@ -270,7 +270,7 @@ pub enum Message {
         /// What runs now.
         builds: Builds,
     },
-    /// For the anchor: hold this no longer ([`super::spares`]).
+    /// For the anchor: hold this no longer.
     Unheld {
         /// Its name.
         name: String,
