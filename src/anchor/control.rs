@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::keeper::spares::Spares;
 use crate::keeper::wire::{Message, Request, Stats};
 use crate::keeper::{Duty, next_message_with, now_ns, send_request};
 use crate::sys::signal::SIGCHLD;
@@ -33,6 +34,8 @@ pub(super) struct Control {
     pub keeper: Option<i32>,
     /// What the keeper gave to be executed.
     pub program: Option<OwnedFd>,
+    /// What it gave to be held, in case that it dies.
+    pub spares: Spares,
     /// An ordered stop was asked for.
     pub stopping: bool,
     /// What the keeper said last.
@@ -47,9 +50,9 @@ pub(super) struct Control {
 
 impl Control {
     pub fn new(socket: OwnedFd, keeper: Option<i32>) -> Self {
-        let stats = Stats::default();
+        let (stats, spares) = (Stats::default(), Spares::default());
         let (stopping, ended, hung_up, more) = (false, None, false, false);
-        Control { socket, keeper, program: None, stopping, ended, hung_up, stats, more }
+        Control { socket, keeper, program: None, spares, stopping, ended, hung_up, stats, more }
     }
 
     /// Says something, if there is somebody to hear it.
@@ -144,6 +147,12 @@ impl Control {
                 }
                 Some(Message::Replace) => self.program = received.fds.into_iter().next(),
                 Some(Message::Welcome { stats } | Message::Stats(stats)) => self.stats = stats,
+                Some(Message::Held { name }) => {
+                    if let Some(fd) = received.fds.into_iter().next() {
+                        self.spares.hold(name, fd);
+                    }
+                }
+                Some(Message::Unheld { name }) => self.spares.drop_one(&name),
                 // What this version does not know is no end.
                 Some(_) | None => {}
             }

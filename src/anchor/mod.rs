@@ -205,8 +205,7 @@ impl Anchor {
     fn take_place(self, spawner: &mut dyn Spawner, duty: &mut dyn Duty) -> Result<u8, AnchorError> {
         let Anchor { run_dir, supervisor_argv, listener, stage, image, signals, waited_for, base, .. } = self;
         let (control, earlier, is_init) = (self.control, self.earlier, self.is_init);
-        let stopping = control.stopping;
-        drop(control);
+        let Control { stopping, spares, .. } = control;
         let listener = match listener {
             Some(listener) => listener,
             None if is_init => free(claim(&run_dir)?)?,
@@ -214,7 +213,7 @@ impl Anchor {
         };
         let command = Command::new(supervisor_argv);
         let parts = Parts { run_dir, listener, stage, image, signals, waited_for, base, command };
-        let keeper = Keeper::adopting(parts, spawner, stopping, &earlier);
+        let keeper = Keeper::adopting(parts, spawner, stopping, &earlier, spares);
         Ok(if is_init { keeper.with_duty(duty) } else { keeper }.run())
     }
 }

@@ -11,7 +11,7 @@ use super::control::Control;
 use super::{Anchor, AnchorError, become_anchor, waited_for};
 use crate::keeper::process1::Seat;
 use crate::keeper::state::{
-    self, AnchorState, Bytes, Inherited, Passed, State, StateError, bytes_of, c_strings, path_of,
+    self, AnchorState, Bytes, Inherited, NamedRecord, Passed, State, StateError, bytes_of, c_strings, path_of,
 };
 use crate::keeper::wire::Request;
 use crate::keeper::{self, Check, Checked, Duty, IGNORED, Spawner, now_ns};
@@ -79,6 +79,7 @@ impl Anchor {
             stopping: self.control.stopping,
             base: self.base.record(),
             earlier: earlier.collect(),
+            spares: self.control.spares.0.iter().map(|(name, fd)| record(name, fd, &mut passed)).collect(),
         };
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let of = duty.record(Seat::Anchor(of), &mut passed);
@@ -92,6 +93,9 @@ impl Anchor {
         let (listener, stage) = (optional(state.listener)?, optional(state.stage)?);
         let mut control = Control::new(inherited.take(state.control)?, state.keeper);
         control.stopping = state.stopping;
+        for NamedRecord { name, fd } in state.spares {
+            control.spares.hold(name, inherited.take(fd)?);
+        }
         let signals = keeper::signals(&waited_for)?;
         let (image, _) = image::own()?;
         let mut anchor = Anchor {
@@ -118,6 +122,10 @@ impl Anchor {
         heap::trim();
         self.run(spawner, duty)
     }
+}
+
+fn record<'fd>(name: &str, fd: &'fd OwnedFd, passed: &mut Passed<'fd>) -> NamedRecord {
+    NamedRecord { name: name.to_owned(), fd: passed.pass(fd.as_fd()) }
 }
 
 /// The anchor in its next program.

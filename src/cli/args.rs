@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::detach::DetachKeys;
 use super::values;
 use crate::store::IdPool;
 
@@ -90,7 +91,7 @@ pub enum Command {
     },
     /// Print what a unit printed
     Logs(Logs),
-    /// Print what a unit prints from now on; Ctrl-C leaves it running
+    /// Join a unit's terminal; of one without print what it prints from now on
     Attach(Attach),
     /// Print what happened
     Events {
@@ -312,6 +313,12 @@ pub struct Logs {
 pub struct Attach {
     /// To which
     pub unit: String,
+    /// Keys that detach from its terminal; "": none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub detach_keys: DetachKeys,
+    /// Look on without typing
+    #[arg(long)]
+    pub no_stdin: bool,
 }
 
 /// `exec`.

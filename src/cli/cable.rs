@@ -9,6 +9,17 @@
 //!
 //! The master is nonblocking and input is read only when the last was taken: a process that does not read cannot keep us from showing
 //! what it writes. The caller turns [`Cable::turn`] and waits with it for something of its own.
+//!
+//! Of a unit's terminal ([`Cable::to_unit`]) we are one of several:
+//!
+//! | from | to | ends |
+//! |---|---|---|
+//! | our stdin (if wanted), but for the keys that detach | master | end of input: nothing more is typed |
+//! | the unit's log | our stdout | never: the supervisor reads the master |
+//! | SIGWINCH | the size of the master | |
+//! | the console | the master, and that of each further container | |
+//!
+//! There input is read ahead, up to a bound, so that the keys that detach are seen although a process does not read.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,10 +34,18 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::Failure;
+use super::detach::Filter;
 use super::terminal::{self, RawMode};
+use crate::supervise::log::RawTail;
 
 /// Copied at once.
 const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Input that a process has not read; beyond it no more is read of ours.
+const INPUT_MAX_BYTES: usize = 64 * 1024;
+
+/// Reads of the log in a row.
+const LOG_TURNS_MAX: usize = 64;
 
 /// How long the terminal must be silent after its process ended.
 const LAST_OUTPUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -43,6 +62,18 @@ pub struct Cable {
     signals: SignalFd,
     input: Input,
     raw: Option<RawMode>,
+    /// To a unit's terminal.
+    unit: Option<OfUnit>,
+}
+
+/// What a cable to a unit's terminal has besides.
+struct OfUnit {
+    log: RawTail,
+    keys: Filter,
+    /// The log was not read to its end.
+    more: bool,
+    /// Nobody has the terminal open: it would be reported for ever, so it is only tried when something is typed.
+    hung_up: bool,
 }
 
 /// Our stdin: whether it goes on, and what the master has not taken yet.
@@ -58,6 +89,8 @@ pub struct Turn {
     pub signal: Option<u8>,
     /// The caller's own descriptor is readable or hung up.
     pub other: bool,
+    /// The keys that detach were typed.
+    pub detached: bool,
 }
 
 /// What poll(2) found.
@@ -69,6 +102,7 @@ struct Ready {
     master_out: bool,
     signal: bool,
     stdin: bool,
+    log: bool,
 }
 
 /// Names a step that failed.
@@ -88,7 +122,19 @@ impl Cable {
     /// `console` is the socket the master will come through; without one there is no terminal, and only signals are waited for.
     pub fn new(console: Option<UnixStream>, interactive: bool, signals: SignalFd) -> Cable {
         let input = Input { open: interactive, bytes: Vec::new() };
-        Cable { console, master: None, signals, input, raw: None }
+        Cable { console, master: None, signals, input, raw: None, unit: None }
+    }
+
+    /// To a unit's terminal, whose master, and those of its further containers, come through `console`; what is written there is in `log`.
+    /// Without a console it is only looked at.
+    pub fn to_unit(console: Option<UnixStream>, log: RawTail, keys: Filter, signals: SignalFd) -> Cable {
+        let unit = OfUnit { log, keys, more: true, hung_up: false };
+        Cable { unit: Some(unit), ..Cable::new(console, true, signals) }
+    }
+
+    /// Masters come through another console from here on.
+    pub fn renew(&mut self, console: UnixStream) {
+        self.console = Some(console);
     }
 
     /// Waits until there is something to do, does it, and says what is the caller's. `pending` says that `other` holds something already.
@@ -101,13 +147,14 @@ impl Cable {
         if ready.master_in {
             self.show()?;
         }
-        if ready.stdin {
-            self.read_input().map_err(failed("reading standard input"))?;
+        if ready.log {
+            self.show_log()?;
         }
-        if ready.master_out {
+        let detached = ready.stdin && self.read_input().map_err(failed("reading standard input"))?;
+        if ready.master_out || ready.stdin && self.unit.is_some() {
             self.type_input();
         }
-        Ok(Turn { signal, other: ready.other })
+        Ok(Turn { signal, other: ready.other, detached })
     }
 
     /// The process ended: what it wrote is still shown. The kernel moves it to the master by a work item, so an empty master is waited
@@ -137,37 +184,45 @@ impl Cable {
         let in_flags = PollFlags::IN;
         let typing = !self.input.bytes.is_empty();
         let master_flags = if typing { in_flags | PollFlags::OUT } else { in_flags };
-        let wants_input = self.input.open && !typing && self.master.is_some();
+        let wants_input = self.input.open && self.master.is_some() && self.has_room();
+        // A unit's is read by the supervisor alone.
+        let polled = self.master.as_ref().filter(|_| self.unit.as_ref().is_none_or(|unit| typing && !unit.hung_up));
+        let master_flags = if self.unit.is_some() { PollFlags::OUT } else { master_flags };
         // An absent one is polled on the signals, for nothing but their errors.
         let absent = self.signals.as_fd();
         let mut fds = [
             PollFd::new(&self.signals, in_flags),
             PollFd::from_borrowed_fd(other, in_flags),
             optional(self.console.as_ref().map(AsFd::as_fd), in_flags, absent),
-            optional(self.master.as_ref().map(AsFd::as_fd), master_flags, absent),
+            optional(polled.map(AsFd::as_fd), master_flags, absent),
             optional(wants_input.then_some(stdin.as_fd()), in_flags, absent),
+            optional(self.unit.as_ref().map(|unit| unit.log.watched()), in_flags, absent),
         ];
-        match poll(&mut fds, None) {
+        let now = self.unit.as_ref().filter(|unit| unit.more).map(|_| Timespec::default());
+        match poll(&mut fds, now.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),
             Err(error) => return Err(error.into()),
         }
-        let [signals, other, console, master, input] = fds.map(|fd| fd.revents());
+        let [signals, other, console, master, input, log] = fds.map(|fd| fd.revents());
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         Ok(Ready {
             signal: signals.intersects(readable),
             other: other.intersects(readable),
             console: self.console.is_some() && console.intersects(readable),
-            master_in: self.master.is_some() && master.intersects(readable),
-            master_out: self.master.is_some() && typing && master.intersects(PollFlags::OUT),
+            master_in: polled.is_some() && self.unit.is_none() && master.intersects(readable),
+            // Of a hang-up it is learnt by trying.
+            master_out: polled.is_some() && typing && master.intersects(PollFlags::OUT | PollFlags::HUP),
             stdin: wants_input && input.intersects(readable),
+            log: now.is_some() || self.unit.is_some() && log.intersects(readable),
         })
     }
 
     fn take_signal(&mut self) -> io::Result<Option<u8>> {
         let Some(info) = self.signals.read_signal()? else { return Ok(None) };
         let number = u8::try_from(info.ssi_signo).unwrap_or(0);
-        if i32::from(number) != Signal::SIGWINCH as i32 || (self.console.is_none() && self.master.is_none()) {
+        let is_apart = self.unit.is_none() && self.console.is_none() && self.master.is_none();
+        if i32::from(number) != Signal::SIGWINCH as i32 || is_apart {
             return Ok(Some(number));
         }
         if let (Some(master), Some(size)) = (&self.master, terminal::size(io::stdout().as_fd())) {
@@ -183,11 +238,16 @@ impl Cable {
         let Some(master) = receive(&console).map_err(failed("receiving the container's terminal"))? else {
             return Ok(());
         };
+        if let Some(unit) = &mut self.unit {
+            // What was typed for the one before is not for this one.
+            (unit.hung_up, self.console) = (false, Some(console));
+            self.input.bytes.clear();
+        }
         rustix::io::ioctl_fionbio(&master, true).map_err(failed("the container's terminal"))?;
         if let Some(size) = terminal::size(io::stdout().as_fd()) {
             terminal::set_size(master.as_fd(), size).map_err(failed("setting the size of the container's terminal"))?;
         }
-        if self.input.open && rustix::termios::isatty(io::stdin()) {
+        if self.raw.is_none() && self.input.open && rustix::termios::isatty(io::stdin()) {
             self.raw = Some(RawMode::enter().map_err(failed("putting the terminal into raw mode"))?);
         }
         self.master = Some(File::from(master));
@@ -211,32 +271,83 @@ impl Cable {
         Ok(())
     }
 
-    fn read_input(&mut self) -> io::Result<()> {
+    /// The unit runs no more: what it wrote is still shown.
+    pub fn show_rest(&mut self) -> Result<(), Failure> {
+        if let Some(unit) = &mut self.unit {
+            unit.more = true;
+        }
+        self.show_log()
+    }
+
+    /// Shows what the unit's log has more, as it is.
+    fn show_log(&mut self) -> Result<(), Failure> {
+        let Some(unit) = &mut self.unit else { return Ok(()) };
+        if !std::mem::take(&mut unit.more) {
+            unit.log.awake().map_err(Failure::Logs)?;
+        }
+        let mut chunk = [0u8; CHUNK_BYTES];
+        let mut out = io::stdout().lock();
+        for _ in 0..LOG_TURNS_MAX {
+            let taken = unit.log.read(&mut chunk).map_err(Failure::Logs)?;
+            let bytes = chunk.get(..taken).unwrap_or_default();
+            out.write_all(bytes).and_then(|()| out.flush()).map_err(Failure::Output)?;
+            if taken == 0 {
+                return Ok(());
+            }
+        }
+        unit.more = true;
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        let most = if self.unit.is_some() { INPUT_MAX_BYTES } else { 1 };
+        self.input.bytes.len() < most
+    }
+
+    /// Returns whether the keys that detach were typed.
+    fn read_input(&mut self) -> io::Result<bool> {
         let mut chunk = [0u8; CHUNK_BYTES];
         // Not through `Stdin`: its buffer would hide bytes from poll(2).
         match rustix::io::read(io::stdin(), &mut chunk) {
             Ok(0) => {
                 self.input.open = false;
-                self.input.bytes.push(END_OF_FILE);
+                // Of a unit's terminal we are not the only one who types.
+                self.input.bytes.extend(self.unit.is_none().then_some(END_OF_FILE));
             }
-            Ok(taken) => self.input.bytes.extend_from_slice(chunk.get(..taken).unwrap_or_default()),
+            Ok(taken) => {
+                let typed = chunk.get(..taken).unwrap_or_default();
+                match &mut self.unit {
+                    Some(unit) => return Ok(unit.keys.pass(typed, &mut self.input.bytes)),
+                    None => self.input.bytes.extend_from_slice(typed),
+                }
+            }
             Err(Errno::INTR | Errno::AGAIN) => {}
             // EIO: our own terminal hung up.
             Err(Errno::IO) => self.input.open = false,
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(false)
     }
 
     fn type_input(&mut self) {
         let Some(master) = &mut self.master else { return };
         match master.write(&self.input.bytes) {
             Ok(taken) => drop(self.input.bytes.drain(..taken.min(self.input.bytes.len()))),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                if let Some(unit) = &mut self.unit {
+                    unit.hung_up = is_hung_up(master.as_fd());
+                }
+            }
+            Err(_) if self.unit.is_some() => self.input.bytes.clear(),
             // Nobody reads it any more: reading the master will tell.
             Err(_) => self.input = Input { open: false, bytes: Vec::new() },
         }
     }
+}
+
+fn is_hung_up(master: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(master, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
 }
 
 fn optional<'fd>(fd: Option<BorrowedFd<'fd>>, flags: PollFlags, absent: BorrowedFd<'fd>) -> PollFd<'fd> {

@@ -23,6 +23,7 @@ mod attach;
 pub mod cable;
 pub mod check;
 mod debug;
+mod detach;
 pub mod exec;
 pub mod logs;
 pub mod oci;

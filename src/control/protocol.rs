@@ -141,6 +141,12 @@ pub enum Request {
         /// As [`Response::ExecStarted`] named it.
         session: String,
     },
+    /// Be attached to the terminal of a unit. Descriptor beside the request: one end of a socket pair, on which the master arrives by
+    /// SCM_RIGHTS, and that of each further container. Answers [`Response::Terminal`], then [`Response::TerminalEnded`] when the unit runs no more.
+    Terminal {
+        /// Which.
+        unit: String,
+    },
 }
 
 /// One line of an answer.
@@ -200,6 +206,18 @@ pub enum Response {
     ExecEnded {
         /// 0 to 255.
         code: u8,
+    },
+    /// For `attach`.
+    Terminal {
+        /// The unit has one, as its text in force says. Without one the connection ends.
+        has: bool,
+        /// Its phase.
+        phase: String,
+    },
+    /// The unit runs no more until somebody acts.
+    TerminalEnded {
+        /// Its phase.
+        phase: String,
     },
     /// Nothing was done.
     Error {

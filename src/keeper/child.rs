@@ -29,6 +29,8 @@ pub(super) struct Child {
     pub untold: Untold,
     /// Over its notify socket.
     pub said: Said,
+    /// It has a terminal, and the anchor is to be told ([`super::spares`]).
+    pub spare_untold: bool,
 }
 
 impl Child {

@@ -302,7 +302,9 @@ fn event(message: Message, fds: Vec<OwnedFd>, connection: Connection) -> Result<
         Message::Stats(stats) => Event::Stats(stats),
         Message::Denied { errno, pid } => return Err(ClientError::Denied { errno, pid }),
         Message::Builds(builds) => Event::Builds(builds),
-        Message::Ended { .. } | Message::Replace | Message::Upgraded { .. } => return Ok(None),
+        Message::Ended { .. } | Message::Replace | Message::Upgraded { .. } | Message::Unheld { .. } => {
+            return Ok(None);
+        }
     }))
 }
 

@@ -25,8 +25,8 @@
 //! | an exit | recorded, told; the zombie stays | the zombie goes to the anchor with its code |
 //! | `Ack` | record away, reaped, descriptors closed | as above: an exit that is heard again makes no second record |
 //! | `Adopt` | checked, orphan away, record, told | an orphan again |
-//! | the keeper's death | the anchor opens every FIFO, then looks for children | a FIFO has its container, or a supervisor, as a holder |
-//! | `AdoptionDone` | the FIFOs are let go of, orphans may be reaped | the supervisor's own are here since `Adopt` |
+//! | the keeper's death | the anchor opens every FIFO (it has the terminals: `spares`), then looks for children | a FIFO has its container, or a supervisor, as a holder |
+//! | `AdoptionDone` | FIFOs and terminals are let go of, orphans may be reaped | the supervisor's own are here since `Adopt` |
 //! | `Release`, `SetTag`, `Hold` | done at once, in memory | who holds the same says it again to the next keeper |
 //!
 //! # Rules
@@ -78,6 +78,7 @@ mod packet;
 pub(crate) mod process1;
 mod run;
 mod serve;
+pub(crate) mod spares;
 mod spawner;
 mod stage;
 pub(crate) mod state;
@@ -123,6 +124,8 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const CHILD_HELD_MAX: usize = 8;
 /// Which of the descriptors held for a container is its notify socket, which the keeper reads; there may be none.
 pub const HELD_NOTIFY: usize = 3;
+/// Which of them is the socket with the master of its terminal, which the anchor holds too; there may be none.
+pub const HELD_TERMINAL: usize = 4;
 /// Longest payload, in bytes: a script with a large seccomp filter is some 100 KiB.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// Most containers and execs known at a time.

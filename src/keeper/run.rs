@@ -56,6 +56,8 @@ pub(crate) struct Keeper<'s> {
     pub(super) spawner: &'s mut dyn Spawner,
     pub(super) children: Vec<Child>,
     pub(super) named: Vec<Named>,
+    /// Whose terminals the anchor need not hold any more ([`super::spares`]).
+    pub(super) spares_over: Vec<String>,
     pub(super) orphans: Vec<Unadopted>,
     /// A dead keeper's, until others hold them ([`super::takeover`]).
     pub(super) kept: Vec<Kept>,
@@ -108,6 +110,7 @@ impl<'s> Keeper<'s> {
             spawner,
             children: Vec::new(),
             named: Vec::new(),
+            spares_over: Vec::new(),
             orphans: Vec::new(),
             kept: Vec::new(),
             adopting: false,

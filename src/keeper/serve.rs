@@ -9,6 +9,7 @@ use super::child::{Child, Named, Untold, exit};
 use super::notify::Said;
 use super::packet::Packet;
 use super::run::{Finish, Keeper, now_ns};
+use super::spares;
 use super::wire::{ChildState, Kind, Message, Refusal, Request, Role, WireError, decode_request};
 use super::{CHILDREN_MAX, FIFOS, HELD_MAX, HELD_NOTIFY, PAYLOAD_BYTES_MAX, SpawnError, TEXT_BYTES_MAX, VERSION};
 use crate::sys::payload::Payload;
@@ -118,6 +119,7 @@ impl Keeper<'_> {
                 self.wake();
             }
             self.each_link(Role::Supervisor, |link| link.stats = true);
+            self.spare_again();
         }
     }
 
@@ -196,7 +198,7 @@ impl Keeper<'_> {
         let mut fds = fds.into_iter();
         let payload = fds.next().ok_or(Errno::INVAL)?;
         let slots: Vec<OwnedFd> = fds.by_ref().take(slots).collect();
-        let held = fds.map(Some).collect();
+        let held: Vec<_> = fds.map(Some).collect();
         let (pid, state) = match self.fork(kind, payload.as_fd(), slots) {
             Ok(pid) => (pid, ChildState::Running),
             Err(SpawnError { errno, text }) => {
@@ -210,6 +212,7 @@ impl Keeper<'_> {
             pid,
             state,
             tag: tag.to_vec(),
+            spare_untold: spares::is_at(&held),
             held,
             untold: Untold::State,
             said: Said::default(),
@@ -261,6 +264,7 @@ impl Keeper<'_> {
             pid,
             state,
             tag: tag.to_vec(),
+            spare_untold: spares::is_at(&held),
             held,
             untold: Untold::State,
             said,
@@ -275,6 +279,7 @@ impl Keeper<'_> {
             return Err(Errno::BUSY);
         }
         let child = self.children.swap_remove(at);
+        self.no_more_spare(&child);
         if child.pid > 0 {
             let _ = reap(Which::Pid(child.pid));
         }
@@ -302,6 +307,7 @@ impl Keeper<'_> {
         self.adopting = false;
         self.orphans.clear();
         self.kept.clear();
+        self.named.retain(|named| spares::owner_of(&named.name).is_none());
         self.look = true;
     }
 }

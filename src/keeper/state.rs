@@ -122,6 +122,9 @@ pub(crate) struct AnchorState {
     /// Device and inode of the programs that it was before.
     #[serde(default)]
     pub earlier: Vec<(u64, u64)>,
+    /// What it holds for its keeper.
+    #[serde(default)]
+    pub spares: Vec<NamedRecord>,
 }
 
 /// What a keeper knows.
@@ -139,6 +142,9 @@ pub(crate) struct KeeperState {
     pub children: Vec<ChildRecord>,
     #[serde(default)]
     pub named: Vec<NamedRecord>,
+    /// Whose terminals the anchor is to let go of.
+    #[serde(default)]
+    pub spares_over: Vec<String>,
     #[serde(default)]
     pub orphans: Vec<Orphan>,
     #[serde(default)]
@@ -413,6 +419,7 @@ mod tests {
             supervisor_env: Vec::new(),
             children: Vec::new(),
             named: Vec::new(),
+            spares_over: Vec::new(),
             orphans: Vec::new(),
             kept: Vec::new(),
             links: Vec::new(),

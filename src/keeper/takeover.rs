@@ -3,7 +3,8 @@
 //! The dead keeper held the read ends of every container's standard output and error. What an exited writer left in a FIFO is gone with
 //! its last holder, and the supervisor may be dead too. So, in this order:
 //!
-//! 1. Every FIFO of a container (`RUN/c/<id>/{out,err}`, `supervise::fifo`) is opened, before anything else.
+//! 1. Every FIFO of a container (`RUN/c/<id>/{out,err}`, `supervise::fifo`) is opened, before anything else. Terminals it has
+//!    ([`super::spares`]).
 //! 2. The children are looked for: which of them is the supervisor, which are orphans.
 //! 3. `Adopt` brings the supervisor's own descriptors of a container, and lets go of ours.
 //! 4. `AdoptionDone` lets go of the rest: those were not containers, or ended without a record.
@@ -17,9 +18,10 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 
-use super::child::Unadopted;
+use super::child::{Named, Unadopted};
 use super::orphans;
 use super::run::{Keeper, OOM_SCORE_ADJ, Parts, now_ns};
+use super::spares::Spares;
 use super::{CHILDREN_MAX, CONTAINERS_DIR, FIFOS, Spawner};
 
 /// The FIFOs of one container, until somebody else holds them.
@@ -45,13 +47,20 @@ fn keep(run_dir: &Path) -> Vec<Kept> {
 }
 
 impl<'s> Keeper<'s> {
-    /// In the place of a keeper that died: what it was the parent of is now ours. A supervisor among it goes on, if none
-    /// lives one is started. One of a program that this process was `earlier` gives way to its own.
-    pub fn adopting(mut parts: Parts, spawner: &'s mut dyn Spawner, stopping: bool, earlier: &[(u64, u64)]) -> Self {
+    /// In the place of a keeper that died: what it was the parent of is now ours, and it held what are `spares`. A supervisor among it
+    /// goes on, if none lives one is started. One of a program that this process was `earlier` gives way to its own.
+    pub fn adopting(
+        mut parts: Parts,
+        spawner: &'s mut dyn Spawner,
+        stopping: bool,
+        earlier: &[(u64, u64)],
+        spares: Spares,
+    ) -> Self {
         parts.base.raise(OOM_SCORE_ADJ);
         let kept = keep(&parts.run_dir);
         let mut keeper = Keeper::with(parts, spawner);
         keeper.kept = kept;
+        keeper.named = spares.0.into_iter().map(|(name, fd)| Named { name, fd, untold: true }).collect();
         keeper.adopting = true;
         keeper.is_anchor = true;
         keeper.stopping = stopping;

@@ -59,6 +59,7 @@ impl Keeper<'_> {
         {
             said = tell_flag(link, |link| &mut link.builds, &Message::Builds(builds.clone()));
         }
+        said = after(said, || self.tell_spares(link));
         after(said, || self.tell_replace(link))
     }
 

@@ -46,6 +46,7 @@ use super::link::Link;
 use super::notify::Said;
 use super::process1::Seat;
 use super::run::{Finish, Keeper, Parts, now_ns, signals};
+use super::spares;
 use super::state::{
     self, ChildRecord, Inherited, KeeperState, KeptRecord, LinkRecord, NamedRecord, Passed, State, StateError,
     bytes_of, c_strings,
@@ -257,6 +258,7 @@ impl Keeper<'_> {
             supervisor_env: bytes_of(&self.parts.command.env),
             children: self.children.iter().map(|child| child_record(child, &mut passed)).collect(),
             named: self.named.iter().map(|named| named_record(named, &mut passed)).collect(),
+            spares_over: self.spares_over.clone(),
             orphans: self.orphans.iter().map(|unadopted| unadopted.orphan.clone()).collect(),
             kept: self.kept.iter().map(|kept| kept_record(kept, &mut passed)).collect(),
             // One with a last word has heard it by now, or never will.
@@ -309,6 +311,7 @@ impl<'s> Keeper<'s> {
         for NamedRecord { name, fd } in state.named {
             keeper.named.push(Named { name, fd: inherited.take(fd)?, untold: begins });
         }
+        keeper.spares_over = state.spares_over;
         for KeptRecord { id, fifos } in state.kept {
             let fifos = fifos.into_iter().map(|fd| inherited.take(fd)).collect::<Result<_, _>>()?;
             keeper.kept.push(Kept { id, fifos });
@@ -356,13 +359,15 @@ fn child_record<'fd>(child: &'fd Child, passed: &mut Passed<'fd>) -> ChildRecord
 /// All of it is said again.
 fn child_of(record: ChildRecord, inherited: &mut Inherited) -> Result<Child, StateError> {
     let take = |held: Option<_>| held.map(|number| inherited.take(number)).transpose();
+    let held = record.held.into_iter().map(take).collect::<Result<Vec<_>, _>>()?;
     Ok(Child {
         id: record.id,
         kind: record.kind,
         pid: record.pid,
         state: record.state,
         tag: record.tag.0,
-        held: record.held.into_iter().map(take).collect::<Result<_, _>>()?,
+        spare_untold: spares::is_at(&held),
+        held,
         untold: Untold::All,
         said: Said {
             untold: !record.said.is_empty(),

@@ -223,7 +223,7 @@ pub enum Message {
     },
     /// A child of the dead keeper that nobody has adopted yet.
     Orphan(Orphan),
-    /// One descriptor held by name.
+    /// One descriptor held by name; to an anchor: hold a copy of it.
     Held {
         /// Its name.
         name: String,
@@ -269,6 +269,11 @@ pub enum Message {
         trouble: Option<String>,
         /// What runs now.
         builds: Builds,
+    },
+    /// For the anchor: hold this no longer.
+    Unheld {
+        /// Its name.
+        name: String,
     },
 }
 

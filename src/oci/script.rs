@@ -38,6 +38,11 @@ impl Script {
         self.steps.iter().find_map(|step| if let Step::MakerHooks(hooks) = step { Some(hooks) } else { None })
     }
 
+    /// Whether its process has a terminal of its own.
+    pub fn has_terminal(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Console { .. }))
+    }
+
     /// The agent that answers its filter, if there is one.
     pub fn listener(&self) -> Option<&Listener> {
         self.steps.iter().find_map(|step| if let Step::Listener(listener) = step { Some(listener) } else { None })

@@ -334,7 +334,9 @@ impl Run {
     }
 
     fn leave_init(&mut self) -> Result<(), StepError> {
-        init::leave_behind(|| {
+        let terminal = self.slots.stdin.as_ref().filter(|_| self.terminal);
+        let terminal = terminal.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3)).transpose().map_err(call("dup"))?;
+        init::leave_behind(terminal.as_ref().map(AsFd::as_fd), || {
             self.report = None;
             self.slots = Slots::new(null_device());
         })

@@ -3,6 +3,8 @@
 //!
 //! Pid 1 of a namespace gets no signal that it has no handler for; one that is blocked and waited for does arrive.
 
+use std::os::fd::BorrowedFd;
+
 use super::error::{StepError, call, errno_of};
 use crate::sys::clone::{Request, Side, clone3};
 use crate::sys::signal::{self, SIGCHLD};
@@ -19,14 +21,21 @@ const SIGNALLED: i32 = 128;
 /// Before it forks it is no longer what sets a container up, in all the ways in which that shows: it outlives a keeper, it has its name, and
 /// a signal waits for it. Afterwards would be too late: whoever sees that nobody holds the report any more asks for the name at once, or
 /// sends a signal that pid 1 without a handler never gets.
-pub(super) fn leave_behind(let_go: impl FnOnce()) -> Result<(), StepError> {
+///
+/// With a `terminal` the program is a group of its own in the foreground: a key's signal is for the program, and the init, which has it too
+/// if it is in that group, would send it on once more.
+pub(super) fn leave_behind(terminal: Option<BorrowedFd<'_>>, let_go: impl FnOnce()) -> Result<(), StepError> {
     // Neither call can fail. The child has no such signal, and its own name as soon as it executes the program.
     let _ = rustix::process::set_parent_process_death_signal(None);
     let _ = rustix::thread::set_name(c"moored-init");
     signal::block_all().map_err(|error| call("block signals")(errno_of(&error)))?;
     let side = clone3(&Request::default()).map_err(|error| call("clone the program")(errno_of(&error)))?;
     match side {
-        Side::Child => signal::unblock_all().map_err(|error| call("unblock signals")(errno_of(&error))),
+        Side::Child => {
+            // While SIGTTOU is blocked: it would stop who is not in the foreground yet.
+            terminal.map_or(Ok(()), come_to_front)?;
+            signal::unblock_all().map_err(|error| call("unblock signals")(errno_of(&error)))
+        }
         Side::Parent { pid, .. } => {
             let_go();
             // Its own end of stdio would keep a log open that the program has closed.
@@ -34,6 +43,12 @@ pub(super) fn leave_behind(let_go: impl FnOnce()) -> Result<(), StepError> {
             stay(pid)
         }
     }
+}
+
+fn come_to_front(terminal: BorrowedFd<'_>) -> Result<(), StepError> {
+    rustix::process::setpgid(None, None).map_err(call("make a process group"))?;
+    let own = rustix::process::getpgrp();
+    rustix::termios::tcsetpgrp(terminal, own).map_err(call("take the foreground of the terminal"))
 }
 
 fn stay(program: i32) -> ! {
@@ -76,7 +91,7 @@ mod tests {
     fn init_ends(program: impl FnOnce(), meanwhile: impl FnOnce()) -> i32 {
         match clone3(&Request::default()).unwrap() {
             Side::Child => {
-                let made = leave_behind(meanwhile);
+                let made = leave_behind(None, meanwhile);
                 program();
                 leave(if made.is_ok() { 7 } else { 1 })
             }
@@ -116,7 +131,7 @@ mod tests {
                     let _ = rustix::io::write(&say, name.as_bytes());
                 };
                 // The program, and whoever could not have one.
-                leave(if leave_behind(let_go).is_ok() { 7 } else { 1 });
+                leave(if leave_behind(None, let_go).is_ok() { 7 } else { 1 });
             }
             Side::Parent { pid, .. } => {
                 drop(say);

@@ -39,6 +39,7 @@ use super::job::Job;
 use super::mail::{Inventory, Mail};
 use super::notify;
 use super::round::Supervisor;
+use super::terminal::Terminal;
 use crate::keeper::{self, Kind};
 use crate::plan::{Fact, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
@@ -159,7 +160,8 @@ impl Hands {
         let fifos = fifo::reopen(&self.places.containers, id);
         let (out, err) = fifos.as_ref().map_or((None, None), |(out, err)| (Some(out.as_fd()), Some(err.as_fd())));
         let notify = handle.notify.as_ref().map(AsFd::as_fd);
-        let held = [out, err, None, notify];
+        let terminal = handle.terminal.as_ref().map(Terminal::line);
+        let held = [out, err, None, notify, terminal];
         let asked = self.keeper.adopt(&id.to_string(), Kind::Container, &handle.tag, pid, pidfd, &held);
         self.ask(asked);
     }
@@ -217,16 +219,18 @@ impl Hands {
         let keeper::Full { tag, held } = full.unwrap_or(keeper::Full { tag: Vec::new(), held: Vec::new() });
         let mut held = held.into_iter();
         let mut next = || held.next().flatten();
-        let (out, err, report, notify) = (next(), next(), next(), next());
+        let (out, err, report, notify, line) = (next(), next(), next(), next(), next());
         if let (Some(out), Some(err)) = (out, err) {
             // Its limits are those of its unit, which is not read yet.
             self.log.attach_again(id.clone(), out, err);
         }
         let report = report.map(|fd| self.watch(fd, EventFlags::IN, Watched::Report(id.clone())));
+        let line = line.or_else(|| self.spare_terminals.remove(id));
+        let terminal = line.map(|line| self.await_terminal(id, line));
         // Opened later if that fails now.
         let cgroup = self.cgroups.find(&id.to_string()).ok().flatten();
         let upper = crate::store::lock_again(&self.places.state, &id.unit);
-        let handle = Handle { cgroup, report, notify, tag, upper, ..Handle::default() };
+        let handle = Handle { cgroup, report, notify, terminal, tag, upper, ..Handle::default() };
         self.handles.insert(id.clone(), Box::new(handle));
     }
 

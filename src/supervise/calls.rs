@@ -3,6 +3,7 @@
 //! A client's wish is a fact like any other; what is waited for is looked at after each round. Answers that need the host (`status`) or
 //! a process (`exec`) are given by the hands.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::narrate;
 use super::orders::Terms;
 use super::round::Supervisor;
 use super::session::{ExecProcess, Purpose, SessionJob};
+use super::terminal::AttachJob;
 use super::usage::StatusJob;
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
@@ -20,7 +22,7 @@ use super::why::account;
 use crate::control::protocol::Event;
 use crate::control::{Call, Peer, Post, Reply, Request, Response};
 use crate::plan::{Fact, Hold, Seen, Until, WallTime, in_number_order};
-use crate::unit::{Signal, UnitName};
+use crate::unit::{Signal, UnitName, has_terminal};
 
 /// How many close names an error offers.
 const CLOSE_NAMES_MAX: usize = 3;
@@ -109,6 +111,7 @@ impl Supervisor {
                 let unit = self.resolve_one(&unit)?;
                 finish(&reply, &Response::Subject(Box::new(self.subject(&unit)?)));
             }
+            Request::Terminal { unit } => self.terminal(&unit, fds, reply)?,
             Request::Attach { session } => self.hands.push(Job::Attach { session, reply }),
             Request::Exec { unit, args, env, cwd, user, tty, size } => {
                 let unit = self.resolve_one(&unit)?;
@@ -123,6 +126,31 @@ impl Supervisor {
                 let purpose = Purpose::Client(reply);
                 self.hands.push(Job::Session(Box::new(SessionJob { container, unit, facts, process, fds, purpose })));
             }
+        }
+        Ok(())
+    }
+
+    /// One without a terminal is told so, and that is all.
+    fn terminal(&mut self, typed: &str, fds: Vec<OwnedFd>, reply: Reply) -> Result<(), String> {
+        let unit = self.resolve_one(typed)?;
+        let Response::Units { units, .. } = self.ps(std::slice::from_ref(&unit)) else { return Ok(()) };
+        let phase = units.first().map(|row| row.phase.clone()).unwrap_or_default();
+        let container = self.observed.unit(&unit).and_then(|seen| seen.live.as_ref()).map(|live| live.id.clone());
+        let good = match &container {
+            Some(id) => self.text_of(id),
+            None => self.catalogue.in_force(&unit),
+        };
+        let has = good.is_some_and(|good| has_terminal(&good.unit, &good.facts));
+        if has {
+            self.not_several(&unit)?;
+        }
+        reply.send(&Response::Terminal { has, phase });
+        match has {
+            true => {
+                self.wait(reply.clone(), Waiting::Over(unit.clone()), None);
+                self.hands.push(Job::Terminal(Box::new(AttachJob { unit, container, fds, reply })));
+            }
+            false => reply.close(),
         }
         Ok(())
     }

@@ -203,7 +203,8 @@ impl Hands {
         {
             return self.failed(id, Deed::Clear, text);
         }
-        if let Some(handle) = self.handles.remove(&id) {
+        if let Some(mut handle) = self.handles.remove(&id) {
+            self.terminal_gone(&id, handle.terminal.take());
             [handle.report, handle.emptying, handle.foreign]
                 .iter()
                 .flatten()

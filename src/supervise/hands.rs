@@ -34,6 +34,7 @@ use super::probe;
 use super::report::{self, Report};
 use super::session::{SessionJob, Sessions};
 use super::spares::Spares;
+use super::terminal::{Attached, Terminal};
 use super::unit_hooks;
 use crate::keeper::{self, ChildState, Kind};
 use crate::plan::{BootTime, Deed, Exit, Fact, HostPid, Line, Run};
@@ -53,7 +54,8 @@ pub struct Places {
 }
 
 /// Positions of what the keeper holds for a container.
-/// Standard output, standard error, and this; then, if it has one, its notify socket ([`keeper::HELD_NOTIFY`]).
+/// Standard output, standard error, and this; then, if it has them, its notify socket ([`keeper::HELD_NOTIFY`]) and the line of its terminal
+/// ([`keeper::HELD_TERMINAL`]).
 const HELD_REPORT: u8 = 2;
 
 /// Wakes the hands for a job; the other tokens are [`Watched`].
@@ -74,6 +76,8 @@ pub(super) struct Handle {
     pub(super) report: Option<(u64, OwnedFd)>,
     /// Its notify socket, which the keeper reads: kept for the next one.
     pub(super) notify: Option<OwnedFd>,
+    /// Its terminal, if it has one.
+    pub(super) terminal: Option<Terminal>,
     /// The lock of its writable layer, if that is kept.
     pub(super) upper: Option<OwnedFd>,
     pub(super) tag: Vec<u8>,
@@ -98,6 +102,7 @@ pub(super) enum Watched {
     Report(ContainerId),
     Cgroup(ContainerId),
     Foreign(ContainerId),
+    Terminal(ContainerId),
 }
 
 /// The thread's state.
@@ -113,6 +118,10 @@ pub struct Hands {
     pub(super) sessions: Sessions,
     pub(super) spares: Spares,
     pub(super) listeners: Listeners,
+    /// Lines of terminals that an anchor in its keeper's place held, until adoption is done.
+    pub(super) spare_terminals: BTreeMap<ContainerId, OwnedFd>,
+    /// To terminals.
+    pub(super) attached: Vec<Attached>,
     /// Started when something is to be asked.
     pub(super) prober: Option<Arc<Inbox<probe::Order>>>,
     watched: HashMap<u64, Watched>,
@@ -147,6 +156,8 @@ impl Hands {
             sessions,
             spares,
             listeners: Listeners::default(),
+            spare_terminals: BTreeMap::new(),
+            attached: Vec::new(),
             prober: None,
             watched,
             next_token: 1,
@@ -222,10 +233,17 @@ impl Hands {
             Job::Clear(id) => self.clear(id),
             Job::Look(id) => self.look(id),
             Job::Settle(unlisted) => self.settle(*unlisted),
-            Job::AdoptionDone(connection) => self.ask(self.keeper.adoption_done(connection)),
+            Job::AdoptionDone(connection) => {
+                self.ask(self.keeper.adoption_done(connection));
+                self.spare_terminals.clear();
+            }
             Job::Session(job) => self.open_session(*job),
             Job::Attach { session, reply } => self.sessions.attach(session, reply, &self.keeper, &self.post),
-            Job::SessionGone(client) => self.sessions.client_gone(client),
+            Job::Terminal(job) => self.attach_terminal(*job),
+            Job::SessionGone(client) => {
+                self.sessions.client_gone(client);
+                self.detach_client(client);
+            }
             Job::Status(job) => self.status(*job),
             Job::LogLimits(unit, limits) => self.log.set_limits(unit, limits),
             Job::StopKeeper => self.ask(self.keeper.stop()),
@@ -274,6 +292,7 @@ impl Hands {
             Some(Watched::Report(id)) => self.read_report(&id),
             Some(Watched::Cgroup(id)) => self.look_at_cgroup(&id),
             Some(Watched::Foreign(id)) => self.foreign_ended(&id),
+            Some(Watched::Terminal(id)) => self.take_terminal(&id),
             None => {}
         }
     }
@@ -375,7 +394,9 @@ impl Hands {
             keeper::Event::Said { id, lines, answers } => self.said(&id, lines, answers),
             keeper::Event::Orphan(orphan) => self.orphan(&orphan),
             keeper::Event::Held { name, fd } => {
-                if !self.held(&name, fd) {
+                if keeper::spares::owner_of(&name).is_some() {
+                    self.spare_terminal(&name, fd);
+                } else if !self.held(&name, fd) {
                     tracing::warn!("the keeper holds {name}, which this version does not know")
                 }
             }
@@ -467,6 +488,8 @@ impl Hands {
     }
 
     pub(super) fn after_end(&mut self, id: &ContainerId) {
+        // First: what it wrote last is still in there.
+        self.take_terminal(id);
         self.log.drain(id.clone());
         self.look_at_cgroup(id);
     }

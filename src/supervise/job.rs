@@ -60,7 +60,9 @@ pub enum Job {
         /// To whom it is told how it ends.
         reply: crate::control::Reply,
     },
-    /// A client of a session went away.
+    /// Give a client the terminal of a unit.
+    Terminal(Box<super::terminal::AttachJob>),
+    /// A client of a session, or of a terminal, went away.
     SessionGone(crate::control::ClientId),
     /// Fill in what a container uses, and its log, and answer.
     Status(Box<super::usage::StatusJob>),

@@ -58,6 +58,7 @@ mod spares;
 mod start;
 mod subject;
 mod swap;
+mod terminal;
 mod texts;
 mod unit_hooks;
 mod usage;

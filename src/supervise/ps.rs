@@ -251,7 +251,7 @@ fn by_number(a: &str, b: &str) -> std::cmp::Ordering {
     }
 }
 
-fn phase_word(phase: Phase) -> &'static str {
+pub(super) fn phase_word(phase: Phase) -> &'static str {
     match phase {
         Phase::Waiting => "waiting",
         Phase::Starting => "starting",

@@ -9,7 +9,7 @@
 //! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
 //! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
 //! | what is to run around it (`unit_hooks`) and when it has ended (`hooks`) | the same, and it runs |
-//! | report pipe, spare, payload | the same: nothing of them outlives this process |
+//! | report pipe, line of the terminal (`terminal`), spare, payload | the same: nothing of them outlives this process |
 //! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
 //! | the log is attached, the report watched | what the keeper holds, and does both |
 //! | `Started` is recorded (the loop) | that it runs |
@@ -26,11 +26,15 @@ use super::job::StartJob;
 use super::notify;
 use super::program::{self, Dirs};
 use super::swap::ConfigDir;
+use super::terminal;
 use crate::keeper::{self, Kind};
 use crate::plan::Fact;
 use crate::runtime::Spare;
 use crate::store::{KeptUpper, open_upper, range_of};
 use crate::unit::{ContainerId, SourceFacts, Unit};
+
+/// Its place among what the keeper holds.
+const HELD_NOTIFY: u8 = keeper::HELD_NOTIFY as u8;
 
 impl Hands {
     pub(super) fn start(&mut self, job: StartJob) {
@@ -60,6 +64,8 @@ impl Hands {
             .cgroup_owner()
             .map_or(Ok(()), |owner| cgroup.delegate(owner))
             .map_err(|error| error.to_string())?;
+        let terminal = if program.script.has_terminal() { Some(terminal::pair()?) } else { None };
+        let (line, console) = terminal.unzip();
         let fifos = Fifos::make(&self.places.containers, &id).map_err(|error| error.to_string())?;
         super::hooks::note(&self.places.containers, &id, &program.script)?;
         super::rdt::note(&self.places.containers, &id, &program.script)?;
@@ -75,6 +81,7 @@ impl Hands {
         slots.stdin = Some(fifo::null().map_err(|errno| format!("opening /dev/null: {errno}"))?);
         slots.stdout = Some(fifos.out_write);
         slots.stderr = Some(fifos.err_write);
+        slots.console = console;
         cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
         slots.spare = if Spare::suits(&program.script) { self.spares.take() } else { None };
@@ -82,6 +89,9 @@ impl Hands {
         let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
         let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];
         held.extend(notify.as_ref().map(AsFd::as_fd));
+        let nobody = if line.is_some() && notify.is_none() { Some(terminal::nobody()?) } else { None };
+        held.extend(nobody.as_ref().map(AsFd::as_fd));
+        held.extend(line.as_ref().map(AsFd::as_fd));
         let name = id.to_string();
         let spawn = keeper::Spawn {
             id: &name,
@@ -92,10 +102,15 @@ impl Hands {
             held: &held,
         };
         self.keeper.spawn(&spawn).map_err(|error| error.to_string())?;
+        if nobody.is_some() {
+            self.ask(self.keeper.release(&name, HELD_NOTIFY));
+        }
         self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
+        let terminal = line.map(|line| self.await_terminal(&id, line));
         let (cgroup, report, upper) = (Some(cgroup), Some(report), kept.map(|kept| kept.lock));
-        self.handles.insert(id, Box::new(Handle { cgroup, report, notify, tag, upper, ..Handle::default() }));
+        let handle = Handle { cgroup, report, notify, terminal, tag, upper, ..Handle::default() };
+        self.handles.insert(id, Box::new(handle));
         Ok(())
     }
 

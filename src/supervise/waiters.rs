@@ -5,10 +5,11 @@
 
 use super::clock::{self, wall};
 use super::marks::Progress;
+use super::ps::phase_word;
 use super::round::Supervisor;
 use super::wait::{Goal, Verdict, judge};
 use crate::control::{Reply, Response};
-use crate::plan::{BootTime, Seen, Statuses};
+use crate::plan::{BootTime, Phase, Seen, Statuses};
 use crate::unit::{Kind, UnitName, replica_number};
 
 /// A client that waits.
@@ -43,6 +44,8 @@ pub(super) enum Waiting {
         /// Which; those that are still unknown when it is done are mistakes, unless they were known before.
         units: Vec<(UnitName, Known)>,
     },
+    /// A unit to run no more until somebody acts.
+    Over(UnitName),
     /// Everything to be stopped.
     Down,
     /// A keeper to be met: until then there is nothing to say of it, and `down` would not wait for its end.
@@ -77,6 +80,7 @@ impl Supervisor {
         let answer = match &waiter.what {
             Waiting::Goals(goals) => self.goals_answer(goals, &mut waiter.pending, now),
             Waiting::Read { .. } if expired => vec![timeout(vec!["the directories are still being read".to_owned()])],
+            Waiting::Over(unit) => self.over_answer(unit, now),
             Waiting::Report if self.has_met_keeper() => vec![self.supervisor_report()],
             Waiting::Read { .. } | Waiting::Down | Waiting::Report => Vec::new(),
         };
@@ -92,6 +96,14 @@ impl Supervisor {
             waiter.reply.close();
         }
         !answer.is_empty()
+    }
+
+    /// Empty: it runs, or will by itself.
+    fn over_answer(&self, unit: &UnitName, now: BootTime) -> Vec<Response> {
+        let statuses = self.planner.statuses(&self.desired, &self.observed, now);
+        let phase = statuses.get(unit).map_or(Phase::Stopped, |status| status.phase);
+        let is_over = matches!(phase, Phase::Completed | Phase::Failed | Phase::Stopped);
+        is_over.then(|| Response::TerminalEnded { phase: phase_word(phase).to_owned() }).into_iter().collect()
     }
 
     /// Empty: not yet.

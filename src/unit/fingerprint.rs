@@ -246,6 +246,7 @@ fn inside(unit: &Unit, all: &mut Settings) {
     all.some(Replace, "process.user", process.user.as_ref(), String::clone);
     all.some(Replace, "process.cwd", process.cwd.as_ref(), String::clone);
     all.unless(false, Replace, "process.init", process.init, bool::to_string);
+    all.some(Replace, "process.terminal", process.terminal.as_ref(), bool::to_string);
     if let Some(notify) = unit.notify() {
         all.put(Replace, "process.notify", "systemd");
         all.some(Replace, "process.watchdog", notify.watchdog.as_ref(), |period| period.as_millis().to_string());

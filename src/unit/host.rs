@@ -18,13 +18,14 @@ use super::walk::{Field, Table, Walk};
 use super::{Network, Security, Unit};
 
 /// What goes without saying, or cannot be: table, key, why not.
-const REFUSED: [(&str, &str, &str); 9] = [
+const REFUSED: [(&str, &str, &str); 10] = [
     ("", "hostname", "it has the host's name: `host_name` in init.toml sets that"),
     ("", "mount", "it has the host's mounts: a mount for itself alone takes a `rootfs`"),
     ("", "config", "it reads the host's own files"),
     ("", "secret", "it reads the host's own files"),
     ("", "device", "it has all devices of the host's"),
     ("process", "init", "what it leaves behind is reaped anyway"),
+    ("process", "terminal", "it has the host's /dev: the program opens a terminal there itself, as getty does"),
     ("resources", "shm", "/dev/shm is the host's"),
     ("security", "read_only", "its root is the host's"),
     ("security", "userns", "its users are the host's"),
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_does_not_go_with_it_is_told_at_its_place() {
-        let text = "hostname = \"x\"\nrootfs = \"/srv/x\"\nmount = []\n[process]\nargs = [\"/x\"]\ninit = true\nuser = \"ntp\"\nnotify = \"systemd\"\n\
+        let text = "hostname = \"x\"\nrootfs = \"/srv/x\"\nmount = []\n[process]\nargs = [\"/x\"]\ninit = true\nterminal = true\nuser = \"ntp\"\nnotify = \"systemd\"\n\
                     [security]\nprofile = \"host\"\nread_only = false\n[network]\nmode = \"none\"\n[resources]\nshm = \"1M\"\n\
                     [[device]]\npath = \"/dev/fuse\"\n[oci]\nmounts = []\nprocess.umask = 63\nlinux.namespaces = []\n";
         let expected = "\
@@ -224,14 +225,15 @@ mod tests {
             sshd.toml:2:1 `rootfs` beside `security.profile = \"host\"`, whose root is the host's, keep one of them\n\
             sshd.toml:3:1 `mount` beside `security.profile = \"host\"`, it has the host's mounts: a mount for itself alone takes a `rootfs`\n\
             sshd.toml:6:1 `process.init` beside `security.profile = \"host\"`, what it leaves behind is reaped anyway\n\
-            sshd.toml:8:1 `process.notify` with a `user` beside `security.profile = \"host\"` is known but not built in this version, \
+            sshd.toml:7:1 `process.terminal` beside `security.profile = \"host\"`, it has the host's /dev: the program opens a terminal there itself, as getty does\n\
+            sshd.toml:9:1 `process.notify` with a `user` beside `security.profile = \"host\"` is known but not built in this version, \
             the socket is in a directory of root's: use a check of [health.readiness], or let the program change its user itself\n\
-            sshd.toml:11:1 `security.read_only` beside `security.profile = \"host\"`, its root is the host's\n\
-            sshd.toml:13:8 `network.mode` is the string \"none\", expected \"host\" beside `security.profile = \"host\"`\n\
-            sshd.toml:15:1 `resources.shm` beside `security.profile = \"host\"`, /dev/shm is the host's\n\
-            sshd.toml:16:3 `device` beside `security.profile = \"host\"`, it has all devices of the host's\n\
-            sshd.toml:19:10 `oci.mounts` cannot be set, beside `security.profile = \"host\"` there is no container: only process and linux.resources can be set\n\
-            sshd.toml:21:20 `oci.linux.namespaces` cannot be set, beside `security.profile = \"host\"` there is no container: only process and linux.resources can be set";
+            sshd.toml:12:1 `security.read_only` beside `security.profile = \"host\"`, its root is the host's\n\
+            sshd.toml:14:8 `network.mode` is the string \"none\", expected \"host\" beside `security.profile = \"host\"`\n\
+            sshd.toml:16:1 `resources.shm` beside `security.profile = \"host\"`, /dev/shm is the host's\n\
+            sshd.toml:17:3 `device` beside `security.profile = \"host\"`, it has all devices of the host's\n\
+            sshd.toml:20:10 `oci.mounts` cannot be set, beside `security.profile = \"host\"` there is no container: only process and linux.resources can be set\n\
+            sshd.toml:22:20 `oci.linux.namespaces` cannot be set, beside `security.profile = \"host\"` there is no container: only process and linux.resources can be set";
         assert_eq!(layers("", text).unwrap_err().join("\n"), expected);
         for (text, expected) in [
             (

@@ -251,6 +251,14 @@ const KEYS: &[Key] = &[
         "A small init as process 1, which reaps and forwards signals.",
     ),
     key(
+        "process.terminal",
+        Kind::Flag,
+        "false",
+        Replace,
+        "true",
+        "A terminal of its own, which `moored attach` joins.",
+    ),
+    key(
         "process.notify",
         Kind::Word(&["none", "systemd"]),
         "none",

@@ -94,7 +94,7 @@ fn refuse_what_is_ours(walk: &mut Walk, table: &DeTable, map: &Map<String, Value
         refuse("linux.cgroupsPath", "a unit's cgroup is placed by the supervisor: see --cgroup-root");
     }
     if at("process.terminal").is_some_and(|value| *value == Value::Bool(true)) {
-        refuse("process.terminal", "a unit has no terminal: its output goes to its log");
+        refuse("process.terminal", "it is a key of a unit's own: `terminal` in [process]");
     }
     if matches!(source, Some(Source::Executable(_))) && at("root.path").is_some() {
         refuse("root.path", "an `executable` unit's root is made around the file: use `rootfs`");

@@ -311,7 +311,7 @@ process.rlimits=[{type="RLIMIT_NOFILE", hard="x", soft=1}]
 linux.cgroupsPath="/x"
 "#,
         r#"web.toml:4:32 `oci.linux.resources.memory.limit`: invalid type: string "1G", expected i64
-web.toml:5:20 `oci.process.terminal` cannot be set, a unit has no terminal: its output goes to its log
+web.toml:5:20 `oci.process.terminal` cannot be set, it is a key of a unit's own: `terminal` in [process]
 web.toml:6:46 `oci.process.rlimits[0].hard`: invalid type: string "x", expected u64
 web.toml:7:19 `oci.linux.cgroupsPath` cannot be set, a unit's cgroup is placed by the supervisor: see --cgroup-root"#,
     ),

@@ -106,7 +106,7 @@ pub use root::{Contents, RootFile, RootPlan};
 pub use schedule::Schedule;
 pub use seccomp_file::{KernelVersion, SeccompFile};
 pub use socket::{Listen, Socket, SocketOptions};
-pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile};
+pub use spec::{NOTIFY_DIR, NOTIFY_NAME, SpecError, SpecText, compile, has_terminal};
 pub use specifier::Names;
 pub use told::Notify;
 pub use update::{OnBad, Order, Update, on_bad};
@@ -266,6 +266,8 @@ pub struct Process {
     pub cwd: Option<String>,
     /// Puts a tiny reaping, forwarding init in front.
     pub init: bool,
+    /// With a terminal of its own; `None`: what config.json says.
+    pub terminal: Option<bool>,
 }
 
 /// `[restart]`.

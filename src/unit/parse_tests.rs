@@ -53,6 +53,7 @@ fn every_key_arrives() {
             user: Some("root:adm".to_owned()),
             cwd: Some("/srv".to_owned()),
             init: true,
+            terminal: Some(true),
             env_files: vec![
                 EnvFile { path: "/etc/moored/units/web.env".into(), optional: false },
                 EnvFile { path: "/etc/default/web".into(), optional: true },

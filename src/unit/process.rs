@@ -80,6 +80,7 @@ pub(crate) fn process(
         user: field("user").and_then(|field| user(walk, &field, source)),
         cwd: field("cwd").and_then(|field| cwd(walk, &field)),
         init: walk.boolean(field("init")).unwrap_or(false),
+        terminal: walk.boolean(field("terminal")),
         env_files,
         variables: Variables::default(),
     }

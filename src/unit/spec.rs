@@ -29,6 +29,9 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// a place can be made whatever the root is and however it is mounted, and a `/run` of the unit's own hides nothing.
 pub const NOTIFY_DIR: &str = "/dev/moored-notify";
 
+/// What a terminal is that nobody has described.
+const DEFAULT_TERM: &str = "TERM=xterm";
+
 /// The socket's name in it.
 pub const NOTIFY_NAME: &str = "socket";
 
@@ -158,6 +161,7 @@ fn merged(unit: &Unit, facts: &SourceFacts) -> Result<SpecText, Vec<SpecError>> 
         merge::deep_merge(map, &unit.oci);
     }
     notify(unit, &mut value);
+    terminal(unit, &mut value);
     take_what_is_ours(&mut value, &mut warnings);
     check_complete(&value, facts)?;
     check_users(unit, &value, facts)?;
@@ -471,18 +475,33 @@ fn user(unit: &Unit) -> Option<User> {
 
 // --- the end ----------------------------------------------------------------------------------------------------
 
-/// The supervisor places the cgroup, and its pipes are the container's output.
+/// The supervisor places the cgroup.
 fn take_what_is_ours(value: &mut Value, warnings: &mut Vec<String>) {
     if value.pointer("/linux/cgroupsPath").is_some() {
         remove(value, "linux", "cgroupsPath");
         warnings
             .push("config.json: linux.cgroupsPath is not honoured: the supervisor places a unit's cgroup".to_owned());
     }
-    if value.pointer("/process/terminal") == Some(&Value::Bool(true)) {
-        *slot(value, &["process", "terminal"]) = json!(false);
-        remove(value, "process", "consoleSize");
-        warnings.push("config.json: process.terminal is not honoured: a unit's output goes to its log".to_owned());
+}
+
+/// What the unit says of it counts before config.json. A program on a terminal that nobody has described is told what Docker and Podman tell.
+fn terminal(unit: &Unit, value: &mut Value) {
+    let Some(terminal) = unit.process.terminal else { return };
+    *slot(value, &["process", "terminal"]) = json!(terminal);
+    let env = list(value, &["process", "env"]);
+    let names_one = env.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("TERM=")));
+    if terminal && !names_one {
+        env.push(json!(DEFAULT_TERM));
     }
+}
+
+/// Whether the unit's process has a terminal of its own: it says so, or its config.json does.
+pub fn has_terminal(unit: &Unit, facts: &SourceFacts) -> bool {
+    let of_bundle = || {
+        let value: Option<Value> = serde_json::from_slice(facts.config_json.as_deref()?).ok();
+        value?.pointer("/process/terminal")?.as_bool()
+    };
+    unit.process.terminal.or_else(of_bundle).unwrap_or(false)
 }
 
 /// Both are optional in the types, and both are needed to run.

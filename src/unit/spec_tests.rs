@@ -74,12 +74,39 @@ fn a_bundle_without_overrides_is_its_config_json_but_for_what_is_ours() {
     let text = bundle("");
     let mut expected: Value = serde_json::from_str(CONFIG).unwrap();
     expected["root"]["path"] = json!("/srv/web-2/rootfs");
-    expected["process"]["terminal"] = json!(false);
     expected["linux"].as_object_mut().unwrap().remove("cgroupsPath");
     assert_eq!(text.raw, expected);
     assert_eq!(text.root, RootPlan::Directory("/srv/web-2/rootfs".into()));
-    assert_eq!(text.warnings.len(), 2, "{:?}", text.warnings);
+    assert_eq!(text.warnings.len(), 1, "{:?}", text.warnings);
     assert_eq!((text.user_lookup, text.network_of, text.init), (None, None, false));
+}
+
+#[test]
+fn a_terminal_is_what_the_unit_says_and_else_what_config_json_says() {
+    let facts = |config: &str| SourceFacts {
+        resolved: "/srv/web".into(),
+        config_json: Some(config.as_bytes().into()),
+        layers: Vec::new(),
+    };
+    let of_bundle = |key: &str, config: &str| {
+        let unit = unit(&format!("bundle = \"/srv/web\"\nprocess.args = [\"/x\"]\n{key}"));
+        let text = compile(&unit, &facts(config)).unwrap();
+        let has = text.spec.process.as_ref().unwrap().terminal.unwrap_or(false);
+        assert_eq!(super::has_terminal(&unit, &facts(config)), has, "{key} {config}");
+        let env = text.spec.process.unwrap().env.unwrap_or_default();
+        (has, env.into_iter().find(|entry| entry.starts_with("TERM=")))
+    };
+    let dumb = CONFIG.replace("TERM=xterm", "TERM=dumb");
+    let none = CONFIG.replace("\"terminal\": true,", "").replace(", \"TERM=xterm\"", "");
+    let term = |name: &str| Some(format!("TERM={name}"));
+    assert_eq!(of_bundle("", &dumb), (true, term("dumb")));
+    assert_eq!(of_bundle("process.terminal = false", &dumb), (false, term("dumb")));
+    assert_eq!(of_bundle("process.terminal = true", &dumb), (true, term("dumb")));
+    assert_eq!(of_bundle("", &none), (false, None));
+    assert_eq!(of_bundle("process.terminal = true", &none), (true, term("xterm")), "somebody must say what it is");
+    let rootfs = rootfs("process.terminal = true\n[oci]\nprocess.consoleSize = { height = 24, width = 80 }");
+    assert_eq!(at(&rootfs, "/process/terminal"), &json!(true));
+    assert_eq!(at(&rootfs, "/process/consoleSize/width"), &json!(80));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attach;
+mod attach_terminal;
 mod attacks;
 mod boot_loop;
 mod cgroup;
@@ -67,6 +68,7 @@ mod spares;
 mod start_first;
 mod start_first_beside;
 mod support;
+mod terminals;
 mod tls;
 mod told;
 mod union;

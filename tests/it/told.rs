@@ -58,6 +58,26 @@ impl World {
     }
 }
 
+/// The keeper reads the one descriptor and holds the other.
+#[test]
+fn a_program_on_a_terminal_tells_too() {
+    let Some(world) = World::telling("told-terminal") else { return };
+    let script =
+        format!("tty; until_there go; tell READY=1; echo told; trap 'test -t 0 && echo still' USR1; {FOREVER}; wait");
+    world.teller("web", &script, "terminal = true");
+    world.wait_log("web", "/dev/pts/0\r\n");
+    world.touch("go");
+    let running = world.is_healthy("web");
+    let pids = world.pids();
+    world.kill9(pids.keeper);
+    world.kill9(pids.supervisor);
+    world.another(|now| now.supervisor != pids.supervisor);
+    assert_eq!(world.is_healthy("web"), running);
+    world.wait_log("web", "told\r\n");
+    world.ok(&["kill", "-s", "USR1", "web"]);
+    world.wait_log("web", "still\r\n");
+}
+
 #[test]
 fn who_says_ready_late_is_waited_for_and_its_status_is_shown() {
     let Some(world) = World::telling("told-ready") else { return };

@@ -1,6 +1,6 @@
 //! Waiting for a log to grow or rotate.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify;
@@ -60,5 +60,12 @@ impl Growth {
         // Adding the watch again is free if it is there, and finds a directory that was removed and made anew.
         self.watched = false;
         self.look()
+    }
+}
+
+impl AsFd for Growth {
+    /// Readable when something may have changed.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
     }
 }

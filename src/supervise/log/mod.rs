@@ -21,7 +21,8 @@
 //!    record of its own. Otherwise one record is enough as long as stream and generation stay the same and 10 ms have not passed.
 //! 4. A torn last record is cut off at attach; so are records beyond the file's end (after a power loss).
 //!
-//! 5. What takes the way over the stage (`stage`), because its pipe is busy, is in one of two pipes or in the file at any time.
+//! 5. What is written on a terminal goes into the FIFO first (`terminal`), by `splice` too: a terminal cannot be spliced to a file.
+//! 6. What takes the way over the stage (`stage`), because its pipe is busy, is in one of two pipes or in the file at any time.
 //!
 //! # Rotation
 //!
@@ -51,6 +52,7 @@ mod growth;
 mod index;
 mod lines;
 mod mover;
+mod raw;
 mod reader;
 mod render;
 mod segment;
@@ -58,6 +60,7 @@ mod several;
 mod since;
 mod stage;
 mod tail;
+mod terminal;
 mod unit_log;
 mod writer;
 
@@ -66,6 +69,7 @@ mod tests;
 
 pub use index::Stream;
 pub use lines::{End, Entry, What};
+pub use raw::RawTail;
 pub use reader::{LogReader, Query, ReadError, last_lines, print};
 pub use render::{Style, escape_controls, json_line, render};
 pub use several::{print_several, with_replicas};

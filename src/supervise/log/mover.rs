@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::cap::{Cut, Use, plan_cut};
 use super::index::Stream;
 use super::stage::Stage;
+use super::terminal::Terminal;
 use super::unit_log::{Moved, StoreError, UnitLog};
 use super::writer::LogEvent;
 use crate::unit::{ContainerId, Log, UnitName};
@@ -37,14 +38,18 @@ const GATHER_BELOW_BYTES: usize = 16 * 1024;
 /// Times between two tries to write to a disk that failed.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Most that is taken from the terminal of a container that has ended; the kernel keeps far less of it. A process that escaped and goes on
+/// writing cannot keep this from ending.
+const TERMINAL_MAX_BYTES: usize = 1 << 20;
 /// One read of what is dropped.
 const DISCARD_BYTES: usize = 64 * 1024;
-/// The eventfd's token; containers' are `slot * 2 + stream`.
+/// The eventfd's token; containers' are `slot * SOURCES + stream`, and the terminal behind the streams.
 pub(super) const WAKE: u64 = u64::MAX;
 
 /// What the handle wants of the thread.
 pub(super) enum Command {
     Attach { id: ContainerId, pipes: [OwnedFd; 2], limits: Option<Log> },
+    Terminal { id: ContainerId, master: OwnedFd, into: OwnedFd },
     Drain(ContainerId),
     Detach(ContainerId),
     SetLimits(UnitName, Log),
@@ -66,6 +71,7 @@ struct Pipe {
 struct Container {
     id: ContainerId,
     pipes: [Pipe; 2],
+    terminal: Option<Terminal>,
     /// Bytes read and not stored, not yet in the index.
     dropped: [u64; 2],
     /// Whether the index says that this generation began.
@@ -81,6 +87,8 @@ struct Failing {
 }
 
 const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
+/// What is read of one container: its streams, and its terminal.
+const SOURCES: usize = STREAMS.len() + 1;
 
 /// What wakes the thread.
 pub(super) struct Inlet {
@@ -207,6 +215,7 @@ impl Mover {
         loop {
             match self.inlet.inbox.try_recv() {
                 Ok(Command::Attach { id, pipes, limits }) => self.attach(id, pipes, limits),
+                Ok(Command::Terminal { id, master, into }) => self.attach_terminal(&id, master, into),
                 Ok(Command::Drain(id)) => self.drain(id),
                 Ok(Command::Detach(id)) => self.detach(&id),
                 Ok(Command::SetLimits(unit, limits)) => {
@@ -228,7 +237,7 @@ impl Mover {
         let slot = self.containers.iter().position(Option::is_none).unwrap_or(self.containers.len());
         for (stream, pipe) in pipes.iter().enumerate() {
             let _ = rustix::io::ioctl_fionbio(&pipe.fd, true);
-            let token = epoll::EventData::new_u64((slot * 2 + stream) as u64);
+            let token = epoll::EventData::new_u64((slot * SOURCES + stream) as u64);
             // Fails only for lack of memory or watches; the pipe is then still read when it is drained.
             let _ = epoll::add(&self.inlet.epoll, &pipe.fd, token, epoll::EventFlags::IN);
         }
@@ -246,7 +255,8 @@ impl Mover {
         limits.into_iter().for_each(|limits| log.set_limits(limits));
         log.attached += 1;
         self.slots.insert(id.clone(), slot);
-        self.containers[slot] = Some(Container { id, pipes, dropped: [0; 2], begun: false, failing: None });
+        self.containers[slot] =
+            Some(Container { id, pipes, terminal: None, dropped: [0; 2], begun: false, failing: None });
         self.store(slot, |_, _, _, _, _| Ok(()));
     }
 
@@ -254,6 +264,9 @@ impl Mover {
     fn detach(&mut self, id: &ContainerId) {
         let Some(container) = self.slots.remove(id).and_then(|slot| self.containers[slot].take()) else { return };
         self.failing -= usize::from(container.failing.is_some());
+        if let Some(terminal) = &container.terminal {
+            terminal.forget(&self.inlet.epoll);
+        }
         if let Some(log) = self.units.get_mut(&id.unit) {
             log.owe(id.generation, container.dropped);
             log.attached -= 1;
@@ -267,6 +280,7 @@ impl Mover {
     /// goes on writing cannot keep this from ending.
     fn drain(&mut self, id: ContainerId) {
         if let Some(slot) = self.slots.get(&id).copied() {
+            self.empty_terminal(slot);
             for stream in STREAMS {
                 let mut pending = self.pending(slot, stream);
                 while pending > 0 {
@@ -284,6 +298,31 @@ impl Mover {
         (self.post)(LogEvent::Drained(id));
     }
 
+    fn attach_terminal(&mut self, id: &ContainerId, master: OwnedFd, into: OwnedFd) {
+        let Some(slot) = self.slots.get(id).copied() else { return };
+        let Some(container) = self.containers.get_mut(slot).and_then(Option::as_mut) else { return };
+        let token = (slot * SOURCES + STREAMS.len()) as u64;
+        container.terminal = Some(Terminal::new(&self.inlet.epoll, token, master, into));
+    }
+
+    /// The container has ended: what its terminal still has is moved too, as far as the FIFO is emptied.
+    fn empty_terminal(&mut self, slot: usize) {
+        let mut left = TERMINAL_MAX_BYTES;
+        while left > 0 {
+            let terminal = self.containers[slot].as_mut().and_then(|container| container.terminal.as_mut());
+            let moved = terminal.map_or(0, Terminal::pump);
+            if moved == 0 {
+                return;
+            }
+            left = left.saturating_sub(moved);
+            while self.pending(slot, Stream::Out) > 0 {
+                if self.move_some(slot, Stream::Out, TURN_MAX_BYTES).is_none_or(|moved| moved == 0) {
+                    return;
+                }
+            }
+        }
+    }
+
     fn pending(&self, slot: usize, stream: Stream) -> u64 {
         let pipe = self.containers[slot].as_ref().map(|container| &container.pipes[stream as usize].fd);
         pipe.and_then(|fd| rustix::io::ioctl_fionread(fd).ok()).unwrap_or(0)
@@ -291,10 +330,14 @@ impl Mover {
 
     /// One report of epoll. True if the pipe is busy with small writes.
     fn turn(&mut self, token: u64, flags: epoll::EventFlags) -> bool {
-        let (slot, stream) = ((token / 2) as usize, STREAMS[(token % 2) as usize]);
-        if self.containers.get(slot).is_none_or(Option::is_none) {
+        let (slot, source) = ((token / SOURCES as u64) as usize, (token % SOURCES as u64) as usize);
+        let Some(container) = self.containers.get_mut(slot).and_then(Option::as_mut) else { return false };
+        let Some(stream) = STREAMS.get(source).copied() else {
+            if let Some(terminal) = &mut container.terminal {
+                terminal.turn(&self.inlet.epoll, flags);
+            }
             return false;
-        }
+        };
         if !flags.contains(epoll::EventFlags::IN) {
             self.hush(slot, stream, true);
             return false;
@@ -322,7 +365,7 @@ impl Mover {
         }
         pipe.hushed = hushed;
         let edge = if hushed { epoll::EventFlags::ET } else { epoll::EventFlags::empty() };
-        let token = epoll::EventData::new_u64((slot * 2 + stream as usize) as u64);
+        let token = epoll::EventData::new_u64((slot * SOURCES + stream as usize) as u64);
         let _ = epoll::modify(&self.inlet.epoll, &pipe.fd, token, epoll::EventFlags::IN | edge);
     }
 

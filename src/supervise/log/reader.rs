@@ -223,13 +223,13 @@ fn print_all(
 }
 
 /// The numbers of a unit's logs, ascending.
-fn list(dir: &Path) -> Result<Vec<u64>, ReadError> {
+pub(super) fn list(dir: &Path) -> Result<Vec<u64>, ReadError> {
     let listing = segment::list(dir).map_err(|source| ReadError::List { path: dir.to_owned(), source })?;
     Ok(listing.logs)
 }
 
 /// Where the log ends now.
-fn end_of(dir: &Path, logs: &[u64]) -> Place {
+pub(super) fn end_of(dir: &Path, logs: &[u64]) -> Place {
     let number = logs.last().copied().unwrap_or(0);
     let offset = std::fs::metadata(segment::log_path(dir, number)).map_or(0, |found| found.len());
     Place { number, offset }

@@ -49,7 +49,11 @@ pub fn render(entry: &Entry, style: Style, text: &mut Vec<u8>) {
         text.push(b' ');
     }
     match &entry.what {
-        What::Line { bytes, .. } if style.terminal => text.extend_from_slice(escape_controls(bytes).as_bytes()),
+        What::Line { bytes, end } if style.terminal => {
+            // What a program wrote on a terminal ends in both.
+            let bytes = if *end == End::Newline { bytes.strip_suffix(b"\r").unwrap_or(bytes) } else { bytes };
+            text.extend_from_slice(escape_controls(bytes).as_bytes());
+        }
         What::Line { bytes, .. } => text.extend_from_slice(bytes),
         What::Dropped { bytes } => {
             let stream = match entry.stream {
@@ -131,6 +135,14 @@ mod tests {
         let safe = escape_controls(evil);
         assert_eq!(safe, "\\x1b]0;pwned\\x07\\u{9b}31m \\xff\\x7f\ttab \\u{202e}gnp\\r");
         assert_eq!(escape_controls("grüße ☃".as_bytes()), "grüße ☃");
+    }
+
+    #[test]
+    fn the_end_of_a_terminals_line_is_no_escape() {
+        let style = Style { terminal: true, ..Style::default() };
+        assert_eq!(shown(&line(b"a\rb\r\r", End::Newline), style), "a\\rb\\r\n");
+        assert_eq!(shown(&line(b"a\r", End::Open), style), "a\\r\n");
+        assert_eq!(shown(&line(b"a\r", End::Newline), Style::default()), "a\r\n");
     }
 
     #[test]

@@ -121,6 +121,12 @@ impl LogWriter {
         self.send(Command::Attach { id, pipes: [out, err], limits: None });
     }
 
+    /// What is written on the terminal whose `master` this is (not blocking) belongs into the container's standard output, into whose FIFO it
+    /// goes: `into` is another end of that. For a container that is attached.
+    pub fn read_terminal(&self, id: ContainerId, master: OwnedFd, into: OwnedFd) {
+        self.send(Command::Terminal { id, master, into });
+    }
+
     /// The container has ended: move what is in its pipes now, detach it, post [`LogEvent::Drained`]. Also posted for an id that is not attached.
     pub fn drain(&self, id: ContainerId) {
         self.send(Command::Drain(id));

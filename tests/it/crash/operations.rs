@@ -237,6 +237,35 @@ pub const ADOPT_WITHOUT_KEEPER: Operation = Operation { name: "adopt, keeper die
 pub const START_BOTH: Operation =
     Operation { name: "start, both die", victims: Victims::CallerAndKeeper, follow: None, ..START };
 
+/// Of a unit with a terminal.
+pub const START_TERMINAL: Operation = Operation {
+    name: "terminal: start",
+    prepare: |stand| {
+        stand.give_terminal();
+        stand.stop_alone();
+    },
+    settled: |stand, before| {
+        (START.settled)(stand, before)?;
+        stand.has_terminal(before)
+    },
+    ..START
+};
+
+/// The same in a supervisor that meets it, and whose keeper dies with it.
+pub const ADOPT_TERMINAL: Operation = Operation {
+    name: "terminal: adopt, both die",
+    prepare: |stand| {
+        stand.give_terminal();
+        stand.run_alone();
+    },
+    settled: |stand, before| {
+        stand.same(before)?;
+        stand.has_terminal(before)
+    },
+    victims: Victims::CallerAndKeeper,
+    ..ADOPT
+};
+
 pub const STOP_BOTH: Operation = Operation { name: "stop, both die", victims: Victims::CallerAndKeeper, ..STOP };
 
 fn alone() -> Vec<String> {

@@ -266,6 +266,16 @@ fn kill_points_of_a_start_for_both() {
 }
 
 #[test]
+fn kill_points_of_a_start_on_a_terminal() {
+    try_points(&operations::START_TERMINAL);
+}
+
+#[test]
+fn kill_points_of_an_adoption_of_a_terminal_for_both() {
+    try_points(&operations::ADOPT_TERMINAL);
+}
+
+#[test]
 fn kill_points_of_a_stop_for_both() {
     try_points(&operations::STOP_BOTH);
 }

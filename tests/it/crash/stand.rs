@@ -16,6 +16,7 @@ use moored::control::protocol::UnitReport;
 use moored::control::{Client, Request, Response};
 use moored::keeper::{self, Stats};
 use moored::sys::image;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use super::super::support::{LOOK, PATIENCE, is_alive, wait_for};
@@ -218,6 +219,25 @@ impl Stand {
         self.wait_alone("running");
         wait_for("its script", || self.world.data.join("alive/ready").exists().then_some(()));
         self.quiet();
+    }
+
+    /// `alone` has a terminal from its next start on.
+    pub fn give_terminal(&self) {
+        let dir = self.world.moored.units().join("alone.toml.d");
+        let _ = fs::create_dir(&dir);
+        fs::write(dir.join("terminal.toml"), "process.terminal = true\n").unwrap();
+        let sync = Request::Sync { units: vec!["alone".to_owned()], timeout_ms: None };
+        wait_for("the text", || self.ask(&sync).ok());
+    }
+
+    /// The terminal of `alone` has not hung up: else nobody could open it, and its program would have been told.
+    pub fn has_terminal(&self, before: &Before) -> Result<(), String> {
+        let pid = self.row("alone").and_then(|row| row.pid).ok_or("no pid of alone")?;
+        let console = format!("/proc/{pid}/root/dev/console");
+        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&console, flags, Mode::empty()).map_err(|errno| format!("{console}: {errno}"))?;
+        want("on a terminal", &rustix::termios::isatty(&opened), &true)?;
+        want("hang-ups", &self.count("reloads"), &before.reloads)
     }
 
     /// `alone` is stopped, and nothing is left of it.
