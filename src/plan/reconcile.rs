@@ -313,7 +313,7 @@ impl Plan {
 impl Seen {
     /// Something that is to go when the file goes: all if nothing is live and no socket open, else what would outlive these.
     fn has_marks(&self) -> bool {
-        let wishes = self.hold.is_some() || self.manual || self.start_now;
+        let wishes = self.hold.is_some() || self.manual || self.start_now || self.timetable.is_some();
         let is_over = self.live.is_none() && self.sockets.is_empty();
         is_over || !self.fresh || wishes || self.backoff != Backoff::default()
     }
