@@ -153,7 +153,7 @@ impl Timetable {
     /// A run of it is begun, by whatever wish.
     pub(super) fn begin(&mut self, schedule: &Schedule, wall: WallTime) {
         self.calendar.get_or_insert_with(|| words(schedule));
-        self.before = Some(self.from);
+        (self.before, self.left_out) = (Some(self.from), false);
         self.from = self.from.max(WallTime(wall.0.saturating_add(DRIFT_MS)));
     }
 
