@@ -291,7 +291,7 @@ impl Observed {
             Action::Clear { id } => self.live_mut(id).is_some_and(Live::begin_clear),
             Action::Close { unit, sockets } => self.units.get_mut(unit).is_some_and(|seen| seen.begin_close(sockets)),
             Action::Forget { unit } => self.begin_forget(unit),
-            Action::Schedule { unit, mark } => self.seen_mut(unit).begin_schedule(*mark),
+            Action::Schedule { unit, mark } => self.seen_mut(unit).begin_schedule(mark),
             Action::Prove { unit, fingerprint } => self.seen_mut(unit).begin_prove(*fingerprint),
             Action::RollBack { unit, fingerprint, .. } => self.seen_mut(unit).begin_roll_back(*fingerprint),
             Action::Reboot { .. } => !std::mem::replace(&mut self.rebooting, true),
@@ -309,7 +309,7 @@ impl Observed {
                 (live.restart, live.used) = (false, Wishes::default());
             }
             (seen.hold, seen.manual, seen.start_now, seen.backoff) = (None, false, false, Backoff::default());
-            seen.fresh = true;
+            (seen.fresh, seen.timetable) = (true, None);
         } else {
             self.units.remove(unit);
         }
@@ -340,8 +340,8 @@ impl Seen {
         let used = Wishes { start_now: self.start_now, manual: self.manual, fresh: self.fresh };
         (self.start_now, self.manual, self.fresh) = (false, self.manual && !unit.enabled, false);
         self.trouble = None;
-        if let Some(table) = self.timetable.as_mut().filter(|_| unit.schedule.is_some()) {
-            table.begin(wall);
+        if let (Some(table), Some(schedule)) = (&mut self.timetable, &unit.schedule) {
+            table.begin(schedule, wall);
         }
         let (told, contents) = (Told::begin(unit), SwapMark::of(unit));
         self.live.insert(Live { contents, told, ..Live::new(id.clone(), run, used) }).rely(relies);
@@ -474,7 +474,7 @@ impl fmt::Display for Action {
                 write!(f, " of {unit}")
             }
             Action::Forget { unit } => write!(f, "forget {unit}"),
-            Action::Schedule { unit, mark: Mark::From(_) } => write!(f, "count the schedule of {unit} from now on"),
+            Action::Schedule { unit, mark: Mark::From(..) } => write!(f, "count the schedule of {unit} from now on"),
             Action::Schedule { unit, mark: Mark::LeftOut(_) } => write!(f, "leave a run of {unit} out"),
             Action::Schedule { unit, mark: Mark::Gone } => write!(f, "forget the schedule of {unit}"),
             Action::Prove { unit, .. } => write!(f, "the text of {unit} did well"),

@@ -86,7 +86,10 @@ impl Seen {
         let back =
             live.id.generation.saturating_sub(beside.id.generation).saturating_add(u64::from(beside.handed_over));
         live.handed_over = if beside.is_up() { u32::try_from(back).unwrap_or(u32::MAX) } else { 0 };
-        // What was wished of the old one, and would have come of its end, is there.
+        // What was wished of the old one, and would have come of its end, is there. As in any start these marks are used up: if it turns out that it
+        // was never spawned, they stand again.
+        live.used.start_now |= self.start_now | beside.restart;
+        live.used.manual |= self.manual;
         (beside.restart, beside.reload, self.start_now) = (false, None, false);
         beside.signals.clear();
         self.manual &= !enabled;
@@ -247,6 +250,27 @@ mod tests {
         assert!(own.follows(5) && own.follows(7) && !own.follows(4) && !own.follows(8));
         seen.beside = Some(Box::new(running(9)));
         assert!(seen.begin_take_over(&id(9), true) && seen.live.as_ref().unwrap().follows(5));
+    }
+
+    #[test]
+    fn what_a_take_over_used_up_stands_again_if_there_was_nobody_to_take_over() {
+        let unspawned = || Live { state: State::Starting, pid: None, ..running(8) };
+        let exited = Fact::Exited { id: id(5), exit: Exit::Code(0), oom: false, at: BootTime(9) };
+        for (restart, manual) in [(false, true), (true, true), (false, false)] {
+            let own = Live { restart, ..running(5) };
+            let beside = Some(Box::new(unspawned()));
+            let seen = Seen { live: Some(own), beside, manual, high_water: 8, ..Seen::default() };
+            let mut observed = Observed::default();
+            observed.units.insert(id(5).unit, Box::new(seen));
+            // The one that runs ends; its text, which another one replaces, was not enabled.
+            assert!(observed.record(&exited, NOW));
+            assert!(observed.units.get_mut(&id(5).unit).unwrap().begin_take_over(&id(8), true));
+            let seen = observed.unit(&id(5).unit).unwrap();
+            assert_eq!((seen.start_now, seen.manual), (false, false));
+            assert!(observed.record(&Fact::NeverStarted { id: id(8) }, NOW));
+            let seen = observed.unit(&id(5).unit).unwrap();
+            assert_eq!((seen.start_now, seen.manual), (restart, manual));
+        }
     }
 
     #[test]

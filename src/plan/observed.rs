@@ -98,7 +98,8 @@ pub struct Seen {
     pub start_now: bool,
     /// The file was gone meanwhile: ends before that count for nothing.
     pub fresh: bool,
-    /// Of each unit whose `on_failure` started this one, the generation whose end did it last: it does so once. As many as name it.
+    /// Of each unit whose `on_failure` started this one, the generation whose end did it last: neither that end nor one before it does so again. As
+    /// many as name it.
     #[serde(default)]
     pub raised: BTreeMap<UnitName, u64>,
     /// The text that last did well (`trial`).

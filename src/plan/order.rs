@@ -272,10 +272,12 @@ impl<'a> World<'a> {
 
     // ---- failures ----
 
-    /// The units that `on_failure` starts for this end, once each; not one whose own failure led to this one.
+    /// The units that `on_failure` starts for this end, once each, and not for one before an end that did it already; not one whose own failure led
+    /// to this one.
     pub fn raises(&self, view: View<'a>, last: &ExitRecord) -> Vec<Action> {
         let Some(want) = view.want else { return Vec::new() };
-        let is_done = |other: &View| other.seen.raised.get(view.name) == Some(&last.id.generation);
+        // Of two ends each may count for the text that is in force, and the texts may go to and fro.
+        let is_done = |other: &View| other.seen.raised.get(view.name).is_some_and(|done| *done >= last.id.generation);
         let is_new = |unit: &&UnitName| self.find(unit).is_some_and(|other| other.want.is_some() && !is_done(&other));
         let new = want.unit.on_failure.iter().filter(is_new).filter(|unit| !self.is_raised_by(view, unit));
         new.map(|unit| Action::Raise { unit: unit.clone(), failed: last.id.clone() }).collect()

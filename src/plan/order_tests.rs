@@ -335,3 +335,61 @@ fn a_kill_that_came_before_its_keeper_forked_takes_nothing_from_the_stop_timeout
     assert_eq!(status(&desired, &observed, &name("u0"), at(20_000).boot).phase, Phase::Stopping, "not stuck");
     assert_eq!(begin(&desired, &mut observed, at(32_500)), ["kill u0.1"]);
 }
+
+/// How a generation ended that is cleared away.
+fn ended(unit: &str, generation: u64, mark: u8, code: u8) -> Box<ExitRecord> {
+    Box::new(ExitRecord {
+        id: ContainerId { unit: name(unit), generation },
+        fingerprint: Fingerprint([mark; 16]),
+        outcome: Outcome::Exited { exit: Exit::Code(code), oom: false },
+        at: at(generation).boot,
+        wall: at(generation).wall,
+        ran_for: std::time::Duration::ZERO,
+        stopped: None,
+        beside: false,
+    })
+}
+
+#[test]
+fn two_ends_of_a_unit_start_another_once_each_however_its_text_goes_to_and_fro() {
+    let text = |mark: u8| {
+        let web = "on_failure = [\"alert\"]\nrestart.policy = \"never\"";
+        let mut desired = desired(&[("alert".to_owned(), String::new()), ("web".to_owned(), web.to_owned())]);
+        desired.units.get_mut(&name("web")).unwrap().fingerprint = Fingerprint([mark; 16]);
+        desired
+    };
+    let mut observed = Observed::default();
+    // The second was to take over from the first, and ended before it.
+    let second = ExitRecord { beside: true, ..*ended("web", 2, 2, 1) };
+    let (last, previous) = (Some(ended("web", 1, 1, 1)), Some(Box::new(second)));
+    observed.units.insert(name("web"), Box::new(Seen { high_water: 2, last, previous, ..Seen::default() }));
+    let mut raised = Vec::new();
+    for (n, mark) in [1, 2, 1, 2, 1].into_iter().enumerate() {
+        raised.extend(begin(&text(mark), &mut observed, at(n as u64 + 10)));
+    }
+    raised.retain(|action| action.starts_with("start alert,"));
+    assert_eq!(raised, [1, 2].map(|n| format!("start alert, because web.{n} was the last try")));
+}
+
+#[test]
+fn nobody_starts_for_an_end_after_which_another_run_is_asked_for_in_the_same_moment() {
+    let unit = |unit: &str, top: &str| (unit.to_owned(), top.to_owned());
+    let texts = desired(&[
+        unit("bad", "on_failure = [\"job\"]\nrestart.policy = \"never\""),
+        unit("job", "type = \"oneshot\""),
+        unit("web", "depends_on.job = { state = \"completed\", on_loss = \"stop\" }"),
+    ]);
+    let mut observed = Observed::default();
+    for (unit, code) in [("bad", 1), ("job", 0)] {
+        let seen = Seen { high_water: 1, last: Some(ended(unit, 1, 1, code)), ..Seen::default() };
+        observed.units.insert(name(unit), Box::new(seen));
+    }
+    // To a planner, which looks only at what changed, it is the same.
+    let mut planner = Planner::default();
+    for expected in [vec!["start job, because bad.1 was the last try"], vec!["start job.2"], vec![]] {
+        let plan = planner.plan(&texts, &observed, at(2).boot);
+        assert_eq!(plan, reconcile(&texts, &observed, at(2).boot));
+        assert_eq!(begin(&texts, &mut observed, at(2)), expected);
+        plan.actions.iter().for_each(|action| planner.begun(action));
+    }
+}

@@ -161,7 +161,7 @@ impl Planner {
             whole.add(draft);
         }
         self.links = links;
-        if whole.rolls_back() {
+        if whole.first().is_some() {
             self.to_look.extend(names);
         }
         Plan { wake_at: self.wake_at(), ..whole.finish() }

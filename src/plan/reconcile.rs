@@ -42,7 +42,7 @@ pub(super) struct Draft {
 }
 
 /// Compares `desired` with `observed`. Level-triggered: the whole state, each time; in a quiet world the plan is empty.
-/// One that goes back to earlier texts does nothing else: they are to be in force first.
+/// What others go by comes first, and alone ([`Draft::first`]).
 pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
     let world = World::new(desired, observed, now);
     let mut draft = Draft::default();
@@ -91,25 +91,25 @@ impl Draft {
         self.plan.wake_at
     }
 
-    /// Whether a text is gone back to: then all else was found by texts that are left now.
-    pub fn rolls_back(&self) -> bool {
-        self.plan.actions.iter().any(is_rollback)
+    /// Of actions by which all else is to be found anew the first kind that there is: a text is gone back to, so others are left; a run is asked for,
+    /// so one before it does not count any more for those who need it.
+    pub fn first(&self) -> Option<fn(&Action) -> bool> {
+        let is_rollback = |action: &Action| matches!(action, Action::RollBack { .. });
+        let is_raise = |action: &Action| matches!(action, Action::Raise { .. });
+        let kinds: [fn(&Action) -> bool; 2] = [is_rollback, is_raise];
+        kinds.into_iter().find(|is_of| self.plan.actions.iter().any(is_of))
     }
 
     /// The whole.
     pub fn finish(mut self) -> Plan {
-        if self.rolls_back() {
-            self.plan.actions.retain(is_rollback);
+        if let Some(first) = self.first() {
+            self.plan.actions.retain(first);
             return self.plan;
         }
         // Last, because it raises the floor from which the starts above took their generation.
         self.plan.actions.append(&mut self.forgets);
         self.plan
     }
-}
-
-fn is_rollback(action: &Action) -> bool {
-    matches!(action, Action::RollBack { .. })
 }
 
 /// Times at which others see it otherwise, whether or not it has something to do then.
@@ -313,7 +313,7 @@ impl Plan {
 impl Seen {
     /// Something that is to go when the file goes: all if nothing is live and no socket open, else what would outlive these.
     fn has_marks(&self) -> bool {
-        let wishes = self.hold.is_some() || self.manual || self.start_now;
+        let wishes = self.hold.is_some() || self.manual || self.start_now || self.timetable.is_some();
         let is_over = self.live.is_none() && self.sockets.is_empty();
         is_over || !self.fresh || wishes || self.backoff != Backoff::default()
     }

@@ -20,7 +20,8 @@
 //! - A run that is stopped for the sake of another text, or of a unit that it depends on, is begun again; of one that a person stopped the next comes at its
 //!   time.
 //! - `from` outlives the supervisor. It outlives a reboot if the schedule is `persistent`; otherwise what elapsed meanwhile is left out.
-//! - A schedule that is new, or back after it was gone, counts from the moment at which it was seen: nothing starts because of an edit.
+//! - A schedule that is new, has another calendar than before, or is back after it was gone, counts from the moment at which that was seen: nothing
+//!   starts because of an edit.
 //! - The wall clock is an input as the boot clock is: what it was when it was last looked at ([`Clock`]); whoever looks also says when it was set. If it is set
 //!   forward over an elapse, that is due at once. If it is set back by less than [`SET_BACK`], what has run does not run again; if by more, it was wrong before,
 //!   and it is counted from now on.
@@ -77,8 +78,11 @@ pub struct Clock {
 pub struct Timetable {
     /// What elapsed up to here is dealt with.
     pub from: WallTime,
+    /// By which calendar, in which zone. `None`: of an earlier version, which did not say.
+    #[serde(default)]
+    pub calendar: Option<String>,
     /// A run was left out because this one goes on: that was told.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub left_out: bool,
     /// The same as `from` before the start that is under way.
     #[serde(default)]
@@ -89,10 +93,10 @@ pub struct Timetable {
 }
 
 /// What is to be remembered of a schedule from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
-    /// It counts from here on.
-    From(WallTime),
+    /// It counts from here on, by this calendar.
+    From(WallTime, String),
     /// What elapsed here is left out, because a run goes on.
     LeftOut(WallTime),
     /// There is none any more.
@@ -142,13 +146,14 @@ impl Clock {
 
 impl Timetable {
     /// One that begins now.
-    pub(super) fn new(from: WallTime) -> Timetable {
-        Timetable { from, left_out: false, before: None, last: None }
+    pub(super) fn new(from: WallTime, calendar: String) -> Timetable {
+        Timetable { from, calendar: Some(calendar), left_out: false, before: None, last: None }
     }
 
     /// A run of it is begun, by whatever wish.
-    pub(super) fn begin(&mut self, wall: WallTime) {
-        self.before = Some(self.from);
+    pub(super) fn begin(&mut self, schedule: &Schedule, wall: WallTime) {
+        self.calendar.get_or_insert_with(|| words(schedule));
+        (self.before, self.left_out) = (Some(self.from), false);
         self.from = self.from.max(WallTime(wall.0.saturating_add(DRIFT_MS)));
     }
 
@@ -166,12 +171,20 @@ impl Timetable {
 }
 
 impl Seen {
+    /// Up to when what elapsed is dealt with; `None` if nobody knows.
+    fn dealt_with(&self, schedule: &Schedule, wall: WallTime) -> Option<WallTime> {
+        let latest = WallTime(wall.0.saturating_add(SET_BACK.as_millis() as u64));
+        let is_same = |calendar: &String| *calendar == words(schedule);
+        let table = self.timetable.as_ref().filter(|table| table.calendar.as_ref().is_none_or(is_same))?;
+        (table.from <= latest).then_some(table.from)
+    }
+
     /// Whether that is news.
-    pub(super) fn begin_schedule(&mut self, mark: Mark) -> bool {
+    pub(super) fn begin_schedule(&mut self, mark: &Mark) -> bool {
         match (mark, &mut self.timetable) {
-            (Mark::From(from), table) => {
+            (Mark::From(from, calendar), table) => {
                 let last = table.as_ref().and_then(|table| table.last.clone());
-                *table = Some(Box::new(Timetable { last, ..Timetable::new(from) }));
+                *table = Some(Box::new(Timetable { last, ..Timetable::new(*from, calendar.clone()) }));
                 true
             }
             (Mark::LeftOut(_), Some(table)) => !std::mem::replace(&mut table.left_out, true),
@@ -192,7 +205,7 @@ pub(super) fn plan_schedule<'a>(world: &World<'a>, view: View<'a>, plan: &mut Pl
         return;
     };
     if let Some(from) = world.timetable_to_begin(view, schedule) {
-        return remember(Mark::From(from));
+        return remember(Mark::From(from, words(schedule)));
     }
     match (world.schedule_due(view, schedule), &view.seen.timetable) {
         (Due::Now(elapse), Some(table)) if !table.left_out && view.seen.live.as_ref().is_some_and(Live::is_up) => {
@@ -211,19 +224,17 @@ impl<'a> World<'a> {
         (wall >= EPOCH && (clock.is_set || !schedule.wait_for_clock)).then_some(wall)
     }
 
-    /// From when on its schedule counts, if that is not remembered, or of a clock that was wrong.
+    /// From when on its schedule counts, if that is not remembered, or of another calendar, or of a clock that was wrong.
     fn timetable_to_begin(&self, view: View<'a>, schedule: &Schedule) -> Option<WallTime> {
         let wall = self.wall(schedule)?;
-        let latest = WallTime(wall.0.saturating_add(SET_BACK.as_millis() as u64));
-        let stands = view.seen.timetable.as_ref().is_some_and(|table| table.from <= latest);
-        (!stands).then_some(wall)
+        view.seen.dealt_with(schedule, wall).is_none().then_some(wall)
     }
 
     /// Whether its schedule wants a run now.
     pub(super) fn schedule_due(&self, view: View<'a>, schedule: &Schedule) -> Due {
         let Some((clock, wall)) = self.clock().zip(self.wall(schedule)) else { return Due::Unknown(Blind::Clock) };
         let Some(zone) = self.zone(schedule.time_zone.as_deref()) else { return Due::Unknown(Blind::Zone) };
-        let from = view.seen.timetable.as_ref().map_or(wall, |table| table.from);
+        let from = view.seen.dealt_with(schedule, wall).unwrap_or(wall);
         let Some(elapse) = next_elapse(&schedule.calendar, zone, from) else { return Due::At(None) };
         let due = WallTime(elapse.0.saturating_add(delay(view.name, elapse, schedule.random_delay)));
         match clock.boot_of(due) {
@@ -235,6 +246,14 @@ impl<'a> World<'a> {
     /// When a run has taken too long.
     pub(super) fn runs_until(&self, schedule: Option<&Schedule>, live: &Live) -> Option<BootTime> {
         Some(live.run.begun.after(schedule?.max_runtime?))
+    }
+}
+
+/// What tells one calendar from another.
+fn words(schedule: &Schedule) -> String {
+    match &schedule.time_zone {
+        Some(zone) => format!("{} {zone}", schedule.calendar),
+        None => schedule.calendar.to_string(),
     }
 }
 

@@ -69,13 +69,17 @@ impl World {
     }
 
     fn put(&mut self, text: &str) {
+        self.declare(text);
+        self.play();
+    }
+
+    fn declare(&mut self, text: &str) {
         let text = format!("executable = \"/bin/web\"\n{text}");
         let unit = parse(&web(), Path::new("/u/web.toml"), &text).unwrap_or_else(|e| panic!("{e:?}")).unit;
         let facts = SourceFacts { resolved: "/bin/web".into(), ..SourceFacts::default() };
         let fingerprint = container_fingerprint(&unit, &facts);
         self.desired.put(&web(), Want { fingerprint, unit: Arc::new(unit), trial: None, earlier: None }, |_| false);
         self.planner.changed(&web());
-        self.play();
     }
 
     fn now(&self) -> Now {
@@ -223,6 +227,16 @@ fn nothing_runs_because_a_text_is_there() {
     assert_eq!(world.runs, [0; 0]);
     let Reason::Scheduled { next: Some((next, _)), last: None, .. } = world.reason() else { panic!() };
     assert_eq!(next.0, moment("2027-01-02T11:00:00", &world.zone));
+    // Nor is 12:30, which has been since the schedule is there, …
+    world.put("[schedule]\ncalendar = \"12:30\"\n");
+    let Reason::Scheduled { next: Some((next, _)), .. } = world.reason() else { panic!() };
+    assert_eq!((next.0, world.runs.len()), (moment("2027-01-02T12:30:00", &world.zone), 0));
+    // … nor 13:30, if that is written while nobody is there.
+    world.pass(HOUR);
+    world.declare("[schedule]\ncalendar = \"13:30\"\n");
+    world.next_supervisor();
+    world.pass(HOUR);
+    assert_eq!(world.runs, [0; 0]);
     // Without a schedule it is a service; with one again it counts from then on.
     world.put("");
     assert_eq!(world.runs.len(), 1);
@@ -360,4 +374,26 @@ fn a_start_that_was_never_made_is_made_by_the_next_supervisor() {
     world.record(Fact::Drained { id });
     world.pass(2 * HOUR);
     assert_eq!(world.local(), ["01-01 13:00:00"]);
+}
+
+#[test]
+fn one_that_is_gone_while_a_run_goes_on_counts_from_when_it_is_back() {
+    let text = "[schedule]\ncalendar = \"*:0/10\"\n[stop]\ntimeout = \"2h\"\n";
+    let mut world = World::new("UTC0", "2027-01-01T11:59:00", text);
+    world.takes = 3 * HOUR;
+    world.pass(5 * 60_000);
+    let (id, _) = world.live.take().unwrap();
+    // Its file is gone, and back before its run has ended: that is stopped, and takes its time.
+    world.desired = Desired::default();
+    world.planner.changed(&web());
+    world.pass(25 * 60_000);
+    world.put(text);
+    let at = world.now().boot;
+    world.record(Fact::Exited { id: id.clone(), exit: Exit::Signal(15), oom: false, at });
+    world.record(Fact::CgroupEmpty { id: id.clone() });
+    world.record(Fact::Drained { id });
+    world.pass(30_000);
+    assert_eq!(world.local(), ["01-01 12:00:00"], "nothing starts because a file is back");
+    world.pass(60_000);
+    assert_eq!(world.local(), ["01-01 12:00:00", "01-01 12:30:00"]);
 }

@@ -105,7 +105,7 @@ pub fn action(action: &Action) -> Option<Event> {
         ),
         Action::Start { .. }
         | Action::Hook { .. }
-        | Action::Schedule { mark: Mark::From(_) | Mark::Gone, .. }
+        | Action::Schedule { mark: Mark::From(..) | Mark::Gone, .. }
         | Action::Rely { .. }
         | Action::Signal { .. }
         | Action::Reload { .. }

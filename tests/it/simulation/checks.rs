@@ -31,6 +31,9 @@ impl History {
                 (Ok(want), _, Phase::Failed | Phase::Running | Phase::Ready) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
+                // It began before its text had a schedule, and goes on.
+                (Err(why), Some((_, found)), Phase::Running | Phase::Ready)
+                    if why.contains("its time") && found.want.unit.schedule.is_none() => {}
                 (Err(_), None, Phase::Waiting) => {}
                 (should, alive, phase) => {
                     let (alive, should) = (alive.map(|(id, _)| id.to_string()), should.map(|want| want.fingerprint));

@@ -40,6 +40,7 @@ impl Supervisor {
                     other: None,
                     relies: Relies::default(),
                     outdated: BTreeSet::new(),
+                    wall: out.wall,
                 };
                 out.oracle.on_begin(id, begun);
                 out.oracle.on_rely(out.host, id, relies)?;
@@ -51,7 +52,7 @@ impl Supervisor {
             }
             Action::Rely { id, relies } => out.oracle.on_rely(out.host, id, relies)?,
             Action::Signal { .. } | Action::Probe { .. } | Action::Hear { .. } | Action::Hook { .. } => {}
-            Action::Schedule { .. } => {}
+            Action::Schedule { unit, mark } => out.oracle.on_schedule(unit, mark)?,
             Action::Prove { unit, fingerprint } => out.oracle.on_prove(out.host, unit, *fingerprint, out.now)?,
             Action::RollBack { unit, fingerprint, .. } => {
                 out.oracle.on_roll_back(out.host, unit, *fingerprint, out.now)?;
@@ -238,6 +239,7 @@ impl Supervisor {
         let others = std::mem::take(&mut self.stale);
         others.iter().for_each(|unit| self.persist(out, unit));
         out.disk.floor = self.observed.floor;
+        out.disk.keep_timetable(unit, self.observed.unit(unit));
         match self.observed.unit(unit) {
             Some(seen) => {
                 let bytes = postcard::to_allocvec(seen).expect("a value that was made here");

@@ -11,6 +11,7 @@ use super::host::{Host, millis};
 use super::oracle::Oracle;
 use super::planted::Bug;
 use super::rng::Rng;
+use super::schedules::WALL_BEGAN_MS;
 use super::steps::{Course, Plot, Step, What, Wish};
 use super::supervisor::{Disk, Outside, Stop, Supervisor};
 use super::{LIVE_WITHIN, STARTS_TO_REST, STEPS_TO_REST};
@@ -21,6 +22,8 @@ pub struct History {
     pub(super) now: BootTime,
     /// How far the wall clock was set away from where it began.
     set_by_ms: i64,
+    /// Somebody who knows has set it, or it ran on while the host was off.
+    is_set: bool,
     pub(super) names: Vec<UnitName>,
     pub(super) texts: BTreeMap<UnitName, Vec<Want>>,
     steps: Vec<Step>,
@@ -38,9 +41,6 @@ pub struct History {
     misses: bool,
 }
 
-/// Where the wall clock begins: 2023-11-14.
-const WALL_BEGAN_MS: i64 = 1_700_000_000_000;
-
 /// Splits the borrow: the supervisor, and all that it may touch.
 macro_rules! outside {
     ($history:expr) => {
@@ -54,6 +54,7 @@ macro_rules! outside {
             trace: &mut $history.trace,
             bug: $history.bug,
             mounted: $history.mounted,
+            is_set: $history.is_set,
         }
     };
 }
@@ -71,6 +72,7 @@ impl History {
             rng: Rng::new(plot.seed),
             now: BootTime(1_000_000_000),
             set_by_ms: 0,
+            is_set: true,
             names: plot.texts.keys().cloned().collect(),
             texts: plot.texts.clone(),
             steps: plot.steps.clone(),
@@ -110,6 +112,7 @@ impl History {
             outside!(self).say(|| format!("step {}: {}", number + 1, step.what));
             self.rng = Rng::new(step.seed);
             self.host.sockets_rng = Rng::new(step.seed ^ 0x50c7);
+            self.host.clock_rng = Rng::new(step.seed ^ 0xc10c);
             self.take(step)?;
         }
         Ok(())
@@ -126,20 +129,25 @@ impl History {
             supervisor.probe_all(&mut outside!(self));
         }
         self.mount(true);
+        self.set_clock(0, true);
     }
 
     /// What should run does within bounded time, and stays: over a crash, an upgrade, a day, and clocks that jump.
     fn come_to_life(&mut self) -> Result<(), String> {
-        let (since, starts) = (self.now, self.oracle.starts);
+        let (since, starts, runs) = (self.now, self.oracle.starts, self.oracle.turns.runs);
         self.rest()?;
         self.check_converged()?;
+        self.check_runtimes()?;
         self.check_sockets()?;
         let took = self.oracle.touched.since(since);
-        if took > LIVE_WITHIN {
+        // While schedules have times to come, runs of theirs start, and are made good for.
+        let within = if self.oracle.turns.runs > runs { LIVE_WITHIN * 2 } else { LIVE_WITHIN };
+        if took > within {
             return Err(format!("13: it took {took:?} until what should run did"));
         }
-        let starts = self.oracle.starts - starts;
-        if starts > STARTS_TO_REST * self.names.len() as u64 {
+        let (starts, runs) = (self.oracle.starts - starts, self.oracle.turns.runs - runs);
+        // Each run of a schedule may let all others start that depend on it, and once more when it has ended.
+        if starts > (STARTS_TO_REST + 2 * runs) * self.names.len() as u64 {
             return Err(format!("13: {starts} starts until what should run did"));
         }
         let before = self.running();
@@ -184,7 +192,8 @@ impl History {
                     supervisor.slept = supervisor.slept.saturating_add(time);
                 }
             }
-            What::ClockJumps(ms) => self.set_by_ms += ms,
+            What::ClockJumps(ms) => self.set_clock(self.set_by_ms + ms, self.is_set),
+            What::ClockSet => self.set_clock(0, true),
             What::Mount(mounted) => self.mount(mounted),
             What::Full(full) => self.set_full(full),
         }
@@ -192,6 +201,13 @@ impl History {
             self.start_supervisor();
         }
         self.advance(self.now)
+    }
+
+    fn set_clock(&mut self, set_by_ms: i64, is_set: bool) {
+        (self.set_by_ms, self.is_set) = (set_by_ms, is_set);
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.tell_clock(&mut outside!(self));
+        }
     }
 
     pub(super) fn mount(&mut self, mounted: bool) {
@@ -301,6 +317,12 @@ impl History {
         self.host.lose_power(self.now);
         self.disk.lose_power();
         self.oracle.lose_power(self.now, &self.disk);
+        // Some hosts have no clock that runs on meanwhile.
+        if self.host.clock_rng.chance(30) {
+            let lost = i64::try_from(self.host.clock_rng.below(100_000)).expect("a minute or two");
+            let shows = *self.host.clock_rng.pick(&[-WALL_BEGAN_MS, self.set_by_ms - lost]);
+            self.set_clock(shows, false);
+        }
     }
 
     /// What one process did is not of the same nanosecond as the birth of the next one, which tells by that what was before.
@@ -332,7 +354,9 @@ impl History {
     /// Everything that is due at this moment.
     fn settle(&mut self) -> Result<(), String> {
         let news = self.host.advance(&mut self.rng, self.now);
+        self.oracle.turns.clock = (wall(self.now, self.set_by_ms), self.is_set);
         self.oracle.ended(&self.host);
+        self.oracle.judge_runs(&self.host, self.now);
         self.oracle.sick.extend(self.host.sick.drain(..));
         self.oracle.judge_tries(&self.host, self.now);
         self.oracle.well.extend(self.host.ready.drain(..).map(|id| id.unit));
@@ -340,7 +364,7 @@ impl History {
         let mut out = outside!(self);
         news.into_iter().for_each(|fact| supervisor.hear(&mut out, fact));
         match supervisor.run(&mut out) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.check_schedules(),
             Err(Stop::Wrong(words)) => Err(words),
             Err(Stop::Crashed) => {
                 self.crash();

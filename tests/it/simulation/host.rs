@@ -19,6 +19,7 @@ pub struct Host {
     /// Sockets that it holds.
     pub sockets: BTreeSet<(UnitName, Listen)>,
     pub sockets_rng: Rng,
+    pub clock_rng: Rng,
     /// Hooks that were run.
     pub hooks: Hooks,
     /// Nothing goes wrong any more.
@@ -108,6 +109,7 @@ impl Host {
             anchor: true,
             sockets: BTreeSet::new(),
             sockets_rng: Rng::new(0),
+            clock_rng: Rng::new(0),
             hooks: Hooks::default(),
             calm: false,
             sick: Vec::new(),
@@ -306,7 +308,7 @@ impl Host {
         for container in self.containers.values_mut() {
             container.temper = Temper::calm();
             if let Stage::Alive { exit } = &mut container.stage {
-                *exit = None;
+                *exit = container.want.unit.schedule.as_ref().map(|_| (BootTime(0), Exit::Code(0), false));
                 let is_awaited = container.tells() && !container.is_ready;
                 container.next_word = is_awaited.then_some((BootTime(0), "READY=1"));
             }
@@ -384,6 +386,7 @@ impl Container {
             Stage::Setup { fails: false, .. } => {
                 let exits = !calm && rng.chance(60);
                 let exit = exits.then(|| (now.after(millis(rng.below(4000))), random_exit(rng), rng.chance(5)));
+                let exit = if calm && self.is_scheduled() { self.ends_its_turn(rng, now) } else { exit };
                 self.stage = Stage::Alive { exit };
                 if self.tells() && (calm || rng.chance(85)) {
                     let after = if calm { 0 } else { rng.below(3000) };
@@ -397,6 +400,17 @@ impl Container {
             }
         }
         self.announce(id)
+    }
+
+    fn is_scheduled(&self) -> bool {
+        self.want.unit.schedule.is_some()
+    }
+
+    /// When nothing goes wrong a run ends, or it takes longer than it may.
+    fn ends_its_turn(&self, rng: &mut Rng, now: BootTime) -> Option<(BootTime, Exit, bool)> {
+        let after = millis(rng.below(3000));
+        let may_last = self.want.unit.schedule.as_ref().is_some_and(|schedule| schedule.max_runtime.is_some());
+        (!may_last || rng.chance(70)).then(|| (now.after(after), Exit::Code(0), false))
     }
 
     fn end(&mut self, outcome: Outcome, at: BootTime) {

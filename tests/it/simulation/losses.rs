@@ -4,6 +4,7 @@ use moored::plan::BootTime;
 use moored::unit::{ContainerId, UnitName};
 
 use super::oracle::{Oracle, Truth};
+use super::schedules::Dealt;
 use super::supervisor::Disk;
 
 impl Oracle {
@@ -24,6 +25,7 @@ impl Oracle {
                 held: truth.held.filter(|until| *until > now && disk.marks.contains_key(unit)),
                 highest: truth.highest,
                 begun: truth.begun,
+                dealt: Dealt { rebooted: true, ..truth.dealt.clone() },
                 ..Truth::default()
             };
         }
@@ -42,6 +44,7 @@ impl Oracle {
             (truth.wished, truth.by_hand) = (truth.wished.or(before.wished), truth.by_hand || before.by_hand);
             (truth.last, truth.other) = (before.last, before.other);
             (truth.counted, truth.short_runs) = (before.counted, before.short_runs);
+            truth.dealt = before.dealt;
         }
     }
 }

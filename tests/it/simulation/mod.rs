@@ -3,7 +3,7 @@
 //! One history is some units, a few pools of texts for them, and 200 steps: edits, removals, texts that are not valid, programs that end in every way,
 //! clients' commands, the supervisor crashing between any two of its steps or replaced in place, the keeper lost with its records, the anchor lost too,
 //! a host without power, facts late and twice, actions that fail, changes that the watch misses, records that cannot be written, a host that sleeps, a
-//! wall clock that jumps. The oracle judges each effect as it reaches the host.
+//! wall clock that jumps, is lost with the power and set by somebody. The oracle judges each effect as it reaches the host.
 //!
 //! - A *safety* history then stops everything: every generation must have its one exit record, and nothing may be left.
 //! - A *liveness* history comes to rest first: what runs must be what should run, within bounded time and a bounded number of starts, and stay so over
@@ -26,6 +26,7 @@ mod planted;
 mod rehearsal;
 pub mod rng;
 mod sample;
+mod schedules;
 mod shrink;
 mod sockets;
 mod steps;

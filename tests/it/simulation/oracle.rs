@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use moored::plan::{BootTime, Exit, ExitRecord, Fact, Outcome, Relies, Want};
+use moored::plan::{BootTime, Exit, ExitRecord, Fact, Outcome, Relies, WallTime, Want};
 use moored::unit::{ContainerId, Fingerprint, Kind, OnBad, RestartPolicy, UnitName};
 
 use super::UNITS;
 use super::host::{Host, Stage};
+use super::schedules::{Dealt, Turns};
 
 #[derive(Default)]
 pub struct Oracle {
@@ -40,6 +41,7 @@ pub struct Oracle {
     pub touched: BootTime,
     /// Texts that were rolled back since the file of their unit was another one.
     pub(super) rolled_back: BTreeSet<(UnitName, Fingerprint)>,
+    pub(super) turns: Turns,
 }
 
 /// What a generation was begun with.
@@ -57,6 +59,8 @@ pub struct Begun {
     pub relies: Relies,
     /// Those of them of which somebody wants another run.
     pub outdated: BTreeSet<UnitName>,
+    /// What the wall clock showed.
+    pub wall: WallTime,
 }
 
 /// How a generation really ended.
@@ -96,6 +100,8 @@ pub(super) struct Truth {
     pub(super) begun: u64,
     /// The text that did well last.
     pub(super) proven: Option<Fingerprint>,
+    /// How far its schedule is.
+    pub(super) dealt: Dealt,
     /// As it was before the last start.
     pub(super) before: Option<Box<Truth>>,
 }
@@ -130,6 +136,8 @@ impl Oracle {
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
         let truth = self.truth(unit);
         truth.good = good.cloned();
+        // What an earlier boot remembers of a schedule goes with it.
+        truth.dealt.lost |= truth.dealt.rebooted && good.is_none_or(|good| good.unit.schedule.is_none());
         // That is not forgotten in a crash.
         if let Some(good) = truth.good.as_mut().filter(|good| truth.proven == Some(good.fingerprint)) {
             good.trial = None;
@@ -268,8 +276,6 @@ impl Oracle {
 
     /// Invariants 1, 4 and 5 at the moment of a spawn.
     pub fn on_start(&mut self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
-        self.starts += 1;
-        self.touched = now;
         self.ended(host);
         let runs_on = self.beside(host, id, want);
         let is_old = |other: &&ContainerId| other.unit == id.unit && *other != id && Some(*other) != runs_on.as_ref();
@@ -291,7 +297,12 @@ impl Oracle {
         must(truth.held.is_none_or(|until| until <= now), "hold", || format!("{id} starts although held"))?;
         let by_hand = truth.by_hand || truth.wished.is_some();
         must(want.unit.enabled || by_hand, "enabled", || format!("{id} starts although not enabled"))?;
-        self.check_pause(host, id, want, now)?;
+        if want.unit.schedule.is_none() {
+            (self.starts, self.touched) = (self.starts + 1, now);
+        }
+        if !self.starts_by_time(id, want)? {
+            self.check_pause(host, id, want, now)?;
+        }
         let truth = self.units.entry(id.unit.clone()).or_default();
         truth.before = Some(Box::new(Truth { before: None, ..truth.clone() }));
         (truth.held, truth.wished, truth.counted) = (None, None, false);
@@ -299,6 +310,7 @@ impl Oracle {
         // One that was started by hand goes on if this one does not do well.
         let other = truth.other.as_ref().and_then(|other| self.begun.get(other));
         truth.by_hand &= !want.unit.enabled || other.is_some_and(|other| !other.enabled);
+        self.on_turn(&id.unit, want);
         Ok(())
     }
 
@@ -356,7 +368,7 @@ impl Oracle {
 
     /// The generation whose end counts for a start of this text: of two that ran beside each other that of the text, or the unit's own; if neither is
     /// of the text, the one whose end was told last.
-    fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
+    pub(super) fn last_for<'t>(&self, truth: &'t Truth, want: &Want) -> Option<&'t ContainerId> {
         let (last, other) = (truth.last.as_ref()?, truth.other.as_ref());
         let is_of = |id: &ContainerId| self.ended.get(id).is_some_and(|end| end.is_of(want.fingerprint));
         let took_over = self.begun.get(last).is_some_and(|begun| !begun.beside);
@@ -379,10 +391,15 @@ impl Oracle {
             return must(!spawned, "6", || format!("{id} ran and has no record"));
         };
         let truth = self.ended.get(id);
-        let unknown = record.outcome == UNKNOWN;
+        let unknown =
+            record.outcome == UNKNOWN || matches!(record.outcome, Outcome::Unhealthy { exit: Exit::Unknown, .. });
         let right = truth.is_none_or(|end| match (&record.outcome, &end.outcome) {
             (Outcome::Unhealthy { exit, .. }, Outcome::Exited { exit: truth, .. }) => {
                 self.sick.contains(id) && (exit == truth || end.forgotten && *exit == Exit::Unknown)
+            }
+            // It took too long before its program ran, and how its setup ended died with the keeper.
+            (Outcome::Unhealthy { exit: Exit::Unknown, .. }, Outcome::StartFailed { .. }) => {
+                self.sick.contains(id) && end.forgotten
             }
             (outcome, truth) => outcome == truth || end.forgotten && unknown,
         });
@@ -394,6 +411,7 @@ impl Oracle {
         if record.stopped.is_none() {
             self.by_itself.insert(id.clone());
         }
+        self.note_cut_off(record);
         let earlier = self.journal.insert(id.clone(), record.outcome.clone());
         must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
     }
@@ -409,12 +427,14 @@ impl Oracle {
         }
         let begun = self.begun.get(&record.id);
         let (enabled, other) = begun.map_or((false, None), |begun| (begun.enabled, begun.other.clone()));
+        let wall = begun.map(|begun| begun.wall);
         let goes_on = other.as_ref().and_then(|other| self.begun.get(other)).is_some_and(|other| !other.enabled);
         let truth = self.truth(&record.id.unit);
         truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
         // As in any start.
         truth.by_hand &= !enabled || goes_on || truth.wished.is_some();
         (truth.last, truth.other, truth.counted) = (Some(record.id.clone()), other, false);
+        wall.into_iter().for_each(|wall| truth.dealt.with(wall));
     }
 
     /// Invariant 6 at the end of time: every generation that ended has its record.
@@ -432,6 +452,9 @@ impl Oracle {
         }
         if !want.unit.enabled && !truth.by_hand && truth.wished.is_none() {
             return Err("not enabled".into());
+        }
+        if let Some(schedule) = want.unit.schedule.as_deref().filter(|_| truth.wished.is_none()) {
+            return if self.is_due(truth, schedule) { Ok(want.clone()) } else { Err("waits for its time".into()) };
         }
         // It ran on beside one that came to nothing.
         let other = truth.other.as_ref().filter(|other| !self.ended.contains_key(*other));

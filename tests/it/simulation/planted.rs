@@ -33,6 +33,8 @@ pub enum Bug {
     SocketsForgotten,
     /// Of two containers of a unit the one that comes is taken for the one that runs, after a crash.
     RolesSwapped,
+    /// How far a schedule is is read back after a crash as it was a minute before.
+    ScheduleForgotten,
     /// Hooks are said to be over, and were not run.
     HookSkipped,
 }
@@ -120,4 +122,9 @@ fn dependencies_that_are_not_read_are_caught() {
 #[test]
 fn sockets_forgotten_in_a_crash_are_caught() {
     assert_caught(Bug::SocketsForgotten, Course::Liveness, &["sockets:"]);
+}
+
+#[test]
+fn a_time_that_is_run_again_after_a_crash_is_caught() {
+    assert_caught(Bug::ScheduleForgotten, Course::Safety, &["schedule:"]);
 }

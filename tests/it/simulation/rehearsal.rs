@@ -36,10 +36,14 @@ impl History {
     }
 
     /// Oneshots run once, as a rehearsal shows them; and some texts of a unit ask for no other container. None names files: what they hold
-    /// settles, and in a rehearsal no time goes by.
+    /// settles, and in a rehearsal no time goes by. Nor has one a schedule.
     fn tame_texts(&mut self) {
         for pool in self.texts.values_mut() {
-            pool.iter_mut().for_each(|want| Arc::make_mut(&mut want.unit).configs.clear());
+            for want in pool.iter_mut() {
+                let unit = Arc::make_mut(&mut want.unit);
+                unit.configs.clear();
+                unit.schedule = None;
+            }
             for want in pool.iter_mut().filter(|want| want.unit.kind == Kind::Oneshot) {
                 Arc::make_mut(&mut want.unit).restart.policy = RestartPolicy::Never;
             }

@@ -16,7 +16,7 @@ use super::steps::Plot;
 const TRIES_MAX: usize = 800;
 
 /// What a text can do without.
-const PARTS: [fn(&mut Unit); 9] = [
+const PARTS: [fn(&mut Unit); 10] = [
     |unit| unit.depends_on.clear(),
     |unit| unit.on_failure.clear(),
     |unit| unit.conditions.clear(),
@@ -24,6 +24,7 @@ const PARTS: [fn(&mut Unit); 9] = [
     |unit| unit.network = None,
     |unit| unit.configs.clear(),
     |unit| unit.sockets.clear(),
+    |unit| unit.schedule = None,
     |unit| unit.restart.limit = None,
     |unit| unit.update.order = Order::StopFirst,
 ];
@@ -107,6 +108,12 @@ fn described(want: &Want) -> String {
     }));
     words.extend(unit.configs.first().map(|_| "config files".to_owned()));
     words.extend(unit.sockets.iter().map(|socket| format!("listens at {}", socket.listen)));
+    words.extend(unit.schedule.as_ref().map(|schedule| {
+        let (delay, longest) = (schedule.random_delay, schedule.max_runtime);
+        let by = if schedule.wait_for_clock { "a clock that is set" } else { "any clock" };
+        let after = if schedule.persistent { "persistent" } else { "not persistent" };
+        format!("at {} by {by}, up to {delay:?} later, at most for {longest:?}, {after}", schedule.calendar)
+    }));
     let update = &unit.update;
     words.push(format!("{:?}, on bad {:?}, well after {:?}", update.order, update.on_bad, update.min_healthy));
     words.push(format!("stop within {:?}", unit.stop.timeout));

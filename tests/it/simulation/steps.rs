@@ -11,7 +11,7 @@ use moored::unit::UnitName;
 use super::host::millis;
 use super::planted::Bug;
 use super::rng::Rng;
-use super::{UNITS, hooks, sample, sockets};
+use super::{UNITS, hooks, sample, schedules, sockets};
 
 /// What a history is to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum What {
     Sleep(Duration),
     /// The wall clock is set forwards or back, in milliseconds.
     ClockJumps(i64),
+    /// Somebody who knows the time sets it.
+    ClockSet,
     Mount(bool),
     /// Records cannot be written, or can again.
     Full(bool),
@@ -100,15 +102,22 @@ impl Plot {
         let names: Vec<UnitName> = UNITS.iter().map(|name| UnitName::new(name).expect("a name")).collect();
         let texts = texts(seed, &names);
         let mut rng = Rng::new(seed ^ if course == Course::Safety { 0x57e9 } else { 0x11fe });
-        let steps = (0..STEPS).map(|_| Step::random(&mut rng, &names)).collect();
+        let mut of_clock = Rng::new(seed ^ 0xc10c);
+        let mut step = || {
+            let step = Step::random(&mut rng, &names);
+            // As often as it jumps.
+            let is_set = of_clock.chance(2) && matches!(step.what, What::Wait(_));
+            if is_set { Step { what: What::ClockSet, ..step } } else { step }
+        };
+        let steps = (0..STEPS).map(|_| step()).collect();
         Plot { seed, course, bug, texts, steps }
     }
 }
 
 /// What one thing that a text has is made from has a stream of its own: more of one changes nothing of another.
 fn texts(seed: u64, names: &[UnitName]) -> BTreeMap<UnitName, Vec<Want>> {
-    let [mut rng, mut files, mut order, mut of_sockets, mut of_hooks] =
-        [0, 0x5eed, 0x0bde, 0x50c7, 0x400c].map(|stream| Rng::new(seed ^ stream));
+    let [mut rng, mut files, mut order, mut of_sockets, mut of_hooks, mut of_schedules] =
+        [0, 0x5eed, 0x0bde, 0x50c7, 0x400c, 0x5c4e].map(|stream| Rng::new(seed ^ stream));
     let mut texts = BTreeMap::new();
     for (index, name) in names.iter().enumerate() {
         let mut pool: Vec<Want> = Vec::new();
@@ -118,7 +127,8 @@ fn texts(seed: u64, names: &[UnitName]) -> BTreeMap<UnitName, Vec<Want>> {
             let fresh = sockets::with_sockets(&mut of_sockets, fresh);
             let fresh = hooks::with_hooks(&mut of_hooks, fresh);
             let text = sample::with_files(&mut files, fresh, pool.last());
-            pool.push(sample::with_order(&mut order, text));
+            let text = sample::with_order(&mut order, text);
+            pool.push(schedules::with_schedule(&mut of_schedules, text, pool.last()));
         }
         texts.insert(name.clone(), pool);
     }
@@ -197,6 +207,7 @@ impl fmt::Display for What {
             What::PowerCut => write!(f, "the host loses its power"),
             What::Sleep(time) => write!(f, "the host sleeps for {time:?}"),
             What::ClockJumps(ms) => write!(f, "the wall clock jumps by {ms} ms"),
+            What::ClockSet => write!(f, "the wall clock is set"),
             What::Mount(true) => write!(f, "the disk is mounted"),
             What::Mount(false) => write!(f, "the disk is unmounted"),
             What::Full(true) => write!(f, "no record can be written"),

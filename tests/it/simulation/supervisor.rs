@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moored::plan::{
-    BootTime, Desired, Fact, Hold, Now, Observed, Plan, Planner, Presence, Seen, State, WallTime, Want, reconcile,
+    BootTime, Desired, Fact, Hold, Now, Observed, Plan, Planner, Presence, Seen, State, Timetable, WallTime, Want,
+    reconcile,
 };
 use moored::unit::{ContainerId, Fingerprint, OnBad, Order, SwapMark, UnitName};
 
@@ -29,6 +30,8 @@ pub struct Disk {
     pub bad: BTreeMap<UnitName, Fingerprint>,
     /// Stop marks, for the next boot.
     pub marks: BTreeMap<UnitName, Hold>,
+    /// How far schedules are.
+    pub timetables: BTreeMap<UnitName, Timetable>,
     /// No record can be written.
     pub full: bool,
 }
@@ -55,6 +58,8 @@ pub struct Outside<'a> {
     pub trace: &'a mut Option<Vec<String>>,
     pub bug: Bug,
     pub mounted: bool,
+    /// The wall clock is one to go by.
+    pub is_set: bool,
 }
 
 /// What dies in a crash.
@@ -120,8 +125,10 @@ impl Supervisor {
                 Bug::StopMarkLost => seen.hold = None,
                 _ => {}
             }
-            if out.bug == Bug::SocketsForgotten {
-                seen.sockets.clear();
+            match out.bug {
+                Bug::SocketsForgotten => seen.sockets.clear(),
+                Bug::ScheduleForgotten => Supervisor::plant_schedule_bug(&mut seen),
+                _ => {}
             }
             if let (Bug::RolesSwapped, Some(live), Some(beside)) = (out.bug, &mut seen.live, &mut seen.beside) {
                 std::mem::swap(live, beside);
@@ -137,11 +144,13 @@ impl Supervisor {
         if out.bug == Bug::LastGoodLost {
             out.disk.good.clear();
         }
+        let timetables = out.disk.timetables.clone();
         this.restore_marks(out);
         this.forget_trials(out);
         this.found_disk(out);
         this.find_sockets(out);
         this.read_files(out, files);
+        this.restore_timetables(out, &timetables);
         this.look_after_crash(out, false);
         if out.oracle.shutdown {
             this.record(out, &Fact::Shutdown { by: "SIGTERM".into() });
@@ -203,11 +212,12 @@ impl Supervisor {
 
     /// What is on disk now becomes desired; a file that is not valid counts as its last good text.
     pub fn read_files(&mut self, out: &mut Outside, files: &BTreeMap<UnitName, Option<Want>>) {
-        let Disk { good, earlier, bad, marks, .. } = &mut *out.disk;
+        let Disk { good, earlier, bad, marks, timetables, .. } = &mut *out.disk;
         good.retain(|unit, _| files.contains_key(unit));
         earlier.retain(|unit, _| files.contains_key(unit));
         bad.retain(|unit, _| files.contains_key(unit));
         marks.retain(|unit, _| files.contains_key(unit));
+        timetables.retain(|unit, _| files.contains_key(unit));
         let is_bad = |unit: &UnitName, text: &Want| bad.get(unit) == Some(&text.fingerprint);
         let taken = |unit: &UnitName, text: &Option<Want>| text.clone().filter(|text| !is_bad(unit, text));
         let taken: BTreeMap<_, _> = files.iter().map(|(unit, text)| (unit.clone(), taken(unit, text))).collect();
@@ -299,6 +309,7 @@ impl Supervisor {
         if news {
             self.planner.recorded(fact);
             out.oracle.told(fact);
+            out.oracle.on_turn_over(fact, out.both());
             self.dirty.extend(fact.unit().cloned());
         }
         news
@@ -334,6 +345,7 @@ impl Supervisor {
             if !self.awake && self.wake_at.is_none_or(|at| at > out.now) {
                 return Ok(());
             }
+            self.follow_clock(out);
             self.round(out)?;
         }
         Err(Stop::Wrong("13: it does not come to rest".into()))
