@@ -42,7 +42,7 @@ pub(super) struct Draft {
 }
 
 /// Compares `desired` with `observed`. Level-triggered: the whole state, each time; in a quiet world the plan is empty.
-/// What others go by comes first, and alone ([`Draft::first`]).
+/// What others go by comes first, and alone (`Draft::first`).
 pub fn reconcile(desired: &Desired, observed: &Observed, now: BootTime) -> Plan {
     let world = World::new(desired, observed, now);
     let mut draft = Draft::default();
