@@ -142,6 +142,7 @@ fn a_shell_is_joined_left_and_joined_again_by_several() {
     wait_for("the sleeper", || sleeps().then_some(()));
     one.types(b"\x03");
     wait_for("its end", || (!sleeps()).then_some(()));
+    one.sees("> ");
     one.runs("echo fr''ee", "free");
     let mut two = User::at(&world, "web");
     two.runs("echo from t''wo", "from two");
