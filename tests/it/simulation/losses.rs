@@ -19,13 +19,17 @@ impl Oracle {
         self.sick.clear();
         self.well.clear();
         for (unit, truth) in &mut self.units {
+            // A start that is written down is made at most once: whether it was nobody knows now.
+            let table = disk.timetables.get(unit);
+            let perhaps_by = table.map(|table| table.from).max(truth.dealt.perhaps_by);
+            let lost = truth.dealt.lost || truth.dealt.was_gone && table.is_none();
             *truth = Truth {
                 good: disk.good.get(unit).filter(|_| truth.good.is_some()).cloned(),
                 // A mark goes with the file.
                 held: truth.held.filter(|until| *until > now && disk.marks.contains_key(unit)),
                 highest: truth.highest,
                 begun: truth.begun,
-                dealt: Dealt { rebooted: true, ..truth.dealt.clone() },
+                dealt: Dealt { rebooted: true, lost, perhaps_by, ..truth.dealt.clone() },
                 ..Truth::default()
             };
         }

@@ -146,7 +146,7 @@ impl Supervisor {
         }
     }
 
-    fn has_schedules(&self) -> bool {
+    pub(super) fn has_schedules(&self) -> bool {
         self.desired.units.values().any(|want| want.unit.schedule.is_some())
     }
 
@@ -190,13 +190,23 @@ pub struct Dealt {
     pub calendar: String,
     /// The host lost its power since.
     pub rebooted: bool,
-    /// And the text that the next supervisor read did not want that to be remembered.
+    /// And the text that the next supervisor read did not want that to be remembered, or the file was gone before.
     pub lost: bool,
+    /// By what was written down when the power was lost they are, to here: of a start that was not made.
+    pub perhaps_by: Option<WallTime>,
+    /// The file was gone since they are counted.
+    pub was_gone: bool,
 }
 
 impl Dealt {
     fn is_of(&self, schedule: &Schedule) -> bool {
         self.calendar == schedule.calendar.to_string()
+    }
+
+    /// Up to when the times of this schedule are, or may be, dealt with.
+    fn latest(&self, schedule: &Schedule) -> Option<WallTime> {
+        let by = self.by.filter(|_| self.is_of(schedule))?;
+        Some(self.perhaps_by.unwrap_or(by).max(by))
     }
 
     pub(super) fn with(&mut self, wall: WallTime) {
@@ -226,7 +236,7 @@ impl Oracle {
 
     /// One has certainly, and nobody has looked after that.
     pub(super) fn is_due(&self, truth: &Truth, schedule: &Schedule) -> bool {
-        truth.dealt.is_of(schedule) && truth.dealt.by.is_some_and(|by| self.is_due_after(schedule, by))
+        truth.dealt.latest(schedule).is_some_and(|by| self.is_due_after(schedule, by))
     }
 
     /// What is remembered of a schedule from here on.
@@ -340,7 +350,7 @@ impl History {
         for (unit, truth) in &self.oracle.units {
             let Some(want) = truth.good.as_ref().filter(|want| want.unit.enabled) else { continue };
             let Some(schedule) = want.unit.schedule.as_deref() else { continue };
-            let Some(by) = truth.dealt.by.filter(|_| truth.dealt.is_of(schedule)) else { continue };
+            let Some(by) = truth.dealt.latest(schedule) else { continue };
             let seen = supervisor.observed.unit(unit);
             let live = seen.and_then(|seen| seen.live.as_ref());
             match live {
