@@ -133,11 +133,11 @@ fn a_shell_is_joined_left_and_joined_again_by_several() {
         one.runs("echo size $(stty size) now''.", " now.").contains("size 40 120").then_some(())
     });
     // The keys of the terminal are the program's.
-    one.runs("sleep 77; echo sl''ept $?", "sleep 77");
+    one.runs("sleep 7701; echo sl''ept $?", "sleep 7701");
     let sleeps = || {
         let found =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-        found.into_iter().any(|line| line == b"sleep\x0077\0")
+        found.into_iter().any(|line| line == b"sleep\x007701\0")
     };
     wait_for("the sleeper", || sleeps().then_some(()));
     one.types(b"\x03");
