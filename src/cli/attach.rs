@@ -55,13 +55,15 @@ pub fn attach(run_dir: &Path, log_dir: &Path, args: Attach) -> Result<u8, Failur
         if turn.other
             && let Some(phase) = line.next(run_dir, &args.unit)?
         {
+            if is_over(&phase) {
+                cable.show_rest()?;
+            }
             break format!("it is {phase}");
         }
         if let Some(console) = line.console.take().filter(|_| !args.no_stdin) {
             cable.renew(console);
         }
     };
-    cable.show_rest()?;
     drop(cable);
     if is_watched {
         print_note(&format!("{unit}: {end}"))?;

@@ -271,12 +271,15 @@ impl Cable {
         Ok(())
     }
 
-    /// The unit runs no more: what it wrote is still shown.
+    /// The unit runs no more: what it wrote is still shown, to the end.
     pub fn show_rest(&mut self) -> Result<(), Failure> {
         if let Some(unit) = &mut self.unit {
             unit.more = true;
         }
-        self.show_log()
+        while self.unit.as_ref().is_some_and(|unit| unit.more) {
+            self.show_log()?;
+        }
+        Ok(())
     }
 
     /// Shows what the unit's log has more, as it is.
