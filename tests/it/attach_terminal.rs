@@ -28,6 +28,8 @@ struct User {
     /// The other end of it, and how it was before.
     line: OwnedFd,
     before: Termios,
+    /// What he was shown behind what was waited for last.
+    ahead: Vec<u8>,
 }
 
 impl User {
@@ -42,7 +44,8 @@ impl User {
         let end = || Stdio::from(line.try_clone().unwrap());
         let mut command = world.moored(&["attach"]);
         command.args(arguments).stdin(end()).stdout(end()).stderr(end());
-        let mut user = User { client: command.spawn().unwrap(), screen: File::from(screen), line, before };
+        let client = command.spawn().unwrap();
+        let mut user = User { client, screen: File::from(screen), line, before, ahead: Vec::new() };
         user.resize(33, 99);
         user
     }
@@ -73,19 +76,22 @@ impl User {
         self.screen.write_all(keys).unwrap();
     }
 
-    /// What he sees until he sees this.
+    /// What he sees up to this.
     fn sees(&mut self, text: &str) -> String {
-        let (mut seen, mut chunk) = (Vec::new(), [0u8; 4096]);
+        let mut chunk = [0u8; 4096];
         let until = Instant::now() + PATIENCE;
-        while !String::from_utf8_lossy(&seen).contains(text) {
+        loop {
+            if let Some(at) = self.ahead.windows(text.len()).position(|shown| shown == text.as_bytes()) {
+                let ahead = self.ahead.split_off(at + text.len());
+                return String::from_utf8_lossy(&std::mem::replace(&mut self.ahead, ahead)).into_owned();
+            }
             let mut fds = [PollFd::new(&self.screen, PollFlags::IN)];
             let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap();
             let ready = poll(&mut fds, Some(&left)).unwrap();
-            assert_ne!(ready, 0, "never seen: {text:?}, but {:?}", String::from_utf8_lossy(&seen));
+            assert_ne!(ready, 0, "never seen: {text:?}, but {:?}", String::from_utf8_lossy(&self.ahead));
             let got = rustix::io::read(&self.screen, &mut chunk).unwrap();
-            seen.extend_from_slice(&chunk[..got]);
+            self.ahead.extend_from_slice(&chunk[..got]);
         }
-        String::from_utf8_lossy(&seen).into_owned()
     }
 
     /// Types a line, and waits for what comes of it.
@@ -116,6 +122,19 @@ impl Drop for User {
     }
 }
 
+/// Whether a `sleep` of so long is there, and in the foreground of its terminal.
+fn sleeps_in_front(seconds: &str) -> bool {
+    let line = format!("sleep\0{seconds}\0");
+    let of = |directory: &std::path::Path| {
+        let is_it = fs::read(directory.join("cmdline")).ok()? == line.as_bytes();
+        let stat = fs::read_to_string(directory.join("stat")).ok()?;
+        // proc_pid_stat(5): behind the name state, ppid, pgrp, session, tty_nr, tpgid.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        Some(is_it && fields.get(2)? == fields.get(5)?)
+    };
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| of(&entry.path()) == Some(true))
+}
+
 fn shell(name: &str) -> Option<(World, Running)> {
     let world = World::start(name)?;
     world.script("web", SHELL, TERMINAL);
@@ -134,14 +153,9 @@ fn a_shell_is_joined_left_and_joined_again_by_several() {
     });
     // The keys of the terminal are the program's.
     one.runs("sleep 7701; echo sl''ept $?", "sleep 7701");
-    let sleeps = || {
-        let found =
-            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-        found.into_iter().any(|line| line == b"sleep\x007701\0")
-    };
-    wait_for("the sleeper", || sleeps().then_some(()));
+    wait_for("the sleeper", || sleeps_in_front("7701").then_some(()));
     one.types(b"\x03");
-    wait_for("its end", || (!sleeps()).then_some(()));
+    wait_for("its end", || (!sleeps_in_front("7701")).then_some(()));
     one.sees("> ");
     one.runs("echo fr''ee", "free");
     let mut two = User::at(&world, "web");
@@ -312,13 +326,11 @@ fn a_keys_signal_reaches_a_program_behind_the_small_init_once() {
     world.script("shell", SHELL, "terminal = true\ninit = true\n[stop]\ntimeout = \"0s\"");
     world.running("shell");
     let mut user = User::at(&world, "shell");
-    user.runs("sleep 78", "sleep 78");
-    wait_for("the job to stop", || {
-        user.types(b"\x1a");
-        let mut fds = [PollFd::new(&user.screen, PollFlags::IN)];
-        (poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })).unwrap() > 0).then_some(())
-    });
+    user.runs("sleep 7802", "sleep 7802");
+    wait_for("the job to have the terminal", || sleeps_in_front("7802").then_some(()));
+    user.types(b"\x1a");
     user.sees("Stopped");
+    user.sees("> ");
     user.runs("jobs; kill %1; echo do''ne", "done");
     user.detaches();
 }
