@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccomp};
 
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
@@ -46,6 +46,9 @@ pub struct Context {
     pub listen_pid: bool,
     /// A seccomp filter that is compiled already, instead of `linux.seccomp`.
     pub filter: Option<seccomp::Filter>,
+    /// Where a filter can come once the process is there, it is the caller's to compile it, while the process sets itself up:
+    /// [`Step::SeccompComing`].
+    pub filter_comes: bool,
     /// The same will be compiled again soon: what became of its seccomp profile is kept.
     pub again: bool,
     /// A service of the host's: it stays in the host's root and namespaces. Of the spec only the process and its resources count, and rights
@@ -86,6 +89,7 @@ impl Context {
             home: true,
             listen_pid: false,
             filter: None,
+            filter_comes: false,
             again: false,
             host: false,
             pre_start: None,
@@ -179,6 +183,15 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     }
     let mut script = Script { new_pid_namespace: namespaces.pid, outside: namespaces.outside, steps };
     users::complete(&mut script, &mut report);
+    if !script.outside.is_empty() {
+        // Whoever else makes the process takes all of its script with it.
+        let coming = script.steps.iter_mut().filter(|step| matches!(step, Step::SeccompComing));
+        coming.for_each(|step| {
+            if let Some(filter) = profile.and_then(|profile| filter(profile, false, &mut report)) {
+                *step = Step::Seccomp(filter);
+            }
+        });
+    }
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
@@ -226,8 +239,7 @@ fn begin(outside: &Outside, context: &Context) -> Vec<Step> {
 /// Where calls are handed to an agent. What is wrong with it, the filter's compiler says.
 fn listener(profile: Option<&LinuxSeccomp>, status: &str, state: impl FnOnce() -> StateText) -> Option<Step> {
     let profile = profile?;
-    let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
-    let path = profile.listener_path().clone().filter(|_| notifies)?;
+    let path = profile.listener_path().clone().filter(|_| seccomp::notifies(profile))?;
     let metadata = profile.listener_metadata().clone();
     Some(Step::Listener(Listener { path, metadata, state: state(), status: status.to_owned() }))
 }
@@ -460,12 +472,33 @@ pub(super) fn sysctl_namespace(name: &str) -> Option<LinuxNamespaceType> {
     }
 }
 
+/// The step that loads the filter of this profile.
+pub(super) fn load_filter(profile: Option<&LinuxSeccomp>, context: &Context, report: &mut Report) -> Option<Step> {
+    if let Some(filter) = &context.filter {
+        return Some(Step::Seccomp(filter.clone()));
+    }
+    let profile = profile?;
+    if !context.filter_comes || seccomp::notifies(profile) {
+        return filter(profile, context.again, report).map(Step::Seccomp);
+    }
+    seccomp::check(profile, seccomp::native()?).map_err(|errors| say(errors, report)).ok()?;
+    Some(Step::SeccompComing)
+}
+
+fn say(errors: Vec<seccomp::Error>, report: &mut Report) {
+    for error in errors {
+        let text = error.to_string();
+        let (path, problem) = text.split_once(": ").unwrap_or(("linux.seccomp", &text));
+        report.error(path, Problem::Seccomp(problem.to_owned()));
+    }
+}
+
 /// The last profile and what became of it: it takes longer than all the rest, and is asked for again soon. One for all threads: a unit is checked on
 /// one and started on another.
 static LAST: Mutex<Option<(LinuxSeccomp, seccomp::Filter)>> = Mutex::new(None);
 
 /// Compiles the filter; its errors have their own paths.
-pub(super) fn filter(profile: &LinuxSeccomp, keep: bool, report: &mut Report) -> Option<seccomp::Filter> {
+fn filter(profile: &LinuxSeccomp, keep: bool, report: &mut Report) -> Option<seccomp::Filter> {
     // What a panic left is whole: it is only ever replaced.
     let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let known = last().as_ref().filter(|(of, _)| of == profile).map(|(_, filter)| filter.clone());
@@ -481,11 +514,7 @@ pub(super) fn filter(profile: &LinuxSeccomp, keep: bool, report: &mut Report) ->
             Some(filter)
         }
         Err(errors) => {
-            for error in errors {
-                let text = error.to_string();
-                let (path, problem) = text.split_once(": ").unwrap_or(("linux.seccomp", &text));
-                report.error(path, Problem::Seccomp(problem.to_owned()));
-            }
+            say(errors, report);
             None
         }
     }

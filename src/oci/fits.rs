@@ -13,7 +13,9 @@ use super::fields::Kind;
 
 /// Whether each value of a JSON text is what this kind says, and no field is unknown.
 pub(super) fn fits(text: &[u8], kind: &Kind) -> bool {
-    let mut reader = serde_json::Deserializer::from_slice(text);
+    // Looked at as a whole once, not each text in it.
+    let Ok(text) = str::from_utf8(text) else { return false };
+    let mut reader = serde_json::Deserializer::from_str(text);
     Fits(kind).deserialize(&mut reader).and_then(|()| reader.end()).is_ok()
 }
 

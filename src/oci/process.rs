@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 use oci_spec::runtime::{Capabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType};
 
 use super::capability::Capability;
-use super::compile::{Context, filter};
+use super::compile::{Context, load_filter};
 use super::error::{Problem, Report};
 use super::mount;
 use super::script::{CapabilitySets, Identity, Rlimit, RlimitResource, Step};
@@ -41,15 +41,14 @@ pub(super) fn compile(
     if nnp {
         steps.push(Step::NoNewPrivileges);
     }
-    let filter = context.filter.clone().or_else(|| filter(profile?, context.again, report));
-    if let Some(filter) = filter.as_ref().filter(|_| !nnp) {
-        steps.push(Step::Seccomp(filter.clone()));
+    let (mut before, mut after) = (None, load_filter(profile, context, report));
+    if !nnp {
+        std::mem::swap(&mut before, &mut after);
     }
+    steps.extend(before);
     capabilities(steps, process, context, report);
     program(steps, process, context, report);
-    if let Some(filter) = filter.filter(|_| nnp) {
-        steps.push(Step::Seccomp(filter));
-    }
+    steps.extend(after);
     if context.gate {
         steps.push(Step::Gate);
     }

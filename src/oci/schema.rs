@@ -14,7 +14,7 @@ use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
 use super::fields::{CONFIG, Kind, PROCESS, RESOURCES};
 use super::fits::fits;
-use crate::config::{Process, Spec};
+use crate::config::{Process, Spec, from_json};
 use crate::words::nearest;
 
 /// The largest config.json that is read.
@@ -36,7 +36,7 @@ pub struct Parsed {
 pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     if text.len() <= MAX_CONFIG_BYTES
         && fits(text, &CONFIG)
-        && let Ok(spec) = serde_json::from_slice::<Spec>(text)
+        && let Ok(spec) = from_json::<Spec>(text)
         && !spec.version.is_empty()
     {
         return Ok(Parsed { spec, warnings: Vec::new() });
@@ -48,7 +48,7 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
         return Err(report.errors);
     }
     // The derived code refuses a field that is there twice, of which JSON readers take the last.
-    let spec = serde_json::from_slice(text).or_else(|_| typed(&raw, "config.json"))?;
+    let spec = from_json(text).or_else(|_| typed(&raw, "config.json"))?;
     Ok(Parsed { spec, warnings: report.warnings })
 }
 
@@ -89,9 +89,9 @@ pub fn compile_resources(raw: &Value) -> Result<(CgroupSettings, Vec<Warning>), 
     if report.errors.is_empty() { Ok((settings, report.warnings)) } else { Err(report.errors) }
 }
 
-/// Always by way of bytes, as [`crate::unit`] reads it: the derived code is big, and one copy of it is enough.
+/// Always by way of text, as everybody reads it: the derived code is big, and one copy of it is enough.
 fn typed<T: DeserializeOwned>(raw: &Value, path: &str) -> Result<T, Vec<CompileError>> {
-    serde_json::from_slice(raw.to_string().as_bytes()).map_err(|error| vec![unexpected(path, &error)])
+    serde_json::from_str(&raw.to_string()).map_err(|error| vec![unexpected(path, &error)])
 }
 
 /// Checks the shape of a whole config.

@@ -220,6 +220,8 @@ pub enum Step {
         /// Add LISTEN_PID, the process's own number (sd_listen_fds(3)), in the place of any.
         listen_pid: bool,
     },
+    /// The same with a filter that is compiled meanwhile: of a process that its parent makes at once.
+    SeccompComing,
     /// Rights as setuid(2) leaves them: those that the process has for root, none for another user. Bounding set and ambient set stay.
     RightsOfUser,
 }

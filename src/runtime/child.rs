@@ -197,6 +197,7 @@ impl Run {
             }
             // After the program is found it is the trampoline's, which has it.
             Step::Seccomp(_) if self.trampoline.is_some() && self.found.is_some() => Ok(()),
+            Step::SeccompComing => self.await_filter(),
             Step::Listener(_) if self.agent.is_some() => Ok(()),
             Step::Listener(listener) => {
                 self.agent = Some(Agent::connect(listener, None)?);
@@ -349,7 +350,7 @@ impl Run {
         if self.trampoline.is_none() {
             self.report = self.report.take().map(out_of_the_way).transpose()?;
         }
-        for slot in [&mut self.slots.gate, &mut self.slots.maker, &mut self.slots.started] {
+        for slot in [&mut self.slots.gate, &mut self.slots.filter, &mut self.slots.maker, &mut self.slots.started] {
             *slot = slot.take().map(out_of_the_way).transpose()?;
         }
         if let Some(agent) = &mut self.agent {
@@ -370,6 +371,14 @@ impl Run {
         }
         crate::sys::fd::cloexec_from(floor as u32).map_err(|error| call("close_range")(errno_of(&error)))?;
         set_parent_process_death_signal(None).map_err(call("clear the death signal"))
+    }
+
+    fn await_filter(&mut self) -> Result<(), StepError> {
+        let coming = self.slots.filter.take().ok_or(StepError::EmptySlot { slot: "the filter" })?;
+        if self.trampoline.is_some() && self.found.is_some() {
+            return super::filter::await_word(&coming);
+        }
+        super::filter::load(&super::filter::receive(coming)?)
     }
 
     fn wait_for_start(&mut self) -> Result<(), StepError> {

@@ -208,6 +208,9 @@ pub enum StepError {
     /// Neither mappings nor a word of the helper's came.
     #[error("the process that was to write the mappings of ids was killed")]
     NoMaps,
+    /// Whoever compiles the filter is gone, or says why it does not come.
+    #[error("the filter did not come")]
+    NoFilter,
     /// The kernel maps no ids there.
     // The cure first: a keeper tells the beginning of a long text.
     #[error(
@@ -272,6 +275,7 @@ impl StepError {
             | StepError::Join { .. }
             | StepError::MapHelper { .. }
             | StepError::NoMaps
+            | StepError::NoFilter
             | StepError::ZeroByte { .. } => 0,
         }
     }

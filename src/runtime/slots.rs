@@ -43,6 +43,8 @@ pub struct Slots {
     pub hierarchies: Vec<Hierarchy>,
     /// Those that are being made. They are for a process that is forked where they are made: no header has them.
     pub coming: Option<Coming>,
+    /// Read end of a pipe: the filter that is being compiled, or one byte once the trampoline has it; like `coming`.
+    pub filter: Option<OwnedFd>,
     /// Socket to whoever runs the hooks of the container's maker; like `coming`.
     pub maker: Option<OwnedFd>,
     /// What takes the place of the report once the gate is open, where somebody waits for that; like `coming`.
@@ -112,6 +114,7 @@ impl Slots {
             spare: None,
             hierarchies: Vec::new(),
             coming: None,
+            filter: None,
             maker: None,
             started: None,
             extra: Vec::new(),
@@ -129,6 +132,7 @@ impl Slots {
             &self.console,
             &self.gate,
             &self.container,
+            &self.filter,
             &self.maker,
             &self.started,
         ];

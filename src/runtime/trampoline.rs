@@ -8,7 +8,7 @@
 //! else can join. Everywhere else all of moored has to run from where nobody can write.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -39,16 +39,24 @@ impl Trampoline {
         trampoline::reserve().map(Trampoline)
     }
 
-    /// Makes it ready for a process that executes this script and reports to this descriptor, whose number it keeps.
-    pub(super) fn write(&self, script: &Script, report: BorrowedFd<'_>) -> io::Result<()> {
-        let filter = last_filter(script);
+    /// Another handle of it.
+    pub(super) fn try_clone(&self) -> io::Result<Trampoline> {
+        self.0.try_clone().map(Trampoline)
+    }
+
+    /// Whether it is to load a filter that is still being compiled.
+    pub(super) fn awaits_filter(script: &Script) -> bool {
+        last_steps(script).any(|step| matches!(step, Step::SeccompComing))
+    }
+
+    /// Makes it ready for a process that executes this script and reports to the descriptor of this number. With the filter that it
+    /// [awaits](Trampoline::awaits_filter), if it does.
+    pub(super) fn write(&self, script: &Script, came: Option<&Filter>, report: RawFd) -> io::Result<()> {
+        let in_script =
+            || last_steps(script).find_map(|step| if let Step::Seccomp(filter) = step { Some(filter) } else { None });
+        let filter = came.or_else(in_script);
         let flags = filter.map_or(0, |filter| filter.flags.bits());
-        trampoline::write(
-            self.0.as_fd(),
-            report.as_raw_fd(),
-            &filter.map(super::filter::program).unwrap_or_default(),
-            flags,
-        )
+        trampoline::write(self.0.as_fd(), report, &filter.map(super::filter::program).unwrap_or_default(), flags)
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -56,10 +64,10 @@ impl Trampoline {
     }
 }
 
-/// The filter that comes after all that moored does and so is the trampoline's to load: it need not allow more than the program wants.
-fn last_filter(script: &Script) -> Option<&Filter> {
-    let last = script.steps.iter().rev().take_while(|step| !matches!(step, Step::FindProgram { .. }));
-    last.filter_map(|step| if let Step::Seccomp(filter) = step { Some(filter) } else { None }).next()
+/// Those that come after all that moored does. A filter among them is the trampoline's to load: it need not allow more than the program
+/// wants.
+fn last_steps(script: &Script) -> impl Iterator<Item = &Step> {
+    script.steps.iter().rev().take_while(|step| !matches!(step, Step::FindProgram { .. }))
 }
 
 /// What the trampoline of a process that executes this script has reported, if it is that.
@@ -67,7 +75,7 @@ pub(super) fn failure(report: &[u8], script: &Script) -> Option<Failure> {
     let failed = Failed::read(report)?;
     let (index, step) = script.steps.iter().enumerate().rfind(|(_, step)| match failed {
         Failed::Report(_) => matches!(step, Step::Descriptors),
-        Failed::Filter(_) => matches!(step, Step::Seccomp(_)),
+        Failed::Filter(_) => matches!(step, Step::Seccomp(_) | Step::SeccompComing),
         Failed::Execute(_) => matches!(step, Step::Execute { .. }),
     })?;
     let error = match (failed, step) {

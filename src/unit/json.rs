@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::diagnostic::{Lines, one_line};
-use crate::config::Spec;
+use crate::config::{Spec, from_json};
 
 /// serde lists all variants of an enum: longer messages are cut.
 const MESSAGE_MAX: usize = 240;
@@ -25,9 +25,9 @@ pub(crate) struct JsonError {
     pub(crate) message: String,
 }
 
-/// Reads a spec. Always from bytes, also where a [`Value`] is at hand: the derived code is big, and one copy is enough.
+/// Reads a spec. Always from text, also where a [`Value`] is at hand: the derived code is big, and one copy is enough.
 pub(crate) fn read_spec(text: &[u8]) -> Result<Spec, JsonError> {
-    serde_json::from_slice::<Spec>(text).map_err(|error| place(text, &error))
+    from_json::<Spec>(text).map_err(|error| place(text, &error))
 }
 
 /// Reads something else than a spec that is an object. (What is derived would take an array of its fields as well.)
@@ -35,7 +35,7 @@ pub(crate) fn read_as<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, 
     if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         read_object(text)?;
     }
-    serde_json::from_slice::<T>(text).map_err(|error| place(text, &error))
+    from_json::<T>(text).map_err(|error| place(text, &error))
 }
 
 /// Reads any JSON object.

@@ -13,6 +13,10 @@ use moored::unit::seccomp_default;
 use oci_spec::runtime::LinuxSeccomp;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
+use serde_json::{Value, json};
+
+use super::oci::Place;
+use super::support::wait_for;
 
 /// Set in the process that a case has for itself.
 const ALONE: &str = "MOORED_TEST_SECCOMP_ALONE";
@@ -117,6 +121,63 @@ fn a_program_that_the_kernel_cannot_take_is_refused() {
     assert_eq!(load(&[], 0).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     let listener = u32::try_from(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER).unwrap();
     assert_eq!(load(&[], listener).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+}
+
+/// The filter is compiled while the container's process sets itself up: whichever of the two loads it, and whoever makes the process.
+#[test]
+fn a_filter_reaches_the_process_however_it_is_made() {
+    const SAYS: &str = "grep Seccomp: /proc/self/status; mkdir /dev/d 2>&1; true";
+    let refuses = |config: &mut Value| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7 }],
+        });
+        config["process"]["args"] = json!(["/bin/sh", "-c", SAYS]);
+    };
+    let by_the_trampoline = |_: &mut Value| {};
+    let by_itself = |config: &mut Value| config["process"]["noNewPrivileges"] = json!(false);
+    let without_a_trampoline = |config: &mut Value| {
+        config["hooks"] = json!({ "createContainer": [{ "path": "/bin/true" }] });
+    };
+    let by_somebody_else = super::namespaces::map_users;
+    let changes: [(&str, fn(&mut Value)); 4] = [
+        ("trampoline", by_the_trampoline),
+        ("itself", by_itself),
+        ("sealed", without_a_trampoline),
+        ("else", by_somebody_else),
+    ];
+    for (name, change) in changes {
+        let place = Place::new(name, |config| {
+            refuses(config);
+            change(config);
+        });
+        let Some(place) = place else { return };
+        let said = place.ok("run {}");
+        assert!(said.starts_with("Seccomp:\t2\n") && said.contains("Argument list too long"), "{name}: {said}");
+        place.ok("create {}");
+        place.ok("start {}");
+        wait_for("it to end", || (place.state()["status"] == "stopped").then_some(()));
+        place.ok("delete {}");
+    }
+}
+
+#[test]
+fn a_filter_that_gets_too_long_leaves_no_container() {
+    let rule = |n: u64| {
+        let condition = |index: u64| json!({ "index": index % 6, "value": n * 0x1_0001_0001, "op": "SCMP_CMP_GT" });
+        json!({ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": [condition(n), condition(n + 1)] })
+    };
+    let place = Place::new("long", |config| {
+        let rules: Vec<Value> = (1..900).map(rule).collect();
+        config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
+    });
+    let Some(place) = place else { return };
+    for command in ["run {}", "create {}"] {
+        let failed = place.run(command);
+        let said = String::from_utf8_lossy(&failed.stderr);
+        assert!(!failed.status.success() && said.contains("linux.seccomp: the profile needs at least"), "{said}");
+        place.assert_gone(command);
+    }
 }
 
 #[test]

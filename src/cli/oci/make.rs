@@ -11,7 +11,7 @@ use super::log::Log;
 use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::Spec;
-use crate::oci::{self, Context, Script, SessionKeyring};
+use crate::oci::{self, Context, Script, SessionKeyring, Step};
 use crate::runtime::Trampoline;
 use crate::runtime::cgroup::{device_rules_ignored, without_effect};
 use crate::runtime::container::{Launch, Launched, StateRoot};
@@ -92,11 +92,12 @@ impl Bundle {
         self.spec.process.as_ref().and_then(|process| process.terminal).unwrap_or(false)
     }
 
-    fn launch(self, make: &Make, gate: bool, descriptors: Descriptors, log: &Log) -> Result<Launch, OciError> {
+    fn launch(mut self, make: &Make, gate: bool, descriptors: Descriptors, log: &Log) -> Result<Launch, OciError> {
         let context = Context {
             gate,
             keyring: if make.no_new_keyring { SessionKeyring::Callers } else { SessionKeyring::Named },
             pivot: !make.no_pivot,
+            filter_comes: true,
             ..Context::new(self.directory.clone(), make.id.clone())
         };
         let compiled = oci::compile(&self.spec, None, &context)
@@ -109,13 +110,21 @@ impl Bundle {
         device_rules_ignored().into_iter().for_each(|warning| log.warning(warning));
         compiled.script.steps.iter().for_each(|step| log.debug(step));
         let rootfs = self.spec.root.as_ref().map_or_else(PathBuf::new, |root| self.directory.join(root.path()));
+        let awaits = compiled.script.steps.contains(&Step::SeccompComing);
+        let linux = self.spec.linux.as_mut().filter(|_| awaits);
+        let profile = linux.and_then(|linux| linux.seccomp_mut().take());
+        let oci_version = self.spec.version.clone();
+        let annotations = self.spec.annotations.clone().unwrap_or_default().into_iter().collect();
+        // A seccomp profile has hundreds of names: to free each takes longer than to clone the process, which comes next.
+        std::mem::forget(self.spec);
         Ok(Launch {
             id: make.id.clone(),
-            oci_version: self.spec.version.clone(),
+            oci_version,
             rootfs,
-            annotations: self.spec.annotations.clone().unwrap_or_default().into_iter().collect(),
+            annotations,
             config: self.text,
             script: compiled.script,
+            profile,
             settings: compiled.cgroup,
             cgroups_path: self.cgroups_path,
             rootless: self.rootless,

@@ -101,6 +101,7 @@ impl fmt::Display for Step {
             ),
             Step::Listener(_) => write!(f, "connect to the seccomp agent"),
             Step::Seccomp(filter) => write!(f, "load a seccomp filter of {} instructions", filter.program.len()),
+            Step::SeccompComing => write!(f, "load the seccomp filter"),
             Step::FindProgram { program, .. } => write!(f, "find {program}"),
             Step::Descriptors => write!(f, "put the descriptors into place"),
             Step::Gate => write!(f, "wait for start"),

@@ -203,6 +203,16 @@ pub const fn native() -> Option<Arch> {
     }
 }
 
+/// Whether a profile can be compiled; all that is wrong with it but [`Error::TooLong`]. It takes a fraction of the time.
+pub fn check(profile: &LinuxSeccomp, native: Arch) -> Result<(), Vec<Error>> {
+    rules::check(profile, native).map(drop)
+}
+
+/// Whether calls are handed to an agent.
+pub fn notifies(profile: &LinuxSeccomp) -> bool {
+    profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify)
+}
+
 /// Compiles a profile for a kernel whose own architecture is `native` (`SCMP_ARCH_X86_64` or `SCMP_ARCH_AARCH64`).
 ///
 /// Errs with everything that is wrong with the profile, or with [`Error::TooLong`].

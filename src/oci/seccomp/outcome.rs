@@ -88,12 +88,27 @@ fn named(profile: &Profile<'_>) -> Vec<Named> {
     named
 }
 
-/// A rule of a number, sorted by that and then as the file has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The rules of all numbers of one ABI.
+#[derive(Default)]
 struct Numbered {
-    number: u32,
-    place: usize,
-    rule: usize,
+    /// A number and an index into `rules` in one word, which is quick to sort: by number, and then as the file has them.
+    order: Vec<u64>,
+    rules: Vec<usize>,
+}
+
+impl Numbered {
+    fn add(&mut self, number: u32, rule: usize) {
+        self.order.push(u64::from(number) << 32 | self.rules.len() as u64);
+        self.rules.push(rule);
+    }
+
+    fn number(word: u64) -> u32 {
+        (word >> 32) as u32
+    }
+
+    fn rule(&self, word: u64) -> Option<usize> {
+        self.rules.get(word as u32 as usize).copied()
+    }
 }
 
 struct Gather<'a> {
@@ -107,14 +122,15 @@ impl Gather<'_> {
     /// Appends the ranges of one ABI, whose numbers start at `first`.
     fn fill(&mut self, abi: Abi, first: u32, ranges: &mut Ranges) {
         let (mut numbered, newest) = self.numbered(abi);
-        numbered.sort_unstable();
+        numbered.order.sort_unstable();
         let default = self.profile.default;
         let newer = if self.profile.enosys_for_newer { RETURN_ENOSYS } else { default };
         let unnamed = |number: u32| if newest.is_some_and(|last| number > last) { newer } else { default };
         let gap = |number: u32| Outcome::Return(unnamed(number));
         let mut next = Some(first);
-        for group in numbered.chunk_by(|one, other| one.number == other.number) {
-            let Some(&Numbered { number, .. }) = group.first() else { continue };
+        for group in numbered.order.chunk_by(|one, other| Numbered::number(*one) == Numbered::number(*other)) {
+            let Some(number) = group.first().copied().map(Numbered::number) else { continue };
+            let group = group.iter().filter_map(|word| numbered.rule(*word));
             if let Some(start) = next.filter(|start| *start < number) {
                 ranges.add_gap(start, number, newest, gap);
             }
@@ -129,22 +145,23 @@ impl Gather<'_> {
     }
 
     /// All rules with their numbers, and the newest number that is named, by whatever rule.
-    fn numbered(&mut self, abi: Abi) -> (Vec<Numbered>, Option<u32>) {
-        let mut numbered: Vec<Numbered> = Vec::with_capacity(self.named.len());
-        let mut add = |number, rule| numbered.push(Numbered { number, place: numbered.len(), rule });
+    fn numbered(&mut self, abi: Abi) -> (Numbered, Option<u32>) {
+        let mut numbered = Numbered::default();
+        numbered.order.reserve(self.named.len());
+        numbered.rules.reserve(self.named.len());
         let mut newest = None;
         for named in &self.named {
             let Some(entry) = self.profile.entries.get(named.entry) else { continue };
             let number = named.row.and_then(|row| syscalls::number_in(row, abi));
             if let Some(number) = number {
                 newest = newest.max(Some(number).filter(|number| !syscalls::is_private(*number)));
-                entry.rules.clone().for_each(|rule| add(number, rule));
+                entry.rules.clone().for_each(|rule| numbered.add(number, rule));
             }
             if abi == Abi::I386
                 && let Some((number, rule)) =
                     named.call.and_then(|call| multiplexed(call, &self.profile.rules, entry.rules.clone()))
             {
-                add(number, self.profile.rules.len());
+                numbered.add(number, self.profile.rules.len());
                 self.profile.rules.push(rule);
             }
         }
@@ -152,12 +169,12 @@ impl Gather<'_> {
     }
 
     /// The outcome of one number, from all its rules, and `otherwise` where none of them holds.
-    fn outcome(&mut self, abi: Abi, group: &[Numbered], otherwise: u32) -> Outcome {
-        let mut all = group.iter().filter_map(|one| self.profile.rules.get(one.rule));
+    fn outcome(&mut self, abi: Abi, group: impl Iterator<Item = usize> + Clone, otherwise: u32) -> Outcome {
+        let mut all = group.clone().filter_map(|rule| self.profile.rules.get(rule));
         if let Some(always) = all.find(|rule| rule.conditions.is_empty()) {
             return Outcome::Return(always.action);
         }
-        let rules: Vec<usize> = group.iter().map(|one| one.rule).collect();
+        let rules: Vec<usize> = group.collect();
         let mut conditions = rules.iter().filter_map(|rule| self.profile.rules.get(*rule)).flat_map(|r| &r.conditions);
         // Where upper halves do not matter anyway, narrow and wide ABIs share one piece of code.
         let narrow = abi.is_narrow() && conditions.any(|condition| condition.test.reads_upper_half());

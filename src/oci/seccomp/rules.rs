@@ -157,7 +157,7 @@ fn check_listener(profile: &LinuxSeccomp, errors: &mut Vec<Error>) -> bool {
     if path.is_none() && profile.listener_metadata().as_ref().is_some_and(|text| !text.is_empty()) {
         wrong("listenerMetadata", "is for an agent: expected listenerPath beside it");
     }
-    let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    let notifies = super::notifies(profile);
     if notifies && path.is_none() {
         wrong("listenerPath", "is missing, expected the socket of the agent that SCMP_ACT_NOTIFY asks");
     }

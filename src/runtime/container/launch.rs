@@ -1,10 +1,11 @@
 //! Making a container: its directory, its cgroups, its process.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use oci_spec::runtime::LinuxSeccomp;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -12,11 +13,11 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use super::directory::{Container, Process, Record, StateRoot};
 use super::operate::started_ticks;
 use super::{ContainerError, call};
-use crate::oci::{CgroupSettings, Hooks, Rdt, Script};
+use crate::oci::{CgroupSettings, Hooks, Rdt, Script, seccomp};
 use crate::runtime::cgroup::{CgroupError, ContainerCgroup, Host, Location};
 use crate::runtime::executed::has_executed;
 use crate::runtime::hook::keep_descriptors;
-use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, maker, run_hooks, spawn};
+use crate::runtime::{Failure, HostPid, Slots, Spawned, Trampoline, filter, maker, run_hooks, spawn};
 use crate::sys::wait::{Which, reap};
 
 /// All that a container is made of.
@@ -36,6 +37,8 @@ pub struct Launch {
     pub config: Vec<u8>,
     /// What its process does.
     pub script: Script,
+    /// The profile of the filter that its script waits for.
+    pub profile: Option<LinuxSeccomp>,
     /// What its cgroups get.
     pub settings: CgroupSettings,
     /// `linux.cgroupsPath`.
@@ -128,11 +131,16 @@ impl Making {
         if let Some(trampoline) = &launch.trampoline {
             // Behind the descriptors that the program gets, so that it can keep its number.
             report_write = fcntl_dupfd_cloexec(&report_write, 3 + launch.extra.len() as i32).map_err(call("dup"))?;
-            trampoline.write(&launch.script, report_write.as_fd()).map_err(call("write the trampoline"))?;
+            if !Trampoline::awaits_filter(&launch.script) {
+                let written = trampoline.write(&launch.script, None, report_write.as_raw_fd());
+                written.map_err(call("write the trampoline"))?;
+            }
             // Before there is a copy of this process that another might look into.
             set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(call("set not dumpable"))?;
         }
+        let mut filter = FilterToCome::new(launch.profile, launch.trampoline.as_ref(), report_write.as_raw_fd())?;
         let mut slots = Slots::new(report_write);
+        slots.filter = filter.as_mut().and_then(|filter| filter.theirs.take());
         // Whoever makes its process for it takes descriptors, and in a user namespace it may open none of them itself.
         let early = launch.script.outside.is_empty();
         let say_made = match &mut cgroup {
@@ -155,13 +163,14 @@ impl Making {
             if hooks.is_some_and(Hooks::need_maker) { Some(maker::pair().map_err(call("socketpair"))?) } else { None };
         let (maker, theirs) = maker.unzip();
         slots.maker = theirs;
-        let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || {})?);
+        let spawned = self.spawned.insert(spawn(&launch.script, slots, launch.trampoline, || drop(filter.take()))?);
         let pid = spawned.pid;
         // While the process sets itself up as far as it can without.
         if let (Some(say_made), Some((cgroup, host))) = (say_made, &mut cgroup) {
             cgroup.finish(host, &record.cgroup.legacy, &launch.settings)?;
             let _ = rustix::io::write(&say_made, b"1");
         }
+        filter.map_or(Ok(()), |filter| filter.compile_and_send(&launch.script))?;
         record.cgroup = cgroup.as_ref().map(|(cgroup, _)| cgroup.location.clone()).unwrap_or_default();
         let is_out_of_memory = || cgroup.as_ref().is_some_and(|(cgroup, _)| cgroup.oom_kills() > 0);
         record.process = started_ticks(pid).map(|started_ticks| Process { pid: pid.0, started_ticks });
@@ -209,6 +218,38 @@ impl Making {
             let _ = super::follow::poststop(hooks);
         }
         let _ = self.container.remove();
+    }
+}
+
+/// A filter that is compiled while the process sets itself up.
+struct FilterToCome {
+    profile: LinuxSeccomp,
+    /// Where the process waits for it.
+    theirs: Option<OwnedFd>,
+    ours: OwnedFd,
+    /// What is to load it, and the number of its report.
+    trampoline: Option<(Trampoline, RawFd)>,
+}
+
+impl FilterToCome {
+    fn new(
+        profile: Option<LinuxSeccomp>,
+        trampoline: Option<&Trampoline>,
+        report: RawFd,
+    ) -> Result<Option<FilterToCome>, ContainerError> {
+        let Some(profile) = profile else { return Ok(None) };
+        let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC).map_err(call("pipe"))?;
+        let trampoline = trampoline.map(Trampoline::try_clone).transpose().map_err(call("dup"))?;
+        Ok(Some(FilterToCome { profile, theirs: Some(theirs), ours, trampoline: trampoline.map(|one| (one, report)) }))
+    }
+
+    fn compile_and_send(self, script: &Script) -> Result<(), ContainerError> {
+        let Some(native) = seccomp::native() else { return Ok(()) };
+        let filter = seccomp::compile(&self.profile, native).map_err(|errors| {
+            let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+            ContainerError::Setup(words.join("; "))
+        })?;
+        filter::hand_over(&filter, script, self.ours, self.trampoline).map_err(call("write the trampoline"))
     }
 }
 
