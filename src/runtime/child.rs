@@ -31,7 +31,7 @@ pub fn run(script: &Script, slots: Slots, trampoline: Option<Trampoline>, brough
     run.has_hooks = script.hooks().is_some();
     for (index, step) in script.steps.iter().enumerate() {
         run.at = index;
-        if let Err(error) = run.step(step) {
+        if let Err(error) = run.step(step, script) {
             run.report(index, step, &error);
             break;
         }
@@ -58,6 +58,8 @@ pub(super) struct Run {
     retry_chdir: Option<String>,
     /// Programs of the host's look into the mount namespace on the way.
     has_hooks: bool,
+    /// In a mount namespace that was made ahead.
+    prepared: bool,
     /// Index of the step.
     pub(super) at: usize,
     mapped: Option<OwnedFd>,
@@ -83,6 +85,7 @@ impl Run {
             trampoline,
             retry_chdir: None,
             has_hooks: false,
+            prepared: false,
             at: 0,
             mapped: brought.mapped,
             agent: brought.agent,
@@ -92,7 +95,7 @@ impl Run {
         }
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), StepError> {
+    fn step(&mut self, step: &Step, script: &Script) -> Result<(), StepError> {
         match step {
             Step::AwaitMaps => self.await_maps(),
             Step::BecomeRoot => self.become_root(),
@@ -100,7 +103,7 @@ impl Run {
             Step::Keyring(name) => keyring(name.as_deref()),
             Step::JoinCgroups => self.join_cgroups(),
             Step::TakeCgroups => self.trees.take_cgroups(&self.slots),
-            Step::Unshare(namespaces) => self.unshare(*namespaces),
+            Step::Unshare(namespaces) => self.unshare(*namespaces, script),
             Step::JoinNetwork => self.join_network(),
             // A spare's is.
             Step::Loopback if self.slots.spare.is_some() => Ok(()),
@@ -111,6 +114,8 @@ impl Run {
             }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).map_err(call("sethostname")),
             Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()).map_err(call("setdomainname")),
+            // Its copies have it.
+            Step::HostPropagation(_) if self.prepared => Ok(()),
             Step::HostPropagation(propagation) => mount::host_propagation(*propagation),
             Step::Rlimits { limits, clamp } => identity::set_limits(limits, *clamp),
             Step::Root(plan) => {
@@ -166,6 +171,7 @@ impl Run {
             Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
             Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
             Step::ReadonlyRoot => mount::seal(self.root()?),
+            Step::Pivot if self.prepared => self.change_root(mount::prepared::enter_root),
             Step::Pivot => self.change_root(mount::pivot),
             Step::CoverRoot => self.change_root(mount::cover_root),
             Step::RootPropagation(propagation) => mount::root_propagation(self.root()?, *propagation),
@@ -278,14 +284,21 @@ impl Run {
         enter_network(&network)
     }
 
-    fn unshare(&mut self, namespaces: Namespaces) -> Result<(), StepError> {
-        match &self.slots.spare {
-            Some(spare) if namespaces.network => {
-                unshare(Namespaces { network: false, ..namespaces })?;
-                enter_network(&spare.network)
-            }
-            _ => unshare(namespaces),
+    /// What a spare has of them is entered.
+    fn unshare(&mut self, namespaces: Namespaces, script: &Script) -> Result<(), StepError> {
+        let Some(spare) = self.slots.spare.as_mut().filter(|_| namespaces.network) else { return unshare(namespaces) };
+        let mounts = spare.mounts.take().filter(|_| namespaces.mount);
+        unshare(Namespaces { network: false, mount: namespaces.mount && mounts.is_none(), ..namespaces })?;
+        enter_network(&spare.network)?;
+        let Some(mounts) = mounts else { return Ok(()) };
+        if mount::prepared::copy(script, &self.slots, &mut self.trees).is_ok() {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
+            move_into_link_name_space(mounts.as_fd(), kind).map_err(call("setns"))?;
+            self.prepared = true;
+            return Ok(());
         }
+        // The step whose mount it is says what is wrong with it. The copies that there are, are as good as any.
+        unshare(Namespaces { mount: true, ..Namespaces::default() })
     }
 
     /// Once, after the network namespace was entered.

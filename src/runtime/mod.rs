@@ -46,6 +46,6 @@ pub use init::NAME as INIT_NAME;
 pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
-pub use spare::{Spare, SpareParts};
+pub use spare::{Spare, SpareMaker, SpareParts};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn, spawn_into_killed};
 pub use trampoline::Trampoline;

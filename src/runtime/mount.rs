@@ -2,6 +2,7 @@
 //! `move_mount` puts one onto the other. No string is looked at twice.
 
 mod cgroups;
+pub(super) mod prepared;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -32,7 +33,9 @@ pub(super) struct Trees {
     /// Copies of the container's cgroup directories, v2 first under the name `unified`. `None` where they were not taken because the
     /// container has a cgroup namespace: without one a new mount would show the host's tree.
     cgroups: Option<Vec<(String, OwnedFd)>>,
-    /// Copies of the host's mounts that were made from outside, by the index of the step that attaches them.
+    /// Copies of the host's mounts of cgroup v1 hierarchies that were made ahead, by the hierarchy's name.
+    hierarchies: Vec<(String, OwnedFd)>,
+    /// Copies of the host's mounts that were made ahead or from outside, by the index of the step that attaches them.
     pub(super) outside: Vec<(usize, OwnedFd)>,
     /// The same of the files that are bound into a root in memory, in their order; `None` is one that is not there.
     pub(super) seeds: Option<Vec<Option<OwnedFd>>>,

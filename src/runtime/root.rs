@@ -27,6 +27,11 @@ impl Root {
         Root(directory)
     }
 
+    /// Gives the descriptor back.
+    pub fn into_directory(self) -> OwnedFd {
+        self.0
+    }
+
     /// Opens a path inside. `O_CLOEXEC` is added.
     pub fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         openat2(&self.0, relative(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve())

@@ -2,7 +2,7 @@
 //!
 //! A script and its slots may be put together in one process and executed in another. [`Slots::into_parts`] gives a small
 //! header and the descriptors in this order, absent ones left out: report, stdin, stdout, stderr, cgroup, network,
-//! console, gate, container; the two of a spare; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
+//! console, gate, container; those of a spare; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
 
 use std::os::fd::OwnedFd;
 
@@ -82,6 +82,8 @@ pub struct SlotMap {
     pub present: [bool; 8],
     /// A spare's network namespace and sysfs.
     pub spare: bool,
+    /// And its mount namespace.
+    pub spare_mounts: bool,
     /// Names of the cgroup v1 hierarchies, and the path in each.
     pub hierarchies: Vec<(String, String)>,
     /// How many extra descriptors.
@@ -140,7 +142,7 @@ impl Slots {
             std::iter::once(&coming.made).chain(coming.places.iter().map(|(_, hierarchy, _)| hierarchy))
         });
         let hierarchies = self.hierarchies.iter().flat_map(|hierarchy| [&hierarchy.directory, &hierarchy.tasks]);
-        let spare = self.spare.iter().flat_map(|spare| [&spare.network, &spare.sysfs]);
+        let spare = self.spare.iter().flat_map(|spare| [&spare.network, &spare.sysfs].into_iter().chain(&spare.mounts));
         let known = std::iter::once(&self.report).chain(single.into_iter().flatten()).chain(spare);
         known.chain(hierarchies).chain(coming).chain(&self.extra)
     }
@@ -157,7 +159,8 @@ impl Slots {
         }
         if let Some(spare) = self.spare {
             map.spare = true;
-            fds.extend([spare.network, spare.sysfs]);
+            map.spare_mounts = spare.mounts.is_some();
+            fds.extend([spare.network, spare.sysfs].into_iter().chain(spare.mounts));
         }
         for hierarchy in self.hierarchies {
             map.hierarchies.push((hierarchy.name, hierarchy.path));
@@ -174,6 +177,7 @@ impl Slots {
         let expected = 1
             + map.present.iter().filter(|present| **present).count()
             + 2 * usize::from(map.spare)
+            + usize::from(map.spare && map.spare_mounts)
             + 2 * hierarchies
             + extra;
         let mismatch = SlotMismatch { expected, got: fds.len() };
@@ -199,7 +203,8 @@ impl Slots {
         }
         if map.spare {
             let (network, sysfs) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);
-            slots.spare = Some(SpareParts { network, sysfs });
+            let mounts = if map.spare_mounts { Some(fds.next().ok_or(mismatch)?) } else { None };
+            slots.spare = Some(SpareParts { network, sysfs, mounts });
         }
         for (name, path) in map.hierarchies.into_iter().take(hierarchies) {
             let (directory, tasks) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);

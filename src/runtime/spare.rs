@@ -1,18 +1,21 @@
-//! A network namespace made ahead, with the sysfs that shows it: together the larger part of what a start takes.
+//! Namespaces made ahead: of network, with the sysfs that shows it, and of mounts ([`prepared`]). Together they are the larger part of what a
+//! start takes.
 //!
-//! A spare is as a start would make it: `lo` is up and nothing else is there. It belongs to whoever holds its descriptors and is gone with
+//! Its network is as a start would make it: `lo` is up and nothing else is there. It belongs to whoever holds its descriptors and is gone with
 //! them. Nobody is inside, but whoever may look into the holder's descriptors can go there and change it. A netlink socket that was opened
-//! in it from the first hears of interfaces, addresses, routes and rules: a spare of which it has heard anything is not given out. Whoever
+//! in it from the first hears of interfaces, addresses, routes and rules: a spare of which it has heard anything is not given out, nor one
+//! whose mounts have changed. Whoever
 //! may go there is root on this host and could do the same to a running container, so nothing more is guarded.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::error::{StepError, about, call, errno_of};
+use super::mount::prepared::{self, Prepared};
 use super::{child, mount};
 use crate::oci::{Script, Step};
 use crate::sys::clone::unshare;
@@ -23,9 +26,15 @@ const GROUPS: u32 = 1 | (0x10 | 0x40 | 0x80 | 1 << 23) | (0x100 | 0x400 | 1 << 1
 /// One that is held.
 #[derive(Debug)]
 pub struct Spare {
-    parts: SpareParts,
+    network: OwnedFd,
+    sysfs: OwnedFd,
     changes: OwnedFd,
+    mounts: Prepared,
 }
+
+/// Makes them. It belongs to a thread that should end after it, or after an error: it is inside the last one.
+#[derive(Debug)]
+pub struct SpareMaker(prepared::Maker);
 
 /// What a container gets of it.
 #[derive(Debug)]
@@ -34,6 +43,8 @@ pub struct SpareParts {
     pub network: OwnedFd,
     /// A sysfs of it, mounted nowhere.
     pub sysfs: OwnedFd,
+    /// A mount namespace, where its script can do with a prepared one.
+    pub mounts: Option<OwnedFd>,
 }
 
 impl Spare {
@@ -43,23 +54,32 @@ impl Spare {
             && script.steps.iter().any(|step| matches!(step, Step::Unshare(namespaces) if namespaces.network))
     }
 
-    /// Makes one. The thread that calls this is inside from then on, also if it fails, and should end.
-    pub fn make() -> Result<Spare, StepError> {
+    /// Hands it over for this script, unless it is not what was made.
+    pub fn take(self, script: &Script) -> Option<SpareParts> {
+        // More than this and an overflow (ENOBUFS) are changes as well.
+        let heard = rustix::io::read(&self.changes, &mut [0u8; 16]);
+        let mounts = self.mounts.take().filter(|_| heard == Err(Errno::AGAIN))?;
+        let mounts = Some(mounts).filter(|_| prepared::suits(script));
+        Some(SpareParts { network: self.network, sysfs: self.sysfs, mounts })
+    }
+}
+
+impl SpareMaker {
+    /// For the calling thread, which must be in the host's mount namespace.
+    pub fn new() -> Result<SpareMaker, StepError> {
+        prepared::Maker::new().map(SpareMaker)
+    }
+
+    /// Makes one.
+    pub fn make(&mut self) -> Result<Spare, StepError> {
         unshare(libc::CLONE_NEWNET).map_err(|error| call("unshare")(errno_of(&error)))?;
         child::loopback()?;
         let changes = listen().map_err(|error| call("listen for changes of the network")(errno_of(&error)))?;
-        let path = "/proc/thread-self/ns/net";
-        let network =
-            openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(about("open", path))?;
+        let path = "thread-self/ns/net";
+        let network = openat(&self.0.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let network = network.map_err(about("open", "/proc/thread-self/ns/net"))?;
         let sysfs = mount::filesystem("sysfs", "sysfs", &[], 0, "nowhere")?;
-        Ok(Spare { parts: SpareParts { network, sysfs }, changes })
-    }
-
-    /// Hands it over, unless it is not what was made.
-    pub fn take(self) -> Option<SpareParts> {
-        // More than this and an overflow (ENOBUFS) are changes as well.
-        let heard = rustix::io::read(&self.changes, &mut [0u8; 16]);
-        (heard == Err(Errno::AGAIN)).then_some(self.parts)
+        Ok(Spare { network, sysfs, changes, mounts: self.0.make()? })
     }
 }
 
@@ -78,6 +98,10 @@ mod tests {
         rustix::process::geteuid().is_root()
     }
 
+    fn script() -> Script {
+        Script { new_pid_namespace: false, outside: crate::oci::Outside::default(), steps: Vec::new() }
+    }
+
     /// In a thread, as the namespace stays with it.
     fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(work).join().expect("no panic")
@@ -88,7 +112,8 @@ mod tests {
         if !is_root() {
             return;
         }
-        let parts = apart(|| Spare::make().expect("a spare").take()).expect("nothing was heard");
+        let make = || SpareMaker::new().and_then(|mut maker| maker.make()).expect("a spare");
+        let parts = apart(move || make().take(&script())).expect("nothing was heard");
         let stat = rustix::fs::fstat(&parts.network).expect("stat");
         let own = rustix::fs::stat("/proc/self/ns/net").expect("stat");
         assert_ne!(stat.st_ino, own.st_ino);
@@ -104,10 +129,13 @@ mod tests {
             return;
         }
         let taken = apart(|| {
-            let spare = Spare::make().expect("a spare");
+            let mut maker = SpareMaker::new().expect("/proc");
+            let spare = maker.make().expect("a spare");
             // Of the namespace that this thread is in.
-            std::fs::write("/proc/sys/net/ipv4/conf/lo/forwarding", "1").expect("a setting of the new namespace");
-            spare.take().is_some()
+            let path = "sys/net/ipv4/conf/lo/forwarding";
+            let setting = openat(&maker.0.proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+            rustix::io::write(&setting.expect("a setting of the new namespace"), b"1").expect("that it is set");
+            spare.take(&script()).is_some()
         });
         assert!(!taken);
     }

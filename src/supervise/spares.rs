@@ -1,4 +1,4 @@
-//! Network namespaces made ahead ([`Spare`]), for starts to take.
+//! Namespaces made ahead ([`Spare`]), for starts to take.
 //!
 //! - None before the first start that could have taken one: a host whose units share its network makes none.
 //! - Then as many as the settings say are kept, made in a thread of their own while nothing is being set up. A start takes what there is and
@@ -11,7 +11,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
-use crate::runtime::{Spare, SpareParts};
+use crate::oci::Script;
+use crate::runtime::{Spare, SpareMaker, SpareParts};
 
 /// The pool.
 #[derive(Debug)]
@@ -34,14 +35,14 @@ impl Spares {
         Spares { most, state: Arc::default() }
     }
 
-    /// Takes one, if one is ready.
-    pub(super) fn take(&self) -> Option<SpareParts> {
+    /// Takes one for this script, if one is ready.
+    pub(super) fn take(&self, script: &Script) -> Option<SpareParts> {
         let mut state = lock(&self.state);
         state.wanted = self.most > 0;
         while let Some(spare) = state.ready.pop() {
-            match spare.take() {
+            match spare.take(script) {
                 Some(parts) => return Some(parts),
-                None => tracing::warn!("a network namespace made ahead was changed by somebody: thrown away"),
+                None => tracing::warn!("a namespace made ahead was changed by somebody: thrown away"),
             }
         }
         None
@@ -55,20 +56,23 @@ impl Spares {
         }
         let (shared, most) = (Arc::clone(&self.state), self.most);
         let thread = Builder::new().name("spares".to_owned()).stack_size(super::STACK_BYTES);
-        let started = thread.spawn(move || while make_one(&shared, most) {});
+        let work = move || match SpareMaker::new() {
+            Ok(mut maker) => while store(maker.make(), &shared, most) {},
+            Err(error) => drop(store(Err(error), &shared, most)),
+        };
+        let started = thread.spawn(work);
         state.making = started.is_ok();
         state.wanted = started.is_ok();
     }
 }
 
-/// Whether there should be another. The namespace that is made stays this thread's until it makes the next or ends.
-fn make_one(shared: &Mutex<State>, most: usize) -> bool {
-    let made = Spare::make();
+/// Whether there should be another.
+fn store(made: Result<Spare, impl std::fmt::Display>, shared: &Mutex<State>, most: usize) -> bool {
     let mut state = lock(shared);
     match made {
         Ok(spare) => state.ready.push(spare),
         Err(error) => {
-            tracing::warn!("making a network namespace ahead: {error}");
+            tracing::warn!("making namespaces ahead: {error}");
             state.wanted = false;
         }
     }
@@ -84,6 +88,10 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn script() -> Script {
+        Script { new_pid_namespace: false, outside: crate::oci::Outside::default(), steps: Vec::new() }
+    }
 
     fn wait_until_made(spares: &Spares) -> usize {
         loop {
@@ -101,24 +109,24 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let spares = Spares::new(2);
+        let (spares, script) = (Spares::new(2), script());
         spares.refill();
         assert_eq!(wait_until_made(&spares), 0, "nobody wanted one");
-        assert!(spares.take().is_none());
+        assert!(spares.take(&script).is_none());
         spares.refill();
         assert_eq!(wait_until_made(&spares), 2);
         spares.refill();
         assert_eq!(wait_until_made(&spares), 2);
         let inode = |parts: SpareParts| rustix::fs::fstat(&parts.network).expect("stat").st_ino;
-        let (one, two) = (spares.take().map(inode), spares.take().map(inode));
+        let (one, two) = (spares.take(&script).map(inode), spares.take(&script).map(inode));
         assert!(one.is_some() && two.is_some() && one != two, "{one:?} {two:?}");
-        assert!(spares.take().is_none());
+        assert!(spares.take(&script).is_none());
     }
 
     #[test]
     fn none_is_none() {
-        let spares = Spares::new(0);
-        assert!(spares.take().is_none());
+        let (spares, script) = (Spares::new(0), script());
+        assert!(spares.take(&script).is_none());
         spares.refill();
         assert_eq!(wait_until_made(&spares), 0);
     }

@@ -84,7 +84,7 @@ impl Hands {
         slots.console = console;
         cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
         slots.network = network;
-        slots.spare = if Spare::suits(&program.script) { self.spares.take() } else { None };
+        slots.spare = if Spare::suits(&program.script) { self.spares.take(&program.script) } else { None };
         slots.extra = sockets;
         let payload = crate::runtime::Payload::new(&program.script, slots).map_err(|error| error.to_string())?;
         let mut held = vec![fifos.out_read.as_fd(), fifos.err_read.as_fd(), report_read.as_fd()];

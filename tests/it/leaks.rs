@@ -65,7 +65,7 @@ pub fn settled(moored: &Supervisor) -> Left {
     })
 }
 
-/// `socket:[123]` is a socket, wherever it was made.
+/// `socket:[123]` is a socket, wherever it was made, and a mountinfo is that of some thread.
 fn fds(pid: i32) -> BTreeMap<String, usize> {
     let links =
         fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
@@ -73,6 +73,7 @@ fn fds(pid: i32) -> BTreeMap<String, usize> {
     for link in links {
         let text = link.to_string_lossy().into_owned();
         let kind = text.split_once(":[").map_or(text.clone(), |(kind, _)| kind.to_owned());
+        let kind = if kind.ends_with("/mountinfo") { "mountinfo".to_owned() } else { kind };
         *kinds.entry(kind).or_default() += 1;
     }
     kinds

@@ -1,4 +1,4 @@
-//! Network namespaces made ahead: taken by starts, refilled, thrown away when somebody changed one, and not missed when there are none.
+//! Namespaces made ahead: taken by starts, refilled, thrown away when somebody changed one, and not missed when there are none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +16,13 @@ const KEPT: usize = 4;
 
 /// The supervisor's descriptors of network namespaces.
 fn held(world: &World) -> Vec<PathBuf> {
+    held_of(world, "net:[")
+}
+
+fn held_of(world: &World, kind: &str) -> Vec<PathBuf> {
     let fds = fs::read_dir(format!("/proc/{}/fd", world.pids().supervisor)).unwrap();
-    let is_network = |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("net:["));
-    fds.flatten().map(|fd| fd.path()).filter(is_network).collect()
+    let is_one = |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with(kind));
+    fds.flatten().map(|fd| fd.path()).filter(is_one).collect()
 }
 
 /// Waits until all are there.
@@ -41,19 +45,28 @@ fn network_of(pid: i64) -> u64 {
     fs::metadata(format!("/proc/{pid}/ns/net")).unwrap().ino()
 }
 
+fn mounts_of(pid: i64) -> u64 {
+    fs::metadata(format!("/proc/{pid}/ns/mnt")).unwrap().ino()
+}
+
 #[test]
 fn a_start_takes_one_and_finds_in_it_what_it_would_have_made() {
     let Some(world) = World::start("spares") else { return };
     assert!(held(&world).is_empty(), "before the first start");
     let look = "ls /sys/class/net; grep -c : /proc/net/dev; cat /sys/class/net/lo/flags; ip -o -4 address show dev lo | grep -c 127.0.0.1; \
-        grep ' /sys ' /proc/self/mountinfo | cut -d' ' -f4-; echo looked";
+        sed 's/^[0-9]* [0-9]* [0-9:]* //; s,^[^ ]*/null \\([^ ]*\\) .*,null \\1,; s/master:[0-9]*/master/' /proc/self/mountinfo | sort; \
+        ls -a / /dev; echo looked";
     world.script("own", &format!("{look}; {FOREVER}"), "");
     let own = world.running("own");
     let spares = full(&world);
     assert!(!spares.contains(&network_of(own.pid)));
+    let mounts: BTreeSet<u64> =
+        held_of(&world, "mnt:[").iter().map(|path| fs::metadata(path).map_or(0, |found| found.ino())).collect();
+    assert_eq!(mounts.len(), KEPT);
     world.script("taker", &format!("{look}; {FOREVER}"), "");
     let taker = world.running("taker");
     assert!(spares.contains(&network_of(taker.pid)), "it took one of {spares:?}");
+    assert!(mounts.contains(&mounts_of(taker.pid)) && !mounts.contains(&mounts_of(own.pid)));
     for unit in ["own", "taker"] {
         world.wait_log(unit, "looked");
     }

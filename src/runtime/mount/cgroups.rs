@@ -26,13 +26,23 @@ impl Trees {
     }
 }
 
+impl Trees {
+    /// Takes copies of v1 hierarchies while the host's mounts are there.
+    pub(super) fn copy_hierarchies(&mut self, slots: &Slots) -> Result<(), StepError> {
+        for hierarchy in slots.hierarchies.iter().filter(|_| self.cgroups.is_none()) {
+            self.hierarchies.extend(copy_of_hosts(hierarchy)?.map(|tree| (hierarchy.name.clone(), tree)));
+        }
+        Ok(())
+    }
+}
+
 /// The container's own cgroups: one tree on a v2 host; else, as programs know it from hybrid hosts, a tmpfs with one
 /// directory for each hierarchy the container has a cgroup of its own in. A hierarchy in which it shares a cgroup with
 /// others is not shown: that would be the host's tree.
 pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     let mut trees = match &mut run.trees.cgroups {
         Some(taken) => std::mem::take(taken),
-        None => own_cgroups(&run.slots, mount)?,
+        None => own_cgroups(&run.slots, std::mem::take(&mut run.trees.hierarchies), mount)?,
     };
     let root = run.root()?;
     let legacy_host = !run.slots.hierarchies.is_empty() || !crate::runtime::cgroup::host_is_unified();
@@ -88,13 +98,18 @@ fn copy_of_hosts(hierarchy: &Hierarchy) -> Result<Option<OwnedFd>, StepError> {
 }
 
 /// With a cgroup namespace a mount of a hierarchy begins at the container's own cgroup.
-fn own_cgroups(slots: &Slots, mount: &Mount) -> Result<Vec<(String, OwnedFd)>, StepError> {
+fn own_cgroups(
+    slots: &Slots,
+    mut ahead: Vec<(String, OwnedFd)>,
+    mount: &Mount,
+) -> Result<Vec<(String, OwnedFd)>, StepError> {
     let mut trees = Vec::new();
     if slots.cgroup.is_some() {
         trees.push(("unified".to_owned(), filesystem("cgroup2", "cgroup2", &[], mount.own.set, &mount.target)?));
     }
     for hierarchy in &slots.hierarchies {
-        if let Some(tree) = copy_of_hosts(hierarchy)? {
+        let made = ahead.iter().position(|(name, _)| *name == hierarchy.name).map(|at| ahead.swap_remove(at).1);
+        if let Some(tree) = made.map_or_else(|| copy_of_hosts(hierarchy), |tree| Ok(Some(tree)))? {
             trees.push((hierarchy.name.clone(), tree));
             continue;
         }
