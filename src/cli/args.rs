@@ -239,9 +239,9 @@ pub struct Up {
     /// Bytes that the logs of all units together may take
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub log_cap: Option<u64>,
-    /// Network namespaces made ahead, for starts to be quicker; 0 makes none [default: 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=64))]
-    pub spare_networks: Option<u16>,
+    /// Namespaces of network and of mounts made ahead, for starts to be quicker; 0 makes none [default: 4]
+    #[arg(long, alias = "spare-networks", value_name = "N", value_parser = clap::value_parser!(u16).range(..=64))]
+    pub spare_namespaces: Option<u16>,
     /// From which ids units with `userns = "auto"` get theirs, 65,536 each [default: 524288-1879048191, that of systemd's containers]
     #[arg(long, value_name = "FIRST-LAST")]
     pub userns_pool: Option<IdPool>,

@@ -18,7 +18,7 @@ use crate::unit::BootGuard;
 pub const UNITS_DIRS: [&str; 3] = ["/usr/lib/moored/units", "/run/moored/units", "/etc/moored/units"];
 
 /// More help only where several containers start at once, and then the making of them is in the way.
-const SPARE_NETWORKS: u16 = 4;
+const SPARE_NAMESPACES: u16 = 4;
 /// What the logs of all units together may take unless `--log-cap` says otherwise.
 pub const LOG_CAP_BYTES: u64 = 1024 * 1024 * 1024;
 
@@ -45,9 +45,9 @@ pub struct Settings {
     pub manual: bool,
     /// What the logs of all units together may take.
     pub log_cap_bytes: u64,
-    /// Network namespaces that are made ahead.
-    #[serde(default)]
-    pub spare_networks: u16,
+    /// Namespaces of network and of mounts that are made ahead, so many of each.
+    #[serde(default, alias = "spare_networks")]
+    pub spare_namespaces: u16,
     /// From which ids units with their own get them.
     #[serde(default)]
     pub userns_pool: IdPool,
@@ -112,7 +112,7 @@ impl Settings {
             detach_on_exit: up.detach_on_exit,
             manual: up.manual,
             log_cap_bytes: up.log_cap.unwrap_or(LOG_CAP_BYTES),
-            spare_networks: up.spare_networks.unwrap_or(SPARE_NETWORKS),
+            spare_namespaces: up.spare_namespaces.unwrap_or(SPARE_NAMESPACES),
             userns_pool: up.userns_pool.unwrap_or_default(),
             boot_guard: up
                 .boot_loop_guard
@@ -131,7 +131,7 @@ impl Settings {
         option("--cgroup-root", self.cgroup_root.clone().into());
         option("--config", self.config.clone().into());
         option("--log-cap", self.log_cap_bytes.to_string().into());
-        option("--spare-networks", self.spare_networks.to_string().into());
+        option("--spare-namespaces", self.spare_namespaces.to_string().into());
         option("--userns-pool", self.userns_pool.to_string().into());
         if let Some(BootGuard { boots, good_after }) = self.boot_guard {
             option("--boot-loop-guard", boots.to_string().into());
@@ -221,7 +221,7 @@ mod tests {
             detach_on_exit: true,
             manual: true,
             log_cap: Some(4096),
-            spare_networks: Some(0),
+            spare_namespaces: Some(0),
             userns_pool: "100000-231071".parse().ok(),
             boot_loop_guard: Some(3),
             good_after: Some(std::time::Duration::from_millis(120_500)),

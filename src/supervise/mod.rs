@@ -161,7 +161,7 @@ fn supervise(settings: Settings) -> Result<End, SetupError> {
         Arc::clone(&cgroups),
         Arc::clone(&log),
         Places { containers, state: settings.state_dir.clone(), userns_pool: settings.userns_pool },
-        Spares::new(usize::from(settings.spare_networks)),
+        Spares::new(usize::from(settings.spare_namespaces)),
     )
     .map_err(step("making an epoll set"))?;
     start("hands", move || hands.run())?;

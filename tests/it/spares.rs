@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::support::wait_for;
 use super::world::{FOREVER, World};
 
-/// As many as there are without `--spare-networks`.
+/// As many as there are without `--spare-namespaces`.
 const KEPT: usize = 4;
 
 /// The supervisor's descriptors of network namespaces.
@@ -96,7 +96,7 @@ fn one_that_somebody_changed_is_thrown_away() {
 #[test]
 fn without_spares_every_start_makes_its_own() {
     let Some(mut world) = World::prepare("no-spares") else { return };
-    world.supervisor = world.supervisor.with(&["--spare-networks", "0"]);
+    world.supervisor = world.supervisor.with(&["--spare-namespaces", "0"]);
     world.supervisor.up();
     let (one, two) = (world.service("one", ""), world.service("two", ""));
     assert_ne!(network_of(one.pid), network_of(two.pid));
