@@ -436,6 +436,9 @@ fn client_name(peer: Peer) -> String {
 
 /// The host's own /etc/passwd; static glibc must not ask NSS.
 fn user_name(uid: u32) -> String {
+    if uid == 0 {
+        return "root".to_owned();
+    }
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let of_line = |line: &str| {
         let mut fields = line.split(':');

@@ -1,7 +1,7 @@
 //! A unit and its source, compiled to what the keeper runs: [`unit::compile`](crate::unit::compile), then [`oci::compile`](crate::oci::compile).
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use oci_spec::runtime::{LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Mount};
 use serde_json::Value;
@@ -47,8 +47,37 @@ pub fn compile(
     files: &ConfigDir,
     dirs: Dirs,
 ) -> Result<Program, Vec<String>> {
-    let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect();
-    compiled(unit, facts, id, files, dirs).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
+    let compiled = unit::compile(unit, facts).and_then(|text| finished(text, unit, facts, id, files, dirs));
+    compiled.map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
+}
+
+/// The same for a unit that ran before: what it has in common with all its containers is kept, of the unit that was compiled last this way.
+pub fn compile_again(
+    unit: &Unit,
+    facts: &SourceFacts,
+    id: &str,
+    files: &ConfigDir,
+    dirs: Dirs,
+) -> Result<Program, Vec<String>> {
+    static LAST: Mutex<Option<(Unit, SourceFacts, unit::SpecText)>> = Mutex::new(None);
+    // What a panic left is whole: it is only ever replaced.
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = last.as_ref().filter(|(of, from, _)| of == unit && from == facts).map(|(.., text)| text.clone());
+    let text = match known {
+        Some(text) => text,
+        None => {
+            let text =
+                unit::compile(unit, facts).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))?;
+            *last = Some((unit.clone(), facts.clone(), text.clone()));
+            text
+        }
+    };
+    drop(last);
+    finished(text, unit, facts, id, files, dirs).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
+}
+
+fn lines(errors: Vec<SpecError>) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
 }
 
 /// The same, with all mistakes that config.json has by itself, also where the unit's own keys would hide them, and with errors that still
@@ -58,7 +87,7 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> R
     own_mistakes(facts)?;
     // Which ids it will have is of no interest yet.
     let ids = unit.has_own_users().then_some(IDS_OF_UNIT);
-    compiled(unit, facts, id, files, Dirs { ids, ..Dirs::default() })
+    finished(unit::compile(unit, facts)?, unit, facts, id, files, Dirs { ids, ..Dirs::default() })
 }
 
 fn own_mistakes(facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
@@ -71,14 +100,14 @@ fn placed(errors: Vec<oci::CompileError>, facts: &SourceFacts, merged: Option<&V
     SpecError::at_paths(errors, facts, merged)
 }
 
-fn compiled(
+fn finished(
+    mut text: unit::SpecText,
     unit: &Unit,
     facts: &SourceFacts,
     id: &str,
     files: &ConfigDir,
     dirs: Dirs,
 ) -> Result<Program, Vec<SpecError>> {
-    let mut text = unit::compile(unit, facts)?;
     map_users(unit, &mut text, dirs.ids)?;
     text.spec.mounts.get_or_insert_default().extend(files.mounts(unit));
     let user = owner(&text).or((!unit.configs.iter().any(|file| file.secret)).then_some(0)).ok_or_else(|| {
@@ -178,7 +207,6 @@ pub fn compile_exec(
     process: &ExecProcess,
     ids: Option<u32>,
 ) -> Result<Script, Vec<String>> {
-    let lines = |errors: Vec<unit::SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut text = unit::compile(unit, facts).map_err(lines)?;
     let filter = allow_list(&mut text);
     map_users(unit, &mut text, ids).map_err(lines)?;

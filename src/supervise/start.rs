@@ -53,7 +53,8 @@ impl Hands {
         let kept = self.upper(&unit, &facts)?;
         let ids = if unit.has_own_users() { Some(self.new_ids(&unit)?) } else { None };
         let dirs = Dirs { notify: tells.as_deref(), upper: kept.as_ref().map(|kept| kept.dir.as_path()), ids };
-        let program = program::compile(&unit, &facts, &id.to_string(), &files, dirs);
+        let compile = if id.generation > 1 { program::compile_again } else { program::compile };
+        let program = compile(&unit, &facts, &id.to_string(), &files, dirs);
         let program = program.map_err(|errors| errors.join("; "))?;
         super::hooks::check(&program.script)?;
         let sockets = self.listen(&unit)?;
