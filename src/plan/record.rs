@@ -74,8 +74,10 @@ impl Observed {
             Fact::Found { path, presence } => self.host.found(path, *presence),
             Fact::Booted { cmdline } => self.host.booted_with(cmdline),
             Fact::Clock(clock) => {
-                self.clock = Some(*clock);
-                true
+                // Who looked before says nothing more: the clock may have been set since.
+                let is_news = self.clock.is_none_or(|known| known.boot <= clock.boot);
+                self.clock = self.clock.filter(|_| !is_news).or(Some(*clock));
+                is_news
             }
             Fact::Zone { name, zone } => {
                 self.zones.insert(name.clone(), zone.clone());

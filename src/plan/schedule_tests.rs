@@ -306,6 +306,17 @@ fn steps_of_the_clock_are_followed_and_nothing_runs_twice() {
 }
 
 #[test]
+fn a_look_at_the_clock_that_is_told_late_takes_nothing_back() {
+    let mut world = World::new("UTC0", "2027-01-01T12:59:59", "[schedule]\ncalendar = \"13:00\"\n");
+    let early = Clock { boot: world.now().boot, wall: WallTime(world.wall - 700), is_set: true };
+    world.pass(100);
+    world.set(world.wall);
+    world.record(Fact::Clock(early));
+    world.pass(901);
+    assert_eq!(world.local(), ["01-01 13:00:00"]);
+}
+
+#[test]
 fn a_clock_that_nobody_set_starts_nothing() {
     let mut world = World::new("UTC0", "1970-01-01T00:00:00", "[schedule]\ncalendar = \"*:0/10\"\n");
     world.pass(2 * HOUR);
