@@ -93,6 +93,9 @@ impl<'a> World<'a> {
         if role == Role::Comes {
             return if same { self.successor_fails(want, live) } else { Some(Why::Changed) };
         }
+        if let Some(overrun) = self.overrun(self.own_text(view, live), live) {
+            return Some(overrun);
+        }
         if (live.restart || !same) && self.is_start_first(view, want, live) {
             return self.unhealthy(self.own_text(view, live)?, live).map(Why::Unhealthy);
         }

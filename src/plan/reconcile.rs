@@ -173,7 +173,7 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
 /// A silence that is over its time is made sure of before it counts: what was said may be on its way.
 fn plan_silence(world: &World, own_text: Option<&Want>, live: &Live, plan: &mut Plan) {
     let Some(want) = own_text else { return };
-    let until = world.runs_until(want.unit.schedule.as_deref(), live);
+    let until = world.runs_until(own_text, live);
     until.filter(|until| *until > world.now).into_iter().for_each(|until| plan.wake(until));
     world.reload_due(want, live).into_iter().for_each(|due| plan.wake(due));
     let Some((due, _)) = world.silence(&want.unit, live) else { return };

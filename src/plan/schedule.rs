@@ -46,8 +46,10 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
+use super::desired::Want;
 use super::exit::Outcome;
 use super::observed::{Live, Seen};
+use super::reason::Why;
 use super::reconcile::Plan;
 use super::time::{BootTime, WallTime};
 use super::world::{View, World};
@@ -243,9 +245,15 @@ impl<'a> World<'a> {
         }
     }
 
-    /// When a run has taken too long.
-    pub(super) fn runs_until(&self, schedule: Option<&Schedule>, live: &Live) -> Option<BootTime> {
-        Some(live.run.begun.after(schedule?.max_runtime?))
+    /// When a run of this text has taken too long.
+    pub(super) fn runs_until(&self, own_text: Option<&Want>, live: &Live) -> Option<BootTime> {
+        Some(live.run.begun.after(own_text?.unit.schedule.as_deref()?.max_runtime?))
+    }
+
+    /// That it has: a reason to stop it whether or not another one can be started.
+    pub(super) fn overrun(&self, own_text: Option<&Want>, live: &Live) -> Option<Why> {
+        let until = self.runs_until(own_text, live).filter(|until| *until <= self.now);
+        until.map(|_| Why::Unhealthy("it took longer than its schedule's max_runtime".to_owned()))
     }
 }
 

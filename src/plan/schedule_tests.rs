@@ -74,12 +74,16 @@ impl World {
     }
 
     fn declare(&mut self, text: &str) {
+        self.declare_unit(&web(), text);
+    }
+
+    fn declare_unit(&mut self, name: &UnitName, text: &str) {
         let text = format!("executable = \"/bin/web\"\n{text}");
-        let unit = parse(&web(), Path::new("/u/web.toml"), &text).unwrap_or_else(|e| panic!("{e:?}")).unit;
+        let unit = parse(name, Path::new("x.toml"), &text).unwrap_or_else(|e| panic!("{e:?}")).unit;
         let facts = SourceFacts { resolved: "/bin/web".into(), ..SourceFacts::default() };
         let fingerprint = container_fingerprint(&unit, &facts);
-        self.desired.put(&web(), Want { fingerprint, unit: Arc::new(unit), trial: None, earlier: None }, |_| false);
-        self.planner.changed(&web());
+        self.desired.put(name, Want { fingerprint, unit: Arc::new(unit), trial: None, earlier: None }, |_| false);
+        self.planner.changed(name);
     }
 
     fn now(&self) -> Now {
@@ -339,6 +343,20 @@ fn a_run_that_takes_too_long_is_stopped_and_has_failed() {
     let Reason::Scheduled { last: Some((at, outcome)), .. } = world.reason() else { panic!() };
     assert_eq!(at.0, moment("2027-01-01T13:10:00", &world.zone));
     assert!(!outcome.is_success() && outcome.to_string().contains("max_runtime"), "{outcome}");
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_stopped_though_it_could_not_be_started_again() {
+    let text = "[schedule]\ncalendar = \"13:00\"\nmax_runtime = \"10m\"\n";
+    let mut world = World::new("UTC0", "2027-01-01T12:00:00", text);
+    world.takes = DAY;
+    world.pass(HOUR + 60_000);
+    // Each waits for the other.
+    world.declare_unit(&UnitName::new("db").unwrap(), "depends_on.web = \"started\"\n");
+    world.put(&format!("depends_on.db = \"started\"\n{text}"));
+    assert!(world.live.is_some());
+    world.pass(HOUR);
+    assert_eq!((world.live, world.runs.len()), (None, 1));
 }
 
 #[test]
