@@ -209,6 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::observed::{HostPid, Limits, Observed, Run, Wishes};
+    use super::super::schedule::Timetable;
     use super::super::time::{Now, WallTime};
     use super::super::{Exit, Fact, Outcome};
     use super::*;
@@ -290,6 +291,21 @@ mod tests {
         for want in [want, another] {
             let last = observed.unit(&id(5).unit).unwrap().last_try(&want).unwrap();
             assert_eq!((last.id.generation, &last.outcome), (8, &Outcome::Exited { exit: Exit::Code(0), oom: false }));
+        }
+    }
+
+    #[test]
+    fn a_run_of_a_schedule_is_over_when_both_have_ended() {
+        let mut seen = two();
+        let table = Timetable { left_out: true, ..Timetable::new(WallTime(3), "daily".to_owned()) };
+        seen.timetable = Some(Box::new(table));
+        let mut observed = Observed::default();
+        observed.units.insert(id(5).unit, Box::new(seen));
+        for (gone, (from, left_out)) in [(8, (3, true)), (5, (9, false))] {
+            let exited = Fact::Exited { id: id(gone), exit: Exit::Code(0), oom: false, at: BootTime(9) };
+            assert!(observed.record(&exited, NOW));
+            let table = observed.unit(&id(5).unit).unwrap().timetable.as_deref().unwrap();
+            assert_eq!((table.from, table.left_out), (WallTime(from), left_out), "{gone}");
         }
     }
 
