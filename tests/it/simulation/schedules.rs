@@ -179,6 +179,8 @@ pub struct Turns {
     left_out: BTreeMap<UnitName, u64>,
     /// Starts of units that have one.
     pub runs: u64,
+    /// Ends that are not written down yet: who dies before that leaves them to be told again.
+    unwritten: BTreeMap<UnitName, WallTime>,
 }
 
 /// What the oracle knows of one unit's schedule.
@@ -196,6 +198,8 @@ pub struct Dealt {
     pub perhaps_by: Option<WallTime>,
     /// The file was gone since they are counted.
     pub was_gone: bool,
+    /// They are counted since this generation: what it was begun by, or one before it, may have been another calendar or clock.
+    pub since: u64,
 }
 
 impl Dealt {
@@ -229,7 +233,9 @@ impl Oracle {
 
     /// One has certainly.
     fn is_due_after(&self, schedule: &Schedule, by: WallTime) -> bool {
-        let latest = self.turns.clock.0.0.saturating_sub(schedule.random_delay.as_millis() as u64);
+        // It shows whole milliseconds: this one is not over.
+        let shown = self.turns.clock.0.0.saturating_sub(1);
+        let latest = shown.saturating_sub(schedule.random_delay.as_millis() as u64);
         let last = Beat::of(schedule).last_by(latest);
         self.goes_by_clock(schedule) && last.is_some_and(|last| last.0 > by.0 + SLACK_MS)
     }
@@ -265,9 +271,13 @@ impl Oracle {
                 // Nothing is lost by another beginning at the moment up to which all is dealt with.
                 let is_same = |by: WallTime| by.0.abs_diff(wall.0) <= SLACK_MS;
                 let is_lost = dealt.lost;
-                let is_new =
-                    dealt.by.is_none_or(|by| is_lost || was_wrong(by) || is_same(by)) || !dealt.is_of(&schedule);
-                *dealt = Dealt { by: Some(wall), calendar: schedule.calendar.to_string(), ..Dealt::default() };
+                let is_new = dealt.by.is_none_or(|by| is_lost || was_wrong(by) || is_same(by))
+                    || dealt.perhaps_by.is_some_and(was_wrong)
+                    || !dealt.is_of(&schedule);
+                // Of a clock that was set by a little nobody may have told yet.
+                let by = wall.min(*from);
+                let calendar = schedule.calendar.to_string();
+                *dealt = Dealt { by: Some(by), calendar, since: last.generation, ..Dealt::default() };
                 truth.before.iter_mut().for_each(|before| before.dealt = truth.dealt.clone());
                 must(is_new, "schedule", || format!("{unit} forgets how far its schedule was"))?;
                 self.turns.left_out.remove(unit);
@@ -301,6 +311,14 @@ impl Oracle {
         Ok(false)
     }
 
+    /// Whether a run of this text need not end: the host ends those of a schedule, but for those that their schedule is to end; the one in force may
+    /// be another one.
+    pub(super) fn may_last(&self, unit: &UnitName, began_by: &Want) -> bool {
+        let ends = |want: &Want| want.unit.schedule.as_ref().is_some_and(|schedule| schedule.max_runtime.is_some());
+        let good = self.units.get(unit).and_then(|truth| truth.good.as_ref());
+        began_by.unit.schedule.is_none() || ends(began_by) && !good.is_some_and(ends)
+    }
+
     /// One is spawned: what has come is dealt with.
     pub(super) fn on_turn(&mut self, unit: &UnitName, want: &Want) {
         let wall = self.turns.clock.0;
@@ -318,7 +336,21 @@ impl Oracle {
             _ => return,
         };
         let ago = u64::try_from(now.boot.since(at).as_millis()).expect("a history is short");
-        self.truth(&id.unit.clone()).dealt.with(WallTime(now.wall.0.saturating_sub(ago)));
+        let wall = WallTime(now.wall.0.saturating_sub(ago));
+        let end = self.turns.unwritten.entry(id.unit.clone()).or_insert(wall);
+        *end = wall.max(*end);
+    }
+
+    /// What the supervisor knows of this unit is written down, or will be before it dies.
+    pub fn on_written(&mut self, unit: &UnitName) {
+        if let Some(end) = self.turns.unwritten.remove(unit) {
+            self.truth(unit).dealt.with(end);
+        }
+    }
+
+    /// It died, and knows no more than what is written down.
+    pub fn unwritten_lost(&mut self) {
+        self.turns.unwritten.clear();
     }
 
     pub(super) fn note_cut_off(&mut self, record: &ExitRecord) {
