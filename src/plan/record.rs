@@ -193,9 +193,7 @@ impl Seen {
         let comes = self.live.as_ref().is_some_and(|own| own.id.generation < id.generation);
         let beside = comes || self.live_of(id).is_some_and(|live| live.never_took_over);
         let record = ExitRecord { beside, id: id.clone(), fingerprint, outcome, at, wall: now.wall, ran_for, stopped };
-        // While another one is left beside it the run goes on.
-        let is_over = self.lives().all(|live| matches!(live.state, State::Ended(_)));
-        if let Some(table) = self.timetable.as_mut().filter(|_| is_over) {
+        if let Some(table) = &mut self.timetable {
             // When it did, not when that was heard of: what came in between is missed, not left out.
             table.end(now.wall_of(at), &record.outcome);
         }

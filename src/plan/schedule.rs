@@ -83,7 +83,7 @@ pub struct Timetable {
     /// By which calendar, in which zone. `None`: of an earlier version, which did not say.
     #[serde(default)]
     pub calendar: Option<String>,
-    /// A run was left out because this one goes on: that was told.
+    /// A run was left out because one goes on: that was told since the last start.
     #[serde(default)]
     pub left_out: bool,
     /// The same as `from` before the start that is under way.
@@ -166,7 +166,8 @@ impl Timetable {
 
     /// The run is over.
     pub(super) fn end(&mut self, wall: WallTime, outcome: &Outcome) {
-        (self.before, self.left_out) = (None, false);
+        // Another one may go on beside it: that a run is left out is told again after the next start.
+        self.before = None;
         self.from = self.from.max(wall);
         self.last = Some((wall, outcome.clone()));
     }
