@@ -123,9 +123,10 @@ impl Supervisor {
     pub(super) fn restore_timetables(&mut self, out: &mut Outside, timetables: &BTreeMap<UnitName, Timetable>) {
         for (unit, table) in timetables {
             let want = self.desired.units.get(unit);
-            let Some(schedule) = want.and_then(|want| want.unit.schedule.clone()) else { continue };
+            let schedule = want.and_then(|want| want.unit.schedule.clone());
             let dealt = &mut out.oracle.truth(unit).dealt;
-            dealt.lost |= dealt.rebooted && !schedule.persistent;
+            dealt.lost |= dealt.rebooted && schedule.as_ref().is_none_or(|schedule| !schedule.persistent);
+            let Some(schedule) = schedule else { continue };
             let from = if schedule.persistent { table.from } else { WallTime(u64::MAX) };
             self.observed.restore_timetable(unit, Timetable { from, ..table.clone() });
             self.planner.changed(unit);
@@ -150,9 +151,9 @@ impl Supervisor {
         self.desired.units.values().any(|want| want.unit.schedule.is_some())
     }
 
-    /// Somebody set the clock: whoever waits for that says so.
+    /// Somebody set the clock: whoever waits for that says so. From the first schedule on somebody does, be there one now or not.
     pub(super) fn tell_clock(&mut self, out: &mut Outside) {
-        if self.has_schedules() {
+        if self.observed.clock.is_some() {
             let rng = &mut out.host.clock_rng;
             let late = if rng.chance(80) { 0 } else { rng.below(300) };
             let at = BootTime(out.now.0 + late * 1_000_000);
