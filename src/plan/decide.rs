@@ -93,6 +93,7 @@ impl<'a> World<'a> {
         if role == Role::Comes {
             return if same { self.successor_fails(want, live) } else { Some(Why::Changed) };
         }
+        // Whether or not it could be started again: it is not stopped for the sake of that.
         if let Some(overrun) = self.overrun(self.own_text(view, live), live) {
             return Some(overrun);
         }

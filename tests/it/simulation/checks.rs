@@ -31,7 +31,7 @@ impl History {
                 (Ok(want), _, Phase::Failed | Phase::Running | Phase::Ready) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
-                // Its successor came to nothing and is not tried again, and by a text that is to stop it first that waits, or could not start.
+                // Its text came to nothing beside it, and is not to be tried again; now it says stop-first, and that waits, or is refused.
                 (Err(why), Some(_), Phase::Running | Phase::Ready)
                     if why.contains("stay so") && self.change_waits_rightly(unit, &words.reason) => {}
                 // It began before its text had a schedule, or when that let no run last, and goes on.
@@ -47,7 +47,7 @@ impl History {
         Ok(())
     }
 
-    /// The same of one whose new text is not to be tried.
+    /// Whether it runs on because the change to the text in force waits, or is refused.
     fn change_waits_rightly(&self, unit: &UnitName, reason: &Reason) -> bool {
         let good = self.oracle.units.get(unit).and_then(|truth| truth.good.as_ref());
         let is_waiting = matches!(reason, Reason::ChangeWaits(_));

@@ -5,8 +5,9 @@
 //! tested where calendars are.
 //!
 //! - Up to when the times of a unit are *dealt with* is known from when it was first seen, its last start and its last end, by what the wall clock showed
-//!   then. A start that nobody asked for has a time behind that which has come, or makes good for a run that failed or that was cut off. So no time is
-//!   run twice, whoever dies when, and one run makes up for all that were missed.
+//!   then. An end counts when its supervisor has written it down: one that died before that leaves it to be told again. A start that nobody asked for has a
+//!   time behind that which has come, or makes good for a run that failed or that was cut off. So no time is run twice, whoever dies when, and one run makes
+//!   up for all that were missed.
 //! - While somebody supervises, what has come and is not dealt with runs in that moment if nothing is in the way; if a run goes on, it is told that one is
 //!   left out, once for that run.
 //! - What takes longer than `max_runtime` may be stopped, and in the end nothing has.
