@@ -94,7 +94,7 @@ impl<'a> World<'a> {
             return if same { self.successor_fails(want, live) } else { Some(Why::Changed) };
         }
         // Whether or not it could be started again: it is not stopped for the sake of that.
-        if let Some(overrun) = self.overrun(self.own_text(view, live), live) {
+        if let Some(overrun) = self.overrun(view.want, live) {
             return Some(overrun);
         }
         if (live.restart || !same) && self.is_start_first(view, want, live) {

@@ -230,6 +230,7 @@ mod tests {
             limit_interval: None,
             limits: Limits::default(),
             hooks: None,
+            max_runtime: None,
         };
         let state = State::Running { since: BootTime(1) };
         Live { state, pid: Some(HostPid(1)), ..Live::new(id(generation), run, Wishes::default()) }

@@ -246,14 +246,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// When a run of this text has taken too long.
-    pub(super) fn runs_until(&self, own_text: Option<&Want>, live: &Live) -> Option<BootTime> {
-        Some(live.run.begun.after(own_text?.unit.schedule.as_deref()?.max_runtime?))
+    /// When a run has taken too long: by its own text as that is now, or as that was when another one came, for which this one waits to go.
+    pub(super) fn runs_until(&self, want: Option<&Want>, live: &Live) -> Option<BootTime> {
+        let own = want.filter(|want| want.fingerprint == live.run.fingerprint);
+        let longest = own.map_or(live.run.max_runtime, |own| own.unit.schedule.as_deref()?.max_runtime);
+        Some(live.run.begun.after(longest?))
     }
 
     /// That it has: a reason to stop it whether or not another one can be started.
-    pub(super) fn overrun(&self, own_text: Option<&Want>, live: &Live) -> Option<Why> {
-        let until = self.runs_until(own_text, live).filter(|until| *until <= self.now);
+    pub(super) fn overrun(&self, want: Option<&Want>, live: &Live) -> Option<Why> {
+        let until = self.runs_until(want, live).filter(|until| *until <= self.now);
         until.map(|_| Why::Unhealthy("it took longer than its schedule's max_runtime".to_owned()))
     }
 }

@@ -360,6 +360,22 @@ fn a_run_that_takes_too_long_is_stopped_though_it_could_not_be_started_again() {
 }
 
 #[test]
+fn a_run_that_goes_on_because_the_next_text_waits_is_stopped_by_the_limit_of_its_own() {
+    let text = |limit: &str| format!("[schedule]\ncalendar = \"13:00\"\nmax_runtime = \"{limit}\"\n");
+    let mut world = World::new("UTC0", "2027-01-01T12:00:00", &text("10m"));
+    world.takes = DAY;
+    world.pass(HOUR + 60_000);
+    // The limit is another one, then so is the rest, which needs what is not there; and then who knew the first text is gone.
+    world.put(&text("20m"));
+    world.put(&format!("process.env.A = \"b\"\ndepends_on.db = \"started\"\n{}", text("1h")));
+    world.next_supervisor();
+    world.pass(18 * 60_000);
+    assert!(world.live.is_some(), "13:19");
+    world.pass(2 * 60_000);
+    assert_eq!((world.live, world.runs.len()), (None, 1));
+}
+
+#[test]
 fn a_failure_is_tried_again_as_its_policy_says_and_then_waits_for_its_time() {
     let restart =
         "[restart]\npolicy = \"on-failure\"\nlimit = { burst = 3, interval = \"1h\" }\non_limit = \"reboot\"\n";

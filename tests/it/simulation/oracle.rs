@@ -134,6 +134,7 @@ impl Oracle {
     }
 
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
+        good.into_iter().for_each(|good| self.note_limit(unit, good));
         let truth = self.truth(unit);
         truth.good = good.cloned();
         // What an earlier boot remembers of a schedule goes with it.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use moored::plan::{BootTime, Clock, ExitRecord, Fact, Mark, Now, Seen, Timetable, WallTime, Want, Why};
-use moored::unit::{Calendar, ContainerId, Kind, RestartPolicy, Schedule, Unit, UnitName};
+use moored::unit::{Calendar, ContainerId, Fingerprint, Kind, RestartPolicy, Schedule, Unit, UnitName};
 
 use super::History;
 use super::host::Host;
@@ -181,6 +181,8 @@ pub struct Turns {
     left_out: BTreeMap<UnitName, u64>,
     /// Starts of units that have one.
     pub runs: u64,
+    /// The least that any text that was in force let a run take.
+    shortest: BTreeMap<(UnitName, Fingerprint), Duration>,
     /// Ends that are not written down yet: who dies before that leaves them to be told again.
     unwritten: BTreeMap<UnitName, WallTime>,
 }
@@ -343,6 +345,14 @@ impl Oracle {
         *end = wall.max(*end);
     }
 
+    /// This text is in force.
+    pub(super) fn note_limit(&mut self, unit: &UnitName, want: &Want) {
+        if let Some(longest) = want.unit.schedule.as_ref().and_then(|schedule| schedule.max_runtime) {
+            let shortest = self.turns.shortest.entry((unit.clone(), want.fingerprint)).or_insert(longest);
+            *shortest = longest.min(*shortest);
+        }
+    }
+
     /// What the supervisor knows of this unit is written down, or will be before it dies.
     pub fn on_written(&mut self, unit: &UnitName) {
         if let Some(end) = self.turns.unwritten.remove(unit) {
@@ -362,12 +372,11 @@ impl Oracle {
         }
     }
 
-    /// Those that take longer than they may, by any text that they may be measured by.
+    /// Those that take longer than they may, by any form of their own text that was in force.
     pub(super) fn judge_runs(&mut self, host: &Host, now: BootTime) {
         let is_long = |(id, found): &(&ContainerId, &super::host::Container)| {
-            let good = self.units.get(&id.unit).and_then(|truth| truth.good.as_ref());
-            let texts = [Some(&found.want), good, good.and_then(|good| good.earlier.as_deref())];
-            texts.into_iter().flatten().any(|want| takes_too_long(want, found.run.begun, now))
+            let shortest = self.turns.shortest.get(&(id.unit.clone(), found.want.fingerprint));
+            shortest.is_some_and(|shortest| now.since(found.run.begun) >= *shortest)
         };
         let long: Vec<ContainerId> = host.containers.iter().filter(is_long).map(|(id, _)| id.clone()).collect();
         self.sick.extend(long);
