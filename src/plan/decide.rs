@@ -93,6 +93,10 @@ impl<'a> World<'a> {
         if role == Role::Comes {
             return if same { self.successor_fails(want, live) } else { Some(Why::Changed) };
         }
+        // Whether or not it could be started again: it is not stopped for the sake of that.
+        if let Some(overrun) = self.overrun(view.want, live) {
+            return Some(overrun);
+        }
         if (live.restart || !same) && self.is_start_first(view, want, live) {
             return self.unhealthy(self.own_text(view, live)?, live).map(Why::Unhealthy);
         }

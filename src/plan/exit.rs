@@ -93,11 +93,11 @@ impl Outcome {
         }
     }
 
-    /// Its program is known to have run, however it ended.
+    /// Its program is known to have run, however it ended. Of one whose end nobody knows it is not: also one that was never made may have been
+    /// stopped, because that took too long.
     pub fn has_run(&self) -> bool {
         match self {
-            Outcome::Exited { exit: Exit::Code(_) | Exit::Signal(_), .. } | Outcome::Unhealthy { .. } => true,
-            Outcome::Exited { exit: Exit::Unknown, .. } => false,
+            Outcome::Exited { exit, .. } | Outcome::Unhealthy { exit, .. } => *exit != Exit::Unknown,
             Outcome::StartFailed { .. } => false,
         }
     }
@@ -147,6 +147,15 @@ impl fmt::Display for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_end_that_is_known_says_that_a_program_has_run() {
+        for (exit, has_run) in [(Exit::Code(1), true), (Exit::Signal(9), true), (Exit::Unknown, false)] {
+            assert_eq!(Outcome::Exited { exit, oom: false }.has_run(), has_run);
+            assert_eq!(Outcome::Unhealthy { text: "too long".to_owned(), exit }.has_run(), has_run);
+        }
+        assert!(!Outcome::StartFailed { text: String::new() }.has_run());
+    }
 
     #[test]
     fn a_long_text_keeps_its_beginning_and_its_end() {

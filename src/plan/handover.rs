@@ -209,6 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::observed::{HostPid, Limits, Observed, Run, Wishes};
+    use super::super::schedule::Timetable;
     use super::super::time::{Now, WallTime};
     use super::super::{Exit, Fact, Outcome};
     use super::*;
@@ -229,6 +230,7 @@ mod tests {
             limit_interval: None,
             limits: Limits::default(),
             hooks: None,
+            max_runtime: None,
         };
         let state = State::Running { since: BootTime(1) };
         Live { state, pid: Some(HostPid(1)), ..Live::new(id(generation), run, Wishes::default()) }
@@ -291,6 +293,19 @@ mod tests {
             let last = observed.unit(&id(5).unit).unwrap().last_try(&want).unwrap();
             assert_eq!((last.id.generation, &last.outcome), (8, &Outcome::Exited { exit: Exit::Code(0), oom: false }));
         }
+    }
+
+    #[test]
+    fn that_a_run_is_left_out_is_not_told_again_when_one_of_two_ends() {
+        let mut seen = two();
+        let table = Timetable { left_out: true, ..Timetable::new(WallTime(3), "daily".to_owned()) };
+        seen.timetable = Some(Box::new(table));
+        let mut observed = Observed::default();
+        observed.units.insert(id(5).unit, Box::new(seen));
+        let exited = Fact::Exited { id: id(8), exit: Exit::Code(0), oom: false, at: BootTime(9) };
+        assert!(observed.record(&exited, NOW));
+        let table = observed.unit(&id(5).unit).unwrap().timetable.as_deref().unwrap();
+        assert!(table.left_out && table.from == WallTime(9));
     }
 
     #[test]

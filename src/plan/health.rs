@@ -256,9 +256,6 @@ impl World<'_> {
         if let Some(failure) = live.post_start_failure() {
             return Some(failure);
         }
-        if self.runs_until(want.unit.schedule.as_deref(), live).is_some_and(|until| until <= self.now) {
-            return Some("it took longer than its schedule's max_runtime".to_owned());
-        }
         let health = want.unit.health.as_deref()?;
         if let Some((_, text)) = self.silence(&want.unit, live).filter(|(due, _)| live.is_heard_since(*due)) {
             return Some(text);

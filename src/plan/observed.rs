@@ -221,9 +221,12 @@ pub struct Run {
     pub limit_interval: Option<Duration>,
     /// What its cgroup has.
     pub limits: Limits,
-    /// Hooks that run around it. The last field: see [`Run::of_tag`].
+    /// Hooks that run around it.
     #[serde(default)]
     pub hooks: Option<Box<HookTimes>>,
+    /// `schedule.max_runtime`. A new field comes last, and is an `Option`: see [`Run::of_tag`].
+    #[serde(default)]
+    pub max_runtime: Option<Duration>,
 }
 
 /// Limits that the cgroup of a running container takes. `None`: as config.json says.
@@ -367,12 +370,14 @@ impl Run {
             limit_interval: unit.restart.limit.map(|limit| limit.interval),
             limits: Limits::of(unit),
             hooks: HookTimes::of(unit),
+            max_runtime: unit.schedule.as_ref().and_then(|schedule| schedule.max_runtime),
         }
     }
 
-    /// From the keeper's tag. One of an earlier version ends before its last field, which is then `None`: a zero.
+    /// From the keeper's tag. One of an earlier version ends before some of its last two fields, which are then `None`: a zero each.
     pub fn of_tag(tag: &[u8]) -> Result<Run, postcard::Error> {
-        postcard::from_bytes(tag).or_else(|error| postcard::from_bytes(&[tag, &[0]].concat()).map_err(|_| error))
+        let with_zeros = |count: usize| postcard::from_bytes(&[tag, &[0, 0][..count]].concat());
+        with_zeros(0).or_else(|error| with_zeros(1).or_else(|_| with_zeros(2)).map_err(|_: postcard::Error| error))
     }
 
     /// The same run by the words of `unit`, but for the limits, which its cgroup must take first.
@@ -516,5 +521,27 @@ impl Killing {
     /// When it is stuck if it is not gone by then.
     pub(super) fn stuck_at(&self) -> Option<BootTime> {
         self.first_at.map(|first_at| first_at.after(KILL_RETRY))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_of_an_earlier_version_reads_without_the_fields_that_came_since() {
+        let text = "executable = \"/bin/true\"\n[schedule]\ncalendar = \"daily\"\nmax_runtime = \"1h\"\n";
+        let file = std::path::Path::new("/u/web.toml");
+        let unit = crate::unit::parse(&UnitName::new("web").unwrap(), file, text).unwrap().unit;
+        let run = Run::new(&unit, Fingerprint([1; 16]), None, BootTime(1));
+        let tag = postcard::to_stdvec(&run).unwrap();
+        assert_eq!(Run::of_tag(&tag).unwrap(), run);
+        let before = Run { max_runtime: None, ..run };
+        let tag = postcard::to_stdvec(&before).unwrap();
+        // Each of the last two is one zero if it is `None`.
+        for missing in 0..=2 {
+            assert_eq!(Run::of_tag(&tag[..tag.len() - missing]).unwrap(), before, "{missing}");
+        }
+        assert!(Run::of_tag(&tag[..tag.len() - 3]).is_err());
     }
 }

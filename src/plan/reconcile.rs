@@ -152,6 +152,8 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
                 plan_post_start(live, text.or(view.want).is_some_and(|want| want.unit.notify().is_some()), plan);
                 plan_wishes(text.or(view.want), live, plan);
                 plan_silence(world, text, live, plan);
+                let until = world.runs_until(view.want, live).filter(|until| *until > world.now);
+                until.into_iter().for_each(|until| plan.wake(until));
             }
             Some(why) if world.in_the_way(live, &why).is_some() => {}
             Some(why) => {
@@ -173,8 +175,6 @@ fn plan_live<'a>(world: &World<'a>, view: View<'a>, live: &Live, plan: &mut Plan
 /// A silence that is over its time is made sure of before it counts: what was said may be on its way.
 fn plan_silence(world: &World, own_text: Option<&Want>, live: &Live, plan: &mut Plan) {
     let Some(want) = own_text else { return };
-    let until = world.runs_until(want.unit.schedule.as_deref(), live);
-    until.filter(|until| *until > world.now).into_iter().for_each(|until| plan.wake(until));
     world.reload_due(want, live).into_iter().for_each(|due| plan.wake(due));
     let Some((due, _)) = world.silence(&want.unit, live) else { return };
     if due > world.now {

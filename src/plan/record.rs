@@ -74,8 +74,12 @@ impl Observed {
             Fact::Found { path, presence } => self.host.found(path, *presence),
             Fact::Booted { cmdline } => self.host.booted_with(cmdline),
             Fact::Clock(clock) => {
-                self.clock = Some(*clock);
-                true
+                // An older look says nothing more: the clock may have been set since.
+                let is_late = self.clock.is_some_and(|known| clock.boot < known.boot);
+                if !is_late {
+                    self.clock = Some(*clock);
+                }
+                !is_late
             }
             Fact::Zone { name, zone } => {
                 self.zones.insert(name.clone(), zone.clone());

@@ -46,8 +46,10 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
+use super::desired::Want;
 use super::exit::Outcome;
 use super::observed::{Live, Seen};
+use super::reason::Why;
 use super::reconcile::Plan;
 use super::time::{BootTime, WallTime};
 use super::world::{View, World};
@@ -81,7 +83,7 @@ pub struct Timetable {
     /// By which calendar, in which zone. `None`: of an earlier version, which did not say.
     #[serde(default)]
     pub calendar: Option<String>,
-    /// A run was left out because this one goes on: that was told.
+    /// A run was left out because one goes on: that was told since the last start.
     #[serde(default)]
     pub left_out: bool,
     /// The same as `from` before the start that is under way.
@@ -164,7 +166,8 @@ impl Timetable {
 
     /// The run is over.
     pub(super) fn end(&mut self, wall: WallTime, outcome: &Outcome) {
-        (self.before, self.left_out) = (None, false);
+        // Another one may go on beside it: that a run is left out is told again after the next start.
+        self.before = None;
         self.from = self.from.max(wall);
         self.last = Some((wall, outcome.clone()));
     }
@@ -243,9 +246,17 @@ impl<'a> World<'a> {
         }
     }
 
-    /// When a run has taken too long.
-    pub(super) fn runs_until(&self, schedule: Option<&Schedule>, live: &Live) -> Option<BootTime> {
-        Some(live.run.begun.after(schedule?.max_runtime?))
+    /// When a run has taken too long: by its own text as that is now, or as that was when another one came, for which this one waits to go.
+    pub(super) fn runs_until(&self, want: Option<&Want>, live: &Live) -> Option<BootTime> {
+        let own = want.filter(|want| want.fingerprint == live.run.fingerprint);
+        let longest = own.map_or(live.run.max_runtime, |own| own.unit.schedule.as_deref()?.max_runtime);
+        Some(live.run.begun.after(longest?))
+    }
+
+    /// That it has: a reason to stop it whether or not another one can be started.
+    pub(super) fn overrun(&self, want: Option<&Want>, live: &Live) -> Option<Why> {
+        let until = self.runs_until(want, live).filter(|until| *until <= self.now);
+        until.map(|_| Why::Unhealthy("it took longer than its schedule's max_runtime".to_owned()))
     }
 }
 

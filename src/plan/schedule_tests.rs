@@ -74,12 +74,16 @@ impl World {
     }
 
     fn declare(&mut self, text: &str) {
+        self.declare_unit(&web(), text);
+    }
+
+    fn declare_unit(&mut self, name: &UnitName, text: &str) {
         let text = format!("executable = \"/bin/web\"\n{text}");
-        let unit = parse(&web(), Path::new("/u/web.toml"), &text).unwrap_or_else(|e| panic!("{e:?}")).unit;
+        let unit = parse(name, Path::new("x.toml"), &text).unwrap_or_else(|e| panic!("{e:?}")).unit;
         let facts = SourceFacts { resolved: "/bin/web".into(), ..SourceFacts::default() };
         let fingerprint = container_fingerprint(&unit, &facts);
-        self.desired.put(&web(), Want { fingerprint, unit: Arc::new(unit), trial: None, earlier: None }, |_| false);
-        self.planner.changed(&web());
+        self.desired.put(name, Want { fingerprint, unit: Arc::new(unit), trial: None, earlier: None }, |_| false);
+        self.planner.changed(name);
     }
 
     fn now(&self) -> Now {
@@ -306,6 +310,17 @@ fn steps_of_the_clock_are_followed_and_nothing_runs_twice() {
 }
 
 #[test]
+fn a_look_at_the_clock_that_is_told_late_takes_nothing_back() {
+    let mut world = World::new("UTC0", "2027-01-01T12:59:59", "[schedule]\ncalendar = \"13:00\"\n");
+    let early = Clock { boot: world.now().boot, wall: WallTime(world.wall - 700), is_set: true };
+    world.pass(100);
+    world.set(world.wall);
+    world.record(Fact::Clock(early));
+    world.pass(901);
+    assert_eq!(world.local(), ["01-01 13:00:00"]);
+}
+
+#[test]
 fn a_clock_that_nobody_set_starts_nothing() {
     let mut world = World::new("UTC0", "1970-01-01T00:00:00", "[schedule]\ncalendar = \"*:0/10\"\n");
     world.pass(2 * HOUR);
@@ -328,6 +343,36 @@ fn a_run_that_takes_too_long_is_stopped_and_has_failed() {
     let Reason::Scheduled { last: Some((at, outcome)), .. } = world.reason() else { panic!() };
     assert_eq!(at.0, moment("2027-01-01T13:10:00", &world.zone));
     assert!(!outcome.is_success() && outcome.to_string().contains("max_runtime"), "{outcome}");
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_stopped_though_it_could_not_be_started_again() {
+    let text = "[schedule]\ncalendar = \"13:00\"\nmax_runtime = \"10m\"\n";
+    let mut world = World::new("UTC0", "2027-01-01T12:00:00", text);
+    world.takes = DAY;
+    world.pass(HOUR + 60_000);
+    // Each waits for the other.
+    world.declare_unit(&UnitName::new("db").unwrap(), "depends_on.web = \"started\"\n");
+    world.put(&format!("depends_on.db = \"started\"\n{text}"));
+    assert!(world.live.is_some());
+    world.pass(HOUR);
+    assert_eq!((world.live, world.runs.len()), (None, 1));
+}
+
+#[test]
+fn a_run_that_goes_on_because_the_next_text_waits_is_stopped_by_the_limit_of_its_own() {
+    let text = |limit: &str| format!("[schedule]\ncalendar = \"13:00\"\nmax_runtime = \"{limit}\"\n");
+    let mut world = World::new("UTC0", "2027-01-01T12:00:00", &text("10m"));
+    world.takes = DAY;
+    world.pass(HOUR + 60_000);
+    // The limit is another one, then so is the rest, which needs what is not there; and then who knew the first text is gone.
+    world.put(&text("20m"));
+    world.put(&format!("process.env.A = \"b\"\ndepends_on.db = \"started\"\n{}", text("1h")));
+    world.next_supervisor();
+    world.pass(18 * 60_000);
+    assert!(world.live.is_some(), "13:19");
+    world.pass(2 * 60_000);
+    assert_eq!((world.live, world.runs.len()), (None, 1));
 }
 
 #[test]

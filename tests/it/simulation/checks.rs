@@ -1,7 +1,7 @@
 //! What must hold when a world without faults has come to rest.
 
 use moored::plan::{Phase, Reason, Want, status};
-use moored::unit::{Need, SwapMark};
+use moored::unit::{Need, SwapMark, UnitName};
 
 use super::History;
 
@@ -31,9 +31,12 @@ impl History {
                 (Ok(want), _, Phase::Failed | Phase::Running | Phase::Ready) if self.oracle.is_in_ring(&want) => {}
                 (Err(_), None, Phase::Stopped | Phase::Completed | Phase::Failed) => {}
                 (Err(why), Some(_), _) if why.contains("gave up") => {}
-                // It began before its text had a schedule, and goes on.
+                // Its text came to nothing beside it, and is not to be tried again; now it says stop-first, and that waits, or is refused.
+                (Err(why), Some(_), Phase::Running | Phase::Ready)
+                    if why.contains("stay so") && self.change_waits_rightly(unit, &words.reason) => {}
+                // It began before its text had a schedule, or when that let no run last, and goes on.
                 (Err(why), Some((_, found)), Phase::Running | Phase::Ready)
-                    if why.contains("its time") && found.want.unit.schedule.is_none() => {}
+                    if why.contains("its time") && self.oracle.may_last(unit, &found.want) => {}
                 (Err(_), None, Phase::Waiting) => {}
                 (should, alive, phase) => {
                     let (alive, should) = (alive.map(|(id, _)| id.to_string()), should.map(|want| want.fingerprint));
@@ -42,6 +45,13 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Whether it runs on because the change to the text in force waits, or is refused.
+    fn change_waits_rightly(&self, unit: &UnitName, reason: &Reason) -> bool {
+        let good = self.oracle.units.get(unit).and_then(|truth| truth.good.as_ref());
+        let is_waiting = matches!(reason, Reason::ChangeWaits(_));
+        good.is_some_and(|want| is_waiting && self.oracle.is_in_ring(want) || self.keeps_rightly(want, reason))
     }
 
     /// Whether it runs on with its old text because the new one could not start.

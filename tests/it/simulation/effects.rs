@@ -230,6 +230,7 @@ impl Supervisor {
     }
 
     pub(super) fn persist(&mut self, out: &mut Outside, unit: &UnitName) {
+        out.oracle.on_written(unit);
         if out.disk.full {
             self.stale.insert(unit.clone());
             return;

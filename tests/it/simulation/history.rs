@@ -8,13 +8,13 @@ use moored::plan::{BootTime, Fact, Hold, Seen, Until, WallTime, Want};
 use moored::unit::{Signal, UnitName};
 
 use super::host::{Host, millis};
-use super::oracle::Oracle;
+use super::oracle::{Oracle, must};
 use super::planted::Bug;
 use super::rng::Rng;
 use super::schedules::WALL_BEGAN_MS;
 use super::steps::{Course, Plot, Step, What, Wish};
 use super::supervisor::{Disk, Outside, Stop, Supervisor};
-use super::{LIVE_WITHIN, STARTS_TO_REST, STEPS_TO_REST};
+use super::{LIVE_WITHIN, STARTS_TO_REST, STEPS_OF_RUN, STEPS_TO_REST};
 
 pub struct History {
     pub(super) course: Course,
@@ -208,6 +208,7 @@ impl History {
     }
 
     fn set_clock(&mut self, set_by_ms: i64, is_set: bool) {
+        self.let_go_by_a_moment();
         (self.set_by_ms, self.is_set) = (set_by_ms, is_set);
         if let Some(supervisor) = &mut self.supervisor {
             supervisor.tell_clock(&mut outside!(self));
@@ -285,6 +286,7 @@ impl History {
     fn crash(&mut self) {
         self.set_full(false);
         if self.supervisor.take().is_some() {
+            self.oracle.unwritten_lost();
             self.say("the supervisor is dead");
         }
     }
@@ -332,7 +334,8 @@ impl History {
         }
     }
 
-    /// What one process did is not of the same nanosecond as the birth of the next one, which tells by that what was before.
+    /// What one process did is not of the same nanosecond as the birth of the next one, nor one look at the clock as the next: they tell by that what
+    /// was before.
     fn let_go_by_a_moment(&mut self) {
         self.now = self.now.after(Duration::from_nanos(1));
     }
@@ -392,14 +395,18 @@ impl History {
         if let Some(supervisor) = &mut self.supervisor {
             supervisor.fuse = None;
         }
-        for _ in 0..STEPS_TO_REST {
+        let (mut steps, runs) = (0, self.oracle.turns.runs);
+        loop {
             self.settle()?;
             match self.next_at() {
                 Some(at) => self.now = at.max(self.now),
                 None => return Ok(()),
             }
+            // Each run of a schedule has its time (the oracle sees to that), and the calendars of the sample end.
+            steps += 1;
+            let most = STEPS_TO_REST + STEPS_OF_RUN * (self.oracle.turns.runs - runs);
+            must(steps < most, "13", || "the world does not come to rest".into())?;
         }
-        Err("13: the world does not come to rest".into())
     }
 
     pub(super) fn say(&mut self, words: &str) {

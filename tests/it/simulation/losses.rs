@@ -1,9 +1,9 @@
 //! What the oracle forgets or forgives when something is lost: the host's power, time, a keeper in the middle of a start.
 
-use moored::plan::BootTime;
+use moored::plan::{BootTime, ExitRecord};
 use moored::unit::{ContainerId, UnitName};
 
-use super::oracle::{Oracle, Truth};
+use super::oracle::{End, Oracle, Truth};
 use super::schedules::Dealt;
 use super::supervisor::Disk;
 
@@ -50,5 +50,27 @@ impl Oracle {
             (truth.counted, truth.short_runs) = (before.counted, before.short_runs);
             truth.dealt = before.dealt;
         }
+    }
+
+    /// Supervisor and keeper died before the spawn: nobody can know that there was none, so it counts as a run.
+    pub(super) fn never_spawned(&mut self, record: &ExitRecord) {
+        let (at, outcome, fingerprint) = (record.at, record.outcome.clone(), record.fingerprint);
+        let end = End { at, ran_for: record.ran_for, outcome, fingerprint, forgotten: true };
+        self.ended.insert(record.id.clone(), end);
+        if record.stopped.is_some() {
+            // Of what never was nothing was touched.
+            self.excused.insert(record.id.clone());
+        }
+        let begun = self.begun.get(&record.id);
+        let (enabled, other) = begun.map_or((false, None), |begun| (begun.enabled, begun.other.clone()));
+        let wall = begun.map(|begun| begun.wall);
+        let goes_on = other.as_ref().and_then(|other| self.begun.get(other)).is_some_and(|other| !other.enabled);
+        let truth = self.truth(&record.id.unit);
+        truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
+        // As in any start.
+        truth.by_hand &= !enabled || goes_on || truth.wished.is_some();
+        (truth.last, truth.other, truth.counted) = (Some(record.id.clone()), other, false);
+        let is_counted = record.id.generation > truth.dealt.since;
+        wall.into_iter().filter(|_| is_counted).for_each(|wall| truth.dealt.with(wall));
     }
 }

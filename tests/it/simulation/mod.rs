@@ -44,7 +44,9 @@ use steps::{Course, Plot};
 
 const UNITS: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
 /// A world that has no faults comes to rest within so many steps of the clock.
-const STEPS_TO_REST: usize = 2000;
+const STEPS_TO_REST: u64 = 2000;
+/// And so many for each run of a schedule in the meantime, which may let all others start that depend on it.
+const STEPS_OF_RUN: u64 = 100;
 /// And what should run does within this time. What could not be killed or cleared away is tried again after ten minutes at most, and what waits for
 /// it starts then.
 const LIVE_WITHIN: Duration = Duration::from_secs(700);

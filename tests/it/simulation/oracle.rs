@@ -66,10 +66,10 @@ pub struct Begun {
 /// How a generation really ended.
 pub(super) struct End {
     pub(super) at: BootTime,
-    ran_for: Duration,
+    pub(super) ran_for: Duration,
     pub(super) outcome: Outcome,
-    fingerprint: Fingerprint,
-    forgotten: bool,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) forgotten: bool,
 }
 
 impl End {
@@ -134,6 +134,7 @@ impl Oracle {
     }
 
     fn read(&mut self, unit: &UnitName, good: Option<&Want>) {
+        good.into_iter().for_each(|good| self.note_limit(unit, good));
         let truth = self.truth(unit);
         truth.good = good.cloned();
         // What an earlier boot remembers of a schedule goes with it.
@@ -301,7 +302,7 @@ impl Oracle {
             (self.starts, self.touched) = (self.starts + 1, now);
         }
         if !self.starts_by_time(id, want)? {
-            self.check_pause(host, id, want, now)?;
+            self.check_pause(host, id, want, runs_on.as_ref(), now)?;
         }
         let truth = self.units.entry(id.unit.clone()).or_default();
         truth.before = Some(Box::new(Truth { before: None, ..truth.clone() }));
@@ -345,10 +346,20 @@ impl Oracle {
         }
     }
 
-    /// Invariant 5, and the restart policy, for a start that nobody asked for.
-    fn check_pause(&self, host: &Host, id: &ContainerId, want: &Want, now: BootTime) -> Verdict {
+    /// Invariant 5, and the restart policy, for a start that nobody asked for. Of the ends of a unit that runs on no
+    /// earlier one counts (the header of `plan::handover`: the one that is left is the unit's).
+    fn check_pause(
+        &self,
+        host: &Host,
+        id: &ContainerId,
+        want: &Want,
+        runs_on: Option<&ContainerId>,
+        now: BootTime,
+    ) -> Verdict {
         let Some(truth) = self.units.get(&id.unit) else { return Ok(()) };
-        let Some(last) = self.last_for(truth, want).filter(|_| truth.wished.is_none()) else { return Ok(()) };
+        let counts = |last: &&ContainerId| runs_on.is_none_or(|own| last.generation > own.generation);
+        let last = self.last_for(truth, want).filter(|_| truth.wished.is_none()).filter(counts);
+        let Some(last) = last else { return Ok(()) };
         let Some(end) = self.ended.get(last) else { return Ok(()) };
         if end.fingerprint != want.fingerprint || self.is_excused(host, last) {
             return Ok(());
@@ -414,27 +425,6 @@ impl Oracle {
         self.note_cut_off(record);
         let earlier = self.journal.insert(id.clone(), record.outcome.clone());
         must(earlier.is_none_or(|earlier| earlier == record.outcome), "6", || format!("{id} has two records"))
-    }
-
-    /// Supervisor and keeper died before the spawn: nobody can know that there was none, so it counts as a run.
-    fn never_spawned(&mut self, record: &ExitRecord) {
-        let (at, outcome, fingerprint) = (record.at, record.outcome.clone(), record.fingerprint);
-        let end = End { at, ran_for: record.ran_for, outcome, fingerprint, forgotten: true };
-        self.ended.insert(record.id.clone(), end);
-        if record.stopped.is_some() {
-            // Of what never was nothing was touched.
-            self.excused.insert(record.id.clone());
-        }
-        let begun = self.begun.get(&record.id);
-        let (enabled, other) = begun.map_or((false, None), |begun| (begun.enabled, begun.other.clone()));
-        let wall = begun.map(|begun| begun.wall);
-        let goes_on = other.as_ref().and_then(|other| self.begun.get(other)).is_some_and(|other| !other.enabled);
-        let truth = self.truth(&record.id.unit);
-        truth.wished = truth.wished.filter(|begun| *begun >= record.id.generation);
-        // As in any start.
-        truth.by_hand &= !enabled || goes_on || truth.wished.is_some();
-        (truth.last, truth.other, truth.counted) = (Some(record.id.clone()), other, false);
-        wall.into_iter().for_each(|wall| truth.dealt.with(wall));
     }
 
     /// Invariant 6 at the end of time: every generation that ended has its record.

@@ -5,8 +5,9 @@
 //! tested where calendars are.
 //!
 //! - Up to when the times of a unit are *dealt with* is known from when it was first seen, its last start and its last end, by what the wall clock showed
-//!   then. A start that nobody asked for has a time behind that which has come, or makes good for a run that failed or that was cut off. So no time is
-//!   run twice, whoever dies when, and one run makes up for all that were missed.
+//!   then. An end counts when its supervisor has written it down: one that died before that leaves it to be told again. A start that nobody asked for has a
+//!   time behind that which has come, or makes good for a run that failed or that was cut off. So no time is run twice, whoever dies when, and one run makes
+//!   up for all that were missed.
 //! - While somebody supervises, what has come and is not dealt with runs in that moment if nothing is in the way; if a run goes on, it is told that one is
 //!   left out, once for that run.
 //! - What takes longer than `max_runtime` may be stopped, and in the end nothing has.
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use moored::plan::{BootTime, Clock, ExitRecord, Fact, Mark, Now, Seen, Timetable, WallTime, Want, Why};
-use moored::unit::{Calendar, ContainerId, Kind, RestartPolicy, Schedule, Unit, UnitName};
+use moored::unit::{Calendar, ContainerId, Fingerprint, Kind, RestartPolicy, Schedule, Unit, UnitName};
 
 use super::History;
 use super::host::Host;
@@ -123,9 +124,10 @@ impl Supervisor {
     pub(super) fn restore_timetables(&mut self, out: &mut Outside, timetables: &BTreeMap<UnitName, Timetable>) {
         for (unit, table) in timetables {
             let want = self.desired.units.get(unit);
-            let Some(schedule) = want.and_then(|want| want.unit.schedule.clone()) else { continue };
+            let schedule = want.and_then(|want| want.unit.schedule.clone());
             let dealt = &mut out.oracle.truth(unit).dealt;
-            dealt.lost |= dealt.rebooted && !schedule.persistent;
+            dealt.lost |= dealt.rebooted && schedule.as_ref().is_none_or(|schedule| !schedule.persistent);
+            let Some(schedule) = schedule else { continue };
             let from = if schedule.persistent { table.from } else { WallTime(u64::MAX) };
             self.observed.restore_timetable(unit, Timetable { from, ..table.clone() });
             self.planner.changed(unit);
@@ -150,9 +152,9 @@ impl Supervisor {
         self.desired.units.values().any(|want| want.unit.schedule.is_some())
     }
 
-    /// Somebody set the clock: whoever waits for that says so.
+    /// Somebody set the clock: whoever waits for that says so. From the first schedule on somebody does, be there one now or not.
     pub(super) fn tell_clock(&mut self, out: &mut Outside) {
-        if self.has_schedules() {
+        if self.observed.clock.is_some() {
             let rng = &mut out.host.clock_rng;
             let late = if rng.chance(80) { 0 } else { rng.below(300) };
             let at = BootTime(out.now.0 + late * 1_000_000);
@@ -179,6 +181,10 @@ pub struct Turns {
     left_out: BTreeMap<UnitName, u64>,
     /// Starts of units that have one.
     pub runs: u64,
+    /// The least that any text that was in force let a run take.
+    shortest: BTreeMap<(UnitName, Fingerprint), Duration>,
+    /// Ends that are not written down yet: who dies before that leaves them to be told again.
+    unwritten: BTreeMap<UnitName, WallTime>,
 }
 
 /// What the oracle knows of one unit's schedule.
@@ -196,6 +202,8 @@ pub struct Dealt {
     pub perhaps_by: Option<WallTime>,
     /// The file was gone since they are counted.
     pub was_gone: bool,
+    /// They are counted since this generation: what it was begun by, or one before it, may have been another calendar or clock.
+    pub since: u64,
 }
 
 impl Dealt {
@@ -229,7 +237,9 @@ impl Oracle {
 
     /// One has certainly.
     fn is_due_after(&self, schedule: &Schedule, by: WallTime) -> bool {
-        let latest = self.turns.clock.0.0.saturating_sub(schedule.random_delay.as_millis() as u64);
+        // It shows whole milliseconds: this one is not over.
+        let shown = self.turns.clock.0.0.saturating_sub(1);
+        let latest = shown.saturating_sub(schedule.random_delay.as_millis() as u64);
         let last = Beat::of(schedule).last_by(latest);
         self.goes_by_clock(schedule) && last.is_some_and(|last| last.0 > by.0 + SLACK_MS)
     }
@@ -265,9 +275,13 @@ impl Oracle {
                 // Nothing is lost by another beginning at the moment up to which all is dealt with.
                 let is_same = |by: WallTime| by.0.abs_diff(wall.0) <= SLACK_MS;
                 let is_lost = dealt.lost;
-                let is_new =
-                    dealt.by.is_none_or(|by| is_lost || was_wrong(by) || is_same(by)) || !dealt.is_of(&schedule);
-                *dealt = Dealt { by: Some(wall), calendar: schedule.calendar.to_string(), ..Dealt::default() };
+                let is_new = dealt.by.is_none_or(|by| is_lost || was_wrong(by) || is_same(by))
+                    || dealt.perhaps_by.is_some_and(was_wrong)
+                    || !dealt.is_of(&schedule);
+                // Of a clock that was set by a little nobody may have told yet.
+                let by = wall.min(*from);
+                let calendar = schedule.calendar.to_string();
+                *dealt = Dealt { by: Some(by), calendar, since: last.generation, ..Dealt::default() };
                 truth.before.iter_mut().for_each(|before| before.dealt = truth.dealt.clone());
                 must(is_new, "schedule", || format!("{unit} forgets how far its schedule was"))?;
                 self.turns.left_out.remove(unit);
@@ -301,6 +315,14 @@ impl Oracle {
         Ok(false)
     }
 
+    /// Whether a run of this text need not end: the host ends those of a schedule, but for those that their schedule is to end; the one in force may
+    /// be another one.
+    pub(super) fn may_last(&self, unit: &UnitName, began_by: &Want) -> bool {
+        let ends = |want: &Want| want.unit.schedule.as_ref().is_some_and(|schedule| schedule.max_runtime.is_some());
+        let good = self.units.get(unit).and_then(|truth| truth.good.as_ref());
+        began_by.unit.schedule.is_none() || ends(began_by) && !good.is_some_and(ends)
+    }
+
     /// One is spawned: what has come is dealt with.
     pub(super) fn on_turn(&mut self, unit: &UnitName, want: &Want) {
         let wall = self.turns.clock.0;
@@ -318,7 +340,29 @@ impl Oracle {
             _ => return,
         };
         let ago = u64::try_from(now.boot.since(at).as_millis()).expect("a history is short");
-        self.truth(&id.unit.clone()).dealt.with(WallTime(now.wall.0.saturating_sub(ago)));
+        let wall = WallTime(now.wall.0.saturating_sub(ago));
+        let end = self.turns.unwritten.entry(id.unit.clone()).or_insert(wall);
+        *end = wall.max(*end);
+    }
+
+    /// This text is in force.
+    pub(super) fn note_limit(&mut self, unit: &UnitName, want: &Want) {
+        if let Some(longest) = want.unit.schedule.as_ref().and_then(|schedule| schedule.max_runtime) {
+            let shortest = self.turns.shortest.entry((unit.clone(), want.fingerprint)).or_insert(longest);
+            *shortest = longest.min(*shortest);
+        }
+    }
+
+    /// What the supervisor knows of this unit is written down, or will be before it dies.
+    pub fn on_written(&mut self, unit: &UnitName) {
+        if let Some(end) = self.turns.unwritten.remove(unit) {
+            self.truth(unit).dealt.with(end);
+        }
+    }
+
+    /// It died, and knows no more than what is written down.
+    pub fn unwritten_lost(&mut self) {
+        self.turns.unwritten.clear();
     }
 
     pub(super) fn note_cut_off(&mut self, record: &ExitRecord) {
@@ -328,12 +372,11 @@ impl Oracle {
         }
     }
 
-    /// Those that take longer than they may, by any text that they may be measured by.
+    /// Those that take longer than they may, by any form of their own text that was in force.
     pub(super) fn judge_runs(&mut self, host: &Host, now: BootTime) {
         let is_long = |(id, found): &(&ContainerId, &super::host::Container)| {
-            let good = self.units.get(&id.unit).and_then(|truth| truth.good.as_ref());
-            let texts = [Some(&found.want), good, good.and_then(|good| good.earlier.as_deref())];
-            texts.into_iter().flatten().any(|want| takes_too_long(want, found.run.begun, now))
+            let shortest = self.turns.shortest.get(&(id.unit.clone(), found.want.fingerprint));
+            shortest.is_some_and(|shortest| now.since(found.run.begun) >= *shortest)
         };
         let long: Vec<ContainerId> = host.containers.iter().filter(is_long).map(|(id, _)| id.clone()).collect();
         self.sick.extend(long);
