@@ -141,6 +141,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let mut namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
     namespaces.outside.rdt = rdt::compile(linux, &context.id, &mut report);
+    namespaces.outside.shares = root_propagation(linux).is_some_and(|root| root.kind == PropagationKind::Shared);
     let mut steps = begin(&namespaces.outside, context);
     if let Some(PreStart::OnHost(hook)) = &context.pre_start {
         steps.push(Step::HostStart(hook.clone()));
@@ -373,8 +374,12 @@ fn populate(
         steps.push(Step::ReadonlyRoot);
     }
     steps.push(if context.pivot { Step::Pivot } else { Step::CoverRoot });
-    let propagation = linux.rootfs_propagation().as_deref().and_then(mount::root_propagation);
-    steps.extend(propagation.map(Step::RootPropagation));
+    steps.extend(root_propagation(linux).map(Step::RootPropagation));
+}
+
+/// `linux.rootfsPropagation`, where it is a word that there is.
+fn root_propagation(linux: &Linux) -> Option<Propagation> {
+    linux.rootfs_propagation().as_deref().and_then(mount::root_propagation)
 }
 
 fn hook_steps(hooks: &Hooks) -> Vec<Step> {

@@ -21,13 +21,12 @@ fn with_mount(name: &str, script: &str, change: impl FnOnce(&mut Value)) -> Opti
     })?;
     let source = place.dir.join("source");
     fs::create_dir(&source).unwrap();
-    let path = place.dir.join("b/config.json");
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
-    mount["source"] = json!(source);
-    mount["options"] = json!(["rbind"]);
-    change(mount);
-    fs::write(path, config.to_string()).unwrap();
+    place.change(|config| {
+        let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        mount["source"] = json!(source);
+        mount["options"] = json!(["rbind"]);
+        change(mount);
+    });
     Some(place)
 }
 
@@ -164,10 +163,19 @@ fn what_does_not_fit_into_a_tmpfs_is_an_error() {
 /// Mounts made on either side, seen on the other: which, by the option.
 #[test]
 fn mounts_travel_as_the_propagation_says() {
-    for (option, comes_in, goes_out) in
+    for (root, option, comes_in, goes_out) in [
+        // As clients ask for a volume that is shared with the host: of the root as well.
+        ("rshared", "rshared", true, true),
+        ("shared", "shared", true, true),
+        ("", "rshared", true, false),
+        ("rslave", "shared", true, false),
+        ("", "rslave", true, false),
+        ("rshared", "rslave", true, false),
+        ("", "rprivate", false, false),
         // Without a word it is as all mounts of the host's are in the container (runc).
-        [("rshared", true, true), ("rslave", true, false), ("rprivate", false, false), ("", true, false)]
-    {
+        ("", "", true, false),
+        ("rprivate", "", false, false),
+    ] {
         let inside = "mount -t tmpfs moored-test /data/inside && : >/data/inside/file; echo up; \
                       until [ -e /data/go ]; do sleep 0.02; done; [ -e /data/outside/file ] && echo in || echo not";
         let Some(place) = with_mount("travel", inside, |mount| {
@@ -176,6 +184,7 @@ fn mounts_travel_as_the_propagation_says() {
         }) else {
             return;
         };
+        place.change(|config| config["linux"]["rootfsPropagation"] = json!(root));
         let source = place.dir.join("source");
         mount(&["--bind", source.to_str().unwrap()], &source);
         assert!(Command::new("mount").arg("--make-rshared").arg(&source).status().unwrap().success());
@@ -185,12 +194,12 @@ fn mounts_travel_as_the_propagation_says() {
         let out = place.dir.join("stdout");
         let said = || fs::read_to_string(&out).unwrap();
         wait_for("it to be up", || said().contains("up\n").then_some(()));
-        assert_eq!(source.join("inside/file").exists(), goes_out, "{option}: out");
+        assert_eq!(source.join("inside/file").exists(), goes_out, "{root} {option}: out");
         mount(&["-t", "tmpfs", "moored-test"], &source.join("outside"));
         fs::write(source.join("outside/file"), "").unwrap();
         fs::write(source.join("go"), "").unwrap();
         wait_for("its answer", || (said().lines().count() == 2).then_some(()));
-        assert_eq!(said(), if comes_in { "up\nin\n" } else { "up\nnot\n" }, "{option}: in");
+        assert_eq!(said(), if comes_in { "up\nin\n" } else { "up\nnot\n" }, "{root} {option}: in");
     }
 }
 
