@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::capability::Capability;
+use super::capability::{Capability, NameError};
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
 use super::fields::{CONFIG, Kind, PROCESS, RESOURCES};
@@ -55,9 +55,10 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     Ok(Parsed { spec, warnings: report.warnings })
 }
 
-/// All mistakes in the shape of a config.json: types, words, numbers out of range. Text that is no JSON has none here.
+/// All mistakes in the shape of a config.json that a unit names: types, words, numbers out of range, and capabilities that nobody knows, which
+/// [`parse`] leaves out. Text that is no JSON has none here.
 pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
-    let mut report = Report::default();
+    let mut report = Report { strict: true, ..Report::default() };
     if let Ok(raw @ Value::Object(_)) = serde_json::from_slice(text) {
         check(&raw, &mut report);
     }
@@ -166,10 +167,14 @@ fn walk(value: &Value, kind: &Kind, path: &At<'_>, report: &mut Report) {
             report.error(path, Problem::Unknown { what, found: word.clone(), suggestion });
         }
         (Kind::Capability, Value::String(name)) => {
-            if let Err(error) = name.parse::<Capability>() {
-                let meant = error.suggestion.map(|near| format!(", did you mean {:?}?", near.to_string()));
-                let text = format!("unknown capability {:?} is not given{}", error.found, meant.unwrap_or_default());
-                report.warn(path, text);
+            if let Err(NameError { found, suggestion }) = name.parse::<Capability>() {
+                let suggestion = suggestion.map(|capability| capability.to_string());
+                let problem = Problem::Unknown { what: "capability", found, suggestion };
+                if report.strict {
+                    report.error(path, problem);
+                } else {
+                    report.warn(path, format!("is not given: {problem}"));
+                }
             }
         }
         (Kind::Signed, Value::Number(number)) if number.is_i64() => {}
@@ -267,13 +272,14 @@ mod tests {
         let mut parsed = parse(config.as_bytes()).expect("they are no mistake");
         let (of_exec, warnings) = parse_process(process.as_bytes()).expect("nor in the process of an exec");
         let expected = [
-            r#"process.capabilities.bounding[1]: unknown capability "CAP_KIL" is not given, did you mean "CAP_KILL"?"#,
-            r#"process.capabilities.bounding[2]: unknown capability "CAP_FOO" is not given"#,
-            r#"process.capabilities.permitted[0]: unknown capability "CAP_FOO" is not given"#,
+            r#"process.capabilities.bounding[1]: is not given: unknown capability "CAP_KIL", did you mean "CAP_KILL"?"#,
+            r#"process.capabilities.bounding[2]: is not given: unknown capability "CAP_FOO""#,
+            r#"process.capabilities.permitted[0]: is not given: unknown capability "CAP_FOO""#,
         ];
         for warnings in [parsed.warnings, warnings] {
             assert_eq!(warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
         }
+        assert_eq!(mistakes(config.as_bytes()).len(), 3, "but for who writes it himself they are");
         for process in [parsed.spec.process.take().unwrap(), of_exec] {
             let sets = process.capabilities.unwrap();
             assert_eq!(sets.bounding().iter().flatten().map(ToString::to_string).collect::<Vec<_>>(), ["KILL"]);
