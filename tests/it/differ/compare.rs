@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::choices::{As, Choice};
+use super::choices::{As, Choice, Fit};
 use super::stage::Seen;
 
 /// What stands where a runtime has no such line.
@@ -94,25 +94,59 @@ fn judge(
         return None;
     }
     let line = key.strip_prefix("exec ").unwrap_or(key);
-    let choice = choices.iter().position(|choice| choice.is_about(line, values, ran));
-    let what = match choice {
-        Some(at) => {
+    let what = match verdict(line, values, simple, ran, choices) {
+        Verdict::Chosen(at) => {
             *used.entry(at).or_default() += 1;
-            let holds = match choices[at].choice {
-                As::Runc => is(1),
-                As::Crun => is(2),
-                As::Either => is(1) || is(2),
-                As::Neither => true,
-            };
-            if holds {
-                return None;
-            }
-            "is not as it was chosen"
+            return None;
         }
-        None if ran[1] && ran[2] && simple[1] != simple[2] => "differs between the peers, and no choice is listed",
-        None => "differs from the peers",
+        Verdict::Unfollowed(at, peer) => {
+            *used.entry(at).or_default() += 1;
+            let mut ran = ran;
+            ran[peer] = false;
+            return judge(key, values, simple, ran, choices, used);
+        }
+        Verdict::NotAsChosen => "is not as it was chosen",
+        Verdict::NotListed if ran[1] && ran[2] && simple[1] != simple[2] => {
+            "differs between the peers, and no choice is listed"
+        }
+        Verdict::NotListed => "differs from the peers",
     };
     Some(Difference { key: key.to_owned(), values: values.clone(), what })
+}
+
+/// What the table says of one line.
+enum Verdict {
+    Chosen(usize),
+    /// Why this one of two who refuse is not followed. The other refuses for a reason of its own, of which another row may speak.
+    Unfollowed(usize, usize),
+    NotAsChosen,
+    NotListed,
+}
+
+fn verdict(line: &str, values: &[String; 3], simple: [&str; 3], ran: [bool; 3], choices: &[Choice]) -> Verdict {
+    let is = |peer: usize| !ran[peer] || simple[peer] == simple[0];
+    for (at, choice) in choices.iter().enumerate() {
+        let Some(fit) = choice.fits(line, values, ran) else { continue };
+        let holds = match choice.choice {
+            As::Runc => is(1),
+            As::Crun => is(2),
+            As::Either => is(1) || is(2),
+            As::Neither => true,
+        };
+        let unfollowed = match choice.choice {
+            As::Crun if ran[1] && choice.asks(1) && !choice.asks(2) => Some(1),
+            As::Runc if ran[2] && choice.asks(2) && !choice.asks(1) => Some(2),
+            As::Runc | As::Crun | As::Either | As::Neither => None,
+        };
+        match (holds, unfollowed, fit) {
+            (true, _, _) => return Verdict::Chosen(at),
+            (false, Some(peer), _) if line == "outcome" => return Verdict::Unfollowed(at, peer),
+            (false, _, Fit::Whole) => return Verdict::NotAsChosen,
+            // It asks for words of one who has no say, so it may be about something else: the next one may be meant.
+            (false, _, Fit::Part) => {}
+        }
+    }
+    Verdict::NotListed
 }
 
 /// `*` is any text, a leading `!` means what does not match.
@@ -148,4 +182,30 @@ fn patterns_and_differences_are_judged_as_written() {
     assert!(wrong("a", "a", "a").is_empty());
     assert_eq!(wrong("a", "b", "b"), ["differs from the peers"]);
     assert_eq!(wrong("a", "a", "b"), ["differs between the peers, and no choice is listed"]);
+}
+
+#[test]
+fn who_has_no_say_and_who_refuses_for_a_reason_of_his_own_are_seen_through() {
+    let rows = "| `outcome` | `ran` | `refused: a flag*` | | crun | w |\n| `outcome` | `ran` | | `refused: a rule*` | runc | w |\n\
+                | `mount` | | `none` | | crun | w |\n| `mount` | `rw` | | `ro` | neither | w |";
+    let choices: Vec<Choice> = rows.lines().map(super::choices::row).collect();
+    let seen = |outcome: &str, mount: &str| {
+        let lines = [("outcome", outcome), ("mount", mount)];
+        Seen { lines: lines.map(|(key, value)| (key.to_owned(), value.to_owned())).into(), ..Seen::default() }
+    };
+    let wrong = |runc, crun| {
+        let seen = [seen("ran", "rw"), seen(runc, "-"), seen(crun, "ro")];
+        let found = differences(&seen, &choices, &mut BTreeMap::new());
+        found.into_iter().map(|difference| (difference.key, difference.what)).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong("refused: a flag", "refused: a rule"), [], "each has a row");
+    assert_eq!(wrong("refused: a flag", "refused: who knows"), [("outcome".to_owned(), "differs from the peers")]);
+    assert_eq!(wrong("refused: a flag", "ran"), [], "the third row is about what runc says, and the fourth is meant");
+    let none = |text| [seen("ran", "rw"), seen("ran", text), seen("ran", "ro")];
+    let found = differences(&none("none"), &choices, &mut BTreeMap::new());
+    assert_eq!(
+        found.iter().map(|found| found.what).collect::<Vec<_>>(),
+        ["is not as it was chosen"],
+        "the third row counts"
+    );
 }

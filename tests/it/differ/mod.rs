@@ -11,6 +11,7 @@ mod compare;
 mod genes;
 mod genes_linux;
 mod genes_mounts;
+mod place;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -137,6 +138,7 @@ fn show(seed: u64, look: &Path, runtimes: &[Runtime]) {
     let show = || {
         let stage = Stage::new(look);
         println!("{}", stage.text(&case.config()));
+        case.genes.iter().for_each(|gene| println!("{gene:?}"));
         let seen = play(&stage, &case, runtimes);
         for (runtime, seen) in runtimes.iter().zip(&seen) {
             println!("{}: {} {:?}", runtime.name, seen.lines["outcome"], seen.left);
