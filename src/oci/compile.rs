@@ -306,10 +306,11 @@ fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
     let slave = Propagation { kind: PropagationKind::Slave, recursive: true };
     let Some(text) = wanted else { return slave };
     match mount::root_propagation(text) {
-        Some(Propagation { kind: PropagationKind::Private | PropagationKind::Unbindable, .. }) => {
+        Some(Propagation { kind: PropagationKind::Private | PropagationKind::Unbindable, recursive: true }) => {
             Propagation { kind: PropagationKind::Private, recursive: true }
         }
-        Some(Propagation { kind: PropagationKind::Slave | PropagationKind::Shared, .. }) => slave,
+        // Without an `r` it is of the root alone: what else is bound may be a slave of the host's.
+        Some(_) => slave,
         None => {
             let suggestion =
                 crate::words::nearest(text, ["private", "slave", "shared", "unbindable"]).map(str::to_owned);

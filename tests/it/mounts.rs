@@ -175,6 +175,8 @@ fn mounts_travel_as_the_propagation_says() {
         // Without a word it is as all mounts of the host's are in the container (runc).
         ("", "", true, false),
         ("rprivate", "", false, false),
+        // Of the root alone.
+        ("private", "rslave", true, false),
     ] {
         let inside = "mount -t tmpfs moored-test /data/inside && : >/data/inside/file; echo up; \
                       until [ -e /data/go ]; do sleep 0.02; done; [ -e /data/outside/file ] && echo in || echo not";

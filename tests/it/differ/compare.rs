@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 use super::choices::{As, Choice, Fit};
 use super::stage::Seen;
 
+/// Of what a runtime says, in a kind.
+const SHOWN: usize = 160;
+
 /// What stands where a runtime has no such line.
 const NOTHING: &str = "-";
+
+/// By row of the table: what it was about, and how often.
+pub type Uses = BTreeMap<usize, BTreeMap<String, u64>>;
 
 /// One line that is not as it should be.
 #[derive(Debug, Clone)]
@@ -20,7 +26,7 @@ pub struct Difference {
 impl Difference {
     /// The same for all differences of one cause, more or less.
     pub fn kind(&self) -> String {
-        let short = |text: &String| text.chars().take(160).collect::<String>();
+        let short = |text: &String| text.chars().take(SHOWN).collect::<String>();
         format!(
             "{} {}\n    moored {}\n    runc   {}\n    crun   {}",
             self.what,
@@ -33,7 +39,7 @@ impl Difference {
 }
 
 /// All that is wrong with what was seen of one case: moored, runc, crun.
-pub fn differences(seen: &[Seen; 3], choices: &[Choice], used: &mut BTreeMap<usize, u64>) -> Vec<Difference> {
+pub fn differences(seen: &[Seen; 3], choices: &[Choice], used: &mut Uses) -> Vec<Difference> {
     let [ours, runc, crun] = seen;
     let mut found: Vec<Difference> = ours
         .left
@@ -87,20 +93,24 @@ fn judge(
     simple: [&str; 3],
     ran: [bool; 3],
     choices: &[Choice],
-    used: &mut BTreeMap<usize, u64>,
+    used: &mut Uses,
 ) -> Option<Difference> {
     let is = |peer: usize| !ran[peer] || simple[peer] == simple[0];
     if is(1) && is(2) {
         return None;
     }
     let line = key.strip_prefix("exec ").unwrap_or(key);
+    let note = |at: usize, used: &mut Uses| {
+        let short = values.each_ref().map(|value| value.chars().take(SHOWN).collect::<String>());
+        *used.entry(at).or_default().entry(format!("{line}: {}", short.join(" | "))).or_default() += 1;
+    };
     let what = match verdict(line, values, simple, ran, choices) {
         Verdict::Chosen(at) => {
-            *used.entry(at).or_default() += 1;
+            note(at, used);
             return None;
         }
         Verdict::Unfollowed(at, peer) => {
-            *used.entry(at).or_default() += 1;
+            note(at, used);
             let mut ran = ran;
             ran[peer] = false;
             return judge(key, values, simple, ran, choices, used);

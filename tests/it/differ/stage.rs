@@ -452,9 +452,12 @@ fn read_until_end(output: &OwnedFd) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Where the root is to be shared, or a slave itself, runtimes mean different mounts of the host's by it: these lines are apart.
+/// Where the root is to be shared, or without an `r`, runtimes mean different mounts of the host's by it: these lines are apart.
 fn name_propagation(config: &Value, seen: &mut Seen) {
-    let Some(root @ ("slave" | "shared" | "rshared")) = config["linux"]["rootfsPropagation"].as_str() else { return };
+    let Some(root) = config["linux"]["rootfsPropagation"].as_str() else { return };
+    if !["private", "unbindable", "slave", "shared", "rshared"].contains(&root) {
+        return;
+    }
     let lines = std::mem::take(&mut seen.lines).into_iter();
     let named = |key: String| if key.ends_with(" propagation") { format!("{key} ({root} root)") } else { key };
     seen.lines = lines.map(|(key, value)| (named(key), value)).collect();
