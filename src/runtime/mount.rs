@@ -265,6 +265,11 @@ fn by_mount2(
 fn settle(top: BorrowedFd<'_>, mount: &Mount) -> Result<(), StepError> {
     if !mount.below.is_empty() {
         set(top, true, mount.below.set, mount.below.clear, 0).map_err(about("mount_setattr", &mount.target))?;
+        // What the mount itself was told not to allow stays so: `nodev` beside `rdev`, `ro` beside `rrw`.
+        let own = mount.own.set & mount.below.clear & !libc::MOUNT_ATTR__ATIME;
+        if own != 0 {
+            set(top, false, own, 0, 0).map_err(about("mount_setattr", &mount.target))?;
+        }
     }
     for propagation in &mount.propagation {
         propagate(top, *propagation).map_err(about("mount_setattr", &mount.target))?;

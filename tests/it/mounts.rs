@@ -92,11 +92,20 @@ fn a_file_system_that_maps_no_ids_is_named() {
 
 #[test]
 fn attributes_reach_the_mounts_below_where_asked() {
-    for (option, expected) in [("rro", "refused refused\n"), ("ro", "refused wrote\n"), ("rnoexec", "wrote wrote\n")] {
+    for (options, expected) in [
+        ("rro", "refused refused\n"),
+        ("ro", "refused wrote\n"),
+        ("rnoexec", "wrote wrote\n"),
+        ("ro,rrw", "refused wrote\n"),
+        ("rw,rro", "refused refused\n"),
+    ] {
         let probe =
             "try() { (: >$1) 2>/dev/null && echo wrote || echo refused; }; echo $(try /data/a) $(try /data/below/a)";
         let script = format!("{probe}; grep ' /data' /proc/self/mountinfo >&2");
-        let Some(place) = with_mount("below", &script, |mount| mount["options"] = json!(["rbind", option])) else {
+        let Some(place) = with_mount("below", &script, |mount| {
+            let words = std::iter::once("rbind").chain(options.split(','));
+            mount["options"] = json!(words.collect::<Vec<_>>());
+        }) else {
             return;
         };
         let below = place.dir.join("source/below");
@@ -104,9 +113,9 @@ fn attributes_reach_the_mounts_below_where_asked() {
         mount(&["-t", "tmpfs", "moored-test"], &below);
         let output = place.run("run {}");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(out, expected, "{option}: {err}");
-        let wanted = if option == "rnoexec" { 2 } else { 0 };
-        assert_eq!(err.lines().filter(|line| line.contains("noexec")).count(), wanted, "{option}: {err}");
+        assert_eq!(out, expected, "{options}: {err}");
+        let wanted = if options == "rnoexec" { 2 } else { 0 };
+        assert_eq!(err.lines().filter(|line| line.contains("noexec")).count(), wanted, "{options}: {err}");
     }
 }
 
