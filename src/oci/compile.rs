@@ -11,7 +11,7 @@ use super::error::{CompileError, Problem, Report, Warning};
 use super::hooks::{self, Hook, Hooks, Moment, PreStart, StateText};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
-use super::script::{Listener, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
+use super::script::{Listener, Mount, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
 use super::{device, mount, namespaces, process, rdt, resources, scheduler, seccomp, users};
 use crate::config::{Process, Spec};
 
@@ -345,6 +345,7 @@ fn populate(
     // A /dev of the host's own is left as it is.
     let own_dev =
         !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
+    let sealed_late = mounts.iter().any(Mount::is_sealed_late);
     steps.extend(mounts.into_iter().map(Step::Mount));
     if own_dev {
         steps.push(Step::Devices(device::nodes(linux, report)));
@@ -360,6 +361,7 @@ fn populate(
     }
     // While the root may still be written, and mounted on from outside.
     steps.extend(hooks.into_iter().flat_map(hook_steps));
+    steps.extend(sealed_late.then_some(Step::SealMounts));
     sysctls(steps, linux, report);
     let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let readonly_paths = inside(paths(linux.readonly_paths()), "linux.readonlyPaths", report);

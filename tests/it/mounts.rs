@@ -223,3 +223,26 @@ fn a_relative_destination_starts_at_the_root() {
     fs::write(place.dir.join("source/file"), "found\n").unwrap();
     assert_eq!(place.ok("run {}"), "found\n");
 }
+
+#[test]
+fn a_read_only_tmpfs_and_dev_hold_what_is_mounted_in_them() {
+    let script = "cat /data/made/for/it/file; for f in /data/x /data/made/x /dev/x /data/made/for/it/x; do \
+                  (: >$f) 2>/dev/null && echo wrote || echo refused; done; [ -c /dev/null ] && [ -d /dev/pts ] && echo there";
+    let Some(place) = with_mount("sealed", script, |mount| mount["destination"] = json!("/data/made/for/it")) else {
+        return;
+    };
+    fs::write(place.dir.join("source/file"), "found\n").unwrap();
+    // Once as fsconfig(2) has it, and once with a value that is too long for that.
+    for mode in ["mode=755".to_owned(), format!("mode={:0>300}", "755")] {
+        place.change(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["type"] != "tmpfs" || mount["destination"] != "/data");
+            let at = mounts.len() - 1;
+            let tmpfs = json!({ "destination": "/data", "type": "tmpfs", "source": "x", "options": ["ro", mode] });
+            mounts.insert(at, tmpfs);
+            let dev = mounts.iter_mut().find(|mount| mount["destination"] == "/dev").unwrap();
+            dev["options"] = json!(["nosuid", "mode=755", "ro"]);
+        });
+        assert_eq!(place.ok("run {}"), "found\nrefused\nrefused\nrefused\nwrote\nthere\n", "{mode}");
+    }
+}

@@ -143,9 +143,10 @@ fn verdict(line: &str, values: &[String; 3], simple: [&str; 3], ran: [bool; 3], 
             As::Either => is(1) || is(2),
             As::Neither => true,
         };
+        let refuses = |peer: usize| ran[peer] && simple[peer] == "refused";
         let unfollowed = match choice.choice {
-            As::Crun if ran[1] && choice.asks(1) && !choice.asks(2) => Some(1),
-            As::Runc if ran[2] && choice.asks(2) && !choice.asks(1) => Some(2),
+            As::Crun if refuses(1) && choice.asks(1) && !choice.asks(2) => Some(1),
+            As::Runc if refuses(2) && choice.asks(2) && !choice.asks(1) => Some(2),
             As::Runc | As::Crun | As::Either | As::Neither => None,
         };
         match (holds, unfollowed, fit) {
