@@ -282,9 +282,9 @@ fn by_mount2(
 fn settle(top: BorrowedFd<'_>, mount: &Mount) -> Result<(), StepError> {
     if !mount.below.is_empty() {
         set(top, true, mount.below.set, mount.below.clear, 0).map_err(about("mount_setattr", &mount.target))?;
-        // What the mount itself was told not to allow stays so: `nodev` beside `rdev`, `ro` beside `rrw`.
+        // Of a new file system its own words stay: `nodev` beside `rdev`. Of a bind the recursive ones count (runc and crun have both so).
         let own = at_first(mount) & mount.below.clear & !libc::MOUNT_ATTR__ATIME;
-        if own != 0 {
+        if own != 0 && !matches!(mount.source, MountSource::Bind { .. }) {
             set(top, false, own, 0, 0).map_err(about("mount_setattr", &mount.target))?;
         }
     }

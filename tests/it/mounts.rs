@@ -96,7 +96,7 @@ fn attributes_reach_the_mounts_below_where_asked() {
         ("rro", "refused refused\n"),
         ("ro", "refused wrote\n"),
         ("rnoexec", "wrote wrote\n"),
-        ("ro,rrw", "refused wrote\n"),
+        ("ro,rrw", "wrote wrote\n"),
         ("rw,rro", "refused refused\n"),
     ] {
         let probe =
@@ -227,7 +227,8 @@ fn a_relative_destination_starts_at_the_root() {
 #[test]
 fn a_read_only_tmpfs_and_dev_hold_what_is_mounted_in_them() {
     let script = "cat /data/made/for/it/file; for f in /data/x /data/made/x /dev/x /data/made/for/it/x; do \
-                  (: >$f) 2>/dev/null && echo wrote || echo refused; done; [ -c /dev/null ] && [ -d /dev/pts ] && echo there";
+                  (: >$f) 2>/dev/null && echo wrote || echo refused; done; [ -c /dev/null ] && [ -d /dev/pts ] && echo there; \
+                  grep -c ' /data ro,noexec' /proc/self/mountinfo";
     let Some(place) = with_mount("sealed", script, |mount| mount["destination"] = json!("/data/made/for/it")) else {
         return;
     };
@@ -238,11 +239,11 @@ fn a_read_only_tmpfs_and_dev_hold_what_is_mounted_in_them() {
             let mounts = config["mounts"].as_array_mut().unwrap();
             mounts.retain(|mount| mount["type"] != "tmpfs" || mount["destination"] != "/data");
             let at = mounts.len() - 1;
-            let tmpfs = json!({ "destination": "/data", "type": "tmpfs", "source": "x", "options": ["ro", mode] });
+            let tmpfs = json!({ "destination": "/data", "type": "tmpfs", "source": "x", "options": ["ro", "noexec", "rexec", mode] });
             mounts.insert(at, tmpfs);
             let dev = mounts.iter_mut().find(|mount| mount["destination"] == "/dev").unwrap();
             dev["options"] = json!(["nosuid", "mode=755", "ro"]);
         });
-        assert_eq!(place.ok("run {}"), "found\nrefused\nrefused\nrefused\nwrote\nthere\n", "{mode}");
+        assert_eq!(place.ok("run {}"), "found\nrefused\nrefused\nrefused\nwrote\nthere\n1\n", "{mode}");
     }
 }
