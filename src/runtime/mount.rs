@@ -285,7 +285,9 @@ fn settle(top: BorrowedFd<'_>, mount: &Mount) -> Result<(), StepError> {
         // Of a new file system its own words stay: `nodev` beside `rdev`. Of a bind the recursive ones count (runc and crun have both so).
         let own = at_first(mount) & mount.below.clear & !libc::MOUNT_ATTR__ATIME;
         if own != 0 && !matches!(mount.source, MountSource::Bind { .. }) {
-            set(top, false, own, 0, 0).map_err(about("mount_setattr", &mount.target))?;
+            // The hierarchies in it are one mount with it to who wrote this.
+            let hierarchies = mount.source == MountSource::Cgroup;
+            set(top, hierarchies, own, 0, 0).map_err(about("mount_setattr", &mount.target))?;
         }
     }
     for propagation in &mount.propagation {

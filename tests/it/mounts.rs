@@ -247,3 +247,18 @@ fn a_read_only_tmpfs_and_dev_hold_what_is_mounted_in_them() {
         assert_eq!(place.ok("run {}"), "found\nrefused\nrefused\nrefused\nwrote\nthere\n1\n", "{mode}");
     }
 }
+
+#[test]
+fn read_only_cgroups_stay_so_beside_a_word_for_all_mounts_below() {
+    let script = "options() { grep ' /sys/fs/cgroup' /proc/self/mountinfo | cut -d ' ' -f 6; }; \
+                  options | grep -c ^ro,; options | grep -c ^rw,; true";
+    let Some(place) = Place::shell("cgroups-rrw", script) else { return };
+    place.change(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap().iter_mut();
+        for mount in mounts.filter(|mount| mount["type"] == "cgroup") {
+            mount["options"].as_array_mut().unwrap().push(json!("rrw"));
+        }
+    });
+    let said = place.ok("run {}");
+    assert!(said.ends_with("\n0\n") && !said.starts_with("0\n"), "{said}");
+}
