@@ -18,7 +18,7 @@ const MAX_LINKS: u32 = 40;
 /// Components of a path that is made; PATH_MAX allows no more.
 const MAX_COMPONENTS: usize = 2048;
 
-/// How often a path is resolved anew while others rename and mount. A path of ten `..` fails one time in ten where somebody does nothing else.
+/// How often a path is resolved anew while others rename and mount. One with a hundred `..` fails 19 times in 20 where somebody does nothing else.
 const MAX_TRIES: u32 = 1000;
 
 /// A directory that nothing resolved through it can leave.
