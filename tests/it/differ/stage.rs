@@ -420,7 +420,10 @@ impl Drop for Stage {
         let _ = rustix::mount::unmount(&self.dir.0, rustix::mount::UnmountFlags::DETACH);
         for cgroup in self.cgroup_dirs() {
             let _ = fs::remove_dir(&cgroup);
-            let _ = cgroup.parent().filter(|parent| parent.ends_with(self.holder())).map(fs::remove_dir);
+            let Some(holder) = cgroup.parent().filter(|parent| parent.ends_with(self.holder())) else { continue };
+            // What crun makes of a path with `..`.
+            let _ = fs::remove_dir(holder.join("x"));
+            let _ = fs::remove_dir(holder);
         }
     }
 }
