@@ -416,6 +416,8 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.first.kill();
         let _ = self.first.wait();
+        // crun, the last one, does not see all hierarchies.
+        let _ = setns(self.whole.as_fd(), CloneFlags::CLONE_NEWNS);
         // Seen by this thread alone; the directory below it is everybody's.
         let _ = rustix::mount::unmount(&self.dir.0, rustix::mount::UnmountFlags::DETACH);
         for cgroup in self.cgroup_dirs() {
