@@ -11,7 +11,7 @@ use super::error::{CompileError, Problem, Report, Warning};
 use super::hooks::{self, Hook, Hooks, Moment, PreStart, StateText};
 use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
-use super::script::{Listener, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
+use super::script::{Listener, Mount, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
 use super::{device, mount, namespaces, process, rdt, resources, scheduler, seccomp, users};
 use crate::config::{Process, Spec};
 
@@ -145,6 +145,7 @@ pub fn compile(spec: &Spec, raw: Option<&serde_json::Value>, context: &Context) 
     let mut namespaces = if context.host { Wanted::default() } else { namespaces::compile(spec, context, &mut report) };
     let hooks = if context.host { None } else { hooks::compile(spec, context, &mut report) };
     namespaces.outside.rdt = rdt::compile(linux, &context.id, &mut report);
+    namespaces.outside.shares = root_propagation(linux).is_some_and(|root| root.kind == PropagationKind::Shared);
     let mut steps = begin(&namespaces.outside, context);
     if let Some(PreStart::OnHost(hook)) = &context.pre_start {
         steps.push(Step::HostStart(hook.clone()));
@@ -317,10 +318,11 @@ fn host_propagation(linux: &Linux, report: &mut Report) -> Propagation {
     let slave = Propagation { kind: PropagationKind::Slave, recursive: true };
     let Some(text) = wanted else { return slave };
     match mount::root_propagation(text) {
-        Some(Propagation { kind: PropagationKind::Private | PropagationKind::Unbindable, .. }) => {
+        Some(Propagation { kind: PropagationKind::Private | PropagationKind::Unbindable, recursive: true }) => {
             Propagation { kind: PropagationKind::Private, recursive: true }
         }
-        Some(Propagation { kind: PropagationKind::Slave | PropagationKind::Shared, .. }) => slave,
+        // Without an `r` it is of the root alone: what else is bound may be a slave of the host's.
+        Some(_) => slave,
         None => {
             let suggestion =
                 crate::words::nearest(text, ["private", "slave", "shared", "unbindable"]).map(str::to_owned);
@@ -355,6 +357,7 @@ fn populate(
     // A /dev of the host's own is left as it is.
     let own_dev =
         !mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }));
+    let sealed_late = mounts.iter().any(Mount::is_sealed_late);
     steps.extend(mounts.into_iter().map(Step::Mount));
     if own_dev {
         steps.push(Step::Devices(device::nodes(linux, report)));
@@ -370,6 +373,7 @@ fn populate(
     }
     // While the root may still be written, and mounted on from outside.
     steps.extend(hooks.into_iter().flat_map(hook_steps));
+    steps.extend(sealed_late.then_some(Step::SealMounts));
     sysctls(steps, linux, report);
     let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let readonly_paths = inside(paths(linux.readonly_paths()), "linux.readonlyPaths", report);
@@ -385,8 +389,12 @@ fn populate(
         steps.push(Step::ReadonlyRoot);
     }
     steps.push(if context.pivot { Step::Pivot } else { Step::CoverRoot });
-    let propagation = linux.rootfs_propagation().as_deref().and_then(mount::root_propagation);
-    steps.extend(propagation.map(Step::RootPropagation));
+    steps.extend(root_propagation(linux).map(Step::RootPropagation));
+}
+
+/// `linux.rootfsPropagation`, where it is a word that there is.
+fn root_propagation(linux: &Linux) -> Option<Propagation> {
+    linux.rootfs_propagation().as_deref().and_then(mount::root_propagation)
 }
 
 fn hook_steps(hooks: &Hooks) -> Vec<Step> {

@@ -8,12 +8,19 @@ use super::error::{Problem, Report};
 use super::mount;
 use super::script::{DeviceKind, DeviceNode};
 
+/// A link in every container, as with runc and crun: the host's own would give terminals of the host's.
+const PTMX: &str = "/dev/ptmx";
+
 /// The nodes that every container has, and those of the spec, which win.
 pub(super) fn nodes(linux: &Linux, report: &mut Report) -> Vec<DeviceNode> {
     let usual = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
     let mut nodes: Vec<DeviceNode> = Vec::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
         let path = format_args!("linux.devices[{index}]");
+        if mount::clean(&device.path().to_string_lossy()) == PTMX {
+            report.warn(format_args!("{path}.path"), "is not made: /dev/ptmx is the one of the container's /dev/pts");
+            continue;
+        }
         let kind = match device.typ() {
             LinuxDeviceType::B => DeviceKind::Block,
             LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
@@ -75,4 +82,24 @@ pub(super) fn with_devices(mut cgroup: CgroupSettings, context: &Context) -> Cgr
         cgroup.devices.push(DeviceRule { allow: true, device, access: "rwm".to_owned() });
     }
     cgroup
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_at_ptmx_is_left_to_the_link() {
+        let linux = serde_json::json!({ "devices": [
+            { "path": "/dev/./ptmx", "type": "c", "major": 5, "minor": 2 },
+            { "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 }
+        ]});
+        let mut report = Report::default();
+        let nodes = nodes(&serde_json::from_value(linux).unwrap(), &mut report);
+        assert_eq!(nodes[0].path, "/dev/fuse");
+        assert!(nodes.iter().all(|node| node.path != PTMX), "{nodes:?}");
+        let said: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
+        let expected = "linux.devices[0].path: is not made: /dev/ptmx is the one of the container's /dev/pts";
+        assert_eq!((said.as_slice(), report.errors.len()), ([expected.to_owned()].as_slice(), 0));
+    }
 }

@@ -97,6 +97,8 @@ const MISTAKES_MAX: usize = 1000;
 pub(super) struct Report {
     pub(super) errors: Vec<CompileError>,
     pub(super) warnings: Vec<Warning>,
+    /// For who writes the text himself: what a runtime should pass over is a mistake there.
+    pub(super) strict: bool,
 }
 
 impl Report {

@@ -12,7 +12,8 @@ pub(crate) fn config(bytes: &[u8]) {
     for error in mistakes(bytes) {
         assert_plain(&error.to_string());
     }
-    if let Ok(process) = explained(parse_process(bytes)) {
+    if let Ok((process, warnings)) = explained(parse_process(bytes)) {
+        warnings.iter().for_each(|warning| assert_plain(&warning.to_string()));
         let spec: Spec = serde_json::from_str(super::template()).expect("it is ours");
         let _ = explained(super::compile_exec(&process, spec.linux().as_ref(), &context()));
     }

@@ -85,6 +85,14 @@ fn word(option: &str) -> Option<Word> {
     })
 }
 
+impl Mount {
+    /// Whether it is read-only only once all mounts and nodes are made, as with runc and crun: some of them are in a tmpfs, or in `/dev`.
+    pub(crate) fn is_sealed_late(&self) -> bool {
+        let MountSource::Filesystem { fstype, .. } = &self.source else { return false };
+        self.own.set & libc::MOUNT_ATTR_RDONLY != 0 && (fstype == "tmpfs" || self.target == "/dev")
+    }
+}
+
 /// Whether this word is not left to the file system.
 #[cfg(test)]
 pub(super) fn is_option(option: &str) -> bool {

@@ -10,7 +10,7 @@
 //! | id-mapped mounts | they need the rights of who mounted the file system (mount_setattr(2)) |
 //! | a group of resctrl | the process may have no right to it, and is to be born in it |
 //! | network devices moved in | they belong to the host's user namespace (network_namespaces(7)) |
-//! | a bind that is shared with the host | the process cuts its mounts off from the host's before it copies any |
+//! | a bind that is shared with the host, below a root that is shared | the process cuts its mounts off from the host's before it copies any |
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -41,6 +41,8 @@ pub struct Outside {
     pub entered_ids: Option<IdMaps>,
     /// Some mounts of the host's are copied outside (`is_copied_outside` says which).
     pub copies: bool,
+    /// The root is shared: then a bind that is to be shared is so with the host. Else what is done below it does not show there, as with runc.
+    pub shares: bool,
     /// `oom_score_adj`, and whether it is left alone where it may not be set: in a user namespace nobody may lower his.
     pub oom_score_adj: Option<(i32, bool)>,
     /// The network namespace of the slot is entered: in a user namespace nobody has the right to.

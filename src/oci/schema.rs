@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::capability::Capability;
+use super::capability::{Capability, NameError};
 use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
 use super::fields::{CONFIG, Kind, PROCESS, RESOURCES};
@@ -41,20 +41,24 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     {
         return Ok(Parsed { spec, warnings: Vec::new() });
     }
-    let raw = read(text, "config.json")?;
+    let mut raw = read(text, "config.json")?;
     let mut report = Report::default();
     check(&raw, &mut report);
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
     // The derived code refuses a field that is there twice, of which JSON readers take the last.
-    let spec = from_json(text).or_else(|_| typed(&raw, "config.json"))?;
+    let spec = from_json(text).or_else(|_| {
+        raw.get_mut("process").map(drop_unknown_capabilities);
+        typed(&raw, "config.json")
+    })?;
     Ok(Parsed { spec, warnings: report.warnings })
 }
 
-/// All mistakes in the shape of a config.json: types, words, numbers out of range. Text that is no JSON has none here.
+/// All mistakes in the shape of a config.json that a unit names: types, words, numbers out of range, and capabilities that nobody knows, which
+/// [`parse`] leaves out. Text that is no JSON has none here.
 pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
-    let mut report = Report::default();
+    let mut report = Report { strict: true, ..Report::default() };
     if let Ok(raw @ Value::Object(_)) = serde_json::from_slice(text) {
         check(&raw, &mut report);
     }
@@ -62,14 +66,23 @@ pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
 }
 
 /// Parses the process of `exec --process`.
-pub fn parse_process(text: &[u8]) -> Result<Process, Vec<CompileError>> {
-    let raw = read(text, "process")?;
+pub fn parse_process(text: &[u8]) -> Result<(Process, Vec<Warning>), Vec<CompileError>> {
+    let mut raw = read(text, "process")?;
     let mut report = Report::default();
     walk(&raw, &PROCESS, &At::Top("process"), &mut report);
     if !report.errors.is_empty() {
         return Err(report.errors);
     }
-    typed(&raw, "process")
+    drop_unknown_capabilities(&mut raw);
+    Ok((typed(&raw, "process")?, report.warnings))
+}
+
+/// What this version of moored has no name for cannot be given; the specification wants a warning (config.md, "capabilities").
+fn drop_unknown_capabilities(process: &mut Value) {
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut) {
+        set.retain(|name| name.as_str().is_none_or(|name| name.parse::<Capability>().is_ok()));
+    }
 }
 
 /// Parses a `linux.resources` that comes by itself (`update --resources`), and leaves it as it is: it goes with others.
@@ -154,9 +167,14 @@ fn walk(value: &Value, kind: &Kind, path: &At<'_>, report: &mut Report) {
             report.error(path, Problem::Unknown { what, found: word.clone(), suggestion });
         }
         (Kind::Capability, Value::String(name)) => {
-            if let Err(error) = name.parse::<Capability>() {
-                let suggestion = error.suggestion.map(|capability| capability.to_string());
-                report.error(path, Problem::Unknown { what: "capability", found: error.found, suggestion });
+            if let Err(NameError { found, suggestion }) = name.parse::<Capability>() {
+                let suggestion = suggestion.map(|capability| capability.to_string());
+                let problem = Problem::Unknown { what: "capability", found, suggestion };
+                if report.strict {
+                    report.error(path, problem);
+                } else {
+                    report.warn(path, format!("is not given: {problem}"));
+                }
             }
         }
         (Kind::Signed, Value::Number(number)) if number.is_i64() => {}
@@ -230,7 +248,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_at_once_with_its_path() {
         let json = r#"{"ociVersion": "1.0.2", "hostname": 3, "process": {"cwd": "/", "args": "sh",
-            "capabilities": {"bounding": ["CAP_KILL", "CAP_KIL", "CAP_FOO"]}, "user": {"uid": -1},
+            "user": {"uid": -1},
             "rlimits": [{"type": "RLIMIT_NOFILES", "hard": 1, "soft": 1}]},
             "linux": {"namespaces": [{"type": "net"}], "resources": {"memory": {"limit": "256M"}}}}"#;
         let mut got = messages(json);
@@ -240,12 +258,33 @@ mod tests {
             "linux.namespaces[0].type: unknown namespace \"net\", did you mean \"network\"?",
             "linux.resources.memory.limit: expected a whole number, found \"256M\"",
             "process.args: expected a list, found \"sh\"",
-            "process.capabilities.bounding[1]: unknown capability \"CAP_KIL\", did you mean \"CAP_KILL\"?",
-            "process.capabilities.bounding[2]: unknown capability \"CAP_FOO\"",
             "process.rlimits[0].type: unknown limit \"RLIMIT_NOFILES\", did you mean \"RLIMIT_NOFILE\"?",
             "process.user.uid: expected a whole number from 0 to 4294967295, found -1",
         ];
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn capabilities_that_nobody_knows_are_left_out_with_a_warning() {
+        let process = r#"{"cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0},
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_KIL", "CAP_FOO"], "permitted": ["CAP_FOO"]}}"#;
+        let config = format!(r#"{{"ociVersion": "1.0.2", "process": {process}}}"#);
+        let mut parsed = parse(config.as_bytes()).expect("they are no mistake");
+        let (of_exec, warnings) = parse_process(process.as_bytes()).expect("nor in the process of an exec");
+        let expected = [
+            r#"process.capabilities.bounding[1]: is not given: unknown capability "CAP_KIL", did you mean "CAP_KILL"?"#,
+            r#"process.capabilities.bounding[2]: is not given: unknown capability "CAP_FOO""#,
+            r#"process.capabilities.permitted[0]: is not given: unknown capability "CAP_FOO""#,
+        ];
+        for warnings in [parsed.warnings, warnings] {
+            assert_eq!(warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(mistakes(config.as_bytes()).len(), 3, "but for who writes it himself they are");
+        for process in [parsed.spec.process.take().unwrap(), of_exec] {
+            let sets = process.capabilities.unwrap();
+            assert_eq!(sets.bounding().iter().flatten().map(ToString::to_string).collect::<Vec<_>>(), ["KILL"]);
+            assert!(sets.permitted().as_ref().unwrap().is_empty());
+        }
     }
 
     #[test]

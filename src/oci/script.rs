@@ -157,6 +157,8 @@ pub enum Step {
     },
     /// Fail unless SELinux is on, by which mounts are to be labelled.
     NeedSelinux,
+    /// Make those mounts read-only that were to be written to first.
+    SealMounts,
     /// Make these read-only where they exist.
     ReadonlyPaths(Vec<String>),
     /// Hide these where they exist.

@@ -21,6 +21,9 @@ pub(super) fn complete(script: &mut Script, report: &mut Report) {
     if let Some(maps) = outside.ids() {
         check_ids(steps, maps, report);
     }
+    if outside.user.is_some() && outside.joins(NamespaceKind::Ipc) {
+        check_queues(steps, report);
+    }
     move_outside(outside, steps);
     if let Some(maps) = outside.ids() {
         steps.iter_mut().for_each(|step| drop_unmapped_owner(step, maps, report));
@@ -47,15 +50,27 @@ pub(crate) fn is_copied_outside(step: &Step, outside: &Outside) -> bool {
         Step::Root(RootPlan::Directory { .. }) => all,
         Step::Root(RootPlan::Layers { .. } | RootPlan::Tmpfs { .. }) => outside.in_user_namespace(),
         Step::Mount(mount @ Mount { source: MountSource::Bind { .. }, .. }) => {
-            all || mount.idmap.is_some() || is_shared(mount)
+            all || mount.idmap.is_some() || is_shared(mount, outside)
         }
         _ => false,
     }
 }
 
 /// Whether what is mounted below it shows on both sides.
-pub(crate) fn is_shared(mount: &Mount) -> bool {
-    mount.propagation.iter().any(|propagation| propagation.kind == PropagationKind::Shared)
+pub(crate) fn is_shared(mount: &Mount, outside: &Outside) -> bool {
+    outside.shares && mount.propagation.iter().any(|propagation| propagation.kind == PropagationKind::Shared)
+}
+
+/// The queues of an ipc namespace are shown to who has rights over it (mq_overview(7)), which is never a user namespace that is younger.
+fn check_queues(steps: &[Step], report: &mut Report) {
+    for step in steps {
+        if let Step::Mount(Mount { target, source: MountSource::Filesystem { fstype, .. }, .. }) = step
+            && fstype == "mqueue"
+        {
+            let reason = "a new user namespace has no right to the message queues of an ipc namespace that is joined";
+            report.error(format_args!("mounts: {target}"), Problem::Conflict { reason });
+        }
+    }
 }
 
 fn check_mount_maps(steps: &[Step], report: &mut Report) {

@@ -168,6 +168,7 @@ impl Run {
                 label::set(procfs, apparmor.as_deref(), selinux.as_deref())
             }
             Step::NeedSelinux => label::need_selinux("linux.mountLabel"),
+            Step::SealMounts => self.trees.seal(),
             Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
             Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
             Step::ReadonlyRoot => mount::seal(self.root()?),

@@ -45,6 +45,7 @@ pub use hook_agent::spawn as spawn_with_hooks;
 pub use init::NAME as INIT_NAME;
 pub use join::{JoinError, spawn_exec};
 pub use payload::{DecodeError, Payload, PayloadError, decode};
+pub(crate) use root::open_inside;
 pub use slots::{Hierarchy, MAX_EXTRA, MAX_HIERARCHIES, SlotMap, SlotMismatch, Slots};
 pub use spare::{Spare, SpareMaker, SpareParts};
 pub use spawn::{Failure, HostPid, SpawnError, Spawned, spawn, spawn_into_killed};

@@ -35,6 +35,8 @@ pub(super) struct Trees {
     cgroups: Option<Vec<(String, OwnedFd)>>,
     /// Copies of the host's mounts of cgroup v1 hierarchies that were made ahead, by the hierarchy's name.
     hierarchies: Vec<(String, OwnedFd)>,
+    /// To be made read-only when all is in them.
+    sealed_late: Vec<OwnedFd>,
     /// Copies of the host's mounts that were made ahead or from outside, by the index of the step that attaches them.
     pub(super) outside: Vec<(usize, OwnedFd)>,
     /// The same of the files that are bound into a root in memory, in their order; `None` is one that is not there.
@@ -42,6 +44,11 @@ pub(super) struct Trees {
 }
 
 impl Trees {
+    /// Makes those read-only that were to be written to first.
+    pub(super) fn seal(&mut self) -> Result<(), StepError> {
+        self.sealed_late.drain(..).try_for_each(|tree| set_readonly(&tree))
+    }
+
     /// The copy for this step.
     pub(super) fn brought(&mut self, step: usize) -> Option<OwnedFd> {
         let found = self.outside.iter().position(|(of, _)| *of == step)?;
@@ -130,9 +137,7 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
             let is_new = spare.is_none();
             let made = match spare {
                 Some(tree) => Ok(tree),
-                // It is written to first.
-                None if mount.copy_up => filesystem(fstype, source, options, mount.own.set & !READ_ONLY, &mount.target),
-                None => filesystem(fstype, source, options, mount.own.set, &mount.target),
+                None => filesystem(fstype, source, options, at_first(mount), &mount.target),
             };
             let (tree, is_new) = match (made, hosts_own(fstype)) {
                 // It shows namespaces that are not this user namespace's.
@@ -155,15 +160,26 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
                 let own_mode = !options.iter().any(|(name, _)| name == "mode");
                 super::copy_up::copy_up(&target, &tree, own_mode, &mount.target)?;
             }
-            finish(&tree, mount, target.as_fd(), !is_new || mount.copy_up)?;
+            finish(&tree, mount, target.as_fd(), !is_new)?;
             if fstype == "devpts" && mount.target == "/dev/pts" {
                 run.trees.devpts = Some(tree);
+            } else if mount.is_sealed_late() {
+                run.trees.sealed_late.push(tree);
             }
             Ok(())
         }
-        MountSource::Filesystem { fstype, source, options } => by_mount2(run.root()?, mount, fstype, source, options),
+        MountSource::Filesystem { fstype, source, options } => {
+            let top = by_mount2(run.root()?, mount, fstype, source, options)?;
+            run.trees.sealed_late.extend(mount.is_sealed_late().then_some(top));
+            Ok(())
+        }
         MountSource::Cgroup => cgroups::mount(run, mount),
     }
+}
+
+/// The attributes of a mount while others are made in it.
+fn at_first(mount: &Mount) -> u64 {
+    if mount.is_sealed_late() { mount.own.set & !READ_ONLY } else { mount.own.set }
 }
 
 fn bind(root: &Root, mount: &Mount, source: &Path, tree: &OwnedFd) -> Result<(), StepError> {
@@ -188,7 +204,7 @@ fn hosts_own(fstype: &str) -> Option<&'static Path> {
 /// Attributes, propagation, place.
 fn finish(tree: &OwnedFd, mount: &Mount, target: BorrowedFd<'_>, attributes: bool) -> Result<(), StepError> {
     if attributes && !mount.own.is_empty() {
-        set(tree.as_fd(), false, mount.own.set, mount.own.clear, 0).map_err(about("mount_setattr", &mount.target))?;
+        set(tree.as_fd(), false, at_first(mount), mount.own.clear, 0).map_err(about("mount_setattr", &mount.target))?;
     }
     settle(tree.as_fd(), mount)?;
     attach(tree, target).map_err(about("move_mount", &mount.target))
@@ -243,31 +259,39 @@ pub(super) fn kernel_message(context: &OwnedFd) -> String {
     }
 }
 
-/// mount(2) onto the current directory, which is the target by descriptor.
+/// mount(2) onto the current directory, which is the target by descriptor. The mount that came of it.
 fn by_mount2(
     root: &Root,
     mount: &Mount,
     fstype: &str,
     source: &str,
     options: &[(String, Option<String>)],
-) -> Result<(), StepError> {
+) -> Result<OwnedFd, StepError> {
     let target = root.ensure_dir(&mount.target)?;
     rustix::process::fchdir(&target).map_err(about("chdir", &mount.target))?;
     let data: Vec<String> = options
         .iter()
         .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
         .collect();
-    let flags = nix::mount::MsFlags::from_bits_truncate(legacy_flags(mount.own.set));
+    let flags = nix::mount::MsFlags::from_bits_truncate(legacy_flags(at_first(mount)));
     nix::mount::mount(Some(source), ".", Some(fstype), flags, Some(data.join(",").as_str()))
         .map_err(|errno| about("mount", &mount.target)(Errno::from_raw_os_error(errno as i32)))?;
     let top = root.locate(&mount.target).map_err(about("open", &mount.target))?;
-    settle(top.as_fd(), mount)
+    settle(top.as_fd(), mount)?;
+    Ok(top)
 }
 
 /// What holds for the mounts below as well, and propagation.
 fn settle(top: BorrowedFd<'_>, mount: &Mount) -> Result<(), StepError> {
     if !mount.below.is_empty() {
         set(top, true, mount.below.set, mount.below.clear, 0).map_err(about("mount_setattr", &mount.target))?;
+        // Of a new file system its own words stay: `nodev` beside `rdev`. Of a bind the recursive ones count (runc and crun have both so).
+        let own = at_first(mount) & mount.below.clear & !libc::MOUNT_ATTR__ATIME;
+        if own != 0 && !matches!(mount.source, MountSource::Bind { .. }) {
+            // The hierarchies in it are one mount with it to who wrote this.
+            let hierarchies = mount.source == MountSource::Cgroup;
+            set(top, hierarchies, own, 0, 0).map_err(about("mount_setattr", &mount.target))?;
+        }
     }
     for propagation in &mount.propagation {
         propagate(top, *propagation).map_err(about("mount_setattr", &mount.target))?;

@@ -458,7 +458,7 @@ fn copy_mounts(script: &Script, trees: &mut Trees, ids: &mut Ids) -> Result<(), 
                     let namespace = ids.of(idmap.maps.as_ref())?;
                     mount::map_ids(&tree, idmap.recursive, namespace.as_fd(), &wanted.target)?;
                 }
-                if is_shared(wanted) {
+                if is_shared(wanted, outside) {
                     trees.outside.push((index, tree));
                     continue;
                 }

@@ -134,7 +134,7 @@ mod tests {
             // Of the namespace that this thread is in.
             let path = "sys/net/ipv4/conf/lo/forwarding";
             let setting = openat(&maker.0.proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-            rustix::io::write(&setting.expect("a setting of the new namespace"), b"1").expect("that it is set");
+            rustix::io::write(setting.expect("a setting of the new namespace"), b"1").expect("that it is set");
             spare.take(&script()).is_some()
         });
         assert!(!taken);

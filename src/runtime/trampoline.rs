@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::error::{StepError, call};
 use super::spawn::Failure;
 use crate::oci::seccomp::Filter;
-use crate::oci::{Script, Step};
+use crate::oci::{Identity, Script, Step};
 use crate::sys::trampoline::{self, Failed};
 
 /// One for one process.
@@ -24,14 +24,14 @@ pub struct Trampoline(OwnedFd);
 
 impl Trampoline {
     /// Whether nobody can get hold of a process that executes this script until it executes the trampoline. Not if it waits at a gate,
-    /// where others may join it, nor if its filter has a listener to hand over, nor if it has a label, which would be the trampoline's, nor if it stays as an init, nor if it runs hooks: one of the container's may be `/proc/self/exe`.
+    /// where others may join it, nor if executing gives it rights, nor if its filter has a listener to hand over, nor if it has a label, which would be the trampoline's, nor if it stays as an init, nor if it runs hooks: one of the container's may be `/proc/self/exe`.
     pub fn suits(script: &Script) -> bool {
         let is_hook = |step: &Step| matches!(step, Step::MakerHooks(_) | Step::HostStart(_) | Step::OwnStart { .. });
         let is_seen = |step: &Step| {
             let told = matches!(step, Step::Listener(_) | Step::ExecLabel { .. });
             told || matches!(step, Step::Gate | Step::Init) || is_hook(step)
         };
-        script.new_pid_namespace && !script.steps.iter().any(is_seen)
+        script.new_pid_namespace && !script.steps.iter().any(is_seen) && !gains_rights(script)
     }
 
     /// Errs with EACCES where the host executes nothing from memory.
@@ -70,6 +70,21 @@ fn last_steps(script: &Script) -> impl Iterator<Item = &Step> {
     script.steps.iter().rev().take_while(|step| !matches!(step, Step::FindProgram { .. }))
 }
 
+/// Whether execve(2) gives this process rights that it has not: root's permitted set becomes the bounding set (capabilities(7)). Such a program is
+/// not dumpable; behind a trampoline, which gets them first, it would be.
+fn gains_rights(script: &Script) -> bool {
+    let (mut bounding, mut permitted, mut may_be_root) = (0, u64::MAX, true);
+    for step in &script.steps {
+        match step {
+            Step::BoundingSet(set) => bounding = *set,
+            Step::Capabilities(sets) => permitted = sets.permitted,
+            Step::Identity(Identity::Numbers { uid, .. }) => may_be_root = *uid == 0,
+            _ => {}
+        }
+    }
+    may_be_root && bounding & !permitted != 0
+}
+
 /// What the trampoline of a process that executes this script has reported, if it is that.
 pub(super) fn failure(report: &[u8], script: &Script) -> Option<Failure> {
     let failed = Failed::read(report)?;
@@ -87,4 +102,23 @@ pub(super) fn failure(report: &[u8], script: &Script) -> Option<Failure> {
         (Failed::Report(errno) | Failed::Execute(errno), _) => call("fcntl")(Errno::from_raw_os_error(errno)),
     };
     Some(Failure::new(index, step, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{CapabilitySets, Outside};
+
+    #[test]
+    fn who_gains_rights_by_executing_goes_without_a_trampoline() {
+        let script = |uid, bounding, permitted| {
+            let sets = CapabilitySets { permitted, ..CapabilitySets::default() };
+            let who = Identity::Numbers { uid, gid: 0, groups: Vec::new() };
+            let steps = vec![Step::BoundingSet(bounding), Step::Identity(who), Step::Capabilities(sets)];
+            Script { new_pid_namespace: true, outside: Outside::default(), steps }
+        };
+        assert!(Trampoline::suits(&script(0, 0b110, 0b110)) && Trampoline::suits(&script(0, 0b10, 0b110)));
+        assert!(!Trampoline::suits(&script(0, 0b110, 0b10)), "root gets what is bounded");
+        assert!(Trampoline::suits(&script(1000, 0b110, 0b10)), "nobody else does");
+    }
 }

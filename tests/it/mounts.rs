@@ -21,13 +21,12 @@ fn with_mount(name: &str, script: &str, change: impl FnOnce(&mut Value)) -> Opti
     })?;
     let source = place.dir.join("source");
     fs::create_dir(&source).unwrap();
-    let path = place.dir.join("b/config.json");
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
-    mount["source"] = json!(source);
-    mount["options"] = json!(["rbind"]);
-    change(mount);
-    fs::write(path, config.to_string()).unwrap();
+    place.change(|config| {
+        let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        mount["source"] = json!(source);
+        mount["options"] = json!(["rbind"]);
+        change(mount);
+    });
     Some(place)
 }
 
@@ -93,11 +92,20 @@ fn a_file_system_that_maps_no_ids_is_named() {
 
 #[test]
 fn attributes_reach_the_mounts_below_where_asked() {
-    for (option, expected) in [("rro", "refused refused\n"), ("ro", "refused wrote\n"), ("rnoexec", "wrote wrote\n")] {
+    for (options, expected) in [
+        ("rro", "refused refused\n"),
+        ("ro", "refused wrote\n"),
+        ("rnoexec", "wrote wrote\n"),
+        ("ro,rrw", "wrote wrote\n"),
+        ("rw,rro", "refused refused\n"),
+    ] {
         let probe =
             "try() { (: >$1) 2>/dev/null && echo wrote || echo refused; }; echo $(try /data/a) $(try /data/below/a)";
         let script = format!("{probe}; grep ' /data' /proc/self/mountinfo >&2");
-        let Some(place) = with_mount("below", &script, |mount| mount["options"] = json!(["rbind", option])) else {
+        let Some(place) = with_mount("below", &script, |mount| {
+            let words = std::iter::once("rbind").chain(options.split(','));
+            mount["options"] = json!(words.collect::<Vec<_>>());
+        }) else {
             return;
         };
         let below = place.dir.join("source/below");
@@ -105,9 +113,9 @@ fn attributes_reach_the_mounts_below_where_asked() {
         mount(&["-t", "tmpfs", "moored-test"], &below);
         let output = place.run("run {}");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(out, expected, "{option}: {err}");
-        let wanted = if option == "rnoexec" { 2 } else { 0 };
-        assert_eq!(err.lines().filter(|line| line.contains("noexec")).count(), wanted, "{option}: {err}");
+        assert_eq!(out, expected, "{options}: {err}");
+        let wanted = if options == "rnoexec" { 2 } else { 0 };
+        assert_eq!(err.lines().filter(|line| line.contains("noexec")).count(), wanted, "{options}: {err}");
     }
 }
 
@@ -164,10 +172,21 @@ fn what_does_not_fit_into_a_tmpfs_is_an_error() {
 /// Mounts made on either side, seen on the other: which, by the option.
 #[test]
 fn mounts_travel_as_the_propagation_says() {
-    for (option, comes_in, goes_out) in
+    for (root, option, comes_in, goes_out) in [
+        // As clients ask for a volume that is shared with the host: of the root as well.
+        ("rshared", "rshared", true, true),
+        ("shared", "shared", true, true),
+        ("", "rshared", true, false),
+        ("rslave", "shared", true, false),
+        ("", "rslave", true, false),
+        ("rshared", "rslave", true, false),
+        ("", "rprivate", false, false),
         // Without a word it is as all mounts of the host's are in the container (runc).
-        [("rshared", true, true), ("rslave", true, false), ("rprivate", false, false), ("", true, false)]
-    {
+        ("", "", true, false),
+        ("rprivate", "", false, false),
+        // Of the root alone.
+        ("private", "rslave", true, false),
+    ] {
         let inside = "mount -t tmpfs moored-test /data/inside && : >/data/inside/file; echo up; \
                       until [ -e /data/go ]; do sleep 0.02; done; [ -e /data/outside/file ] && echo in || echo not";
         let Some(place) = with_mount("travel", inside, |mount| {
@@ -176,6 +195,7 @@ fn mounts_travel_as_the_propagation_says() {
         }) else {
             return;
         };
+        place.change(|config| config["linux"]["rootfsPropagation"] = json!(root));
         let source = place.dir.join("source");
         mount(&["--bind", source.to_str().unwrap()], &source);
         assert!(Command::new("mount").arg("--make-rshared").arg(&source).status().unwrap().success());
@@ -185,12 +205,12 @@ fn mounts_travel_as_the_propagation_says() {
         let out = place.dir.join("stdout");
         let said = || fs::read_to_string(&out).unwrap();
         wait_for("it to be up", || said().contains("up\n").then_some(()));
-        assert_eq!(source.join("inside/file").exists(), goes_out, "{option}: out");
+        assert_eq!(source.join("inside/file").exists(), goes_out, "{root} {option}: out");
         mount(&["-t", "tmpfs", "moored-test"], &source.join("outside"));
         fs::write(source.join("outside/file"), "").unwrap();
         fs::write(source.join("go"), "").unwrap();
         wait_for("its answer", || (said().lines().count() == 2).then_some(()));
-        assert_eq!(said(), if comes_in { "up\nin\n" } else { "up\nnot\n" }, "{option}: in");
+        assert_eq!(said(), if comes_in { "up\nin\n" } else { "up\nnot\n" }, "{root} {option}: in");
     }
 }
 
@@ -202,4 +222,43 @@ fn a_relative_destination_starts_at_the_root() {
     };
     fs::write(place.dir.join("source/file"), "found\n").unwrap();
     assert_eq!(place.ok("run {}"), "found\n");
+}
+
+#[test]
+fn a_read_only_tmpfs_and_dev_hold_what_is_mounted_in_them() {
+    let script = "cat /data/made/for/it/file; for f in /data/x /data/made/x /dev/x /data/made/for/it/x; do \
+                  (: >$f) 2>/dev/null && echo wrote || echo refused; done; [ -c /dev/null ] && [ -d /dev/pts ] && echo there; \
+                  grep -c ' /data ro,noexec' /proc/self/mountinfo";
+    let Some(place) = with_mount("sealed", script, |mount| mount["destination"] = json!("/data/made/for/it")) else {
+        return;
+    };
+    fs::write(place.dir.join("source/file"), "found\n").unwrap();
+    // Once as fsconfig(2) has it, and once with a value that is too long for that.
+    for mode in ["mode=755".to_owned(), format!("mode={:0>300}", "755")] {
+        place.change(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["type"] != "tmpfs" || mount["destination"] != "/data");
+            let at = mounts.len() - 1;
+            let tmpfs = json!({ "destination": "/data", "type": "tmpfs", "source": "x", "options": ["ro", "noexec", "rexec", mode] });
+            mounts.insert(at, tmpfs);
+            let dev = mounts.iter_mut().find(|mount| mount["destination"] == "/dev").unwrap();
+            dev["options"] = json!(["nosuid", "mode=755", "ro"]);
+        });
+        assert_eq!(place.ok("run {}"), "found\nrefused\nrefused\nrefused\nwrote\nthere\n1\n", "{mode}");
+    }
+}
+
+#[test]
+fn read_only_cgroups_stay_so_beside_a_word_for_all_mounts_below() {
+    let script = "options() { grep ' /sys/fs/cgroup' /proc/self/mountinfo | cut -d ' ' -f 6; }; \
+                  options | grep -c ^ro,; options | grep -c ^rw,; true";
+    let Some(place) = Place::shell("cgroups-rrw", script) else { return };
+    place.change(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap().iter_mut();
+        for mount in mounts.filter(|mount| mount["type"] == "cgroup") {
+            mount["options"].as_array_mut().unwrap().push(json!("rrw"));
+        }
+    });
+    let said = place.ok("run {}");
+    assert!(said.ends_with("\n0\n") && !said.starts_with("0\n"), "{said}");
 }

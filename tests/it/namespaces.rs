@@ -286,6 +286,16 @@ fn mistakes_in_namespaces_are_named() {
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
+    // The host's queues must not be there in their place.
+    let Some(place) = Place::new("ns-queues", |config| {
+        map_users(config);
+        join(config, "ipc", Path::new("/proc/self/ns/ipc"));
+    }) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&place.run("run {}").stderr).into_owned();
+    let expected = "mounts: /dev/mqueue: a new user namespace has no right to the message queues of an ipc namespace";
+    assert!(said.contains(expected), "{said}");
     // Which runc and crun pass over.
     let Some(place) = Place::new("ns-unmapped", |config| {
         config["process"]["args"] = json!(["/bin/cat", "/proc/self/uid_map"]);

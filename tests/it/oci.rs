@@ -38,6 +38,14 @@ impl Place {
         Place::new(name, |config| config["process"]["args"] = json!(["/bin/sh", "-c", script]))
     }
 
+    /// Once more, of what the config.json says by now.
+    pub fn change(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.dir.join("b/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(file, config.to_string()).unwrap();
+    }
+
     /// The words after the globals, `{}` for the id.
     pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new(MOORED);

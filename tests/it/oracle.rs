@@ -239,6 +239,9 @@ fn a_user_namespace_looks_the_same_from_inside() {
         config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
         (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (maps.clone(), maps);
         config["process"]["user"] = json!({ "uid": 12, "gid": 13, "additionalGids": [14] });
+        // Which it may not change of the host's cgroups.
+        let cgroups = config["mounts"].as_array_mut().unwrap().iter_mut().find(|mount| mount["type"] == "cgroup");
+        cgroups.unwrap()["options"].as_array_mut().unwrap().push(json!("noatime"));
     });
 }
 

@@ -134,22 +134,17 @@ fn a_filter_reaches_the_process_however_it_is_made() {
         });
         config["process"]["args"] = json!(["/bin/sh", "-c", SAYS]);
     };
-    let by_the_trampoline = |_: &mut Value| {};
-    let by_itself = |config: &mut Value| config["process"]["noNewPrivileges"] = json!(false);
-    let without_a_trampoline = |config: &mut Value| {
-        config["hooks"] = json!({ "createContainer": [{ "path": "/bin/true" }] });
+    let change = |name: &str, config: &mut Value| match name {
+        "itself" => config["process"]["noNewPrivileges"] = json!(false),
+        // Without a trampoline.
+        "sealed" => config["hooks"] = json!({ "createContainer": [{ "path": "/bin/true" }] }),
+        "somebody else" => super::namespaces::map_users(config),
+        _ => {}
     };
-    let by_somebody_else = super::namespaces::map_users;
-    let changes: [(&str, fn(&mut Value)); 4] = [
-        ("trampoline", by_the_trampoline),
-        ("itself", by_itself),
-        ("sealed", without_a_trampoline),
-        ("else", by_somebody_else),
-    ];
-    for (name, change) in changes {
-        let place = Place::new(name, |config| {
+    for name in ["the trampoline", "itself", "sealed", "somebody else"] {
+        let place = Place::new("filter", |config| {
             refuses(config);
-            change(config);
+            change(name, config);
         });
         let Some(place) = place else { return };
         let said = place.ok("run {}");

@@ -14,7 +14,7 @@ use super::make::{detached_console, pair, preserved, read_bounded, write_pid_fil
 use super::pidfd::{self, Whose};
 use super::wait;
 use crate::config::{Process, Spec};
-use crate::oci::{self, Context, Joined, Script};
+use crate::oci::{self, Context, Joined, Script, Warning};
 use crate::runtime::cgroup::Below;
 use crate::runtime::container::{Container, ContainerError, Record, StateRoot, Status};
 use crate::runtime::{Failure, Slots, Spawned, spawn_exec};
@@ -36,7 +36,8 @@ pub fn exec(root: &StateRoot, exec: Exec, log: &Log) -> Result<u8, OciError> {
         }
     };
     let (spec, config) = spec_of(&container)?;
-    let process = process(&exec, &spec)?;
+    let (process, warnings) = process(&exec, &spec)?;
+    warnings.iter().for_each(|warning| log.warning(&warning.to_string()));
     let terminal = process.terminal == Some(true);
     let joined = Joined {
         oci_version: record.oci_version.clone(),
@@ -94,15 +95,15 @@ fn spec_of(container: &Container) -> Result<(Spec, std::path::PathBuf), OciError
     Ok((parsed.spec, path))
 }
 
-fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
+fn process(exec: &Exec, spec: &Spec) -> Result<(Process, Vec<Warning>), OciError> {
     if let Some(path) = &exec.process {
         let text = read_bounded(path).map_err(super::error::file("read", path))?;
-        let mut process =
+        let (mut process, warnings) =
             oci::parse_process(&text).map_err(|errors| OciError::Config { path: path.clone(), errors })?;
         // As runc and crun have it: who does not speak of rights gets the container's.
         let own = || spec.process.as_ref().and_then(|process| process.capabilities.clone());
         process.capabilities = process.capabilities.or_else(own);
-        return Ok(process);
+        return Ok((process, warnings));
     }
     if exec.args.is_empty() {
         return Err(OciError::Value {
@@ -125,7 +126,7 @@ fn process(exec: &Exec, spec: &Spec) -> Result<Process, OciError> {
     }
     add_capabilities(&mut process, &exec.cap)?;
     set_user(&mut process, exec)?;
-    Ok(process)
+    Ok((process, Vec::new()))
 }
 
 /// To what it may do and may hand on, as runc has it; ambient and inheritable stay as they are.

@@ -70,6 +70,7 @@ impl fmt::Display for Step {
                 there.try_for_each(|(what, value)| write!(f, " {what} {value}"))
             }
             Step::NeedSelinux => write!(f, "see whether SELinux is on"),
+            Step::SealMounts => write!(f, "make the mounts read-only that others were made in"),
             Step::ReadonlyPaths(paths) => write!(f, "make read-only: {}", paths.join(" ")),
             Step::MaskedPaths(paths) => write!(f, "mask: {}", paths.join(" ")),
             Step::ReadonlyRoot => write!(f, "make the root read-only"),

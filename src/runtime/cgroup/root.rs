@@ -234,11 +234,19 @@ fn make_room(directory: &OwnedFd) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// An absolute path below the root of a hierarchy, cleaned; nothing may leave it or be the root itself.
+/// An absolute path below the root of a hierarchy, cleaned; nothing may leave it, on the way either, or be the root itself.
 fn checked(path: &str) -> Result<String, CgroupError> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if parts.is_empty() || parts.contains(&"..") || path.contains(['\n', '\0']) {
-        return Err(CgroupError::BadPath { path: path.to_owned() });
+    let bad = || CgroupError::BadPath { path: path.to_owned() };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match part {
+            // Before anything is looked up: no link can lead elsewhere.
+            ".." => drop(parts.pop().ok_or_else(bad)?),
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() || path.contains(['\n', '\0']) {
+        return Err(bad());
     }
     Ok(format!("/{}", parts.join("/")))
 }
@@ -250,7 +258,8 @@ mod tests {
     #[test]
     fn cgroup_paths_stay_below_their_hierarchy() {
         assert_eq!(checked("/a//b/./c").expect("fine"), "/a/b/c");
-        for bad in ["/", "", "..", "/a/../../b", "a/..", "/a\nb", "."] {
+        assert_eq!(checked("/a/x/../b/").expect("it leaves nothing"), "/a/b");
+        for bad in ["/", "", "..", "/a/../../b", "/../a", "a/..", "/a\nb", "."] {
             assert!(checked(bad).is_err(), "{bad:?}");
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
     attach(&directory, target.as_fd()).map_err(about("move_mount", &mount.target))?;
     for (name, tree) in &trees {
         let path = format!("{}/{name}", mount.target);
-        set(tree.as_fd(), false, mount.own.set, mount.own.clear, 0).map_err(about("mount_setattr", &path))?;
+        set_own(tree, mount).map_err(about("mount_setattr", &path))?;
         let place = root.ensure_dir(&path)?;
         attach(tree, place.as_fd()).map_err(about("move_mount", &path))?;
         link_controllers(&directory, name);
@@ -65,6 +65,17 @@ pub(super) fn mount(run: &mut Run, mount: &Mount) -> Result<(), StepError> {
         set(directory.as_fd(), false, READ_ONLY, 0, 0).map_err(about("mount_setattr", &mount.target))?;
     }
     settle(directory.as_fd(), mount)
+}
+
+/// A user namespace may not change how the host's mounts keep times of access (mount_namespaces(7)), which nobody reads of a cgroup.
+fn set_own(tree: &OwnedFd, mount: &Mount) -> Result<(), Errno> {
+    let (own, times) = (mount.own, libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME);
+    match set(tree.as_fd(), false, own.set, own.clear, 0) {
+        Err(Errno::PERM) if (own.set | own.clear) & times != 0 => {
+            set(tree.as_fd(), false, own.set & !times, own.clear & !times, 0)
+        }
+        done => done,
+    }
 }
 
 /// `cpu,cpuacct` is also found as `cpu` and as `cpuacct`.

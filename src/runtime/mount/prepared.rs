@@ -93,7 +93,7 @@ pub(in crate::runtime) fn suits(script: &Script) -> bool {
         // A union is put together in the host's mount namespace.
         Step::Root(RootPlan::Layers { .. }) => false,
         Step::Mount(mount) => match &mount.source {
-            MountSource::Bind { .. } => !is_shared(mount),
+            MountSource::Bind { .. } => !is_shared(mount, &script.outside),
             MountSource::Filesystem { fstype, options, .. } => {
                 OWN.contains(&fstype.as_str()) && suits_fsconfig(fstype, options)
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::{Found, Order, Subject, shown};
 use crate::supervise::bell::Inbox;
@@ -39,8 +39,7 @@ fn found(pid: i32, pidfd: &OwnedFd, path: &Path, max_age: Option<Duration>) -> F
     if !is_alive(pidfd.as_fd()) {
         return Found::Fault("the container has ended".to_owned());
     }
-    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags);
+    let file = crate::runtime::open_inside(&root, path, OFlags::PATH);
     let stat = file.and_then(|file| rustix::fs::fstat(&file));
     match (stat, max_age) {
         (Err(rustix::io::Errno::NOENT), _) => Found::Sick(format!("{} is not there", path.display())),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::simulation::rng::Rng;
 
 use super::genes::GENES;
+use super::genes_rest;
 use super::stage::{CGROUPS, STAGE};
 
 /// A change at a JSON pointer; what is missing on the way is made.
@@ -53,6 +54,7 @@ impl Case {
                 genes.push(Gene { name, edits: make(&mut rng) });
             }
         }
+        genes.extend(genes_rest::any(seed));
         Case { seed, genes }
     }
 
@@ -94,7 +96,7 @@ impl Case {
 
     /// Whether its cgroup is looked at, or somebody joins: it has to live until then.
     pub fn waits(&self) -> bool {
-        self.genes.iter().any(|gene| matches!(gene.name, "resources" | "exec" | "device rules"))
+        self.genes.iter().any(|gene| matches!(gene.name, "resources" | "rest of resources" | "exec" | "device rules"))
     }
 
     fn words(&self, config: &Value) -> Vec<String> {

@@ -25,13 +25,29 @@ pub struct Choice {
     pub why: String,
 }
 
+/// How much of a row's conditions is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    Whole,
+    /// All but what it asks of a runtime that has no say.
+    Part,
+}
+
 impl Choice {
     /// `ran` is who has a say.
-    pub fn is_about(&self, line: &str, values: &[String; 3], ran: [bool; 3]) -> bool {
+    pub fn fits(&self, line: &str, values: &[String; 3], ran: [bool; 3]) -> Option<Fit> {
         let fits = |patterns: &[String], text: &str| {
             patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, text))
         };
-        fits(&self.lines, line) && (0..3).all(|at| !ran[at] || fits(&self.said[at], &values[at]))
+        if !fits(&self.lines, line) || !(0..3).all(|at| !ran[at] || fits(&self.said[at], &values[at])) {
+            return None;
+        }
+        Some(if (0..3).all(|at| ran[at] || !self.asks(at)) { Fit::Whole } else { Fit::Part })
+    }
+
+    /// Whether it is only about certain words of this one.
+    pub fn asks(&self, runtime: usize) -> bool {
+        !self.said[runtime].is_empty()
     }
 }
 
@@ -42,7 +58,8 @@ pub fn read() -> Vec<Choice> {
     text.lines().filter(|line| line.starts_with("| `")).map(row).collect()
 }
 
-fn row(line: &str) -> Choice {
+/// One line of it.
+pub fn row(line: &str) -> Choice {
     let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
     let [lines, ours, runc, crun, choice, why] = cells.as_slice() else { panic!("not six cells: {line}") };
     // What is between backticks.

@@ -151,7 +151,12 @@ fn rlimits(rng: &mut Rng) -> Value {
         let kind = mostly(rng, &kinds, &["NICE", "RTPRIO", "BOGUS"]);
         // The host's own hard limits are finite for some, and may not be raised everywhere.
         let hard = mostly(rng, &[100_u64, 1000, 4096, 8192], &[0, 1 << 40]);
-        let hard = if matches!(kind, "FSIZE" | "STACK") { hard.max(1 << 20) } else { hard };
+        let hard = match kind {
+            "FSIZE" | "STACK" => hard.max(1 << 20),
+            // None at all is over at whichever tick of the clock comes next.
+            "CPU" => hard.max(100),
+            _ => hard,
+        };
         let soft = if rng.chance(3) { hard + 1 } else { *rng.pick(&[hard, hard / 2, hard]) };
         json!({ "type": format!("RLIMIT_{kind}"), "hard": hard, "soft": soft })
     };

@@ -2,8 +2,8 @@
 //! refused, and what is left.
 //!
 //! Where runc and crun agree we must agree, also about refusing. Where they do not, `src/oci/differences.md` has what was chosen and why; a difference that is
-//! not listed there fails the test. `MOORED_CASES=5000` runs more, from seed `MOORED_FIRST` on, `MOORED_SEED=n` shows one of them. What fails is shrunk and
-//! printed as its config.json.
+//! not listed there fails the test. `MOORED_CASES=5000` runs more, from seed `MOORED_FIRST` on, `MOORED_SEED=n` shows one of them,
+//! `MOORED_GENES="time,device"` plays only those that have one of these, `MOORED_USES=1` tells what each row of the table was used for. What fails is shrunk and printed as its config.json.
 
 mod case;
 mod choices;
@@ -11,6 +11,8 @@ mod compare;
 mod genes;
 mod genes_linux;
 mod genes_mounts;
+mod genes_rest;
+mod place;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use case::Case;
 use choices::Choice;
-use compare::{Difference, differences};
+use compare::{Difference, Uses, differences};
 use stage::{Seen, Stage};
 
 use crate::oracle::{Runtime, runtimes};
@@ -45,7 +47,7 @@ fn play(stage: &Stage, case: &Case, runtimes: &[Runtime]) -> [Seen; 3] {
 struct Found {
     /// By kind: how often, and the first case of it.
     kinds: BTreeMap<String, (u64, u64)>,
-    choices: BTreeMap<usize, u64>,
+    choices: Uses,
     ran: u64,
 }
 
@@ -60,11 +62,17 @@ fn generated_configs_do_what_they_do_elsewhere() {
     let first = number_from("MOORED_FIRST").unwrap_or(0);
     let end = first + number_from("MOORED_CASES").unwrap_or(CASES);
     let (next, found) = (AtomicU64::new(first), Mutex::new(Found::default()));
+    let genes: Vec<String> =
+        std::env::var("MOORED_GENES").iter().flat_map(|names| names.split(',')).map(str::to_owned).collect();
     let work = || {
         let stage = Stage::new(&look);
         let mut used = BTreeMap::new();
         for seed in std::iter::repeat_with(|| next.fetch_add(1, Relaxed)).take_while(|seed| *seed < end) {
-            let seen = play(&stage, &Case::new(seed), &runtimes);
+            let case = Case::new(seed);
+            if !genes.is_empty() && !case.genes.iter().any(|gene| genes.iter().any(|wanted| wanted == gene.name)) {
+                continue;
+            }
+            let seen = play(&stage, &case, &runtimes);
             let wrong = differences(&seen, &choices, &mut used);
             for (runtime, _) in runtimes.iter().zip(&seen).filter(|(_, seen)| seen.hangs) {
                 println!("seed {seed}: {} hangs", runtime.name);
@@ -76,14 +84,20 @@ fn generated_configs_do_what_they_do_elsewhere() {
             }
         }
         let mut found = found.lock().unwrap();
-        used.into_iter().for_each(|(choice, count)| *found.choices.entry(choice).or_default() += count);
+        for (choice, uses) in used {
+            let of_all = found.choices.entry(choice).or_default();
+            uses.into_iter().for_each(|(what, count)| *of_all.entry(what).or_default() += count);
+        }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
     let found = found.into_inner().unwrap();
     println!("of {} configs {} ran", end - first, found.ran);
-    for (choice, count) in &found.choices {
-        println!("{count:6} times: {}", choices[*choice].why);
+    for (choice, uses) in &found.choices {
+        println!("{:6} times: {}", uses.values().sum::<u64>(), choices[*choice].why);
+        if number_from("MOORED_USES").is_some() {
+            uses.iter().for_each(|(what, count)| println!("         {count:6} {what}"));
+        }
     }
     if !found.kinds.is_empty() {
         panic!("{}", told(&found, &look, &runtimes, &choices));
@@ -137,6 +151,7 @@ fn show(seed: u64, look: &Path, runtimes: &[Runtime]) {
     let show = || {
         let stage = Stage::new(look);
         println!("{}", stage.text(&case.config()));
+        case.genes.iter().for_each(|gene| println!("{gene:?}"));
         let seen = play(&stage, &case, runtimes);
         for (runtime, seen) in runtimes.iter().zip(&seen) {
             println!("{}: {} {:?}", runtime.name, seen.lines["outcome"], seen.left);

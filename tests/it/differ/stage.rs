@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
 use super::case::Case;
+use super::place::{inode, mounts_below, namespaces_to_join, propagate, unmount_below};
 use crate::oracle::Runtime;
 use crate::support::{TempDir, end_of};
 
@@ -90,10 +91,22 @@ impl Stage {
         Stage { id, whole, bare: current(), own, joined, first, dir }
     }
 
+    /// The cgroup that holds those of containers: not their own name, which those without a path have at the top.
+    fn holder(&self) -> String {
+        format!("{}-all", self.id)
+    }
+
+    /// Where a container's cgroup is, or one of a container without a path.
+    fn cgroup_dirs(&self) -> Vec<PathBuf> {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        let all = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]);
+        all.flat_map(|top| [top.join(self.holder()).join(&self.id), top.join(&self.id)]).collect()
+    }
+
     /// The texts of configs with what they stand for here.
     pub fn text(&self, value: &Value) -> String {
         let text = serde_json::to_string_pretty(value).unwrap();
-        let cgroups = format!("/{}", self.id);
+        let cgroups = format!("/{}", self.holder());
         text.replace(STAGE, &self.dir.0.display().to_string()).replace(CGROUPS, &cgroups).replace("@id", &self.id)
     }
 
@@ -111,6 +124,7 @@ impl Stage {
         if started.elapsed() > Duration::from_secs(5) {
             println!("seed {}: {} takes {:?}", case.seed, runtime.name, started.elapsed());
         }
+        name_propagation(&config, &mut seen);
         self.made(&mut seen);
         self.left(runtime, &mounts, &mut seen);
         seen
@@ -165,20 +179,23 @@ impl Stage {
         let (output, mut input): (OwnedFd, Option<OwnedFd>);
         if is_terminal {
             let pty = nix::pty::openpty(None, None).unwrap();
-            command.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
+            command.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave);
             (output, input) = (pty.master, None);
         } else {
             let (in_read, in_write) = std::io::pipe().unwrap();
             let (out_read, out_write) = std::io::pipe().unwrap();
-            command.stdin(in_read).stdout(out_write).stderr(fs::File::create(&error).unwrap());
+            command.stdin(in_read).stdout(out_write);
             (output, input) = (out_read.into(), Some(in_write.into()));
         }
+        // What the runtime says is apart from what the container's program does, also on a terminal.
+        command.stderr(fs::File::create(&error).unwrap());
         let mut child = command.spawn().unwrap();
         drop(command);
         let mut text = read_until_end(&output);
         if text.contains("== end") && case.waits() {
             self.cgroup_files(seen);
-            if let Some(process) = case.exec() {
+            // A container that a failed poststart hook ends may be gone before anybody joins it.
+            if let Some(process) = case.exec().filter(|_| !fails_after_start(config)) {
                 self.exec(&process, runtime, seen);
             }
         }
@@ -195,7 +212,11 @@ impl Stage {
         if is_terminal {
             text = text.replace('\r', "");
         }
-        let said = if is_terminal { text.clone() } else { fs::read_to_string(&error).unwrap_or_default() };
+        let mut said = fs::read_to_string(&error).unwrap_or_default();
+        if is_terminal && said.is_empty() {
+            // Whose standard error is the container's terminal already.
+            said.clone_from(&text);
+        }
         self.outcome(&text, &said, status, "", seen);
         self.hook_lines(seen);
     }
@@ -322,7 +343,7 @@ impl Stage {
         ];
         for file in FILES {
             let (controller, name) = file.split_once('/').unwrap_or(("", file));
-            let place = Path::new("/sys/fs/cgroup").join(controller).join(&self.id).join(&self.id).join(name);
+            let place = Path::new("/sys/fs/cgroup").join(controller).join(self.holder()).join(&self.id).join(name);
             let Ok(text) = fs::read_to_string(place) else { continue };
             let mut lines: Vec<&str> =
                 text.lines().filter(|line| !line.starts_with("oom_kill ") && !line.starts_with("under_oom")).collect();
@@ -381,13 +402,9 @@ impl Stage {
                 .status();
             delete.unwrap();
         }
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let cgroup = hierarchy.join(&self.id).join(&self.id);
-            if cgroup.is_dir() {
-                seen.left.push(format!("the cgroup {}", hierarchy.display()));
-                let _ = fs::remove_dir(cgroup);
-            }
+        for cgroup in self.cgroup_dirs().iter().filter(|cgroup| cgroup.is_dir()) {
+            seen.left.push(format!("the cgroup {}", cgroup.display()).replace(&self.id, "@id"));
+            let _ = fs::remove_dir(cgroup);
         }
         for mount in mounts_below(&self.dir.0).iter().filter(|mount| !mounts.contains(mount)) {
             seen.left.push(format!("the mount {}", mount.strip_prefix(&self.dir.0).unwrap().display()));
@@ -399,65 +416,18 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.first.kill();
         let _ = self.first.wait();
+        // crun, the last one, does not see all hierarchies.
+        let _ = setns(self.whole.as_fd(), CloneFlags::CLONE_NEWNS);
         // Seen by this thread alone; the directory below it is everybody's.
         let _ = rustix::mount::unmount(&self.dir.0, rustix::mount::UnmountFlags::DETACH);
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let _ = fs::remove_dir(hierarchy.join(&self.id));
+        for cgroup in self.cgroup_dirs() {
+            let _ = fs::remove_dir(&cgroup);
+            let Some(holder) = cgroup.parent().filter(|parent| parent.ends_with(self.holder())) else { continue };
+            // What crun makes of a path with `..`.
+            let _ = fs::remove_dir(holder.join("x"));
+            let _ = fs::remove_dir(holder);
         }
     }
-}
-
-fn propagate(target: &Path, flags: MsFlags) {
-    mount(None::<&str>, target, None::<&str>, flags, None::<&str>).unwrap();
-}
-
-/// Of every kind one that is nobody's, at `ns/KIND`.
-fn namespaces_to_join(dir: &TempDir, first: u32) -> BTreeMap<&'static str, u64> {
-    let place = dir.join("ns");
-    let hold = |kind: &'static str, from: &Path| {
-        let target = place.join(kind);
-        fs::write(&target, "").unwrap();
-        mount(Some(from), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-        (kind, inode(&target))
-    };
-    let made = std::thread::scope(|scope| {
-        let make = || {
-            unshare(
-                CloneFlags::CLONE_NEWNET
-                    | CloneFlags::CLONE_NEWIPC
-                    | CloneFlags::CLONE_NEWUTS
-                    | CloneFlags::CLONE_NEWCGROUP,
-            )
-            .unwrap();
-            rustix::system::sethostname(b"joined").unwrap();
-            ["net", "ipc", "uts", "cgroup"].map(|kind| hold(kind, &Path::new("/proc/thread-self/ns").join(kind)))
-        };
-        scope.spawn(make).join().unwrap()
-    });
-    let for_children = PathBuf::from(format!("/proc/{first}/ns/pid_for_children"));
-    let own = inode(Path::new("/proc/self/ns/pid"));
-    crate::support::wait_for("the first of a pid namespace", || {
-        fs::metadata(&for_children).ok().filter(|found| found.ino() != own).map(drop)
-    });
-    made.into_iter().chain([hold("pid", &for_children)]).collect()
-}
-
-fn inode(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().ino()
-}
-
-/// What a runtime let out, as seen by this thread.
-fn unmount_below(root: &Path) {
-    for target in mounts_below(root).iter().rev() {
-        let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
-fn mounts_below(root: &Path) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4).map(PathBuf::from));
-    targets.filter(|target| target.starts_with(root)).collect()
 }
 
 /// Until the program says that it is done, or all who could say so are gone.
@@ -485,6 +455,24 @@ fn read_until_end(output: &OwnedFd) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Where the root is to be shared, or without an `r`, runtimes mean different mounts of the host's by it: these lines are apart.
+fn name_propagation(config: &Value, seen: &mut Seen) {
+    let Some(root) = config["linux"]["rootfsPropagation"].as_str() else { return };
+    if !["private", "unbindable", "slave", "shared", "rshared"].contains(&root) {
+        return;
+    }
+    let lines = std::mem::take(&mut seen.lines).into_iter();
+    let named = |key: String| if key.ends_with(" propagation") { format!("{key} ({root} root)") } else { key };
+    seen.lines = lines.map(|(key, value)| (named(key), value)).collect();
+}
+
+/// Whether a poststart hook fails, or may not be there.
+fn fails_after_start(config: &Value) -> bool {
+    let hooks = config.pointer("/hooks/poststart").and_then(Value::as_array).into_iter().flatten();
+    let mut texts = hooks.map(|hook| (hook["path"].to_string(), hook["args"].to_string()));
+    texts.any(|(path, args)| args.contains("-fail") || !path.contains("look"))
 }
 
 /// The state that a hook gets, without what is the runtime's own affair.
