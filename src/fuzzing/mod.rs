@@ -1,6 +1,6 @@
 //! What the fuzzers of `fuzz/` give their bytes to, one function for each reader of bytes that are not ours. Built for them and for the tests
 //! alone: the tests feed the same functions with the fuzzers' first inputs and with every input that once was answered wrongly
-//! (`fuzz/seeds`), so that what a fuzzer found stays found.
+//! (`fuzz/seeds`), so that what a fuzzer found stays found. For some of them they also make inputs up, two minutes in all.
 //!
 //! Nothing may panic. Beyond that each function demands what must hold of every answer: that a message is one line that does not control
 //! a terminal, that two ways of reading agree, that what was read is read the same when it is written.
