@@ -37,6 +37,27 @@ impl Address {
         Address::Unix(world.dir.join(name))
     }
 
+    /// Whether this process has the listening socket.
+    fn is_held_by(&self, pid: i32) -> bool {
+        let field = |line: &str, at: usize| line.split_whitespace().nth(at).map(str::to_owned);
+        let inode = match self {
+            Address::Tcp(port) => {
+                let listening = format!("0100007F:{port:04X} 00000000:0000 0A");
+                let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+                sockets.lines().find(|line| line.contains(&listening)).and_then(|line| field(line, 9))
+            }
+            Address::Unix(path) => {
+                let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+                // `__SO_ACCEPTCON`: not one of its connections.
+                let is_it = |line: &&str| line.contains(" 00010000 ") && line.ends_with(path.to_str().unwrap());
+                sockets.lines().find(is_it).and_then(|line| field(line, 6))
+            }
+        };
+        let link = inode.map(|inode| PathBuf::from(format!("socket:[{inode}]")));
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        link.is_some() && fds.flat_map(|fd| fs::read_link(fd.path())).any(|to| Some(to) == link)
+    }
+
     /// As a unit file has it.
     fn text(&self) -> String {
         match self {
@@ -196,7 +217,11 @@ fn no_connection_is_refused_over_restarts_updates_and_deaths() {
     world.kill9(world.pids().keeper);
     world.kept("web", &now, "the keeper died");
     clients.served_more("pages after the keeper's death");
-    // The one in its place was given the sockets: they outlive the next supervisor too.
+    // The one in its place is given the sockets: they outlive the next supervisor too.
+    wait_for("the keeper in its place to have them", || {
+        let keeper = world.pids().keeper;
+        addresses.iter().all(|address| address.is_held_by(keeper)).then_some(())
+    });
     world.kill9(world.pids().supervisor);
     world.kept("web", &now, "the supervisor died after the keeper");
     world.ok(&["restart", "web"]);
