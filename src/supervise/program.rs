@@ -27,7 +27,7 @@ pub struct Program {
     pub warnings: Vec<String>,
 }
 
-/// Directories that a start has made ready.
+/// What a start has made ready, and knows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dirs<'d> {
     /// Of its notify socket, if it has one.
@@ -36,6 +36,8 @@ pub struct Dirs<'d> {
     pub upper: Option<&'d Path>,
     /// The first of the ids that it has, if it has its own.
     pub ids: Option<u32>,
+    /// Its unit has had a container of the same text, most likely.
+    pub ran_before: bool,
 }
 
 /// Compiles a unit that was [checked](check) when it came into force: what only its config.json gets wrong is not looked for again, unless
@@ -47,37 +49,10 @@ pub fn compile(
     files: &ConfigDir,
     dirs: Dirs,
 ) -> Result<Program, Vec<String>> {
-    let compiled = unit::compile(unit, facts).and_then(|text| finished(text, unit, facts, id, files, dirs));
-    compiled.map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
-}
-
-/// The same for a unit that ran before: what it has in common with all its containers is kept, of the unit that was compiled last this way.
-pub fn compile_again(
-    unit: &Unit,
-    facts: &SourceFacts,
-    id: &str,
-    files: &ConfigDir,
-    dirs: Dirs,
-) -> Result<Program, Vec<String>> {
-    static LAST: Mutex<Option<(Unit, SourceFacts, unit::SpecText)>> = Mutex::new(None);
-    // What a panic left is whole: it is only ever replaced.
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = last.as_ref().filter(|(of, from, _)| of == unit && from == facts).map(|(.., text)| text.clone());
-    let text = match known {
-        Some(text) => text,
-        None => {
-            let text =
-                unit::compile(unit, facts).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))?;
-            *last = Some((unit.clone(), facts.clone(), text.clone()));
-            text
-        }
-    };
-    drop(last);
-    finished(text, unit, facts, id, files, dirs).map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
-}
-
-fn lines(errors: Vec<SpecError>) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
+    let text = if dirs.ran_before { kept_text(unit, facts) } else { unit::compile(unit, facts) };
+    let finished = text.and_then(|text| finished(text, unit, facts, id, files, dirs));
+    let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect();
+    finished.map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
 }
 
 /// The same, with all mistakes that config.json has by itself, also where the unit's own keys would hide them, and with errors that still
@@ -88,6 +63,19 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> R
     // Which ids it will have is of no interest yet.
     let ids = unit.has_own_users().then_some(IDS_OF_UNIT);
     finished(unit::compile(unit, facts)?, unit, facts, id, files, Dirs { ids, ..Dirs::default() })
+}
+
+/// Of the unit that was compiled last this way it is kept: it says all that a unit's containers have in common.
+fn kept_text(unit: &Unit, facts: &SourceFacts) -> Result<unit::SpecText, Vec<SpecError>> {
+    static LAST: Mutex<Option<(Unit, SourceFacts, unit::SpecText)>> = Mutex::new(None);
+    // What a panic left is whole: it is only ever replaced.
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((.., text)) = last.as_ref().filter(|(of, from, _)| of == unit && from == facts) {
+        return Ok(text.clone());
+    }
+    let text = unit::compile(unit, facts)?;
+    *last = Some((unit.clone(), facts.clone(), text.clone()));
+    Ok(text)
 }
 
 fn own_mistakes(facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
@@ -207,6 +195,7 @@ pub fn compile_exec(
     process: &ExecProcess,
     ids: Option<u32>,
 ) -> Result<Script, Vec<String>> {
+    let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut text = unit::compile(unit, facts).map_err(lines)?;
     let filter = allow_list(&mut text);
     map_users(unit, &mut text, ids).map_err(lines)?;
@@ -326,6 +315,20 @@ mod tests {
     use super::*;
     use crate::oci::{DeviceRule, Step};
     use crate::unit::{UnitName, parse};
+
+    #[test]
+    fn what_is_kept_is_of_the_same_unit_and_source() {
+        let text = |args: &str| format!("[process]\nargs = [\"{args}\"]\n[security]\nprofile = \"host\"\n");
+        let unit = |args| parse(&UnitName::new("x").unwrap(), Path::new("/u/x.toml"), &text(args)).unwrap().unit;
+        let (one, other, facts) = (unit("/bin/x"), unit("/bin/y"), super::super::source::of_host());
+        let compiled = |unit: &Unit, ran_before| {
+            compile(unit, &facts, "x.1", &ConfigDir::of_none(), Dirs { ran_before, ..Dirs::default() }).unwrap().script
+        };
+        for unit in [&one, &one, &other, &one] {
+            assert_eq!(compiled(unit, true), compiled(unit, false));
+        }
+        assert_ne!(compiled(&one, true), compiled(&other, true));
+    }
 
     fn of_host(more: &str, notify: &str) -> Result<Program, Vec<String>> {
         let text = format!("[process]\nargs = [\"/bin/x\"]\n{more}\n[security]\nprofile = \"host\"\n");

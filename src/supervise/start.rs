@@ -52,9 +52,9 @@ impl Hands {
         let files = ConfigDir::of(&self.places.containers, &id);
         let kept = self.upper(&unit, &facts)?;
         let ids = if unit.has_own_users() { Some(self.new_ids(&unit)?) } else { None };
-        let dirs = Dirs { notify: tells.as_deref(), upper: kept.as_ref().map(|kept| kept.dir.as_path()), ids };
-        let compile = if id.generation > 1 { program::compile_again } else { program::compile };
-        let program = compile(&unit, &facts, &id.to_string(), &files, dirs);
+        let upper = kept.as_ref().map(|kept| kept.dir.as_path());
+        let dirs = Dirs { notify: tells.as_deref(), upper, ids, ran_before: id.generation > 1 };
+        let program = program::compile(&unit, &facts, &id.to_string(), &files, dirs);
         let program = program.map_err(|errors| errors.join("; "))?;
         super::hooks::check(&program.script)?;
         let sockets = self.listen(&unit)?;
