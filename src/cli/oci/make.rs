@@ -115,7 +115,7 @@ impl Bundle {
         let profile = linux.and_then(|linux| linux.seccomp_mut().take());
         let oci_version = self.spec.version.clone();
         let annotations = self.spec.annotations.clone().unwrap_or_default().into_iter().collect();
-        // A seccomp profile has hundreds of names: to free each takes longer than to clone the process, which comes next.
+        // A seccomp profile has hundreds of names. To free each of them takes time before the process is made, and this one ends soon.
         std::mem::forget(self.spec);
         Ok(Launch {
             id: make.id.clone(),
