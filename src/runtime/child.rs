@@ -172,7 +172,7 @@ impl Run {
             Step::ReadonlyPaths(paths) => mount::make_readonly(self.root()?, paths),
             Step::MaskedPaths(paths) => mount::mask(self.root()?, paths),
             Step::ReadonlyRoot => mount::seal(self.root()?),
-            Step::Pivot if self.prepared => self.change_root(mount::prepared::enter_root),
+            Step::Pivot if self.prepared => self.change_root(mount::enter),
             Step::Pivot => self.change_root(mount::pivot),
             Step::CoverRoot => self.change_root(mount::cover_root),
             Step::RootPropagation(propagation) => mount::root_propagation(self.root()?, *propagation),

@@ -410,6 +410,11 @@ pub(super) fn cover_root(root: &Root) -> Result<(), StepError> {
             }
         }
     }
+    enter(root)
+}
+
+/// Makes a root that is attached over another one `/`.
+pub(super) fn enter(root: &Root) -> Result<(), StepError> {
     rustix::process::fchdir(root).map_err(about("chdir", "/"))?;
     rustix::process::chroot(".").map_err(about("chroot", "/"))?;
     rustix::process::chdir("/").map_err(about("chdir", "/"))

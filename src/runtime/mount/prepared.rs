@@ -107,7 +107,53 @@ pub(in crate::runtime) fn suits(script: &Script) -> bool {
         | Step::NeedSelinux
         | Step::CurrentRoot
         | Step::CoverRoot => false,
-        _ => true,
+        // No wildcard: whoever adds a step says whether it looks at the host's files.
+        Step::AwaitMaps
+        | Step::BecomeRoot
+        | Step::Isolate
+        | Step::Keyring(_)
+        | Step::JoinCgroups
+        | Step::TakeCgroups
+        | Step::Unshare(_)
+        | Step::JoinNetwork
+        | Step::Loopback
+        | Step::TakeDevices
+        | Step::Hostname(_)
+        | Step::Domainname(_)
+        | Step::Rlimits { .. }
+        | Step::Root(RootPlan::Directory { .. } | RootPlan::Tmpfs { .. })
+        | Step::Devices(_)
+        | Step::Console { .. }
+        | Step::OwnStart { .. }
+        | Step::MakeCwd(_)
+        | Step::Sysctl(..)
+        | Step::OomScoreAdj { .. }
+        | Step::ExecLabel { .. }
+        | Step::SealMounts
+        | Step::ReadonlyPaths(_)
+        | Step::MaskedPaths(_)
+        | Step::ReadonlyRoot
+        | Step::Pivot
+        | Step::RootPropagation(_)
+        | Step::Personality(_)
+        | Step::MemoryPolicy(_)
+        | Step::Scheduler(_)
+        | Step::Affinity(_)
+        | Step::IoPriority(_)
+        | Step::Umask(_)
+        | Step::Chdir(_)
+        | Step::NoNewPrivileges
+        | Step::Init
+        | Step::Identity(_)
+        | Step::BoundingSet(_)
+        | Step::Capabilities(_)
+        | Step::RightsOfUser
+        | Step::Seccomp(_)
+        | Step::SeccompComing
+        | Step::FindProgram { .. }
+        | Step::Descriptors
+        | Step::Gate
+        | Step::Execute { .. } => true,
     };
     let makes_one = |step: &Step| matches!(step, Step::Unshare(namespaces) if namespaces.mount);
     script.outside.is_empty() && script.steps.iter().any(makes_one) && script.steps.iter().all(is_done)
@@ -145,13 +191,6 @@ pub(in crate::runtime) fn copy(script: &Script, slots: &Slots, trees: &mut Trees
         trees.outside.push((index, tree));
     }
     Ok(())
-}
-
-/// Makes the root, which is attached over the base, `/`.
-pub(in crate::runtime) fn enter_root(root: &Root) -> Result<(), StepError> {
-    rustix::process::fchdir(root).map_err(about("chdir", "/"))?;
-    rustix::process::chroot(".").map_err(about("chroot", "/"))?;
-    rustix::process::chdir("/").map_err(about("chdir", "/"))
 }
 
 #[cfg(test)]
