@@ -161,15 +161,18 @@ fn a_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
 #[test]
 fn a_busy_writer_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     let world = World::new("busy", "web");
-    let line = |i: u64| format!("{i} {:width$}", "", width = 8000 + (i % 8191) as usize);
+    // Not padded by format!, which is slower than the log takes lines: the pipe must be full for the stage to be used.
+    let padding = " ".repeat(8000 + 8191);
+    let line = move |i: u64| format!("{i} {}", &padding[..8000 + (i % 8191) as usize]);
     let mut fifo = File::options().write(true).open(world.dir.join("web/out")).unwrap();
     let owner = world.dir.join("log.owner");
     let is_used = move || std::fs::read_to_string(&owner).is_ok_and(|owner| owner.starts_with("web.3 0 "));
     let was_used = is_used.clone();
+    let of_thread = line.clone();
     let printing = std::thread::spawn(move || {
         let mut printed = 0;
         while printed < BUSY_LINES || printed < BUSY_LINES_MAX && !is_used() {
-            let lines: Vec<String> = (printed..printed + BUSY_CHUNK).map(line).collect();
+            let lines: Vec<String> = (printed..printed + BUSY_CHUNK).map(&of_thread).collect();
             fifo.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
             printed += BUSY_CHUNK;
         }

@@ -61,7 +61,7 @@ struct Pipe {
     fd: OwnedFd,
     /// Turns in a row that found it full.
     full_turns: u8,
-    /// It was busy once and has its large size (or the kernel refused).
+    /// It was busy once, maybe under an earlier supervisor, and has its large size (or the kernel refused).
     grown: bool,
     /// Nobody has it open for writing: reported once per change instead of all the time.
     hushed: bool,
@@ -232,7 +232,10 @@ impl Mover {
 
     fn attach(&mut self, id: ContainerId, [out, err]: [OwnedFd; 2], limits: Option<Log>) {
         self.detach(&id);
-        let pipe = |fd| Pipe { fd, full_turns: 0, grown: false, hushed: false };
+        let pipe = |fd| {
+            let grown = rustix::pipe::fcntl_getpipe_size(&fd).is_ok_and(|size| size >= BUSY_PIPE_BYTES);
+            Pipe { fd, full_turns: 0, grown, hushed: false }
+        };
         let pipes = [pipe(out), pipe(err)];
         let slot = self.containers.iter().position(Option::is_none).unwrap_or(self.containers.len());
         for (stream, pipe) in pipes.iter().enumerate() {
