@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use super::leaks::settled;
-use super::support::{end_of, program, wait_for};
+use super::support::{Patience, end_of, program, wait_for};
 use super::world::{Running, World};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,16 +79,18 @@ impl User {
     /// What he sees up to this.
     fn sees(&mut self, text: &str) -> String {
         let mut chunk = [0u8; 4096];
-        let until = Instant::now() + PATIENCE;
+        let mut patience = Patience::of(PATIENCE);
         loop {
             if let Some(at) = self.ahead.windows(text.len()).position(|shown| shown == text.as_bytes()) {
                 let ahead = self.ahead.split_off(at + text.len());
                 return String::from_utf8_lossy(&std::mem::replace(&mut self.ahead, ahead)).into_owned();
             }
             let mut fds = [PollFd::new(&self.screen, PollFlags::IN)];
-            let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).unwrap();
-            let ready = poll(&mut fds, Some(&left)).unwrap();
-            assert_ne!(ready, 0, "never seen: {text:?}, but {:?}", String::from_utf8_lossy(&self.ahead));
+            let left = Timespec::try_from(patience.left()).unwrap();
+            if poll(&mut fds, Some(&left)).unwrap() == 0 {
+                assert!(!patience.is_over(), "never seen: {text:?}, but {:?}", String::from_utf8_lossy(&self.ahead));
+                continue;
+            }
             let got = rustix::io::read(&self.screen, &mut chunk).unwrap();
             self.ahead.extend_from_slice(&chunk[..got]);
         }
@@ -219,9 +221,9 @@ fn it_goes_on_over_every_death_an_upgrade_and_the_units_own_restarts() {
     // It is attached to the next run as well.
     world.ok(&["restart", "web"]);
     let next = world.replaced("web", &running);
-    let until = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     while !world.log("web").contains("next ru\r\n") {
-        assert!(Instant::now() < until, "{}", world.log("web"));
+        assert!(!patience.is_over(), "{}", world.log("web"));
         user.types(b"echo next r''u\n");
         std::thread::sleep(Duration::from_millis(20));
     }

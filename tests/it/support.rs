@@ -86,14 +86,40 @@ fn unmount_below(dir: &Path) {
     }
 }
 
+/// How long a test goes on waiting. Of the time between two looks [`Patience::STEP`] counts at most: while a machine stands still, as one that
+/// its host moves or pauses, nothing can come, though the clock goes on.
+pub struct Patience {
+    left: Duration,
+    looked: Instant,
+}
+
+impl Patience {
+    const STEP: Duration = Duration::from_secs(5);
+
+    pub fn of(whole: Duration) -> Patience {
+        Patience { left: whole, looked: Instant::now() }
+    }
+
+    /// For how long the next look may wait; zero: it is over.
+    pub fn left(&mut self) -> Duration {
+        self.left = self.left.saturating_sub(self.looked.elapsed().min(Patience::STEP));
+        self.looked = Instant::now();
+        self.left.min(Patience::STEP)
+    }
+
+    pub fn is_over(&mut self) -> bool {
+        self.left().is_zero()
+    }
+}
+
 /// Looks until `ready` says something, or panics with `what` after [`PATIENCE`].
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     loop {
         if let Some(found) = ready() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(!patience.is_over(), "waited {PATIENCE:?} in vain for {what}");
         std::thread::sleep(LOOK);
     }
 }
@@ -216,10 +242,10 @@ impl Supervisor {
         let mut up = self.moored(&["up", "--units", &units]);
         up.args(arguments).stdout(output.try_clone().unwrap()).stderr(output);
         let mut anchor = up.spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::of(PATIENCE);
         while !self.run(&["ps"]).status.success() {
             let ended = anchor.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "up does not answer ({ended:?}):\n{}", self.output());
+            assert!(ended.is_none() && !patience.is_over(), "up does not answer ({ended:?}):\n{}", self.output());
             std::thread::sleep(LOOK);
         }
         self.anchor = Some(anchor);
@@ -252,8 +278,8 @@ impl Supervisor {
     /// Waits until a unit is as wanted, and returns its row.
     pub fn wait_unit(&self, unit: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
+        let mut patience = Patience::of(PATIENCE);
+        while !patience.is_over() {
             // A supervisor that was killed is not there for a moment.
             let output = self.run(&["ps", "--json"]);
             let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -398,11 +424,11 @@ fn kill(pid: i32, signal: rustix::process::Signal) {
 
 /// Waits for a child; `None` if it has not ended in this time.
 pub fn end_of(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + patience;
+    let mut patience = Patience::of(patience);
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
+            Ok(None) if !patience.is_over() => std::thread::sleep(LOOK),
             Ok(None) => return None,
             Err(_) => return Some(ExitStatus::from_raw(0)),
         }

@@ -8,9 +8,9 @@ use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use super::support::{TempDir, end_of, skip, tool};
+use super::support::{Patience, TempDir, end_of, skip, tool};
 use super::vm::initramfs::Initramfs;
 use super::vm::stripped;
 use super::vm_init::Console;
@@ -132,14 +132,14 @@ impl Machine {
 
     /// What the script in the machine says. Until sshd listens, qemu takes the connection and drops it.
     fn ssh(&self, machine: &mut Child, script: &str) -> String {
-        let by = Instant::now() + PATIENCE;
+        let mut patience = Patience::of(PATIENCE);
         loop {
             let Output { status, stdout, stderr } = self.log_in(script);
             // Code 255 is ssh's own.
             if status.code() != Some(255) {
                 return String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
             }
-            if Instant::now() > by || machine.try_wait().unwrap().is_some() {
+            if patience.is_over() || machine.try_wait().unwrap().is_some() {
                 let _ = machine.kill();
                 panic!("no login: {}", String::from_utf8_lossy(&stderr));
             }

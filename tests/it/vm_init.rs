@@ -9,10 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::crash::upgrades::places_in;
-use super::support::{TempDir, end_of, tool};
+use super::support::{Patience, TempDir, end_of, tool};
 use super::vm::initramfs::Initramfs;
 use super::vm::{VIRTIO, kernel, module, stripped};
 
@@ -254,7 +254,7 @@ impl Machine {
 pub struct Console {
     output: Receiver<Vec<u8>>,
     pub text: String,
-    by: Instant,
+    patience: Patience,
 }
 
 impl Console {
@@ -269,7 +269,7 @@ impl Console {
                 }
             }
         });
-        Console { output, text: String::new(), by: Instant::now() + PATIENCE }
+        Console { output, text: String::new(), patience: Patience::of(PATIENCE) }
     }
 
     /// Reads on for so long at most, if there is anything to read.
@@ -283,13 +283,12 @@ impl Console {
 
     /// Reads on. `None`: it is over, or the patience is (`false`).
     fn more(&mut self) -> Option<bool> {
-        match self.output.recv_timeout(self.by.saturating_duration_since(Instant::now())) {
-            Ok(bytes) => {
-                self.text.push_str(&String::from_utf8_lossy(&bytes));
-                None
-            }
-            Err(error) => Some(error == RecvTimeoutError::Disconnected),
+        match self.output.recv_timeout(self.patience.left()) {
+            Ok(bytes) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
+            Err(RecvTimeoutError::Disconnected) => return Some(true),
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        self.patience.is_over().then_some(false)
     }
 
     pub fn until(&mut self, text: &str) {

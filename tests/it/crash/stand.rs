@@ -10,7 +10,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moored::control::protocol::UnitReport;
 use moored::control::{Client, Request, Response};
@@ -19,7 +19,7 @@ use moored::sys::image;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
-use super::super::support::{LOOK, PATIENCE, is_alive, wait_for};
+use super::super::support::{LOOK, PATIENCE, Patience, is_alive, wait_for};
 use super::{WAITS, World, signal, world};
 
 /// Lines that one print adds: more than a log file of the least size takes.
@@ -127,8 +127,8 @@ impl Stand {
     /// The three processes when nothing is under way any more.
     pub fn quiet(&self) -> Stats {
         let mut loud = String::new();
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
+        let mut patience = Patience::of(PATIENCE);
+        while !patience.is_over() {
             let (stats, rows) = (self.stats(), self.rows());
             let containers = rows.iter().filter(|row| row.id.is_some()).count();
             let is_quiet = |stats: &Stats| {
@@ -251,9 +251,9 @@ impl Stand {
 
     fn wait_alone(&self, phase: &str) {
         let mut last = None;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut patience = Patience::of(PATIENCE);
         while last.as_ref().is_none_or(|row: &UnitReport| row.phase != phase) {
-            assert!(Instant::now() < deadline, "not {phase} but {last:?}\n{}", self.world.moored.output());
+            assert!(!patience.is_over(), "not {phase} but {last:?}\n{}", self.world.moored.output());
             std::thread::sleep(Duration::from_millis(2));
             last = self.row("alone");
         }

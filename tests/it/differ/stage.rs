@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::case::Case;
 use super::place::{inode, mounts_below, namespaces_to_join, propagate, unmount_below};
 use crate::oracle::Runtime;
-use crate::support::{TempDir, end_of};
+use crate::support::{Patience, TempDir, end_of};
 
 /// In configs, for the directory of the stage and for the cgroup that holds those of its containers.
 pub const STAGE: &str = "@stage";
@@ -432,13 +432,13 @@ impl Drop for Stage {
 
 /// Until the program says that it is done, or all who could say so are gone.
 fn read_until_end(output: &OwnedFd) -> String {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     let mut file = fs::File::from(output.try_clone().unwrap());
     let mut bytes = Vec::new();
     loop {
         let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
         let ready = poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&timeout)).unwrap();
-        if ready == 0 && Instant::now() > deadline {
+        if ready == 0 && patience.is_over() {
             break;
         }
         if ready == 0 {
