@@ -17,6 +17,7 @@
 //!
 //! The state-dir has more of them (`store/history`). In both a unit that flaps pushes out its own past first.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
 use crate::control::protocol::Event;
@@ -30,8 +31,20 @@ const TEXT_MAX_BYTES: usize = 2048;
 /// The newest events, oldest first: at most [`KEPT_MAX`].
 #[derive(Debug, Default)]
 pub struct Events {
-    kept: VecDeque<Event>,
+    /// With their places in the order in which they came.
+    kept: VecDeque<(u64, Event)>,
+    came: u64,
+    /// Of each unit, and of none.
+    shares: HashMap<Option<String>, Share>,
     last: u64,
+}
+
+/// What is kept of one unit's events.
+#[derive(Debug)]
+struct Share {
+    count: usize,
+    /// The place of the oldest.
+    oldest: u64,
 }
 
 impl Events {
@@ -56,40 +69,53 @@ impl Events {
         if self.kept.len() == KEPT_MAX {
             self.make_room();
         }
-        self.kept.push_back(event);
+        self.came += 1;
+        let new = Share { count: 0, oldest: self.came };
+        self.shares.entry(event.unit.clone()).or_insert(new).count += 1;
+        self.kept.push_back((self.came, event));
     }
 
     fn make_room(&mut self) {
-        let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
-        self.kept.iter().for_each(|event| *counts.entry(event.unit.as_deref()).or_default() += 1);
-        let most = counts.values().copied().max().unwrap_or(0);
-        let of_most = |event: &Event| counts.get(&event.unit.as_deref()) == Some(&most);
-        let place = self.kept.iter().position(of_most).unwrap_or(0);
-        self.kept.remove(place);
+        let most = self.shares.values().max_by_key(|share| (share.count, Reverse(share.oldest)));
+        let Some(oldest) = most.map(|share| share.oldest) else { return };
+        let place = self.kept.partition_point(|(came, _)| *came < oldest);
+        let Some((_, gone)) = self.kept.remove(place) else { return };
+        let next = self.kept.range(place..).find(|(_, event)| event.unit == gone.unit).map(|(came, _)| *came);
+        match (next, self.shares.get_mut(&gone.unit)) {
+            (Some(next), Some(share)) => *share = Share { count: share.count - 1, oldest: next },
+            _ => drop(self.shares.remove(&gone.unit)),
+        }
     }
 
     fn cause_of(&self, event: &Event) -> Option<u64> {
         let unit = event.unit.as_deref()?;
         let causes = causes(&event.what);
+        if causes.is_empty() {
+            return None;
+        }
         let leads = |earlier: &&Event| {
             earlier.unit.as_deref().is_none_or(|of| of == unit) && causes.contains(&earlier.what.as_str())
         };
-        self.kept.iter().rev().find(leads).map(|earlier| earlier.number).filter(|number| *number > 0)
+        self.events().rev().find(leads).map(|earlier| earlier.number).filter(|number| *number > 0)
     }
 
     /// Whether there is any about this unit.
     pub fn are_about(&self, unit: &str) -> bool {
-        self.kept.iter().any(|event| event.unit.as_deref() == Some(unit))
+        self.events().any(|event| event.unit.as_deref() == Some(unit))
     }
 
     /// Those at or after `since_ms`, of these units (empty: all).
     pub fn select<'a>(&'a self, since_ms: Option<u64>, units: &'a [String]) -> impl Iterator<Item = &'a Event> {
-        self.kept.iter().filter(move |event| event.time >= since_ms.unwrap_or(0) && concerns(event, units))
+        self.events().filter(move |event| event.time >= since_ms.unwrap_or(0) && concerns(event, units))
     }
 
     /// All that are kept.
     pub fn all(&self) -> Vec<Event> {
-        self.kept.iter().cloned().collect()
+        self.events().cloned().collect()
+    }
+
+    fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+        self.kept.iter().map(|(_, event)| event)
     }
 }
 
@@ -168,6 +194,16 @@ mod tests {
         (2..5000).for_each(|time| events.push(event(time, "flaps")));
         assert!(events.are_about("quiet"));
         assert_eq!(events.select(None, &[]).count(), KEPT_MAX);
+    }
+
+    #[test]
+    fn of_equal_shares_the_oldest_goes_first() {
+        let mut events = Events::default();
+        (0..KEPT_MAX as u64).for_each(|time| events.push(event(time, ["a", "b", "c", "d"][time as usize % 4])));
+        (0..8).for_each(|time| events.push(event(1000 + time, "e")));
+        let left: Vec<u64> = events.select(None, &[]).take(3).map(|event| event.time).collect();
+        assert_eq!(left, [8, 9, 10]);
+        assert_eq!(events.shares.values().map(|share| share.count).sum::<usize>(), KEPT_MAX);
     }
 
     #[test]
