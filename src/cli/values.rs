@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::supervise::log::parse_since;
-use crate::sys::local_time;
+use crate::supervise::time_zone;
 use crate::unit::{Signal, quantity};
 
 /// "1m30s".
@@ -32,7 +32,7 @@ pub fn signal(text: &str) -> Result<u8, String> {
 
 /// "10m" ago, or a moment: ms since 1970.
 pub fn since(text: &str) -> Result<u64, String> {
-    parse_since(text, super::text::now_ms(), local_time::offset_s).map_err(|error| error.to_string())
+    parse_since(text, super::text::now_ms(), time_zone::offset_s).map_err(|error| error.to_string())
 }
 
 /// "NAME=VALUE".

@@ -48,7 +48,7 @@ pub fn wall_of(at: BootTime) -> WallTime {
 pub fn wall(at: WallTime) -> String {
     let local = |at: WallTime| {
         let seconds = i64::try_from(at.0 / 1000).unwrap_or(0);
-        let shifted = at.0.saturating_add_signed(crate::sys::local_time::offset_s(seconds).saturating_mul(1000));
+        let shifted = at.0.saturating_add_signed(super::time_zone::offset_s(seconds).saturating_mul(1000));
         super::log::rfc3339_ms(shifted)
     };
     let (then, today) = (local(at), local(now().wall));

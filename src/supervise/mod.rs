@@ -60,6 +60,7 @@ mod subject;
 mod swap;
 mod terminal;
 mod texts;
+pub mod time_zone;
 mod unit_hooks;
 mod usage;
 mod wait;
@@ -267,7 +268,7 @@ fn options(settings: &Settings) -> Options {
 pub fn validate(unit: &Unit, facts: &SourceFacts) -> Result<Vec<String>, Vec<SpecError>> {
     if let Some(schedule) = &unit.schedule {
         let (file, place, path) = (None, None, "schedule.time_zone".to_owned());
-        schedules::read_zone(schedule.time_zone.as_deref())
+        time_zone::read(schedule.time_zone.as_deref())
             .map_err(|message| vec![SpecError { file, place, path, message }])?;
     }
     let program = program::check(unit, facts, "check", &swap::ConfigDir::of_none())?;

@@ -6,8 +6,7 @@
 //! - Rules are read when they are first needed, from `/usr/share/zoneinfo` or, of the host's own zone, `/etc/localtime`; the next supervisor reads them again.
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -19,13 +18,10 @@ use rustix::time::{
 use super::clock;
 use super::mail::Mail;
 use super::round::{Post, Supervisor};
+use super::time_zone;
 use crate::plan::{BootTime, Clock, Desired, Fact, WallTime, next_elapse};
 use crate::unit::{Schedule, UnitName};
 
-const ZONES: &str = "/usr/share/zoneinfo";
-const LOCAL: &str = "/etc/localtime";
-/// Larger than any file there.
-const ZONE_BYTES_MAX: u64 = 1 << 20;
 /// How often a clock is looked at that is not set.
 const LOOK: Duration = Duration::from_secs(60);
 /// A thread that calls nothing.
@@ -49,36 +45,9 @@ fn has_own_clock() -> bool {
     Path::new("/sys/class/rtc/rtc0").exists()
 }
 
-/// The rules of a zone; `None` is the host's own. UTC needs no file.
-pub fn read_zone(name: Option<&str>) -> Result<TimeZone, String> {
-    let path = match name {
-        Some("UTC") => return Ok(TimeZone::UTC),
-        Some(name) => Path::new(ZONES).join(name),
-        None => PathBuf::from(LOCAL),
-    };
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(ZONE_BYTES_MAX).read_to_end(&mut bytes));
-    match (read, name) {
-        (Ok(_), _) => {
-            TimeZone::tzif(name.unwrap_or("local"), &bytes).map_err(|error| format!("{}: {error}", path.display()))
-        }
-        // As for the C library.
-        (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => Ok(TimeZone::UTC),
-        (Err(error), Some(_)) if error.kind() == std::io::ErrorKind::NotFound => {
-            let why = if Path::new(ZONES).is_dir() {
-                "there is no such time zone"
-            } else {
-                "the host has no time zones: install tzdata"
-            };
-            Err(format!("{}: {why}", path.display()))
-        }
-        (Err(error), _) => Err(format!("{}: {error}", path.display())),
-    }
-}
-
 /// The next times of a schedule, in its zone, for people.
 pub fn next_times(schedule: &Schedule, count: usize) -> Result<Vec<String>, String> {
-    let zone = read_zone(schedule.time_zone.as_deref())?;
+    let zone = time_zone::read(schedule.time_zone.as_deref())?;
     let mut from = clock::now().wall;
     let mut next = || {
         from = next_elapse(&schedule.calendar, &zone, from)?;
@@ -135,7 +104,7 @@ impl Supervisor {
             .collect();
         for schedule in &schedules {
             if !self.observed.zones.contains_key(&schedule.time_zone) {
-                let zone = read_zone(schedule.time_zone.as_deref());
+                let zone = time_zone::read(schedule.time_zone.as_deref());
                 let zone = zone.inspect_err(|error| tracing::warn!("{error}")).ok();
                 self.record(&Fact::Zone { name: schedule.time_zone.clone(), zone });
             }
@@ -170,14 +139,6 @@ fn watch(post: &Post) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zones_are_read_and_what_is_none_is_told() {
-        assert_eq!(read_zone(Some("UTC")), Ok(TimeZone::UTC));
-        assert!(read_zone(None).is_ok());
-        let why = read_zone(Some("Europe/Atlantis")).unwrap_err();
-        assert!(why.starts_with("/usr/share/zoneinfo/Europe/Atlantis: "), "{why}");
-    }
 
     #[test]
     fn times_are_shown_in_their_zone() {

@@ -10,7 +10,6 @@ pub mod heap;
 pub mod image;
 pub mod keyring;
 pub mod lease;
-pub mod local_time;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;
