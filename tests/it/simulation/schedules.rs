@@ -244,9 +244,10 @@ impl Oracle {
         self.goes_by_clock(schedule) && last.is_some_and(|last| last.0 > by.0 + SLACK_MS)
     }
 
-    /// One has certainly, and nobody has looked after that.
+    /// One has certainly, and nobody has looked after that. What an earlier boot remembered and this one does not begins anew.
     pub(super) fn is_due(&self, truth: &Truth, schedule: &Schedule) -> bool {
-        truth.dealt.latest(schedule).is_some_and(|by| self.is_due_after(schedule, by))
+        let latest = truth.dealt.latest(schedule).filter(|_| !truth.dealt.lost);
+        latest.is_some_and(|by| self.is_due_after(schedule, by))
     }
 
     /// What is remembered of a schedule from here on.
