@@ -6,17 +6,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Box as ConsoleSize, Hooks, Linux, LinuxCapabilities, Mount, PosixRlimit, Root};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Error, IgnoredAny};
-
-/// Reads JSON. That it is UTF-8 is looked at once, not again for each text in it.
-pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => {
-            Err(serde_json::from_slice::<serde_json::Value>(bytes).err().unwrap_or_else(|| Error::custom("not UTF-8")))
-        }
-    }
-}
+use serde::de::IgnoredAny;
 
 /// A whole config.json (config.md). Absent lists are empty, as null ones are.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

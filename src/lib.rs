@@ -12,6 +12,7 @@
 
 pub mod anchor;
 pub mod cli;
+pub mod compact;
 pub mod config;
 pub mod control;
 #[cfg(any(test, fuzzing))]

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::settings::UNITS_DIRS;
 use super::text::{Colour, Style};
 use super::{Failure, ask, print};
+use crate::compact;
 use crate::supervise::schedules::next_times;
 use crate::supervise::{contents, host, offline, source, validate};
 use crate::unit::{self, Diagnostic, Place, SpecError, TEXT_MAX, Unit};
@@ -163,7 +164,7 @@ fn check_dir(dir: &Path, dirs: &[PathBuf], report: &mut Report) {
         Err(error) => return report.of_file(dir, format!("cannot be listed: {error}")),
     };
     let mut names: Vec<_> = entries.take(ENTRIES_MAX).flatten().map(|entry| entry.file_name()).collect();
-    names.sort();
+    compact::sort(&mut names);
     for name in names {
         let path = dir.join(&name);
         match unit::file_stem_to_name(&name) {

@@ -12,6 +12,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use super::protocol::{Hello, VERSION};
 use super::{MAX_REQUEST_BYTES, MAX_REQUEST_FDS, Request, Response, SOCKET_NAME};
 
+use crate::compact;
+
 /// How long a supervisor that is being started again by its keeper is waited for.
 pub const RESTART_WAIT: Duration = Duration::from_secs(5);
 
@@ -188,7 +190,7 @@ impl Responses {
             return Some(Err(CallError::Receive(io::ErrorKind::UnexpectedEof.into())));
         }
         self.any = true;
-        Some(serde_json::from_slice(&line).map_err(CallError::NotUnderstood))
+        Some(compact::from_json(&line).map_err(CallError::NotUnderstood))
     }
 }
 

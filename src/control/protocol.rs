@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compact;
+
 /// Grows when an old client or server could misunderstand the other; both refuse another version by name.
 pub const VERSION: u32 = 1;
 
@@ -288,7 +290,7 @@ pub fn fold(unit: &str, all: &[UnitReport]) -> UnitReport {
             None => counts.push((&row.phase, 1)),
         }
     }
-    counts.sort_by_key(|(phase, count)| (!is_fine(phase), std::cmp::Reverse(*count)));
+    compact::sort_by_key(&mut counts, |(phase, count)| (!is_fine(phase), std::cmp::Reverse(*count)));
     let words = |(phase, count): &(&str, usize)| format!("{count}/{} {phase}", all.len());
     let phase = counts.first().map_or("stopped", |(phase, _)| phase);
     let odd = all.iter().find(|row| !is_fine(&row.phase)).or(all.iter().find(|row| !row.reason.is_empty()));

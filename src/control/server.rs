@@ -30,6 +30,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 use super::protocol::{Hello, VERSION};
 use super::reply::{ClientId, Next, Outbox, Phase, Reply, Wake};
 use super::{MAX_REQUEST_BYTES, MAX_REQUEST_FDS, Request, Response};
+use crate::compact;
 use crate::unit::diagnostic::one_line;
 
 /// Connections at once. `events -f`, `sync` and `exec` hold one each for as long as they run.
@@ -420,14 +421,14 @@ pub(super) fn parse_request(line: &[u8]) -> Result<Request, String> {
     }
     // It quotes what was sent.
     let not_a_request = |error: serde_json::Error| format!("not a request: {}", one_line(&error.to_string()));
-    let Versioned { version } = serde_json::from_slice(line).map_err(not_a_request)?;
+    let Versioned { version } = compact::from_json(line).map_err(not_a_request)?;
     if version != VERSION {
         return Err(format!(
             "the client speaks version {version} of the control protocol, the supervisor version {VERSION}: use the `moored` that it was \
              started with"
         ));
     }
-    let hello: Hello = serde_json::from_slice(line).map_err(not_a_request)?;
+    let hello: Hello = compact::from_json(line).map_err(not_a_request)?;
     Ok(hello.request)
 }
 

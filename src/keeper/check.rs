@@ -20,6 +20,7 @@ use super::process1::{InitState, Seat};
 use super::run::now_ns;
 use super::state::{self, Of, State, StateError};
 use super::wire::Exit;
+use crate::compact;
 use crate::sys::wait::{Which, peek, reap};
 use crate::sys::{fd, image, signal};
 
@@ -133,7 +134,7 @@ impl Check {
         let file = self.answer.try_clone().map(File::from);
         // WouldBlock: somebody it left has the pipe; what it said itself is read by then.
         let _ = file.and_then(|file| file.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes));
-        match (serde_json::from_slice::<Answer>(&bytes), exit) {
+        match (compact::from_json::<Answer>(&bytes), exit) {
             (Ok(Answer { moored, refusal: None }), Exit::Code(0)) => Checked::Yes(moored),
             (Ok(Answer { moored, refusal: Some(why) }), _) => {
                 let why: String = why.chars().take(TEXT_BYTES_MAX / 2).collect();

@@ -29,6 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::boot::environment;
 use super::process1::InitState;
 use super::wire::{ChildState, Kind, Line, Orphan, Refusal, Role};
+use crate::compact;
 use crate::sys::base::BaseRecord;
 use crate::sys::{fd, image};
 
@@ -308,9 +309,9 @@ pub(super) fn read(memfd: BorrowedFd<'_>) -> Result<State, StateError> {
 #[cfg(any(test, fuzzing))]
 pub(super) fn fuzz(bytes: &[u8]) {
     drop(decode(bytes));
-    let Ok(state) = serde_json::from_slice::<State>(bytes) else { return };
+    let Ok(state) = compact::from_json::<State>(bytes) else { return };
     let written = serde_json::to_vec(&state).unwrap_or_default();
-    let again = serde_json::from_slice::<State>(&written).and_then(|again| serde_json::to_vec(&again));
+    let again = compact::from_json::<State>(&written).and_then(|again| serde_json::to_vec(&again));
     assert_eq!(again.ok().as_ref(), Some(&written), "{state:?}");
 }
 
@@ -328,7 +329,7 @@ fn decode(bytes: &[u8]) -> Result<State, StateError> {
         return Err(StateError::Newer { found, known });
     }
     // Every version so far has the same text. One that has another is read here, into what it means now.
-    Ok(serde_json::from_slice(text)?)
+    Ok(compact::from_json(text)?)
 }
 
 /// FNV-1a, 64 bits: against accidents, as nobody can write a sealed memfd.

@@ -13,6 +13,7 @@ use super::namespaces::Wanted;
 use super::outside::{NamespaceKind, Outside};
 use super::script::{Listener, Mount, MountSource, Namespaces, Propagation, PropagationKind, RootPlan, Script, Step};
 use super::{device, mount, namespaces, process, rdt, resources, scheduler, seccomp, users};
+use crate::compact;
 use crate::config::{Process, Spec};
 
 /// What a spec does not say.
@@ -437,7 +438,7 @@ fn sysctls(steps: &mut Vec<Step>, linux: &Linux, report: &mut Report) {
     let Some(sysctl) = linux.sysctl() else { return };
     let has = |kind| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind);
     let mut sorted: Vec<(&String, &String)> = sysctl.iter().collect();
-    sorted.sort();
+    compact::sort(&mut sorted);
     for (name, value) in sorted {
         let path = format!("linux.sysctl[{name:?}]");
         let slashed = if name.contains('/') { name.clone() } else { name.replace('.', "/") };

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compile::Context;
 use super::error::{Problem, Report};
+use crate::compact;
 use crate::config::Spec;
 
 /// One program.
@@ -155,7 +156,7 @@ pub(super) fn state_text(spec: &Spec, context: &Context) -> StateText {
         oci_version: spec.version.clone(),
         id: context.id.clone(),
         bundle: context.bundle.clone(),
-        annotations: spec.annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        annotations: compact::map(spec.annotations.iter().flatten().map(|(key, value)| (key.clone(), value.clone()))),
     }
 }
 

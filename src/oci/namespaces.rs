@@ -12,6 +12,7 @@ use super::idmap::{self, IdMaps, Of};
 use super::net_devices;
 use super::outside::{ClockOffsets, Enters, Join, NamespaceKind, Outside};
 use super::script::Namespaces;
+use crate::compact;
 use crate::config::Spec;
 use crate::words::nearest;
 
@@ -167,7 +168,7 @@ fn maps(linux: &Linux, new: bool, listed: bool, report: &mut Report) -> Option<I
 fn offsets(linux: &Linux, new: bool, report: &mut Report) -> Option<ClockOffsets> {
     let mut offsets = ClockOffsets::default();
     let mut entries: Vec<_> = linux.time_offsets().iter().flatten().collect();
-    entries.sort_by_key(|(clock, _)| clock.as_str());
+    compact::sort_by_key(&mut entries, |(clock, _)| clock.as_str());
     if !entries.is_empty() && !new {
         let reason = "needs an entry {\"type\": \"time\"} without a path in linux.namespaces";
         report.error("linux.timeOffsets", Problem::Conflict { reason });

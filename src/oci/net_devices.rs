@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Problem, Report};
 
+use crate::compact;
+
 /// IFNAMSIZ, of which one byte is the end.
 const NAME_BYTES_MAX: usize = 15;
 
@@ -37,7 +39,7 @@ fn field(name: &str) -> String {
 pub(super) fn compile(linux: &Linux, private: bool, report: &mut Report) -> Vec<NetDevice> {
     let mut devices = Vec::new();
     let mut entries: Vec<_> = linux.net_devices().iter().flatten().collect();
-    entries.sort_by_key(|(name, _)| name.as_str());
+    compact::sort_by_key(&mut entries, |(name, _)| name.as_str());
     if !entries.is_empty() && !private {
         let reason = "needs an entry {\"type\": \"network\"} in linux.namespaces: the devices are there already";
         report.error("linux.netDevices", Problem::Conflict { reason });

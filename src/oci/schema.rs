@@ -14,7 +14,8 @@ use super::cgroup::CgroupSettings;
 use super::error::{CompileError, Problem, Report, Warning};
 use super::fields::{CONFIG, Kind, PROCESS, RESOURCES};
 use super::fits::fits;
-use crate::config::{Process, Spec, from_json};
+use crate::compact;
+use crate::config::{Process, Spec};
 use crate::words::nearest;
 
 /// The largest config.json that is read.
@@ -36,7 +37,7 @@ pub struct Parsed {
 pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
     if text.len() <= MAX_CONFIG_BYTES
         && fits(text, &CONFIG)
-        && let Ok(spec) = from_json::<Spec>(text)
+        && let Ok(spec) = compact::from_json::<Spec>(text)
         && !spec.version.is_empty()
     {
         return Ok(Parsed { spec, warnings: Vec::new() });
@@ -48,7 +49,7 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
         return Err(report.errors);
     }
     // The derived code refuses a field that is there twice, of which JSON readers take the last.
-    let spec = from_json(text).or_else(|_| {
+    let spec = compact::from_json(text).or_else(|_| {
         raw.get_mut("process").map(drop_unknown_capabilities);
         typed(&raw, "config.json")
     })?;
@@ -59,7 +60,7 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Vec<CompileError>> {
 /// [`parse`] leaves out. Text that is no JSON has none here.
 pub fn mistakes(text: &[u8]) -> Vec<CompileError> {
     let mut report = Report { strict: true, ..Report::default() };
-    if let Ok(raw @ Value::Object(_)) = serde_json::from_slice(text) {
+    if let Ok(raw @ Value::Object(_)) = compact::from_json(text) {
         check(&raw, &mut report);
     }
     report.errors
@@ -124,7 +125,7 @@ fn read(text: &[u8], path: &str) -> Result<Value, Vec<CompileError>> {
         }]);
     }
     // serde_json itself bounds the depth, at 128.
-    serde_json::from_slice(text).map_err(|error| vec![unexpected(path, &error)])
+    compact::from_json(text).map_err(|error| vec![unexpected(path, &error)])
 }
 
 fn unexpected(path: &str, error: &serde_json::Error) -> CompileError {

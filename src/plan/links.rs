@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::desired::Desired;
 use super::observed::{Observed, Seen};
+use crate::compact;
 use crate::unit::{Network, Unit, UnitName};
 
 /// Units that are looked at from one with new links, before all are.
@@ -55,7 +56,7 @@ impl Named {
     fn now(name: &UnitName, desired: &Desired, observed: &Observed) -> Named {
         let lives = observed.unit(name).into_iter().flat_map(Seen::lives).filter(|live| live.is_alive());
         let joined = lives.filter_map(|live| live.run.joined.as_ref()).map(|owner| owner.unit.clone());
-        let joined = joined.collect::<BTreeSet<_>>().into_iter().collect();
+        let joined = compact::set(joined).into_iter().collect();
         let unit = desired.units.get(name).map(|want| Arc::clone(&want.unit));
         let groups = unit.iter().flat_map(|unit| unit.depends_on.keys());
         let groups = groups.filter(|group| desired.groups.contains_key(*group));
@@ -97,7 +98,7 @@ impl Links {
         let undeclared = observed.units.keys().filter(|name| !desired.units.contains_key(*name));
         let named = |name: &UnitName| (name.clone(), Named::now(name, desired, observed));
         let all = desired.units.keys().chain(undeclared).map(named).filter(|(_, named)| *named != Named::default());
-        let mut links = Links { of: all.collect(), ..Links::default() };
+        let mut links = Links { of: compact::map(all), ..Links::default() };
         for (name, named) in &links.of {
             for other in named.depends_on() {
                 links.dependents.entry(other.clone()).or_default().insert(name.clone());
@@ -195,7 +196,7 @@ impl Links {
         }
         let reversed: Vec<_> = edges.iter().map(|(unit, other)| (*other, *unit)).collect();
         let waited_for = peel(&reversed);
-        waiting.into_iter().filter(|unit| waited_for.contains(unit)).cloned().collect()
+        compact::set(waiting.into_iter().filter(|unit| waited_for.contains(unit)).cloned())
     }
 }
 
@@ -206,7 +207,7 @@ fn rewire<'n>(
     (old, new): (impl Iterator<Item = &'n UnitName>, impl Iterator<Item = &'n UnitName>),
     changed: &mut BTreeSet<UnitName>,
 ) {
-    let (old, new): (BTreeSet<_>, BTreeSet<_>) = (old.collect(), new.collect());
+    let (old, new): (BTreeSet<_>, BTreeSet<_>) = (compact::set(old), compact::set(new));
     for gone in old.difference(&new) {
         if let Some(of) = index.get_mut(*gone) {
             of.remove(name);

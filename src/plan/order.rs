@@ -24,6 +24,7 @@ use super::links::network_owner;
 use super::observed::{Live, State};
 use super::reason::Why;
 use super::world::{View, World};
+use crate::compact;
 use crate::unit::{Condition, Dependency, Kind, Need, OnLoss, UnitName};
 
 /// Units that are looked at to name a ring. A longer one is not named, it only waits.
@@ -267,7 +268,7 @@ impl<'a> World<'a> {
             let generation = self.there(unit, dependency.state, LOSS_CHAIN_MAX)?;
             Some((unit.clone(), Relied { generation, by_its_end: dependency.state == Need::Completed }))
         };
-        watched.filter_map(there).collect()
+        compact::map(watched.filter_map(there))
     }
 
     // ---- failures ----

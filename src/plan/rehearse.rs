@@ -21,6 +21,7 @@ use super::status::{Status, statuses};
 use super::time::{BootTime, Now, WallTime};
 use super::told::Line;
 use super::world::World;
+use crate::compact;
 use crate::unit::{CheckKind, ContainerId, Kind, UnitName};
 
 /// Longer chains of units that wait for each other are not played to their end.
@@ -64,7 +65,7 @@ pub fn rehearse(before: &Desired, after: &Desired, observed: &Observed, now: Boo
     stage.play(before, stays);
     (stage.started, stage.deeds) = (BTreeMap::new(), Vec::new());
     stage.play(after, |_| true);
-    Rehearsal { turns: turns(&stage.deeds), ends: statuses(after, &stage.observed, now).into_iter().collect() }
+    Rehearsal { turns: turns(&stage.deeds), ends: compact::map(statuses(after, &stage.observed, now)) }
 }
 
 /// A copy of the world, and what happened on it.

@@ -33,6 +33,7 @@ use super::desired::Want;
 use super::observed::Seen;
 use super::reconcile::Plan;
 use super::world::{View, World};
+use crate::compact;
 use crate::unit::{Listen, Unit};
 
 /// How far a socket is that is open or may be. Read back as `Unknown` after a crash.
@@ -77,7 +78,7 @@ pub(super) fn plan_sockets<'a>(world: &World<'a>, view: View<'a>, plan: &mut Pla
         })
     };
     let open = seen.sockets.iter().filter(|(_, opening)| **opening != Opening::Closing);
-    let sockets: BTreeSet<Listen> = open.map(|(listen, _)| listen).filter(|listen| !stays(listen)).cloned().collect();
+    let sockets = compact::set(open.map(|(listen, _)| listen).filter(|listen| !stays(listen)).cloned());
     if !sockets.is_empty() {
         plan.actions.push(Action::Close { unit: view.name.clone(), sockets });
     }
@@ -120,7 +121,7 @@ impl Seen {
     /// Those that are to be closed, while there is no word of it.
     pub(super) fn closing(&self) -> BTreeSet<Listen> {
         let closing = self.sockets.iter().filter(|(_, opening)| **opening == Opening::Closing);
-        closing.map(|(listen, _)| listen.clone()).collect()
+        compact::set(closing.map(|(listen, _)| listen.clone()))
     }
 
     /// A start begins that makes those of these sockets that are not there.

@@ -17,6 +17,8 @@ use rustix::io::Errno;
 
 use super::{Note, StoreError, fnv64};
 
+use crate::compact;
+
 /// Begins every file.
 const MAGIC: [u8; 8] = *b"MOOREDst";
 
@@ -155,7 +157,7 @@ impl Dir {
     pub fn names(&self) -> Result<Vec<String>, StoreError> {
         let mut names = self.all_names()?;
         names.retain(|name| !is_temporary(name) && !name.contains(".torn-"));
-        names.sort();
+        compact::sort(&mut names);
         Ok(names)
     }
 

@@ -31,6 +31,7 @@ use super::index::{Index, PathText, StoredDefaults, content_name, json_of};
 use super::run::{file_name, load_records, read_number};
 use super::state::{Good, GoodSet, Loaded, StopMark, Work};
 use super::{Note, StoreError, history};
+use crate::compact;
 use crate::unit::{LayerText, UnitName};
 
 const GENERATION: &str = "generation";
@@ -178,7 +179,7 @@ impl Disk {
             loaded.good.extend(good.map(|good| (unit.clone(), good)));
             self.set.insert(unit, index);
         }
-        loaded.good.sort_by(|(a, _), (b, _)| a.cmp(b));
+        compact::sort_by(&mut loaded.good, |(a, _), (b, _)| a.cmp(b));
         if let Err(error) = self.settle_set() {
             let text = format!("it counts, and is not taken apart yet: {error}");
             loaded.notes.push(Note { path: self.root.join(SET), text });
@@ -375,7 +376,7 @@ impl Dirs {
         }
         let variables = match &index.variables {
             None => None,
-            Some(name) => match self.content(name, notes)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            Some(name) => match self.content(name, notes)?.and_then(|bytes| compact::from_json(&bytes).ok()) {
                 None => return Ok(None),
                 variables => variables,
             },
@@ -432,7 +433,7 @@ fn read_json<T: DeserializeOwned>(dir: &Dir, name: &str, notes: &mut Vec<Note>) 
             notes.push(note);
             None
         }
-        Read::Found(bytes) => match serde_json::from_slice(&bytes) {
+        Read::Found(bytes) => match compact::from_json(&bytes) {
             Ok(record) => Some(record),
             Err(error) => {
                 notes.push(dir.put_aside(name, &error.to_string()));

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::atomic::{read_all, write_all};
 use super::{Note, StoreError, fnv64};
+use crate::compact;
 use crate::sys::heap;
 
 /// One file; there are two.
@@ -84,7 +85,7 @@ fn fair(lines: &[String], max_bytes: usize) -> Vec<&str> {
         *rank += 1;
     }
     // Of one rank the newest first: a unit that is gone for long gives way to one that is not.
-    ranked.sort_by_key(|(rank, place, _)| (*rank, std::cmp::Reverse(*place)));
+    compact::sort_by_key(&mut ranked, |(rank, place, _)| (*rank, std::cmp::Reverse(*place)));
     let mut left = max_bytes;
     let mut kept: Vec<(usize, &str)> = Vec::new();
     for (_, place, line) in ranked {

@@ -8,7 +8,6 @@
 //!   systemd-nspawn holds, and those of containers that still run. Two supervisors side by side do not know of each other: give each a pool.
 //! - A kept upper layer of a unit that is gone keeps its range, too.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read as _;
 use std::path::Path;
@@ -19,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::atomic::{Dir, Durability, Read};
 use super::index::json_of;
+use crate::compact;
 use crate::unit::{UnitName, digest};
 
 /// Ids of one unit: as many as there are in 16 bits, so that nobody and nogroup (65534) are among them.
@@ -85,7 +85,7 @@ impl IdPool {
 
     /// The first id of a free range, `wish` saying where to begin; `None`: all are taken.
     fn choose(self, wish: u128, taken: impl IntoIterator<Item = (u32, u32)>) -> Option<u32> {
-        let taken: BTreeSet<u32> = taken.into_iter().flat_map(|range| self.holding(range)).collect();
+        let taken = compact::set(taken.into_iter().flat_map(|range| self.holding(range)));
         let slots = self.slots();
         let begin = u32::try_from(wish % u128::from(slots.max(1))).unwrap_or(0);
         let free = (begin..slots).chain(0..begin).find(|slot| !taken.contains(slot))?;
@@ -142,7 +142,7 @@ pub fn release_range(state: &Path, unit: &UnitName) -> Result<(), StoreError> {
 /// A torn record is put aside, and the number made of the name finds the same range again unless that was taken.
 fn recorded(dir: &Dir, name: &str) -> Result<Option<u32>, StoreError> {
     Ok(match dir.read(name)? {
-        Read::Found(bytes) => serde_json::from_slice::<Record>(&bytes).ok().map(|record| record.first),
+        Read::Found(bytes) => compact::from_json::<Record>(&bytes).ok().map(|record| record.first),
         Read::Missing | Read::PutAside(_) => None,
     })
 }

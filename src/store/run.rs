@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::atomic::{Dir, Durability, Read};
 use super::{Note, StoreError};
+use crate::compact;
 use crate::unit::UnitName;
 
 /// Which boot the records are of.
@@ -127,7 +128,7 @@ pub(super) fn load_records<T: DeserializeOwned>(dir: &Dir) -> Result<(Records<T>
         let Some(stem) = name.strip_suffix(SUFFIX) else { continue };
         let Ok(unit) = UnitName::new(stem) else { continue };
         match dir.read(&name)? {
-            Read::Found(bytes) => match serde_json::from_slice(&bytes) {
+            Read::Found(bytes) => match compact::from_json(&bytes) {
                 Ok(record) => records.push((unit, record)),
                 Err(error) => notes.push(dir.put_aside(&name, &error.to_string())),
             },

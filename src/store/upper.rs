@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic::{Dir, Durability, Read};
 use super::index::{PathText, json_of};
 use super::{StoreError, index};
+use crate::compact;
 use crate::unit::{OnLayersChange, UnitName};
 
 /// In the state-dir.
@@ -96,7 +97,7 @@ pub fn open_upper(
             None
         }
         Read::PutAside(note) => Some(format!("does not say any more what it was made on ({})", note.text)),
-        Read::Found(bytes) => match serde_json::from_slice::<Vec<Layer>>(&bytes) {
+        Read::Found(bytes) => match compact::from_json::<Vec<Layer>>(&bytes) {
             Err(why) => Some(format!("does not say what it was made on ({why})")),
             Ok(before) if before == now => return Ok(KeptUpper { dir: path, lock }),
             Ok(before) => Some(difference(&before, &now)),

@@ -40,6 +40,7 @@ use super::mail::{Inventory, Mail};
 use super::notify;
 use super::round::Supervisor;
 use super::terminal::Terminal;
+use crate::compact;
 use crate::keeper::{self, Kind};
 use crate::plan::{Fact, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
@@ -75,7 +76,7 @@ impl Supervisor {
         let is_begun = |id: &ContainerId| self.observed.unit(&id.unit).is_some_and(|seen| seen.live_of(id).is_some());
         running.extend(setups.into_iter().filter(|(id, ..)| !is_begun(id)));
         // Of two that no record knows the older one is the unit's.
-        running.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        compact::sort_by(&mut running, |(a, ..), (b, ..)| a.cmp(b));
         for (id, pid, run) in running {
             self.record(&Fact::Adopted { id, pid, run: Box::new(run) });
         }

@@ -19,6 +19,7 @@ use super::usage::StatusJob;
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
 use super::why::account;
+use crate::compact;
 use crate::control::protocol::Event;
 use crate::control::{Call, Peer, Post, Reply, Request, Response};
 use crate::plan::{Fact, Hold, Seen, Until, WallTime, in_number_order};
@@ -368,7 +369,7 @@ impl Supervisor {
     /// The replicas of a unit, by number.
     pub(super) fn replicas_of(&self, group: &UnitName) -> Vec<UnitName> {
         let mut replicas: Vec<UnitName> = self.desired.members(group).map(|(name, _)| name.clone()).collect();
-        replicas.sort_by(in_number_order);
+        compact::sort_by(&mut replicas, in_number_order);
         replicas
     }
 
@@ -398,7 +399,7 @@ impl Supervisor {
             |name: &UnitName| crate::words::distance(typed, name.as_str()).filter(|distance| *distance <= DISTANCE_MAX);
         let mut close: Vec<(usize, &UnitName)> =
             self.catalogue.names().filter_map(|name| Some((distance(name)?, name))).collect();
-        close.sort();
+        compact::sort(&mut close);
         let close: Vec<String> = close.iter().take(CLOSE_NAMES_MAX).map(|(_, name)| format!("`{name}`")).collect();
         match close.is_empty() {
             true => format!("no unit `{typed}`: `moored ps` lists them all"),

@@ -69,6 +69,7 @@ pub use trial::{Bad, Standing, Trial};
 
 use super::contents::FileView;
 
+use crate::compact;
 use crate::plan::{BootTime, Desired, Now, WallTime};
 use crate::unit::{Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};
 
@@ -169,7 +170,11 @@ impl Catalogue {
     pub fn new(directories: &[PathBuf]) -> Catalogue {
         let view = |(rank, path): (usize, &PathBuf)| (path.clone(), DirectoryView { rank, ..DirectoryView::default() });
         let sources = BTreeMap::from([(Source::Host, Ok(Arc::new(super::source::of_host())))]);
-        Catalogue { directories: directories.iter().enumerate().map(view).collect(), sources, ..Catalogue::default() }
+        Catalogue {
+            directories: compact::map(directories.iter().enumerate().map(view)),
+            sources,
+            ..Catalogue::default()
+        }
     }
 
     /// Puts a text in force that was in force in an earlier run; what is on disk decides later.
@@ -227,7 +232,7 @@ impl Catalogue {
         entry.texts.retain(|other| other.rank != rank);
         entry.texts.reserve_exact(1);
         entry.texts.push(OnDisk { rank, path: path.to_owned(), part, text });
-        entry.texts.sort_by_key(|text| text.rank);
+        compact::sort_by_key(&mut entry.texts, |text| text.rank);
         entry.stale = true;
         self.evaluate(&name, validate, now);
     }
@@ -382,7 +387,7 @@ impl Catalogue {
     pub fn update(&self, desired: &mut Desired, changes: &BTreeSet<UnitName>) -> bool {
         let mut regrouped = false;
         // One that has a text of its own, or has it no more, is a replica less or more.
-        let groups: BTreeSet<UnitName> = changes.iter().filter_map(|name| self.group_of(name)).collect();
+        let groups = compact::set(changes.iter().filter_map(|name| self.group_of(name)));
         for name in changes.iter().filter(|name| !groups.contains(*name)).chain(&groups) {
             regrouped |= match self.entries.get(name).and_then(|entry| entry.want()) {
                 Some(want) => desired.put(name, want, |replica| self.is_apart(replica)),

@@ -12,12 +12,13 @@
 //! They are read as unit files are: settled, of at most 1 MiB, and from trusted owners.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
 use super::host;
+use crate::compact;
 use crate::unit::{
     ConfigFile, Diagnostic, FileContents, Layer, LayerKind, Parsed, Place, Seccomp, Unit, UnitName, Variables,
     parse_with,
@@ -107,7 +108,11 @@ impl Found {
         let (seccomp, configs): (Vec<_>, Vec<_>) = configs.into_iter().partition(|(target, _)| target == SECCOMP_KEY);
         let configs = configs.into_iter().map(|(target, bytes)| (target, FileContents::new(bytes.into())));
         let seccomp = seccomp.into_iter().next().map(|(_, bytes)| FileContents::json(bytes.into()));
-        Found { variables: Variables::from_stored(variables.unwrap_or_default()), configs: configs.collect(), seccomp }
+        Found {
+            variables: Variables::from_stored(variables.unwrap_or_default()),
+            configs: compact::map(configs),
+            seccomp,
+        }
     }
 }
 
@@ -256,8 +261,8 @@ pub fn read(
         Some(trust) => read_trusted(path, trust, TEXT_MAX_BYTES),
         None => read_any(path, TEXT_MAX_BYTES),
     };
-    let views: BTreeMap<PathBuf, FileView> =
-        paths(&parsed.unit).map(|path| (path.to_owned(), FileView::of(read(path).map(with_readers)))).collect();
+    let views =
+        compact::map(paths(&parsed.unit).map(|path| (path.to_owned(), FileView::of(read(path).map(with_readers)))));
     if views.is_empty() {
         return Ok(parsed);
     }

@@ -20,6 +20,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
+use crate::compact;
 use crate::control::protocol::Event;
 
 /// Events kept; at some 250 bytes each well under the supervisor's memory budget.
@@ -162,7 +163,7 @@ pub fn merge(stored: Vec<Event>, kept: Vec<Event>) -> Vec<Event> {
     let mut met: std::collections::HashSet<u64> = std::collections::HashSet::new();
     let mut all: Vec<Event> =
         stored.into_iter().chain(kept).filter(|event| event.number == 0 || met.insert(event.number)).collect();
-    all.sort_by_key(|event| event.number);
+    compact::sort_by_key(&mut all, |event| event.number);
     all
 }
 

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use super::catalogue::{Bad, InForce, Next, Trial};
 use super::marks::Marks;
 use super::{clock, contents, narrate};
+use crate::compact;
 use crate::control::protocol::Event;
 use crate::plan::{BootTime, Boots, Hold, Observed, Seen, Timetable, Until, WallTime};
 use crate::store::{
@@ -103,7 +104,7 @@ impl Files {
         let (generations, more) = Generations::open(&run, &state, loaded.mark, SystemTime::now());
         notes.extend(more);
         let observed = Observed {
-            units: records.into_iter().map(|(unit, seen)| (unit, Box::new(comparable(seen, is_new)))).collect(),
+            units: compact::map(records.into_iter().map(|(unit, seen)| (unit, Box::new(comparable(seen, is_new))))),
             floor: generations.last(),
             ..Observed::default()
         };
@@ -115,7 +116,7 @@ impl Files {
         notes.extend(more);
         let without_record = |(unit, _): &(UnitName, StopMark)| !observed.units.contains_key(unit);
         let marks = loaded.stops.into_iter().filter(without_record).map(|(unit, mark)| (unit, hold_of(mark))).collect();
-        let stored = loaded.good.iter().map(|(unit, _)| unit.clone()).collect();
+        let stored = compact::set(loaded.good.iter().map(|(unit, _)| unit.clone()));
         let files = Files {
             _lock: lock,
             run,
@@ -125,7 +126,7 @@ impl Files {
             followed: BTreeMap::new(),
             stored,
             defaults: loaded.defaults.clone(),
-            timetables: loaded.timetables.iter().cloned().collect(),
+            timetables: compact::map(loaded.timetables.iter().cloned()),
             failing: false,
             boot_notes: run_dir.join(BOOT_NOTES),
             state_dir: state_dir.to_owned(),
@@ -241,7 +242,7 @@ impl Files {
             let earlier = earlier_of(unit, good).map(good_of).map(Box::new);
             Some(Good { since_ms: now.0, earlier, ..good_of(good) })
         };
-        let set: GoodSet = set.iter().map(|(unit, next)| (unit.clone(), form(unit, next))).collect();
+        let set = compact::map(set.iter().map(|(unit, next)| (unit.clone(), form(unit, next))));
         self.state.keep_set(set)
     }
 
@@ -253,7 +254,7 @@ impl Files {
     /// The texts of a boot that is good.
     pub fn keep_good_boot<'a>(&self, texts: impl Iterator<Item = &'a Arc<InForce>>) {
         let texts = texts.map(|text| (text.unit.name.clone(), good_of(text)));
-        self.state.keep_good_boot(texts.collect());
+        self.state.keep_good_boot(compact::map(texts));
     }
 
     /// What is counted of the boots.

@@ -31,6 +31,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::hands::Hands;
 use super::socket::{NotOpen, apply, listens, open, take_away_own};
+use crate::compact;
 use crate::plan::Fact;
 use crate::unit::{ContainerId, Listen, Socket, SocketOptions, Unit, UnitName};
 
@@ -143,14 +144,14 @@ impl Hands {
                 Err(error) => tracing::warn!("keeper: {error}"),
             }
         }
-        let units: BTreeSet<UnitName> = self.listeners.open.keys().map(|(unit, _)| unit.clone()).collect();
+        let units = compact::set(self.listeners.open.keys().map(|(unit, _)| unit.clone()));
         units.into_iter().map(|unit| (unit.clone(), self.listeners.of(&unit))).collect()
     }
 }
 
 impl Listeners {
     fn of(&self, unit: &UnitName) -> BTreeSet<Listen> {
-        self.open.keys().filter(|(name, _)| name == unit).map(|(_, listen)| listen.clone()).collect()
+        compact::set(self.open.keys().filter(|(name, _)| name == unit).map(|(_, listen)| listen.clone()))
     }
 
     /// The one at this address, whose ever.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::planned::{Item, What, World, changes};
 use super::{contents, host, source, validate};
+use crate::compact;
 use crate::control::Response;
 use crate::unit::socket::{Claims, taken_by};
 use crate::unit::{
@@ -136,7 +137,7 @@ fn declared_in(dir: &Path, trust: &Trust) -> std::io::Result<Declared> {
         names.push(entry?.file_name());
     }
     names.retain(|name| crate::watch::is_unit_file(name));
-    names.sort();
+    compact::sort(&mut names);
     let (mut found, mut listed) = (Declared::default(), Vec::new());
     for name in names {
         let path = dir.join(&name);

@@ -32,6 +32,7 @@ use super::planned::{Item, What};
 use super::round::{Supervisor, VALIDATE};
 use super::wait::Goal;
 use super::waiters::{Known, Waiter, Waiting};
+use crate::compact;
 use crate::control::{ClientId, Reply, Response};
 use crate::plan::{BootTime, Live, Now, WallTime};
 use crate::store::{self, Key, Ticket};
@@ -97,7 +98,7 @@ pub(super) struct Storing {
 impl Order {
     fn scope(&self) -> Scope {
         match &self.wish {
-            Wish::Apply(terms) if !terms.units.is_empty() => Scope::Named(terms.units.iter().cloned().collect()),
+            Wish::Apply(terms) if !terms.units.is_empty() => Scope::Named(compact::set(terms.units.iter().cloned())),
             Wish::Begin(units) if !units.is_empty() => Scope::Named(units.clone()),
             Wish::Apply(_) | Wish::Plan | Wish::Begin(_) => Scope::All,
         }
@@ -145,7 +146,7 @@ impl Supervisor {
             self.observed.units.iter().filter(|(unit, seen)| {
                 seen.live.as_ref().is_some_and(is_up) && self.catalogue.in_force(unit).is_none()
             });
-        let units: BTreeSet<UnitName> = lost.map(|(unit, _)| unit.clone()).filter(|_| !first).collect();
+        let units = compact::set(lost.map(|(unit, _)| unit.clone()).filter(|_| !first));
         if first || !units.is_empty() {
             self.order(None, Wish::Begin(units), Stage::Settling, Vec::new(), None);
         }

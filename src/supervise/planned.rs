@@ -3,12 +3,12 @@
 //! What happens is not guessed from the settings but rehearsed ([`rehearse`]): so a plan also has the units whose text stays as it is and
 //! that are started, stopped or replaced because of others.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::clock::{self, wall};
 use super::round::Supervisor;
+use crate::compact;
 use crate::control::protocol::{Change, ChangedSetting};
 use crate::control::{Reply, Response};
 use crate::plan::{BootTime, Desired, Observed, Phase, Reason, Rehearsal, Status, Turn, Want, Why, rehearse};
@@ -75,8 +75,7 @@ pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
         }
     }
     let rehearsal = rehearse(&world.desired, &after, &world.observed, world.now);
-    let order: BTreeMap<&UnitName, usize> =
-        rehearsal.turns.iter().enumerate().map(|(at, (unit, _))| (unit, at.saturating_add(1))).collect();
+    let order = compact::map(rehearsal.turns.iter().enumerate().map(|(at, (unit, _))| (unit, at.saturating_add(1))));
     let mut placed: Vec<((usize, UnitName), Change)> = Vec::new();
     for item in &items {
         let place = match &item.what {
@@ -97,7 +96,7 @@ pub fn changes(items: Vec<Item>, world: &World) -> Vec<Change> {
         let place = order.get(unit).copied().unwrap_or(0);
         placed.extend(of_other(unit, turn, &rehearsal, world.now).map(|change| ((place, unit.clone()), change)));
     }
-    placed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    compact::sort_by(&mut placed, |(a, _), (b, _)| a.cmp(b));
     placed.into_iter().map(|(_, change)| change).collect()
 }
 
@@ -158,7 +157,7 @@ fn replicas_words(
     if !before.groups.contains_key(unit) && !after.groups.contains_key(unit) {
         return None;
     }
-    let members: BTreeSet<&UnitName> = before.members(unit).chain(after.members(unit)).map(|(name, _)| name).collect();
+    let members = compact::set(before.members(unit).chain(after.members(unit)).map(|(name, _)| name));
     let (mut replaced, mut started, mut stopped, mut beside) = (0_usize, 0_usize, 0_usize, false);
     for (_, turn) in rehearsal.turns.iter().filter(|(name, _)| members.contains(name)) {
         let count = match turn {
@@ -292,7 +291,7 @@ impl Supervisor {
             let good = self.catalogue.in_force(name)?;
             Some((name.clone(), (Arc::clone(&good.unit), Arc::clone(&good.facts))))
         };
-        let ours = self.catalogue.names().filter_map(in_force).collect();
+        let ours = compact::map(self.catalogue.names().filter_map(in_force));
         let (world, defaults) = (self.world(), self.catalogue.defaults().cloned());
         let work = move || {
             reply.send(&super::offline::compare(&dir, &ours, &world, defaults.as_ref()));

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::clock::{self, wall, wall_of};
 use super::files::BOOT_NOTES;
 use super::round::Supervisor;
+use crate::compact;
 use crate::control::Response;
 use crate::control::protocol::{Builds, Other, Runs, SupervisorReport, UnitReport, UnitStatus, fold};
 use crate::keeper;
@@ -46,7 +47,7 @@ impl Supervisor {
         }));
         // A unit with replicas is not there itself, except for a container that it had before.
         rows.retain(|row| row.pid.is_some() || !self.is_shown_by_replicas(&row.unit));
-        rows.sort_by(|a, b| by_number(&a.unit, &b.unit));
+        compact::sort_by(&mut rows, |a, b| by_number(&a.unit, &b.unit));
         Response::Units { units: rows, notes: self.notes() }
     }
 

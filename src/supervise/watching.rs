@@ -14,6 +14,7 @@ use super::mail::Mail;
 use super::narrate;
 use super::round::{Post, Supervisor, VALIDATE};
 use super::source::{self, SourceError};
+use crate::compact;
 use crate::plan::{BootTime, Fact, Presence};
 use crate::unit::{Source, SourceFacts, UnitName, file_stem_to_name, template_sample, text_of};
 use crate::watch::{self, Blind, DirectoryState, Event, Follow, Purpose};
@@ -242,7 +243,7 @@ impl Supervisor {
             }
             DirectoryState::Present { identity, names, drop_ins, .. } => {
                 let id = DirectoryId { device: identity.dev, inode: identity.ino, mount: identity.mount };
-                let (files, drop_ins) = (names.into_iter().collect(), drop_ins.into_iter().collect());
+                let (files, drop_ins) = (compact::set(names), compact::set(drop_ins));
                 if let Some(braked) = self.catalogue.directory_listed(dir, id, &files, &drop_ins, clock::now()) {
                     let text = format!(
                         "{} became another directory and {braked} would go: they run on until the files return or `moored apply --confirm-removals`",

@@ -19,6 +19,8 @@ use super::variable::Given;
 use super::walk::Walk;
 use super::{overlay, parse, path, schema};
 
+use crate::compact;
+
 /// Paths of the host's, by table and key.
 const PATHS: [(&str, &str); 9] = [
     ("", "bundle"),
@@ -157,7 +159,7 @@ fn is_section(value: &DeValue) -> bool {
 /// In the order of the documentation, what it does not name behind.
 fn in_order<'d, 't>(at: &str, table: &'d DeTable<'t>) -> Vec<Entry<'d, 't>> {
     let mut entries: Vec<Entry<'d, 't>> = table.iter().collect();
-    entries.sort_by_key(|(key, _)| schema::position(at, key.get_ref()).unwrap_or(usize::MAX));
+    compact::sort_by_key(&mut entries, |(key, _)| schema::position(at, key.get_ref()).unwrap_or(usize::MAX));
     entries
 }
 

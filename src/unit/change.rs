@@ -4,7 +4,7 @@
 //! A setting that is absent is at its default. config.json and `[oci]` are compared value by value: their changes are
 //! named by the JSON path (`config.json process.args[1]`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::fingerprint::{Setting, settings};
 use super::quantity::{show_duration, show_size};
 use super::{Effect, Signal, SourceFacts, Unit};
+
+use crate::compact;
 
 /// A longer value is cut: two of them are to fit into a few lines.
 const VALUE_MAX_CHARS: usize = 160;
@@ -45,7 +47,7 @@ pub fn changes(old: (&Unit, &SourceFacts), new: (&Unit, &SourceFacts)) -> Vec<Se
     let differing = names.filter(|name| before.get(*name).map(meaning) != after.get(*name).map(meaning));
     let mut changes: Vec<SettingChange> =
         differing.flat_map(|name| change(before.get(name), after.get(name))).collect();
-    changes.sort_by(|a, b| a.name.cmp(&b.name));
+    compact::sort_by(&mut changes, |a, b| a.name.cmp(&b.name));
     // That replicas differ by their number is worth a word only where nothing else says what changed.
     let has_other = |least: Effect| changes.iter().any(|other| !is_by_number(other) && other.effect >= least);
     let (any, replacing) = (has_other(Effect::Supervisor), has_other(Effect::Replace));
@@ -58,7 +60,7 @@ fn is_by_number(change: &SettingChange) -> bool {
 }
 
 fn by_name((unit, facts): (&Unit, &SourceFacts)) -> BTreeMap<String, Setting> {
-    settings(unit, facts).into_iter().map(|setting| (setting.name.clone(), setting)).collect()
+    compact::map(settings(unit, facts).into_iter().map(|setting| (setting.name.clone(), setting)))
 }
 
 fn change(old: Option<&Setting>, new: Option<&Setting>) -> Vec<SettingChange> {
@@ -75,7 +77,7 @@ fn change(old: Option<&Setting>, new: Option<&Setting>) -> Vec<SettingChange> {
         Some(setting) => json(setting),
     };
     if let (Some(old), Some(new)) = (values(old), values(new)) {
-        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let paths = compact::set(old.keys().chain(new.keys()));
         let value = |all: &BTreeMap<String, String>, path: &String| {
             all.get(path).map(|value| if hidden { HIDDEN.to_owned() } else { cut(value) })
         };
@@ -110,7 +112,7 @@ impl SettingChange {
 
 /// The values of a setting that is JSON.
 fn json(setting: &Setting) -> Option<BTreeMap<String, String>> {
-    let value = matches!(setting.name.as_str(), "config.json" | "oci").then(|| serde_json::from_slice(&setting.value));
+    let value = matches!(setting.name.as_str(), "config.json" | "oci").then(|| compact::from_json(&setting.value));
     let mut all = BTreeMap::new();
     leaves(&value?.ok()?, "", &mut all);
     Some(all)

@@ -31,6 +31,8 @@ use super::fingerprint::{Fingerprint, digest_of};
 use super::walk::{Field, Table, Walk};
 use super::{Mount, Unit, path, schema};
 
+use crate::compact;
+
 /// Where the directory is mounted inside. /dev is the container's own nearly everywhere, and can be written to before the program runs.
 pub const MOUNT: &str = "/dev/moored";
 
@@ -90,7 +92,7 @@ impl FileContents {
 
     /// Of a JSON text: spaces and the order of keys mean nothing; what is not JSON is compared as it is.
     pub fn json(bytes: Arc<[u8]>) -> FileContents {
-        let canonical = serde_json::from_slice::<serde_json::Value>(&bytes).map(|value| value.to_string().into_bytes());
+        let canonical = compact::from_json::<serde_json::Value>(&bytes).map(|value| value.to_string().into_bytes());
         let digest = digest_of(canonical.as_deref().unwrap_or(&bytes));
         FileContents { bytes, digest }
     }

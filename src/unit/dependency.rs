@@ -12,6 +12,8 @@ use super::diagnostic::quote;
 use super::name::BadName;
 use super::walk::{Field, Table, Walk};
 
+use crate::compact;
+
 /// One of `depends_on`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dependency {
@@ -178,7 +180,7 @@ pub(crate) fn conditions(walk: &mut Walk, top: &Table, mut all: Vec<Condition>) 
             }
         }
     }
-    all.sort();
+    compact::sort(&mut all);
     all.dedup();
     all
 }

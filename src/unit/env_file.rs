@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Lines};
 use super::parse::text_of;
 
+use crate::compact;
+
 /// Longest value with its name: the kernel's MAX_ARG_STRLEN, less the `=` and the NUL.
 const VARIABLE_MAX: usize = 131_070;
 
@@ -88,7 +90,7 @@ impl Variables {
         let mut values: Vec<(&String, &String)> =
             self.0.iter().filter(|(_, value)| value.len() >= HIDDEN_MIN).collect();
         // Longest first: one may be a part of another.
-        values.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        compact::sort_by_key(&mut values, |(_, value)| std::cmp::Reverse(value.len()));
         for (name, value) in values {
             if hidden.contains(value.as_str()) {
                 hidden = hidden.replace(value.as_str(), &format!("${{{name}}}"));

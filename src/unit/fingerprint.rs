@@ -14,10 +14,12 @@ use serde_json::Value;
 use super::config_file::{ConfigFile, FileContents, OnChange};
 use super::health::{Check, CheckKind, DEFAULT_TIMEOUT, From, Probe};
 use super::update::{DEADLINE, MIN_HEALTHY, Order};
+
 use super::{
     Condition, DEFAULT_HOOK_TIMEOUT, HookOn, Kind, MountKind, Network, OnLayersChange, OnLimit, Reload, RestartPolicy,
     Seccomp, Source, SourceFacts, Unit, Upper,
 };
+use crate::compact;
 
 /// The meaning of a unit or of a part of it. Equal means: nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -92,7 +94,7 @@ pub(super) fn settings(unit: &Unit, facts: &SourceFacts) -> Vec<Setting> {
     inside(unit, &mut all);
     around(unit, &mut all);
     environment(unit, &mut all);
-    all.0.sort();
+    compact::sort(&mut all.0);
     for setting in &mut all.0 {
         setting.hidden |= unit.hidden.contains(&setting.name);
     }
@@ -110,7 +112,7 @@ fn source(unit: &Unit, facts: &SourceFacts, all: &mut Settings) {
     all.put(Effect::Replace, kind, facts.resolved.as_os_str().as_encoded_bytes());
     if let Some(bytes) = &facts.config_json {
         // Spaces and the order of keys mean nothing; what is not JSON is compared as it is.
-        let canonical = serde_json::from_slice::<Value>(bytes).map(|value| value.to_string().into_bytes());
+        let canonical = compact::from_json::<Value>(bytes).map(|value| value.to_string().into_bytes());
         all.put(Effect::Replace, "config.json", canonical.as_deref().unwrap_or(bytes));
     }
 }

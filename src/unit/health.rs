@@ -21,6 +21,8 @@ use super::told::{self, Notify};
 use super::variable::Given;
 use super::walk::{Field, Table, Walk};
 
+use crate::compact;
+
 /// Programs that put variables in themselves.
 const SHELLS: [&str; 6] = ["sh", "ash", "bash", "dash", "ksh", "zsh"];
 
@@ -227,7 +229,7 @@ fn probe<'w>(
 ) -> Option<Probe> {
     let mut given: Vec<(&str, Field)> =
         ["exec", "http", "tcp", "file"].into_iter().filter_map(|key| Some((key, field(key)?))).collect();
-    given.sort_by_key(|(_, field)| field.key_span.start);
+    compact::sort_by_key(&mut given, |(_, field)| field.key_span.start);
     let Some((key, first)) = given.first().cloned() else {
         if table.is_regular() {
             let message =

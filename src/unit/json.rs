@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::diagnostic::{Lines, one_line};
-use crate::config::{Spec, from_json};
+use crate::compact;
+use crate::config::Spec;
 
 /// serde lists all variants of an enum: longer messages are cut.
 const MESSAGE_MAX: usize = 240;
@@ -27,7 +28,7 @@ pub(crate) struct JsonError {
 
 /// Reads a spec. Always from text, also where a [`Value`] is at hand: the derived code is big, and one copy is enough.
 pub(crate) fn read_spec(text: &[u8]) -> Result<Spec, JsonError> {
-    from_json::<Spec>(text).map_err(|error| place(text, &error))
+    compact::from_json::<Spec>(text).map_err(|error| place(text, &error))
 }
 
 /// Reads something else than a spec that is an object. (What is derived would take an array of its fields as well.)
@@ -35,12 +36,12 @@ pub(crate) fn read_as<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, 
     if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         read_object(text)?;
     }
-    from_json::<T>(text).map_err(|error| place(text, &error))
+    compact::from_json::<T>(text).map_err(|error| place(text, &error))
 }
 
 /// Reads any JSON object.
 pub(crate) fn read_object(text: &[u8]) -> Result<Value, JsonError> {
-    let value = serde_json::from_slice::<Value>(text).map_err(|error| place(text, &error))?;
+    let value = compact::from_json::<Value>(text).map_err(|error| place(text, &error))?;
     if value.is_object() {
         return Ok(value);
     }
@@ -85,7 +86,7 @@ fn path_at(text: &[u8]) -> String {
 /// Line and column, from 1, of the values at these paths of a JSON text, in the order of the text; of a value that is not there those of what
 /// should hold it.
 pub(crate) fn places(text: &[u8], paths: &BTreeSet<&str>) -> BTreeMap<String, (u32, u32)> {
-    let wanted: BTreeSet<&str> = paths.iter().flat_map(|path| prefixes(path)).collect();
+    let wanted = compact::set(paths.iter().flat_map(|path| prefixes(path)));
     let deepest = wanted.iter().map(|path| path.matches(['.', '[']).count() + 1).max().unwrap_or(0);
     let mut starts = BTreeMap::new();
     scan(text, |at, frames| {
@@ -99,7 +100,7 @@ pub(crate) fn places(text: &[u8], paths: &BTreeSet<&str>) -> BTreeMap<String, (u
     let text = String::from_utf8_lossy(text);
     let lines = Lines::new(&text);
     let start = |path: &&str| prefixes(path).find_map(|prefix| starts.get(prefix)).copied().unwrap_or(0);
-    paths.iter().map(|path| ((*path).to_owned(), lines.position(start(path)))).collect()
+    compact::map(paths.iter().map(|path| ((*path).to_owned(), lines.position(start(path)))))
 }
 
 /// A path, what holds it, what holds that, and so on.

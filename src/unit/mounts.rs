@@ -7,6 +7,8 @@ use super::sections::PAGE;
 use super::walk::{Table, Walk};
 use super::{Condition, Device, Mount, MountKind, Security, Userns, path};
 
+use crate::compact;
+
 /// The mounts in the order of their targets, so that a parent never hides what is mounted below it, and so that their
 /// order in the file means nothing; and the sources that must be mount points.
 pub(crate) fn mounts(walk: &mut Walk, top: &Table) -> (Vec<Mount>, Vec<Condition>) {
@@ -28,7 +30,7 @@ pub(crate) fn mounts(walk: &mut Walk, top: &Table) -> (Vec<Mount>, Vec<Condition
         }
         mounts.push(mount);
     }
-    mounts.sort_by(|a, b| a.target.split('/').cmp(b.target.split('/')));
+    compact::sort_by(&mut mounts, |a, b| a.target.split('/').cmp(b.target.split('/')));
     (mounts, mount_points)
 }
 
@@ -144,6 +146,6 @@ pub(crate) fn devices(walk: &mut Walk, top: &Table) -> Vec<Device> {
         }
         devices.push(device);
     }
-    devices.sort_by(|a, b| a.path.cmp(&b.path));
+    compact::sort_by(&mut devices, |a, b| a.path.cmp(&b.path));
     devices
 }

@@ -19,6 +19,8 @@ use super::variable::Given;
 use super::walk::{Table, Walk};
 use super::{Unit, UnitName, Variables, replicas, sections};
 
+use crate::compact;
+
 /// Largest unit file, in bytes; all texts of a unit together have no more either.
 pub const TEXT_MAX: usize = 1024 * 1024;
 
@@ -285,7 +287,7 @@ pub(crate) fn mistakes(walk: &mut Walk, syntax: Vec<Diagnostic>) -> Vec<Diagnost
 /// Of one text: what is on a broken line, or below a table header that could not be read.
 fn leave_out_what_follows(placed: &Placed, syntax: &[Diagnostic], errors: &mut Vec<Diagnostic>) {
     let file = placed.layer.file;
-    let broken: BTreeSet<u32> = syntax.iter().filter(|d| d.file == file).map(|d| d.line).collect();
+    let broken = compact::set(syntax.iter().filter(|d| d.file == file).map(|d| d.line));
     let is_header = |line: &&u32| {
         let text = placed.lines.line(**line).trim_start();
         !text.contains('=') || text.starts_with('[')
@@ -295,5 +297,5 @@ fn leave_out_what_follows(placed: &Placed, syntax: &[Diagnostic], errors: &mut V
 }
 
 fn sort(walk: &Walk, diagnostics: &mut [Diagnostic]) {
-    diagnostics.sort_by_key(|d| (walk.places.rank(&d.file), d.line, d.column));
+    compact::sort_by_key(diagnostics, |d| (walk.places.rank(&d.file), d.line, d.column));
 }

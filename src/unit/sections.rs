@@ -16,6 +16,7 @@ use super::{
     capability, config_file, dependency, health, hooks, host, instances, layers, merge, mounts, process, replicas,
     schedule, socket, update,
 };
+use crate::compact;
 use crate::words::{CAPABILITIES, nearest};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -98,7 +99,7 @@ pub(crate) fn unit(walk: &mut Walk, name: &UnitName, top: &Table) -> Option<Unit
 fn source<'w>(walk: &mut Walk, top: &Table<'w>) -> Option<(Source, Field<'w>)> {
     let keys = ["bundle", "rootfs", "layers", "executable"];
     let mut found: Vec<(&str, Field)> = keys.iter().filter_map(|key| top.field(key).map(|f| (*key, f))).collect();
-    found.sort_by_key(|(_, field)| field.key_span.start);
+    compact::sort_by_key(&mut found, |(_, field)| field.key_span.start);
     if let Some(profile) = host::profile(top) {
         for (key, field) in &found {
             let message = format!("`{key}` beside `security.profile = \"host\"`, whose root is the host's");

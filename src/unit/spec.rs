@@ -13,6 +13,7 @@ use super::json::{JsonError, read_object, read_spec};
 use super::root::{NOBODY, RootPlan, around};
 use super::seccomp_file::Origin;
 use super::{MountKind, Network, Seccomp, Source, SourceFacts, Unit, UnitName, defaults, merge, seccomp_default};
+use crate::compact;
 use crate::config::Spec;
 use crate::words::CAPABILITIES;
 
@@ -87,20 +88,20 @@ impl SpecError {
     /// others are the unit's own.
     pub fn at_paths(errors: Vec<(String, String)>, facts: &SourceFacts, merged: Option<&Value>) -> Vec<SpecError> {
         let bytes = facts.config_json.as_deref().unwrap_or_default();
-        let own: Option<Value> = serde_json::from_slice(bytes).ok();
+        let own: Option<Value> = compact::from_json(bytes).ok();
         let is_own = |path: &str| {
             let (own, merged) = (own.as_ref(), merged.or(own.as_ref()));
             own.is_some() && own.and_then(|own| at_path(own, path)) == merged.and_then(|merged| at_path(merged, path))
         };
         let shown = errors.iter().take(ERRORS_MAX).map(|(path, _)| path.as_str());
-        let places = super::json::places(bytes, &shown.filter(|path| is_own(path)).collect());
+        let places = super::json::places(bytes, &compact::set(shown.filter(|path| is_own(path))));
         let left_out = errors.len().saturating_sub(ERRORS_MAX);
         let placed = errors.into_iter().take(ERRORS_MAX).map(|(path, message)| {
             let place = places.get(&path).copied();
             SpecError { file: place.map(|_| facts.resolved.join("config.json")), place, path, message }
         });
         let mut placed: Vec<SpecError> = placed.collect();
-        placed.sort_by_key(|error| (error.file.is_none(), error.place));
+        compact::sort_by_key(&mut placed, |error| (error.file.is_none(), error.place));
         let rest = format!("and {left_out} more mistakes");
         let rest = SpecError { file: None, place: None, path: String::new(), message: rest };
         placed.extend((left_out > 0).then_some(rest));
@@ -498,7 +499,7 @@ fn terminal(unit: &Unit, value: &mut Value) {
 /// Whether the unit's process has a terminal of its own: it says so, or its config.json does.
 pub fn has_terminal(unit: &Unit, facts: &SourceFacts) -> bool {
     let of_bundle = || {
-        let value: Option<Value> = serde_json::from_slice(facts.config_json.as_deref()?).ok();
+        let value: Option<Value> = compact::from_json(facts.config_json.as_deref()?).ok();
         value?.pointer("/process/terminal")?.as_bool()
     };
     unit.process.terminal.or_else(of_bundle).unwrap_or(false)

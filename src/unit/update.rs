@@ -16,6 +16,8 @@ use serde_json::Value;
 use super::walk::{Table, Walk};
 use super::{Kind, MountKind, Source, SourceFacts, Unit};
 
+use crate::compact;
+
 /// `[update]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
@@ -88,7 +90,7 @@ pub fn on_bad(unit: &Unit, facts: &SourceFacts) -> OnBad {
 /// Whether it can write to something that outlives the container: its root, or what is bound into it.
 fn writes(unit: &Unit, facts: &SourceFacts) -> bool {
     let of_unit = unit.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Bind { .. }) && !mount.read_only);
-    let config = || facts.config_json.as_deref().and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
+    let config = || facts.config_json.as_deref().and_then(|bytes| compact::from_json::<Value>(bytes).ok());
     let root = match (&unit.source, unit.security.read_only) {
         (Source::Host, _) => true,
         // What is written goes with the container, unless it is kept.

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 pub use super::error::{FileKind, ReadError, Writers};
 pub use super::node::{Identity, Node, is_remote, mount_ids_are_unique};
 use super::node::{is_on, is_remote_fd};
+use crate::compact;
 use crate::sys::lease::{self, Granted};
 
 /// Links followed in one walk; path_resolution(7) has the same.
@@ -228,7 +229,7 @@ impl OpenDir {
                 names.push(name);
             }
         }
-        names.sort();
+        compact::sort(&mut names);
         Ok(names)
     }
 

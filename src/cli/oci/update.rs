@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{OciError, file};
 use super::log::Log;
+use crate::compact;
 use crate::oci::{self, CgroupSettings};
 use crate::runtime::cgroup::without_effect;
 use crate::runtime::container::{Change, Container, ContainerError, StateRoot};
@@ -133,7 +134,7 @@ fn share(change: &Change, update: &Update) -> Result<(), OciError> {
 fn from_config(container: &Container) -> Result<Value, OciError> {
     let path = container.path().join("config.json");
     let mut config: Value =
-        serde_json::from_slice(&container.config()?).map_err(|source| ContainerError::Damaged { path, source })?;
+        compact::from_json(&container.config()?).map_err(|source| ContainerError::Damaged { path, source })?;
     let resources = config.pointer_mut("/linux/resources").map(Value::take);
     Ok(resources.filter(Value::is_object).unwrap_or_else(|| json!({})))
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::super::cgroup::Writes;
 use super::super::error::{Problem, Report};
 
+use crate::compact;
+
 /// Limits for named things.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
@@ -121,7 +123,7 @@ pub(super) fn rdma(
     report: &mut Report,
 ) -> Vec<(String, Option<u32>, Option<u32>)> {
     let mut sorted: Vec<(&String, &LinuxRdma)> = limits.iter().collect();
-    sorted.sort_by_key(|(device, _)| *device);
+    compact::sort_by_key(&mut sorted, |(device, _)| *device);
     let mut compiled = Vec::new();
     for (device, limit) in sorted {
         let path = format_args!("linux.resources.rdma[{device:?}]");
@@ -136,7 +138,7 @@ pub(super) fn rdma(
 
 pub(super) fn unified(files: &HashMap<String, String>, report: &mut Report) -> Vec<(String, String)> {
     let mut sorted: Vec<(String, String)> = files.iter().map(|(file, text)| (file.clone(), text.clone())).collect();
-    sorted.sort();
+    compact::sort(&mut sorted);
     for (file, text) in &sorted {
         let path = format_args!("linux.resources.unified[{file:?}]");
         let (controller, rest) = file.split_once('.').unwrap_or_default();

@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::container::ContainerCgroup;
 use super::legacy::read;
 
+use crate::compact;
+
 /// Of one container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Statistics {
@@ -346,7 +348,7 @@ impl Files<'_> {
             };
             (size, entry)
         };
-        sizes.map(entry).collect()
+        compact::map(sizes.map(entry))
     }
 }
 
@@ -370,7 +372,7 @@ fn pairs(text: &str) -> BTreeMap<String, u64> {
         let (name, value) = line.split_once(' ')?;
         Some((name.to_owned(), value.trim().parse().ok()?))
     };
-    text.lines().filter_map(pair).collect()
+    compact::map(text.lines().filter_map(pair))
 }
 
 /// `cpuacct.usage_all`: a header, then CPU, user and system a line.

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fcntl_lock, mknoda
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, call, file};
+use crate::compact;
 use crate::oci::{Hooks, Rdt};
 use crate::runtime::cgroup::Location;
 
@@ -143,7 +144,7 @@ impl StateRoot {
         self.check()?;
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let mut found: Vec<Container> = names.filter_map(|name| self.find(&name).ok()).collect();
-        found.sort_by(|a, b| a.id.cmp(&b.id));
+        compact::sort_by(&mut found, |a, b| a.id.cmp(&b.id));
         Ok(found)
     }
 
@@ -195,7 +196,7 @@ impl Container {
         };
         let mut text = Vec::new();
         opened.take(STATE_BYTES_MAX).read_to_end(&mut text).map_err(file("read", &path))?;
-        serde_json::from_slice(&text).map(Some).map_err(|source| ContainerError::Damaged { path, source })
+        compact::from_json(&text).map(Some).map_err(|source| ContainerError::Damaged { path, source })
     }
 
     /// The same for one that may be being made: its program may run before its process is in the record. Waits until it is made if so.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::swapped::Swap;
 use super::{ABSENCE, Catalogue, Entry, Next, Validate};
+use crate::compact;
 use crate::plan::{Now, WallTime};
 use crate::unit::{UnitName, template_sample};
 
@@ -74,11 +75,11 @@ impl Catalogue {
             let good = self.in_force(name).and_then(|good| good.file.file_name());
             good.is_some_and(|file| files.contains(file)) || files.contains(OsStr::new(&format!("{name}.toml")))
         };
-        let missing: BTreeSet<UnitName> = declared.iter().filter(|name| !is_there(name)).cloned().collect();
+        let missing = compact::set(declared.iter().filter(|name| !is_there(name)).cloned());
         self.drop_in_dirs_listed(dir, drop_in_dirs, now);
         let drop_ins = self.drop_ins.dirs_below(dir);
         let there = |of: &&PathBuf| of.file_name().is_some_and(|name| drop_in_dirs.contains(name));
-        let lost: BTreeSet<PathBuf> = drop_ins.iter().filter(|of| !there(of)).cloned().collect();
+        let lost = compact::set(drop_ins.iter().filter(|of| !there(of)).cloned());
         let earlier = self.earlier_id(dir, id);
         let listed = self.directories.get(dir).and_then(|view| view.id);
         let is_other = match listed {

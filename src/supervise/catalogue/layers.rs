@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::text::NoText;
 use super::{ABSENCE, Catalogue, InForce, Validate};
+use crate::compact;
 use crate::plan::{BootTime, Now, WallTime};
 use crate::unit::{LayerKind, LayerText, UnitName, drop_in_target, file_stem_to_name, files_with_drop_ins};
 
@@ -80,7 +81,7 @@ impl DropIns {
         let here = self.by_file.entry(file).or_default().entry(name).or_default();
         here.retain(|other| other.rank != drop_in.rank);
         here.push(drop_in);
-        here.sort_by_key(|drop_in| drop_in.rank);
+        compact::sort_by_key(here, |drop_in| drop_in.rank);
     }
 
     fn remove(&mut self, path: &Path) {
@@ -109,7 +110,7 @@ impl DropIns {
     pub(super) fn dirs_read(&self, dir: &Path) -> BTreeSet<PathBuf> {
         let all = self.by_file.values().flat_map(BTreeMap::values).flatten().filter(|one| !one.remembered);
         let dirs = all.filter_map(|one| one.path.parent()).chain(self.troubles.keys().map(PathBuf::as_path));
-        dirs.filter(|of| of.parent() == Some(dir)).map(Path::to_owned).collect()
+        compact::set(dirs.filter(|of| of.parent() == Some(dir)).map(Path::to_owned))
     }
 
     /// Whether a unit has any in this directory of units, or may have, as they cannot be read.
@@ -135,7 +136,7 @@ impl DropIns {
     /// The directories of drop-ins below a directory of units that hold any.
     pub(super) fn dirs_below(&self, dir: &Path) -> BTreeSet<PathBuf> {
         let all = self.by_file.values().flat_map(BTreeMap::values).flatten().filter_map(|one| one.path.parent());
-        all.filter(|of| of.parent() == Some(dir)).map(Path::to_owned).collect()
+        compact::set(all.filter(|of| of.parent() == Some(dir)).map(Path::to_owned))
     }
 }
 
@@ -152,11 +153,11 @@ fn target(dir: &Path) -> Option<OsString> {
 pub(super) fn differing(old: &InForce, new: &InForce) -> BTreeSet<PathBuf> {
     let texts = |good: &InForce| -> BTreeMap<PathBuf, Arc<str>> {
         let layers = good.layers.iter().map(|layer| (layer.file.clone(), Arc::clone(&layer.text)));
-        layers.chain([(good.file.clone(), Arc::clone(&good.text))]).collect()
+        compact::map(layers.chain([(good.file.clone(), Arc::clone(&good.text))]))
     };
     let (old, new) = (texts(old), texts(new));
-    let files: BTreeSet<&PathBuf> = old.keys().chain(new.keys()).collect();
-    files.into_iter().filter(|file| old.get(*file) != new.get(*file)).cloned().collect()
+    let files = compact::set(old.keys().chain(new.keys()));
+    compact::set(files.into_iter().filter(|file| old.get(*file) != new.get(*file)).cloned())
 }
 
 impl Catalogue {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{Catalogue, Entry};
+use crate::compact;
 use crate::unit::{Condition, Source, UnitName};
 
 /// A thing that is to be followed.
@@ -104,7 +105,7 @@ impl Catalogue {
     pub fn take_named(&mut self) -> NamedChanges {
         if cfg!(debug_assertions) {
             let all = self.entries.iter().map(|(name, entry)| (name.clone(), entry.named()));
-            let all: BTreeMap<UnitName, Box<[Named]>> = all.filter(|(_, named)| !named.is_empty()).collect();
+            let all = compact::map(all.filter(|(_, named)| !named.is_empty()));
             assert!(all == self.names.of, "named: {:?}; a look at everything finds {all:?}", self.names.of);
         }
         let changes = std::mem::take(&mut self.names.changes);
@@ -151,7 +152,7 @@ impl Entry {
         let source = source.into_iter().flat_map(|source| parts(source).map(Named::Source));
         let files = self.files().map(|path| Named::File(path.to_owned()));
         let places = self.units().flat_map(|unit| &unit.conditions).filter_map(Condition::path);
-        let all: BTreeSet<Named> = source.chain(files).chain(places.cloned().map(Named::Place)).collect();
+        let all = compact::set(source.chain(files).chain(places.cloned().map(Named::Place)));
         all.into_iter().collect()
     }
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use super::text::{NoText, Verdict};
 use super::{Catalogue, DirectoryId, Entry, InForce, Trial, Validate, layers};
+use crate::compact;
 use crate::plan::WallTime;
 use crate::unit::{Fingerprint, UnitName, digest, fingerprint};
 
@@ -129,7 +130,7 @@ impl Catalogue {
         self.look_at_swap();
         let names: BTreeSet<UnitName> = match scope {
             Scope::All => self.waiting.clone(),
-            Scope::Named(names) => names.iter().flat_map(|name| self.set_of(name)).collect(),
+            Scope::Named(names) => compact::set(names.iter().flat_map(|name| self.set_of(name))),
         };
         let free = names.into_iter().filter(|name| self.held_by_set(name).is_none());
         free.filter_map(|name| self.next(&name).cloned().map(|next| (name, next))).collect()

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::Text;
 use super::{Catalogue, Entry};
+use crate::compact;
 use crate::unit::socket::taken_by;
 use crate::unit::{Diagnostic, Listen, UnitName};
 
@@ -55,7 +56,7 @@ impl Entry {
     fn addresses(&self) -> BTreeSet<Listen> {
         let next = self.next.as_ref().and_then(super::Next::text);
         let texts = self.in_force.iter().chain(next).chain(self.trial.texts());
-        texts.flat_map(|good| &good.unit.sockets).map(|socket| socket.listen.clone()).collect()
+        compact::set(texts.flat_map(|good| &good.unit.sockets).map(|socket| socket.listen.clone()))
     }
 }
 

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use super::sets::Part;
 use super::text::{NoText, OnDisk, Rank, Read};
 use super::{ABSENCE, Catalogue, Entry, Next, Validate};
+use crate::compact;
 use crate::plan::{Now, WallTime};
 use crate::unit::{Diagnostic, UnitName, instances_of, template_of};
 
@@ -126,7 +127,7 @@ impl Catalogue {
         }
         let here = self.templates.by_name.entry(file.clone()).or_default();
         here.push(Template { rank, path: path.to_owned(), part, text, listed, errors });
-        here.sort_by_key(|template| template.rank);
+        compact::sort_by_key(here, |template| template.rank);
         self.list(&file, path, validate, now);
     }
 
@@ -223,7 +224,7 @@ impl Catalogue {
         if !path.file_name().is_some_and(|name| view.other_templates.remove(name)) {
             return;
         }
-        let go: BTreeSet<UnitName> = before.difference(listed).cloned().collect();
+        let go = compact::set(before.difference(listed).cloned());
         if go.len() * 2 > before.len() {
             view.braked.extend(go);
         }
@@ -232,7 +233,7 @@ impl Catalogue {
     /// What an earlier run had in force from a template that was not read yet.
     fn in_force_from(&self, path: &Path) -> BTreeSet<UnitName> {
         let is_from = |entry: &Entry| entry.in_force.as_ref().is_some_and(|good| good.file == path);
-        self.entries.iter().filter(|(_, entry)| is_from(entry)).map(|(name, _)| name.clone()).collect()
+        compact::set(self.entries.iter().filter(|(_, entry)| is_from(entry)).map(|(name, _)| name.clone()))
     }
 
     /// The template that listed a unit whose removal is not told yet.

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use super::lines::Entry;
 use super::reader::{LogReader, Query, ReadError};
 use super::render::{Style, render};
+use crate::compact;
 use crate::plan::in_number_order;
 use crate::unit::{UnitName, replica_number};
 
@@ -26,7 +27,7 @@ pub fn with_replicas(log_dir: &Path, unit: &UnitName) -> Vec<UnitName> {
     let names = names.filter_map(|name| UnitName::new(name.to_str()?).ok());
     let is_one = |name: &UnitName| name == unit || name.prefix() == unit.as_str() && replica_number(name).is_some();
     let mut found: Vec<UnitName> = names.filter(is_one).collect();
-    found.sort_by(in_number_order);
+    compact::sort_by(&mut found, in_number_order);
     found
 }
 

@@ -17,6 +17,7 @@ use super::super::{
     Contents, DirectoryState, Event, Follow, Place, Purpose, TEXT_MAX_BYTES, inbox::HintKind, is_unit_file, writer,
 };
 use super::{Item, Listing, NAMES_MAX, Shell};
+use crate::compact;
 use crate::unit::drop_in_target;
 
 /// A batch is posted when its texts have this many bytes, even if the round goes on.
@@ -115,7 +116,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
         }
         let rank = |path: &Path| self.dirs.iter().position(|dir| Some(dir.path.as_path()) == path.parent());
         let events = self.batch.get_mut(first..).unwrap_or_default();
-        events.sort_by_cached_key(|event| match event {
+        compact::sort_by_key(events, |event| match event {
             Event::Text { path, .. } | Event::Refused { path, .. } => (1, Reverse(rank(path)), None),
             Event::Gone { path, .. } => (2, Reverse(None), rank(path)),
             Event::Directory { .. } | Event::Busy { .. } | Event::File { .. } => (0, Reverse(None), None),
@@ -420,7 +421,7 @@ impl<P: Fn(Vec<Event>)> Shell<P> {
                 .filter(|(key, _)| self.settle.is_held(**key) || left.contains(key))
                 .filter_map(|(_, item)| self.path_of(item))
                 .collect();
-            held.sort();
+            compact::sort(&mut held);
             self.batch.push(Event::Synced { token, held });
         }
     }
