@@ -46,7 +46,7 @@ use crate::keeper::wire::Request;
 use crate::keeper::{self, Command, Duty, IGNORED, Keeper, Parts, STOPPING, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{self, SIGCHLD, SIGHUP};
-use crate::sys::{fd, heap, image, service_manager};
+use crate::sys::{fd, heap, image, service_manager, stack};
 use control::{Control, End};
 use place::{Place, claim};
 pub(crate) use replace::resume;
@@ -145,6 +145,7 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorErr
     control.say(&Request::Build { build: keeper::build(), resumed: false });
     // What reading the command line took.
     heap::trim();
+    stack::trim();
     let (run_dir, stage) = (options.run_dir.clone(), keeper::open_stage(&options.run_dir).ok());
     let earlier = Vec::new();
     let (waited_for, is_init) = (waited_for(), false);

@@ -15,7 +15,7 @@ use crate::keeper::state::{
 };
 use crate::keeper::wire::Request;
 use crate::keeper::{self, Check, Checked, Duty, IGNORED, Spawner, now_ns};
-use crate::sys::{fd, heap, image, signal};
+use crate::sys::{fd, heap, image, signal, stack};
 
 /// Most programs remembered: only the last few can be those of a process that lives.
 const EARLIER_MAX: usize = 8;
@@ -120,6 +120,7 @@ impl Anchor {
     pub(super) fn go_on(self, spawner: &mut dyn Spawner, duty: &mut dyn Duty) -> Result<u8, AnchorError> {
         self.control.say(&Request::Build { build: keeper::build(), resumed: true });
         heap::trim();
+        stack::trim();
         self.run(spawner, duty)
     }
 }

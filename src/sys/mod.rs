@@ -20,6 +20,7 @@ pub mod scheduling;
 pub mod seccomp;
 pub mod service_manager;
 pub mod signal;
+pub mod stack;
 pub mod stat;
 pub mod trampoline;
 pub mod wait;

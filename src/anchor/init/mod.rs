@@ -54,7 +54,7 @@ use crate::keeper::wire::Request;
 use crate::keeper::{self, IGNORED, Spawner};
 use crate::sys::base::Base;
 use crate::sys::signal::{SIGCHLD, SIGHUP, SIGINT, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use crate::sys::{fd, heap, image, signal};
+use crate::sys::{fd, heap, image, signal, stack};
 use crate::unit::{BootGuard, InitToml};
 use duty::Watch;
 use early::Scope;
@@ -294,6 +294,7 @@ impl Init {
             is_init: true,
         };
         heap::trim();
+        stack::trim();
         if is_keeper {
             return anchor.take_place(spawner, self);
         }
