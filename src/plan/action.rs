@@ -344,7 +344,9 @@ impl Seen {
             table.begin(schedule, wall);
         }
         let (told, contents) = (Told::begin(unit), SwapMark::of(unit));
-        self.live.insert(Live { contents, told, ..Live::new(id.clone(), run, used) }).rely(relies);
+        self.live
+            .insert(Live { contents: contents.map(Box::new), told, ..Live::new(id.clone(), run, used) })
+            .rely(relies);
         true
     }
 
@@ -361,7 +363,9 @@ impl Seen {
         let contents = SwapMark::of(unit);
         // A file that was gone and came back while its container waited to be stopped has its first start in this one.
         let used = Wishes { start_now: restart, fresh: std::mem::take(&mut self.fresh), ..Wishes::default() };
-        self.beside.insert(Box::new(Live { contents, ..Live::new(id.clone(), run, used) })).rely(relies);
+        self.beside
+            .insert(Box::new(Live { contents: contents.map(Box::new), ..Live::new(id.clone(), run, used) }))
+            .rely(relies);
         true
     }
 
@@ -437,7 +441,7 @@ impl Live {
 
     fn begin_update(&mut self, unit: &Unit, limits: Option<Limits>) -> bool {
         self.run = self.run.terms(unit);
-        self.limits_asked = limits.or(self.limits_asked);
+        self.limits_asked = limits.map(Box::new).or(self.limits_asked.take());
         true
     }
 

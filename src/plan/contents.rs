@@ -41,7 +41,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 impl Settling {
     /// These, which are wanted since now; `before` were others.
-    pub(super) fn new(contents: SwapMark, before: Option<Settling>, now: BootTime) -> Settling {
+    pub(super) fn new(contents: SwapMark, before: Option<&Settling>, now: BootTime) -> Settling {
         let since = before.map_or(now, |before| before.since);
         Settling { contents, since, due: now.after(SETTLE).min(since.after(SETTLE_MAX)) }
     }
@@ -51,7 +51,7 @@ impl Settling {
 pub(super) fn plan_contents(want: Option<&Want>, live: &Live, now: BootTime, plan: &mut Plan) {
     let Some(want) = want.filter(|want| want.fingerprint == live.run.fingerprint) else { return };
     let (id, wanted) = (live.id.clone(), live.contents_to_ask(&want.unit));
-    match (wanted, live.settling) {
+    match (wanted, live.settling.as_deref()) {
         (Some(contents), Some(settling)) if settling.contents == contents => {
             plan.at(settling.due, now, || Action::Swap { id, unit: want.unit.clone(), contents });
         }
@@ -68,25 +68,26 @@ impl Live {
 
     /// Whether it has another secret than `unit` says, and is to be replaced for it. What is not known is no other one.
     pub(super) fn has_another_secret(&self, unit: &Unit) -> bool {
-        SwapMark::of(unit).zip(self.contents).is_some_and(|(wanted, has)| wanted.restart != has.restart)
+        SwapMark::of(unit).zip(self.contents.as_deref()).is_some_and(|(wanted, has)| wanted.restart != has.restart)
     }
 
     /// Contents of files that are still to be swapped.
     pub(super) fn contents_to_ask(&self, unit: &Unit) -> Option<SwapMark> {
-        let known = self.contents_asked.or(self.contents.filter(|_| !self.swapping));
-        SwapMark::of(unit).filter(|contents| Some(*contents) != known)
+        let known = self.contents_asked.as_deref().or(self.contents.as_deref().filter(|_| !self.swapping));
+        SwapMark::of(unit).filter(|contents| Some(contents) != known)
     }
 
     /// Marks it as begun.
     pub(super) fn begin_settle(&mut self, contents: Option<SwapMark>, now: BootTime) -> bool {
-        self.settling = contents.map(|contents| Settling::new(contents, self.settling, now));
+        let before = self.settling.take();
+        self.settling = contents.map(|contents| Box::new(Settling::new(contents, before.as_deref(), now)));
         true
     }
 
     /// Marks it as begun: from here on it may have them, whatever is killed.
     pub(super) fn begin_swap(&mut self, contents: SwapMark) -> bool {
         self.swapped_over |= self.swapping;
-        (self.settling, self.contents_asked, self.swapping) = (None, Some(contents), true);
+        (self.settling, self.contents_asked, self.swapping) = (None, Some(Box::new(contents)), true);
         true
     }
 }
@@ -95,10 +96,10 @@ impl Seen {
     /// The wish to reload is made in the same record: neither is lost without the other.
     pub(super) fn swapped(&mut self, id: &ContainerId, contents: SwapMark) -> bool {
         // Word of one that another followed already says nothing of what is there now.
-        let asked = |live: &&mut Live| live.contents_asked == Some(contents);
+        let asked = |live: &&mut Live| live.contents_asked.as_deref() == Some(&contents);
         let Some(live) = self.live_of_mut(id).filter(asked) else { return false };
         (live.contents_asked, live.swapping) = (None, false);
-        let before = live.contents.replace(contents).unwrap_or_default();
+        let before = live.contents.replace(Box::new(contents)).unwrap_or_default();
         let doubtful = std::mem::take(&mut live.swapped_over) && contents.reload != Fingerprint::default();
         if (before.reload != contents.reload || doubtful) && live.is_up() {
             live.reload = Some(Asked::No);
@@ -122,7 +123,7 @@ mod tests {
         let mut settling = Settling::new(mark(1), None, at(0));
         assert_eq!(settling.due, at(200));
         for (ms, due) in [(150, 350), (1790, 1990), (1950, 2000), (2500, 2000)] {
-            settling = Settling::new(mark(2), Some(settling), at(ms));
+            settling = Settling::new(mark(2), Some(&settling), at(ms));
             assert_eq!((settling.due, settling.since), (at(due), at(0)), "{ms}");
         }
     }

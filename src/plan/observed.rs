@@ -153,7 +153,7 @@ pub struct Live {
     pub probing: Option<Probing>,
     /// Which contents of files it has, if that is known.
     #[serde(default)]
-    pub contents: Option<SwapMark>,
+    pub contents: Option<Box<SwapMark>>,
     /// A swap was begun and there is no word of it: it may have others.
     #[serde(default)]
     pub swapping: bool,
@@ -178,13 +178,13 @@ pub struct Live {
     pub reload: Option<Asked>,
     /// Limits that its cgroup was to get in this life, while they are not those it has.
     #[serde(skip)]
-    pub limits_asked: Option<Limits>,
+    pub limits_asked: Option<Box<Limits>>,
     /// Contents that it is to get when they have settled.
     #[serde(skip)]
-    pub settling: Option<Settling>,
+    pub settling: Option<Box<Settling>>,
     /// Contents that it was to get in this life, while they are not those it has.
     #[serde(skip)]
-    pub contents_asked: Option<SwapMark>,
+    pub contents_asked: Option<Box<SwapMark>>,
     /// Signals that clients want sent, oldest first; they die with the supervisor, as the client's connection does.
     #[serde(skip)]
     pub signals: Vec<Signal>,
@@ -432,7 +432,7 @@ impl Live {
 
     /// Limits that its cgroup is still to be asked for.
     pub(super) fn limits_to_ask(&self, unit: &Unit) -> Option<Limits> {
-        Some(Limits::of(unit)).filter(|limits| *limits != self.limits_asked.unwrap_or(self.run.limits))
+        Some(Limits::of(unit)).filter(|limits| *limits != *self.limits_asked.as_deref().unwrap_or(&self.run.limits))
     }
 
     /// Starting or running, with no stop begun.

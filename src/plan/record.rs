@@ -261,7 +261,7 @@ impl Seen {
     fn limited(&mut self, id: &ContainerId, limits: Limits) -> bool {
         let Some(live) = self.live_of_mut(id) else { return false };
         live.run.limits = limits;
-        live.limits_asked.take_if(|asked| *asked == limits);
+        live.limits_asked.take_if(|asked| **asked == limits);
         self.trouble = None;
         true
     }

@@ -234,7 +234,7 @@ fn answers_of(live: &Live, now: BootTime) -> Vec<Fact> {
         State::Starting => vec![Fact::Started { id: id(), pid: HostPid(1) }],
         State::Running { .. } => {
             let reloaded = (live.reload == Some(Asked::InFlight)).then(|| Fact::Reloaded { id: id() });
-            let limited = live.limits_asked.map(|limits| Fact::Limited { id: id(), limits });
+            let limited = live.limits_asked.as_deref().map(|limits| Fact::Limited { id: id(), limits: *limits });
             reloaded.into_iter().chain(limited).collect()
         }
         State::Stopping(_) => vec![ended(live, now)],

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 
 use super::atomic::{Dir, Durability, Read};
 use super::generation::Mark;
-use super::index::{Index, PathText, StoredDefaults, content_name, json_of};
+use super::index::{Index, Kept, PathText, StoredDefaults, content_name, content_number, json_of, name_of};
 use super::run::{file_name, load_records, read_number};
 use super::state::{Good, GoodSet, Loaded, StopMark, Work};
 use super::{Note, StoreError, history};
@@ -45,8 +45,7 @@ const GOOD_BOOT: &str = "good-boot";
 pub struct Disk {
     root: PathBuf,
     dirs: Option<Dirs>,
-    /// Boxed here and elsewhere where there is one for each unit: a map keeps room for up to as many again.
-    index: HashMap<UnitName, Box<Index>>,
+    index: HashMap<UnitName, Kept>,
     /// A set that is written, and not yet unit by unit.
     set: IndexSet,
     /// The texts of the last good boot.
@@ -141,7 +140,7 @@ impl Disk {
             match dirs.good_of(&index, &mut loaded.notes)? {
                 Some(good) => {
                     loaded.good.push((unit.clone(), good));
-                    self.index.insert(unit, Box::new(index));
+                    self.index.insert(unit, Kept::of(&index));
                 }
                 None => loaded.notes.push(dirs.units.put_aside(&file_name(&unit), "its contents are lost")),
             }
@@ -214,7 +213,7 @@ impl Disk {
         }
         write_json(&self.dirs()?.root, GOOD_BOOT, &indices)?;
         let before = std::mem::replace(&mut self.good_boot, indices);
-        before.into_values().try_for_each(|index| self.release(Some(index)))
+        before.values().try_for_each(|index| self.release(index.contents()))
     }
 
     fn keep_set(&mut self, set: &GoodSet) -> Result<(), StoreError> {
@@ -232,7 +231,7 @@ impl Disk {
         match &written {
             Ok(()) => self.set = indices,
             // As for a single unit.
-            Err(_) => indices.into_values().flatten().for_each(|index| drop(self.release(Some(index)))),
+            Err(_) => indices.values().flatten().for_each(|index| drop(self.release(index.contents()))),
         }
         written
     }
@@ -270,7 +269,7 @@ impl Disk {
     }
 
     fn knows(&self, unit: &UnitName, index: &Index) -> bool {
-        self.index.get(unit).is_some_and(|known| **known == *index)
+        self.index.get(unit).is_some_and(|known| known.is_of(index))
     }
 
     /// What an index is to name, and the index.
@@ -299,17 +298,17 @@ impl Disk {
     fn put_index(&mut self, unit: &UnitName, index: Index) -> Result<(), StoreError> {
         if let Err(error) = write_json(&self.dirs()?.units, &file_name(unit), &index) {
             // Nobody names them now; a full disk wants the space back. What stays is removed at the next open.
-            let _ = self.release(Some(index));
+            let _ = self.release(index.contents());
             return Err(error);
         }
-        let before = self.index.insert(unit.clone(), Box::new(index));
-        self.release(before.map(|index| *index))
+        let before = self.index.insert(unit.clone(), Kept::of(&index));
+        self.release(before.into_iter().flat_map(|kept| kept.contents))
     }
 
     fn forget(&mut self, unit: &UnitName) -> Result<(), StoreError> {
         self.dirs()?.units.remove(&file_name(unit), Durability::Sync)?;
         let before = self.index.remove(unit);
-        self.release(before.map(|index| *index))
+        self.release(before.into_iter().flat_map(|kept| kept.contents))
     }
 
     fn mark(&mut self, unit: &UnitName, mark: &StopMark) -> Result<(), StoreError> {
@@ -318,26 +317,27 @@ impl Disk {
 
     /// What an index names was written whole and read back or written in this run.
     fn write_content(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.is_used(name) {
+        if content_number(name).is_some_and(|number| self.is_used(number)) {
             return Ok(());
         }
         self.dirs()?.good.write(name, bytes, Durability::Sync)
     }
 
-    fn is_used(&self, name: &str) -> bool {
-        self.indices().any(|index| index.names().any(|used| used == name))
+    fn is_used(&self, contents: u128) -> bool {
+        self.used().any(|used| used == contents)
     }
 
-    /// All that name contents.
-    fn indices(&self) -> impl Iterator<Item = &Index> {
-        self.index.values().map(Box::as_ref).chain(self.set.values().flatten()).chain(self.good_boot.values())
+    /// All contents that an index names.
+    fn used(&self) -> impl Iterator<Item = u128> {
+        let whole = self.set.values().flatten().chain(self.good_boot.values());
+        self.index.values().flat_map(|kept| kept.contents.iter().copied()).chain(whole.flat_map(Index::contents))
     }
 
     /// Not synced: one that comes back after a power cut is removed at the next open.
-    fn release(&mut self, before: Option<Index>) -> Result<(), StoreError> {
-        for name in before.iter().flat_map(Index::names) {
-            if !self.is_used(name) {
-                self.dirs()?.good.remove(name, Durability::NoSync)?;
+    fn release(&mut self, contents: impl IntoIterator<Item = u128>) -> Result<(), StoreError> {
+        for number in contents {
+            if !self.is_used(number) {
+                self.dirs()?.good.remove(&name_of(number), Durability::NoSync)?;
             }
         }
         Ok(())
@@ -346,9 +346,9 @@ impl Disk {
     /// Best effort: what stays is removed the next time.
     fn remove_unused(&self) {
         let Some(dirs) = &self.dirs else { return };
-        let used: HashSet<&str> = self.indices().flat_map(Index::names).collect();
+        let used: HashSet<u128> = self.used().collect();
         for name in dirs.good.names().unwrap_or_default() {
-            if !used.contains(name.as_str()) {
+            if !content_number(&name).is_some_and(|number| used.contains(&number)) {
                 let _ = dirs.good.remove(&name, Durability::NoSync);
             }
         }

@@ -109,9 +109,15 @@ impl Index {
         })
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    /// The contents that it names.
+    pub(super) fn contents(&self) -> impl Iterator<Item = u128> {
         let all = [Some(self), self.earlier.as_deref()];
-        all.into_iter().flatten().flat_map(Index::own_names)
+        all.into_iter().flatten().flat_map(Index::own_names).filter_map(content_number)
+    }
+
+    /// Another index with the same one is the same. `None`: it has no JSON, which none that was read or written has not.
+    fn digest(&self) -> Option<u128> {
+        serde_json::to_vec(self).ok().map(|json| fnv128(&json))
     }
 
     pub(super) fn own_names(&self) -> impl Iterator<Item = &str> {
@@ -134,8 +140,35 @@ impl IndexLayer {
     }
 }
 
+/// What stays in memory of an index that is in its file: there is one for each unit.
+#[derive(Debug)]
+pub(super) struct Kept {
+    digest: u128,
+    pub(super) contents: Box<[u128]>,
+}
+
+impl Kept {
+    pub(super) fn of(index: &Index) -> Kept {
+        Kept { digest: index.digest().unwrap_or(0), contents: index.contents().collect() }
+    }
+
+    pub(super) fn is_of(&self, index: &Index) -> bool {
+        index.digest() == Some(self.digest)
+    }
+}
+
 pub(super) fn content_name(bytes: &[u8]) -> String {
-    format!("{:032x}", fnv128(bytes))
+    name_of(fnv128(bytes))
+}
+
+/// Contents are named for a number.
+pub(super) fn name_of(number: u128) -> String {
+    format!("{number:032x}")
+}
+
+/// `None`: it is the name of no contents.
+pub(super) fn content_number(name: &str) -> Option<u128> {
+    u128::from_str_radix(name, 16).ok().filter(|number| name == name_of(*number))
 }
 
 pub(super) fn json_of(path: &Path, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {

@@ -136,7 +136,7 @@ impl Supervisor {
             if let Some(live) = seen.live.as_mut().filter(|_| out.bug == Bug::ContentsForgotten) {
                 // As if they were those of the text that is on disk now.
                 let want = out.disk.good.get(unit);
-                (live.contents, live.swapping) = (want.and_then(|want| SwapMark::of(&want.unit)), false);
+                (live.contents, live.swapping) = (want.and_then(|want| SwapMark::of(&want.unit)).map(Box::new), false);
                 live.reload = None;
             }
             this.observed.units.insert(unit.clone(), Box::new(seen));
