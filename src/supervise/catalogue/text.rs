@@ -94,7 +94,8 @@ impl Text {
     fn of(parsed: Parsed, file: PathBuf, read: Read, layers: Vec<LayerText>) -> Text {
         let places = Places::of(&parsed);
         let Parsed { unit, warnings, source_at, sockets_at, .. } = parsed;
-        let (unit, warnings) = (Arc::new(unit), lines(warnings));
+        // A copy: what it was read from is gone by now, so its pieces lie close together, and its lists have no room to spare. It stays for long.
+        let (unit, warnings) = (Arc::new(unit.clone()), lines(warnings));
         Text { unit, file, read, layers, warnings, source_at, sockets_at, places }
     }
 
