@@ -144,8 +144,8 @@ pub fn run(options: &Options, spawner: &mut dyn Spawner) -> Result<u8, AnchorErr
     };
     control.say(&Request::Build { build: keeper::build(), resumed: false });
     // What reading the command line took.
-    heap::trim();
     stack::trim();
+    heap::trim();
     let (run_dir, stage) = (options.run_dir.clone(), keeper::open_stage(&options.run_dir).ok());
     let earlier = Vec::new();
     let (waited_for, is_init) = (waited_for(), false);

@@ -119,8 +119,8 @@ impl Anchor {
     /// The same, once it is what it says.
     pub(super) fn go_on(self, spawner: &mut dyn Spawner, duty: &mut dyn Duty) -> Result<u8, AnchorError> {
         self.control.say(&Request::Build { build: keeper::build(), resumed: true });
-        heap::trim();
         stack::trim();
+        heap::trim();
         self.run(spawner, duty)
     }
 }

@@ -293,8 +293,8 @@ impl Init {
             earlier,
             is_init: true,
         };
-        heap::trim();
         stack::trim();
+        heap::trim();
         if is_keeper {
             return anchor.take_place(spawner, self);
         }
