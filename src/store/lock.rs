@@ -1,20 +1,26 @@
 //! One supervisor for each run-dir: flock(2) on `RUN/lock`, which ends with the process, however that ends.
 //!
 //! The kernel takes a process apart one thing after the other. One that was killed may have lost its program and still hold the lock; its
-//! successor waits for that.
+//! successor waits for that. So it does for one that still has to notice that it is killed, or that keeper and anchor are dead and that it is to end:
+//! whoever works under a keeper is met at the keeper's socket, before anybody asks for this lock.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::sys::stat::{PF_EXITING, stat};
 
 /// Longest pid and a newline, generously.
 const PID_MAX_BYTES: u64 = 32;
+
+/// A supervisor that is to end has ended by then.
+const ENDS_WITHIN: Timespec = Timespec { tv_sec: 3, tv_nsec: 0 };
 
 /// Why the run-dir is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +74,7 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the lock or says who has it; waits only for one that dies.
+    /// Takes the lock or says who has it; waits for one that ends, and a moment for one of which that is not known.
     pub fn take(run_dir: &Path) -> Result<RunLock, LockError> {
         DirBuilder::new()
             .recursive(true)
@@ -88,7 +94,7 @@ impl RunLock {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => match pid_in(&file) {
-                Some(pid) if !lives(pid) => {
+                Some(pid) if ends(pid) => {
                     let locked = rustix::fs::flock(&file, FlockOperation::LockExclusive);
                     locked.map_err(|source| LockError::Lock { path: path.clone(), source })?;
                 }
@@ -105,9 +111,15 @@ impl RunLock {
     }
 }
 
-/// Whether a process goes on: there is one that is neither ended nor on the way.
-fn lives(pid: u32) -> bool {
-    i32::try_from(pid).ok().and_then(stat).is_some_and(|found| found.flags & PF_EXITING == 0)
+/// Whether a process has ended, is on the way, or does so within [`ENDS_WITHIN`].
+fn ends(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return true };
+    if stat(pid).is_none_or(|found| found.flags & PF_EXITING != 0) {
+        return true;
+    }
+    let Some(pid) = Pid::from_raw(pid).filter(|pid| *pid != rustix::process::getpid()) else { return false };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&ENDS_WITHIN))).is_ok_and(|ready| ready > 0)
 }
 
 /// `None` in the moment between the lock and the pid.

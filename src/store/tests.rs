@@ -496,6 +496,24 @@ fn one_supervisor_for_each_run_dir() {
     RunLock::take(&run).unwrap();
 }
 
+/// It does not know yet that it is to end.
+#[test]
+fn a_supervisor_that_is_about_to_end_is_waited_for() {
+    let temp = Temp::new();
+    let path = temp.0.join("lock");
+    let mut command = std::process::Command::new("flock");
+    command.arg(&path).args(["sh", "-c", "echo; read _"]);
+    let mut ending = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(ending.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    fs::write(&path, format!("{}\n", ending.id())).unwrap();
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| RunLock::take(&temp.0));
+        drop(ending.stdin.take());
+        ending.wait().unwrap();
+        assert!(taken.join().unwrap().is_ok());
+    });
+}
+
 /// It has ended already and holds its lock still: that takes the kernel a moment.
 #[test]
 fn a_supervisor_that_dies_is_waited_for() {
