@@ -6,6 +6,30 @@ use super::*;
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.say(&mut OneLine(f))
+    }
+}
+
+/// Names and arguments may hold anything; what controls a terminal is written out.
+struct OneLine<'f, 'a>(&'f mut fmt::Formatter<'a>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            match part.chars().next_back().filter(|last| last.is_control()) {
+                Some(last) => {
+                    self.0.write_str(part.strip_suffix(last).unwrap_or_default())?;
+                    write!(self.0, "{}", last.escape_default())?;
+                }
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    fn say(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         match self {
             Step::AwaitMaps => write!(f, "wait for the mappings of ids"),
             Step::BecomeRoot => write!(f, "become root of the user namespace"),
@@ -175,5 +199,17 @@ impl fmt::Display for Mount {
             write!(f, " holding what was there")?;
         }
         self.propagation.iter().try_for_each(|propagation| write!(f, " {propagation}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_one_line_whatever_it_is_about() {
+        assert_eq!(Step::Hostname("r\nc\u{9b}".to_owned()).to_string(), r"set the host name to r\nc\u{9b}");
+        let change = Step::Chdir("/ä\t".to_owned());
+        assert_eq!(change.to_string(), r"change to /ä\t");
     }
 }
