@@ -1,4 +1,4 @@
-//! Words that people slip in: how near two are, and those that unit files and config.json share.
+//! Words that people slip in: how near two are, and those that unit files and config.json share. And how what others wrote is shown.
 //!
 //! Pure, and below `unit` and `oci`, which may not use each other but make the same suggestions.
 
@@ -92,6 +92,24 @@ pub fn distance(a: &str, b: &str) -> Option<usize> {
         }
     }
     Some(rows[a.len()][b.len()])
+}
+
+/// In one line, with what controls a terminal written out.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().flat_map(visible).collect()
+}
+
+/// Separators U+2028/2029 and direction overrides change what a terminal shows without being `is_control`.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The character, or its escape if it is hidden.
+pub(crate) fn visible(c: char) -> impl Iterator<Item = char> {
+    let hidden = is_hidden(c);
+    let escaped = hidden.then(|| c.escape_default());
+    let plain = (!hidden).then_some(c);
+    escaped.into_iter().flatten().chain(plain)
 }
 
 #[cfg(test)]

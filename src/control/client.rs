@@ -11,7 +11,6 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::protocol::{Hello, VERSION};
 use super::{MAX_REQUEST_BYTES, MAX_REQUEST_FDS, Request, Response, SOCKET_NAME};
-
 use crate::compact;
 
 /// How long a supervisor that is being started again by its keeper is waited for.

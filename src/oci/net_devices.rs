@@ -9,7 +9,6 @@ use oci_spec::runtime::Linux;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Problem, Report};
-
 use crate::compact;
 
 /// IFNAMSIZ, of which one byte is the end.

@@ -16,7 +16,6 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Note, StoreError, fnv64};
-
 use crate::compact;
 
 /// Begins every file.

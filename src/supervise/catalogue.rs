@@ -68,7 +68,6 @@ use text::{NoText, OnDisk, Rank, Read, Text, Verdict, judge};
 pub use trial::{Bad, Standing, Trial};
 
 use super::contents::FileView;
-
 use crate::compact;
 use crate::plan::{BootTime, Desired, Now, WallTime};
 use crate::unit::{Fingerprint, LayerText, Source, SourceFacts, SpecError, Unit, UnitName};

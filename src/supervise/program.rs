@@ -51,7 +51,6 @@ pub fn compile(
 ) -> Result<Program, Vec<String>> {
     let text = if dirs.ran_before { kept_text(unit, facts) } else { unit::compile(unit, facts) };
     let finished = text.and_then(|text| finished(text, unit, facts, id, files, dirs));
-    let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect();
     finished.map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
 }
 
@@ -76,6 +75,10 @@ fn kept_text(unit: &Unit, facts: &SourceFacts) -> Result<unit::SpecText, Vec<Spe
     let text = unit::compile(unit, facts)?;
     *last = Some((unit.clone(), facts.clone(), text.clone()));
     Ok(text)
+}
+
+fn lines(errors: Vec<SpecError>) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
 }
 
 fn own_mistakes(facts: &SourceFacts) -> Result<(), Vec<SpecError>> {
@@ -195,7 +198,6 @@ pub fn compile_exec(
     process: &ExecProcess,
     ids: Option<u32>,
 ) -> Result<Script, Vec<String>> {
-    let lines = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut text = unit::compile(unit, facts).map_err(lines)?;
     let filter = allow_list(&mut text);
     map_users(unit, &mut text, ids).map_err(lines)?;

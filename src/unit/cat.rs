@@ -18,7 +18,6 @@ use super::specifier::Names;
 use super::variable::Given;
 use super::walk::Walk;
 use super::{overlay, parse, path, schema};
-
 use crate::compact;
 
 /// Paths of the host's, by table and key.
@@ -180,7 +179,7 @@ fn string_text(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            letter if super::diagnostic::is_hidden(letter) => out.push_str(&format!("\\U{:08X}", u32::from(letter))),
+            letter if crate::words::is_hidden(letter) => out.push_str(&format!("\\U{:08X}", u32::from(letter))),
             letter => out.push(letter),
         }
     }

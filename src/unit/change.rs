@@ -12,7 +12,6 @@ use serde_json::Value;
 use super::fingerprint::{Setting, settings};
 use super::quantity::{show_duration, show_size};
 use super::{Effect, Signal, SourceFacts, Unit};
-
 use crate::compact;
 
 /// A longer value is cut: two of them are to fit into a few lines.

@@ -30,7 +30,6 @@ use super::diagnostic::quote;
 use super::fingerprint::{Fingerprint, digest_of};
 use super::walk::{Field, Table, Walk};
 use super::{Mount, Unit, path, schema};
-
 use crate::compact;
 
 /// Where the directory is mounted inside. /dev is the container's own nearly everywhere, and can be written to before the program runs.

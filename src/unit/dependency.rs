@@ -11,7 +11,6 @@ use super::UnitName;
 use super::diagnostic::quote;
 use super::name::BadName;
 use super::walk::{Field, Table, Walk};
-
 use crate::compact;
 
 /// One of `depends_on`.

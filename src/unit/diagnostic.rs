@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use crate::words::one_line;
+use crate::words::visible;
+
 /// Longest piece of a user's text that a message repeats, in characters.
 const QUOTE_MAX: usize = 60;
 
@@ -81,23 +84,6 @@ pub(crate) fn quote(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-/// The same without the cut.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().flat_map(visible).collect()
-}
-
-/// Separators U+2028/2029 and direction overrides change what a terminal shows without being `is_control`.
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-fn visible(c: char) -> impl Iterator<Item = char> {
-    let hidden = is_hidden(c);
-    let escaped = hidden.then(|| c.escape_default());
-    let plain = (!hidden).then_some(c);
-    escaped.into_iter().flatten().chain(plain)
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Lines};
 use super::parse::text_of;
-
 use crate::compact;
 
 /// Longest value with its name: the kernel's MAX_ARG_STRLEN, less the `=` and the NUL.

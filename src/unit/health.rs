@@ -20,7 +20,6 @@ use super::process;
 use super::told::{self, Notify};
 use super::variable::Given;
 use super::walk::{Field, Table, Walk};
-
 use crate::compact;
 
 /// Programs that put variables in themselves.

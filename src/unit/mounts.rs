@@ -6,7 +6,6 @@ use super::diagnostic::quote;
 use super::sections::PAGE;
 use super::walk::{Table, Walk};
 use super::{Condition, Device, Mount, MountKind, Security, Userns, path};
-
 use crate::compact;
 
 /// The mounts in the order of their targets, so that a parent never hides what is mounted below it, and so that their

@@ -18,7 +18,6 @@ use super::specifier::Names;
 use super::variable::Given;
 use super::walk::{Table, Walk};
 use super::{Unit, UnitName, Variables, replicas, sections};
-
 use crate::compact;
 
 /// Largest unit file, in bytes; all texts of a unit together have no more either.

@@ -15,7 +15,6 @@ use serde_json::Value;
 
 use super::walk::{Table, Walk};
 use super::{Kind, MountKind, Source, SourceFacts, Unit};
-
 use crate::compact;
 
 /// `[update]`.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::cgroup::Writes;
 use super::super::error::{Problem, Report};
-
 use crate::compact;
 
 /// Limits for named things.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::*;
+use crate::words::visible;
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,16 +16,7 @@ struct OneLine<'f, 'a>(&'f mut fmt::Formatter<'a>);
 
 impl fmt::Write for OneLine<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for part in text.split_inclusive(char::is_control) {
-            match part.chars().next_back().filter(|last| last.is_control()) {
-                Some(last) => {
-                    self.0.write_str(part.strip_suffix(last).unwrap_or_default())?;
-                    write!(self.0, "{}", last.escape_default())?;
-                }
-                None => self.0.write_str(part)?,
-            }
-        }
-        Ok(())
+        text.chars().flat_map(visible).try_for_each(|c| self.0.write_char(c))
     }
 }
 
@@ -208,7 +200,10 @@ mod tests {
 
     #[test]
     fn a_step_is_one_line_whatever_it_is_about() {
-        assert_eq!(Step::Hostname("r\nc\u{9b}".to_owned()).to_string(), r"set the host name to r\nc\u{9b}");
+        assert_eq!(
+            Step::Hostname("r\nc\u{9b}\u{202e}".to_owned()).to_string(),
+            r"set the host name to r\nc\u{9b}\u{202e}"
+        );
         let change = Step::Chdir("/ä\t".to_owned());
         assert_eq!(change.to_string(), r"change to /ä\t");
     }

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::container::ContainerCgroup;
 use super::legacy::read;
-
 use crate::compact;
 
 /// Of one container.
