@@ -42,7 +42,7 @@ use super::round::Supervisor;
 use super::terminal::Terminal;
 use crate::compact;
 use crate::keeper::{self, Kind};
-use crate::plan::{Fact, Line, Live, Run};
+use crate::plan::{Fact, HostPid, Line, Live, Run};
 use crate::runtime::cgroup::ContainerCgroup;
 use crate::sys::service_manager;
 use crate::sys::stat::stat;
@@ -60,8 +60,8 @@ pub struct Unlisted {
     pub run: Run,
     /// The dead keeper's child in its cgroup.
     pub orphan: Option<i32>,
-    /// The records have no word from a keeper.
-    pub starting: bool,
+    /// Its pid by the records. `None`: they have no word from a keeper.
+    pub recorded: Option<HostPid>,
     /// This keeper has forked nothing that a record could be about.
     pub fresh: bool,
 }
@@ -91,8 +91,8 @@ impl Supervisor {
             self.hands.push(Job::Settle(Box::new(Unlisted {
                 id: live.id.clone(),
                 run: live.run.clone(),
-                orphan: orphans.get(&live.id).map(|(_, pid)| *pid),
-                starting: live.pid.is_none(),
+                orphan: orphans.get(&live.id).and_then(|found| eldest_of(found, live.pid)),
+                recorded: live.pid,
                 fresh: stats.fresh,
             })));
         }
@@ -129,8 +129,8 @@ impl Hands {
         };
         let id = orphan.cgroup.as_deref().and_then(in_root).and_then(|name| ContainerId::parse(&name));
         if let (Some(id), Some(inventory)) = (id, &mut self.inventory) {
-            let found = (orphan.started_ticks, orphan.pid);
-            inventory.orphans.entry(id).and_modify(|eldest| *eldest = found.min(*eldest)).or_insert(found);
+            let found = Member { pid: orphan.pid, started_ticks: orphan.started_ticks, is_child: false };
+            inventory.orphans.entry(id).or_default().push(found);
         }
     }
 
@@ -141,7 +141,7 @@ impl Hands {
         let unlisted = self.handles.iter().filter(|(id, handle)| is_unlisted(id, handle));
         let unlisted: Vec<ContainerId> = unlisted.map(|(id, _)| id.clone()).collect();
         for id in unlisted {
-            let orphan = inventory.orphans.get(&id).map(|(_, pid)| *pid);
+            let orphan = inventory.orphans.get(&id).and_then(|found| eldest_of(found, None));
             self.announce_to_keeper(&id, orphan);
         }
         self.sessions.keeper_synced(&self.keeper, &self.post);
@@ -169,7 +169,7 @@ impl Hands {
 
     /// Of the records only, unless it was begun meanwhile. See the module.
     pub(super) fn settle(&mut self, unlisted: Unlisted) {
-        let Unlisted { id, run, orphan, starting, fresh } = unlisted;
+        let Unlisted { id, run, orphan, recorded, fresh } = unlisted;
         if self.handles.contains_key(&id) {
             return;
         }
@@ -180,13 +180,13 @@ impl Hands {
                 Err(text) => self.say(Mail::Orphaned(format!("{id}: cannot see whether it still runs: {text}"))),
             };
         }
-        match self.take_over_foreign(&id, &run) {
+        match self.take_over_foreign(&id, &run, recorded) {
             Ok(true) => return,
             Ok(false) => {}
             // Nothing is concluded from what could not be looked at: the next supervisor does.
             Err(text) => return self.say(Mail::Orphaned(format!("{id}: cannot see whether it still runs: {text}"))),
         }
-        self.fact(match starting && !fresh {
+        self.fact(match recorded.is_none() && !fresh {
             true => Fact::NeverStarted { id: id.clone() },
             false => Fact::Lost { id: id.clone() },
         });
@@ -251,10 +251,10 @@ impl Hands {
     // ---- foreign: nobody's child that we know ----
 
     /// Whether something lives in its cgroup: then it is watched by a pidfd.
-    fn take_over_foreign(&mut self, id: &ContainerId, run: &Run) -> Result<bool, String> {
+    fn take_over_foreign(&mut self, id: &ContainerId, run: &Run, recorded: Option<HostPid>) -> Result<bool, String> {
         let cgroup = self.cgroups.find(&id.to_string()).map_err(|error| error.to_string())?;
         let Some(cgroup) = cgroup else { return Ok(false) };
-        let Some((pid, pidfd)) = eldest(&cgroup)? else { return Ok(false) };
+        let Some((pid, pidfd)) = eldest(&cgroup, recorded)? else { return Ok(false) };
         let copy = pidfd.try_clone().map_err(|error| format!("copying a pidfd: {error}"))?;
         self.take_over_from_disk(id, run);
         let watched = self.watch(copy, EventFlags::IN, Watched::Foreign(id.clone()));
@@ -281,17 +281,39 @@ impl Hands {
     }
 }
 
-/// The first process of a container by its start, which is its pid 1. Its number is from a list, so it is held first and then looked up
-/// again: then it is that process.
-fn eldest(cgroup: &ContainerCgroup) -> Result<Option<(i32, OwnedFd)>, String> {
+/// A process of a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in ticks since the boot (proc(5)).
+    pub started_ticks: u64,
+    /// Another one of them is its parent.
+    pub is_child: bool,
+}
+
+/// The first process of a container by its start, which is its pid 1. A tick is 10 ms, in which a shell starts several more, and numbers begin
+/// anew after the last one: the lowest is not always the first. Its parent is outside; and the one whose number was recorded then is it.
+fn eldest_of(members: &[Member], recorded: Option<HostPid>) -> Option<i32> {
+    let is_other = |member: &Member| recorded != Some(host_pid(member.pid));
+    let age = |member: &&Member| (member.started_ticks, is_other(member), member.is_child, member.pid);
+    members.iter().min_by_key(age).map(|member| member.pid)
+}
+
+/// [`eldest_of`] those in a cgroup. Its number is from a list, so it is held first and then looked up again: then it is that process.
+fn eldest(cgroup: &ContainerCgroup, recorded: Option<HostPid>) -> Result<Option<(i32, OwnedFd)>, String> {
     // A process may end between two calls.
     for _ in 0..ELDEST_TRIES {
         let pids = processes(cgroup)?;
         if pids.is_empty() {
             return Ok(None);
         }
-        let found = pids.iter().filter_map(|pid| Some((stat(*pid)?.started_ticks, *pid))).min();
-        let Some((_, pid)) = found else { continue };
+        let member = |pid: &i32| {
+            let found = stat(*pid)?;
+            Some(Member { pid: *pid, started_ticks: found.started_ticks, is_child: pids.contains(&found.parent) })
+        };
+        let members: Vec<Member> = pids.iter().filter_map(member).collect();
+        let Some(pid) = eldest_of(&members, recorded) else { continue };
         if let Some(pidfd) = held(cgroup, pid)? {
             return Ok(Some((pid, pidfd)));
         }
@@ -315,4 +337,23 @@ fn held(cgroup: &ContainerCgroup, pid: i32) -> Result<Option<OwnedFd>, String> {
 fn processes(cgroup: &ContainerCgroup) -> Result<Vec<i32>, String> {
     let pids = cgroup.processes().map_err(|error| error.to_string())?;
     Ok(pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_one_is_found_where_numbers_begin_anew() {
+        let member = |pid, started_ticks, is_child| Member { pid, started_ticks, is_child };
+        // A shell, what it started in the same tick behind the last number, and one of later.
+        let inside = [member(300, 7, true), member(32_767, 7, false), member(301, 8, true)];
+        assert_eq!(eldest_of(&inside, None), Some(32_767));
+        // Without a pid namespace a daemon's parent is outside as well.
+        let daemons = [member(300, 7, false), member(32_767, 7, false)];
+        assert_eq!(eldest_of(&daemons, Some(HostPid(32_767))), Some(32_767));
+        // The number of one that ended may be another's by now.
+        assert_eq!(eldest_of(&[member(300, 7, false), member(299, 9, false)], Some(HostPid(299))), Some(300));
+        assert_eq!(eldest_of(&[], None), None);
+    }
 }

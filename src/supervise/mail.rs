@@ -50,8 +50,8 @@ pub struct Inventory {
     pub known: BTreeSet<ContainerId>,
     /// What containers have said over their notify sockets.
     pub said: Vec<(ContainerId, Vec<Line>)>,
-    /// Children of a dead keeper that belong to a container's cgroup: start time and pid of the eldest.
-    pub orphans: BTreeMap<ContainerId, (u64, i32)>,
+    /// Children of a dead keeper that belong to a container's cgroup.
+    pub orphans: BTreeMap<ContainerId, Vec<super::adopt::Member>>,
     /// Cgroups under our root that are no container's that the keeper knows.
     pub cgroups: Vec<ContainerId>,
     /// Sockets that are open.

@@ -1,6 +1,7 @@
 //! Who dies, and what of it containers and their records may show: nothing.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use rustix::process::Signal;
 
@@ -246,6 +247,45 @@ fn with_keeper_and_anchor_dead_the_next_up_finds_what_runs() {
     assert_eq!(world.moored.stop().code(), Some(0));
     assert!(!is_alive(before[&name(0)]));
     assert!(world.cgroups().is_empty());
+}
+
+/// Of its processes the one with the lowest number, which is not the first where numbers began anew in between.
+#[test]
+fn with_all_three_dead_its_first_process_is_found_among_lower_numbers() {
+    let Some(mut world) = world("wrapped", &[]) else { return };
+    world.unit("web", "trap 'touch /data/heard; exit 0' TERM; sleep 1000000 & while :; do wait; done", NEVER);
+    world.waiting(1);
+    let last: i32 = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap().trim().parse().unwrap();
+    let next = |back: i32| fs::write("/proc/sys/kernel/ns_last_pid", (last - 2 - back).to_string()).unwrap();
+    // How many numbers others take until it gets its own is not the same each time.
+    let first = (0..400).find_map(|n| {
+        next(n % 20);
+        world.moored.ok(&["restart", "web"]);
+        let first = world.waiting(1)["web"];
+        let child = wait_for("its child", || children(first).first().copied());
+        (child < first && started(child) == started(first)).then_some(first)
+    });
+    let first = first.expect("numbers to begin anew between it and its child, in 400 tries");
+    let pids = world.pids();
+    for pid in [pids.supervisor, pids.keeper, pids.anchor.unwrap()] {
+        signal(pid, Signal::KILL);
+    }
+    wait_for("all to be gone", || (!is_alive(pids.anchor.unwrap()) && !is_alive(pids.supervisor)).then_some(()));
+    let _ = fs::remove_file(world.data.join("heard"));
+    world.moored.up();
+    assert_eq!(world.running(1)["web"], first, "{}", world.moored.output());
+    assert_eq!(world.moored.stop().code(), Some(0));
+    assert!(world.data.join("heard").exists(), "it was killed: {}", world.moored.output());
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// In ticks since the boot.
+fn started(pid: i32) -> u64 {
+    moored::sys::stat::stat(pid).expect("that it lives").started_ticks
 }
 
 #[test]
