@@ -107,7 +107,7 @@ use std::os::fd::AsFd;
 use crate::sys::{elf, image, signal};
 
 /// The protocol's version; keeper and supervisor must be of the same.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The socket's name in the run-dir.
 pub const SOCKET_NAME: &str = "keeper.sock";
 /// Longest message, in bytes: a tag, an id and the rest with room to spare.

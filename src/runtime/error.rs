@@ -174,6 +174,9 @@ pub enum StepError {
     /// Whoever makes the container is gone.
     #[error("the maker of the container went away")]
     NoMaker,
+    /// Whoever was to make its cgroups ended before they were made, as nothing else tells with ECANCELED.
+    #[error("whoever was to make the cgroups is gone")]
+    Abandoned,
     /// A namespace of config.json, or something about it.
     #[error("{field}: {problem}")]
     Join {
@@ -257,6 +260,7 @@ impl StepError {
             StepError::NoListener { errno, .. } => errno.raw_os_error(),
             StepError::NeedsRoot { .. } => Errno::PERM.raw_os_error(),
             StepError::NoTimeNamespaces => Errno::INVAL.raw_os_error(),
+            StepError::Abandoned => Errno::CANCELED.raw_os_error(),
             StepError::NoOverlay => Errno::NODEV.raw_os_error(),
             StepError::NotInPath { .. } => Errno::NOENT.raw_os_error(),
             StepError::NotTheDevice { .. }

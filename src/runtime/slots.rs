@@ -2,7 +2,8 @@
 //!
 //! A script and its slots may be put together in one process and executed in another. [`Slots::into_parts`] gives a small
 //! header and the descriptors in this order, absent ones left out: report, stdin, stdout, stderr, cgroup, network,
-//! console, gate, container; those of a spare; then for each cgroup v1 hierarchy its directory and its `tasks` file; then the extra ones.
+//! console, gate, container; those of a spare; then for each cgroup v1 hierarchy its directory and its `tasks` file; of those that are being
+//! made the pipe and the root of each hierarchy; then the extra ones.
 
 use std::os::fd::OwnedFd;
 
@@ -41,13 +42,14 @@ pub struct Slots {
     pub spare: Option<SpareParts>,
     /// The container's cgroup v1 directories.
     pub hierarchies: Vec<Hierarchy>,
-    /// Those that are being made. They are for a process that is forked where they are made: no header has them.
+    /// Those that are being made.
     pub coming: Option<Coming>,
-    /// Read end of a pipe: the filter that is being compiled, or one byte once the trampoline has it; like `coming`.
+    /// Read end of a pipe: the filter that is being compiled, or one byte once the trampoline has it. It is for a process that is forked where
+    /// it is compiled: no header has it.
     pub filter: Option<OwnedFd>,
-    /// Socket to whoever runs the hooks of the container's maker; like `coming`.
+    /// Socket to whoever runs the hooks of the container's maker; like `filter`.
     pub maker: Option<OwnedFd>,
-    /// What takes the place of the report once the gate is open, where somebody waits for that; like `coming`.
+    /// What takes the place of the report once the gate is open, where somebody waits for that; like `filter`.
     pub started: Option<OwnedFd>,
     /// Descriptors 3 and up of the program.
     pub extra: Vec<OwnedFd>,
@@ -66,10 +68,10 @@ pub struct Hierarchy {
     pub tasks: OwnedFd,
 }
 
-/// cgroup v1 directories that the parent makes while the process sets itself up. If it cannot, it kills the process.
+/// cgroup v1 directories that are made while the process sets itself up. Whoever makes them kills it if that fails.
 #[derive(Debug)]
 pub struct Coming {
-    /// Read end of a pipe: a byte comes when they are there.
+    /// Read end of a pipe: a byte comes when they are there. Its end without one says that whoever was to make them is gone.
     pub made: OwnedFd,
     /// Of each the name, the root of its hierarchy, and the path below that.
     pub places: Vec<(String, OwnedFd, String)>,
@@ -86,6 +88,8 @@ pub struct SlotMap {
     pub spare_mounts: bool,
     /// Names of the cgroup v1 hierarchies, and the path in each.
     pub hierarchies: Vec<(String, String)>,
+    /// The same of those that are being made, if any are.
+    pub coming: Option<Vec<(String, String)>>,
     /// How many extra descriptors.
     pub extra: u16,
 }
@@ -166,6 +170,14 @@ impl Slots {
             map.hierarchies.push((hierarchy.name, hierarchy.path));
             fds.extend([hierarchy.directory, hierarchy.tasks]);
         }
+        if let Some(Coming { made, places }) = self.coming {
+            fds.push(made);
+            let places = places.into_iter().map(|(name, top, path)| {
+                fds.push(top);
+                (name, path)
+            });
+            map.coming = Some(places.collect());
+        }
         fds.extend(self.extra);
         (map, fds)
     }
@@ -173,12 +185,14 @@ impl Slots {
     /// The reverse of [`Slots::into_parts`]; fails unless exactly the announced number came.
     pub fn from_parts(map: SlotMap, fds: Vec<OwnedFd>) -> Result<Slots, SlotMismatch> {
         let hierarchies = map.hierarchies.len().min(MAX_HIERARCHIES);
+        let coming = map.coming.as_ref().map_or(0, |places| 1 + places.len().min(MAX_HIERARCHIES));
         let extra = usize::from(map.extra).min(MAX_EXTRA);
         let expected = 1
             + map.present.iter().filter(|present| **present).count()
             + 2 * usize::from(map.spare)
             + usize::from(map.spare && map.spare_mounts)
             + 2 * hierarchies
+            + coming
             + extra;
         let mismatch = SlotMismatch { expected, got: fds.len() };
         if fds.len() != expected {
@@ -209,6 +223,12 @@ impl Slots {
         for (name, path) in map.hierarchies.into_iter().take(hierarchies) {
             let (directory, tasks) = (fds.next().ok_or(mismatch)?, fds.next().ok_or(mismatch)?);
             slots.hierarchies.push(Hierarchy { name, path, directory, tasks });
+        }
+        if let Some(places) = map.coming {
+            let made = fds.next().ok_or(mismatch)?;
+            let places = places.into_iter().take(MAX_HIERARCHIES);
+            let places = places.map(|(name, path)| Some((name, fds.next()?, path))).collect::<Option<Vec<_>>>();
+            slots.coming = Some(Coming { made, places: places.ok_or(mismatch)? });
         }
         slots.extra = fds.collect();
         Ok(slots)

@@ -149,6 +149,11 @@ impl Failure {
         Failure { step: index as u16, errno: error.errno(), text, program }
     }
 
+    /// Whether it is not the container's, which was never begun in earnest: whoever was to make its cgroups died meanwhile.
+    pub fn is_abandoned(&self) -> bool {
+        self.errno == libc::ECANCELED
+    }
+
     /// What a shell, docker and podman exit with: 127 for a program that is not there, 126 for one that cannot be executed, 125 where
     /// it did not come to that.
     pub fn code(&self) -> u8 {

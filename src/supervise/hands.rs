@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
+use super::ahead::Ahead;
 use super::bell::Inbox;
 use super::job::Job;
 use super::listen::{self, Listeners};
@@ -117,6 +118,7 @@ pub struct Hands {
     pub(super) handles: BTreeMap<ContainerId, Box<Handle>>,
     pub(super) sessions: Sessions,
     pub(super) spares: Spares,
+    pub(super) ahead: Ahead,
     pub(super) listeners: Listeners,
     /// Lines of terminals that an anchor in its keeper's place held, until adoption is done.
     pub(super) spare_terminals: BTreeMap<ContainerId, OwnedFd>,
@@ -155,6 +157,7 @@ impl Hands {
             handles,
             sessions,
             spares,
+            ahead: Ahead::default(),
             listeners: Listeners::default(),
             spare_terminals: BTreeMap::new(),
             attached: Vec::new(),
@@ -193,6 +196,7 @@ impl Hands {
             // Off the way of those that are being set up.
             if !self.watched.values().any(|watched| matches!(watched, Watched::Report(_))) {
                 self.spares.refill();
+                self.ahead.make(&self.places.containers);
             }
         }
     }
@@ -309,6 +313,10 @@ impl Hands {
         self.unwatch(token, &fd);
         self.ask(self.keeper.release(&id.to_string(), HELD_REPORT));
         match report {
+            // The supervisor before this one died in the middle of it.
+            Report::Failed(failure) if failure.is_abandoned() => {
+                self.announce(id, Fact::NeverStarted { id: id.clone() })
+            }
             Report::Failed(failure) => self.announce(id, Fact::StartFailed { id: id.clone(), text: failure.text }),
             Report::Closed | Report::Pending => self.announce_started(id),
         }
@@ -327,7 +335,7 @@ impl Hands {
         }
     }
 
-    fn announce(&mut self, id: &ContainerId, fact: Fact) {
+    pub(super) fn announce(&mut self, id: &ContainerId, fact: Fact) {
         let first = self.handles.get_mut(id).is_some_and(|handle| !std::mem::replace(&mut handle.announced, true));
         if first {
             self.fact(fact);

@@ -16,6 +16,7 @@
 //! Killed at any instruction, the next supervisor finds the keeper's list, the records under `/run` and the texts on disk, and goes on.
 
 mod adopt;
+mod ahead;
 mod attach;
 mod bell;
 mod calls;

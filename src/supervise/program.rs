@@ -1,7 +1,7 @@
 //! A unit and its source, compiled to what the keeper runs: [`unit::compile`](crate::unit::compile), then [`oci::compile`](crate::oci::compile).
 
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use oci_spec::runtime::{LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Mount};
 use serde_json::Value;
@@ -36,8 +36,6 @@ pub struct Dirs<'d> {
     pub upper: Option<&'d Path>,
     /// The first of the ids that it has, if it has its own.
     pub ids: Option<u32>,
-    /// Its unit has had a container of the same text, most likely.
-    pub ran_before: bool,
 }
 
 /// Compiles a unit that was [checked](check) when it came into force: what only its config.json gets wrong is not looked for again, unless
@@ -49,8 +47,7 @@ pub fn compile(
     files: &ConfigDir,
     dirs: Dirs,
 ) -> Result<Program, Vec<String>> {
-    let text = if dirs.ran_before { kept_text(unit, facts) } else { unit::compile(unit, facts) };
-    let finished = text.and_then(|text| finished(text, unit, facts, id, files, dirs));
+    let finished = unit::compile(unit, facts).and_then(|text| finished(text, unit, facts, id, files, dirs));
     finished.map_err(|errors| lines(own_mistakes(facts).err().unwrap_or(errors)))
 }
 
@@ -62,19 +59,6 @@ pub fn check(unit: &Unit, facts: &SourceFacts, id: &str, files: &ConfigDir) -> R
     // Which ids it will have is of no interest yet.
     let ids = unit.has_own_users().then_some(IDS_OF_UNIT);
     finished(unit::compile(unit, facts)?, unit, facts, id, files, Dirs { ids, ..Dirs::default() })
-}
-
-/// Of the unit that was compiled last this way it is kept: it says all that a unit's containers have in common.
-fn kept_text(unit: &Unit, facts: &SourceFacts) -> Result<unit::SpecText, Vec<SpecError>> {
-    static LAST: Mutex<Option<(Unit, SourceFacts, unit::SpecText)>> = Mutex::new(None);
-    // What a panic left is whole: it is only ever replaced.
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((.., text)) = last.as_ref().filter(|(of, from, _)| of == unit && from == facts) {
-        return Ok(text.clone());
-    }
-    let text = unit::compile(unit, facts)?;
-    *last = Some((unit.clone(), facts.clone(), text.clone()));
-    Ok(text)
 }
 
 fn lines(errors: Vec<SpecError>) -> Vec<String> {
@@ -317,20 +301,6 @@ mod tests {
     use super::*;
     use crate::oci::{DeviceRule, Step};
     use crate::unit::{UnitName, parse};
-
-    #[test]
-    fn what_is_kept_is_of_the_same_unit_and_source() {
-        let text = |args: &str| format!("[process]\nargs = [\"{args}\"]\n[security]\nprofile = \"host\"\n");
-        let unit = |args| parse(&UnitName::new("x").unwrap(), Path::new("/u/x.toml"), &text(args)).unwrap().unit;
-        let (one, other, facts) = (unit("/bin/x"), unit("/bin/y"), super::super::source::of_host());
-        let compiled = |unit: &Unit, ran_before| {
-            compile(unit, &facts, "x.1", &ConfigDir::of_none(), Dirs { ran_before, ..Dirs::default() }).unwrap().script
-        };
-        for unit in [&one, &one, &other, &one] {
-            assert_eq!(compiled(unit, true), compiled(unit, false));
-        }
-        assert_ne!(compiled(&one, true), compiled(&other, true));
-    }
 
     fn of_host(more: &str, notify: &str) -> Result<Program, Vec<String>> {
         let text = format!("[process]\nargs = [\"/bin/x\"]\n{more}\n[security]\nprofile = \"host\"\n");

@@ -7,14 +7,18 @@
 //! | the record that it is begun (the loop, `plan::action`) | that no keeper knows it: it never started, and the next number is begun |
 //! | the unit's kept layer, if it has one | that layer |
 //! | the unit's sockets, and the keeper holds them | that the keeper has them (`sockets`) |
-//! | cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
+//! | the v2 cgroup, then `RUN/c/<id>`: FIFOs, config files, notify socket | the same; `Clear` removes both first |
 //! | what is to run around it (`unit_hooks`) and when it has ended (`hooks`) | the same, and it runs |
 //! | report pipe, line of the terminal (`terminal`), spare, payload | the same: nothing of them outlives this process |
 //! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
-//! | the log is attached, the report watched | what the keeper holds, and does both |
+//! | the v1 cgroups are made, and the process, which waits for that before it does anything that shows, is told | that it gave up: it never started, and the next number is begun |
+//! | the report is watched, the log attached | what the keeper holds, and does both |
 //! | `Started` is recorded (the loop) | that it runs |
 //!
 //! An attempt that fails leaves what it made to `Clear`, as an end does.
+//!
+//! The v1 cgroups come last, since the process needs about as long to get there as it takes to make them. One that is not
+//! made alone (in a user namespace, say) has them first: it may open none by itself.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -28,6 +32,7 @@ use super::program::{self, Dirs};
 use super::swap::ConfigDir;
 use super::terminal;
 use crate::keeper::{self, Kind};
+use crate::oci::CgroupSettings;
 use crate::plan::Fact;
 use crate::runtime::Spare;
 use crate::store::{KeptUpper, open_upper, range_of};
@@ -53,13 +58,17 @@ impl Hands {
         let kept = self.upper(&unit, &facts)?;
         let ids = if unit.has_own_users() { Some(self.new_ids(&unit)?) } else { None };
         let upper = kept.as_ref().map(|kept| kept.dir.as_path());
-        let dirs = Dirs { notify: tells.as_deref(), upper, ids, ran_before: id.generation > 1 };
-        let program = program::compile(&unit, &facts, &id.to_string(), &files, dirs);
-        let program = program.map_err(|errors| errors.join("; "))?;
+        let dirs = Dirs { notify: tells.as_deref(), upper, ids };
+        let program = match self.ahead.take(&id, &unit, &facts) {
+            Some(program) => program,
+            None => {
+                program::compile(&unit, &facts, &id.to_string(), &files, dirs).map_err(|errors| errors.join("; "))?
+            }
+        };
         super::hooks::check(&program.script)?;
         let sockets = self.listen(&unit)?;
         let network = run.joined.as_ref().map(|owner| self.network_of(owner)).transpose()?;
-        let cgroup = self.cgroups.create(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
+        let mut cgroup = self.cgroups.begin(&id.to_string(), &program.cgroup).map_err(|error| error.to_string())?;
         program
             .script
             .cgroup_owner()
@@ -83,7 +92,9 @@ impl Hands {
         slots.stdout = Some(fifos.out_write);
         slots.stderr = Some(fifos.err_write);
         slots.console = console;
-        cgroup.fill(&mut slots).map_err(|error| error.to_string())?;
+        let alone = program.script.outside.is_empty();
+        let say_made = self.cgroups.fill_first(&mut cgroup, &program.cgroup, alone, &mut slots);
+        let say_made = say_made.map_err(|error| error.to_string())?;
         slots.network = network;
         slots.spare = if Spare::suits(&program.script) { self.spares.take(&program.script) } else { None };
         slots.extra = sockets;
@@ -106,13 +117,30 @@ impl Hands {
         if nobody.is_some() {
             self.ask(self.keeper.release(&name, HELD_NOTIFY));
         }
-        self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
         let report = self.watch(report_read, epoll::EventFlags::IN, Watched::Report(id.clone()));
         let terminal = line.map(|line| self.await_terminal(&id, line));
         let (cgroup, report, upper) = (Some(cgroup), Some(report), kept.map(|kept| kept.lock));
         let handle = Handle { cgroup, report, notify, terminal, tag, upper, ..Handle::default() };
-        self.handles.insert(id, Box::new(handle));
+        self.handles.insert(id.clone(), Box::new(handle));
+        if let Some(say_made) = say_made {
+            self.finish_cgroup(&id, &program.cgroup, &say_made);
+        }
+        self.log.attach(id.clone(), fifos.out_read, fifos.err_read, unit.log.clone());
+        self.ahead.started(id, unit, facts);
         Ok(())
+    }
+
+    /// Makes the v1 cgroups of a container whose process waits for them.
+    fn finish_cgroup(&mut self, id: &ContainerId, settings: &CgroupSettings, say_made: &OwnedFd) {
+        let Some(cgroup) = self.handles.get_mut(id).and_then(|handle| handle.cgroup.as_mut()) else { return };
+        match self.cgroups.finish(cgroup, settings) {
+            // Nobody listens only where the process is dead.
+            Ok(()) => drop(rustix::io::write(say_made, b"1")),
+            Err(error) => {
+                self.announce(id, Fact::StartFailed { id: id.clone(), text: error.to_string() });
+                self.kill(id.clone());
+            }
+        }
     }
 
     /// The writable layer that is kept for a unit, locked.

@@ -38,25 +38,6 @@ pub struct ContainerCgroup {
 }
 
 impl ContainerCgroup {
-    /// Makes the directories and sets the limits. What it made is removed again when that fails.
-    ///
-    /// `legacy` names the v1 hierarchies to use and the path in each.
-    pub(super) fn make(
-        host: &Host,
-        unified: String,
-        hierarchies: &[(String, String)],
-        settings: &CgroupSettings,
-    ) -> Result<ContainerCgroup, CgroupError> {
-        let mut made = ContainerCgroup::begin(host, unified, settings)?;
-        match made.finish(host, hierarchies, settings) {
-            Ok(()) => Ok(made),
-            Err(error) => {
-                let _ = made.remove();
-                Err(error)
-            }
-        }
-    }
-
     /// Makes the v2 directory, which a process can be born in, with its limits where v2 has them.
     pub(super) fn begin(
         host: &Host,
@@ -174,15 +155,27 @@ impl ContainerCgroup {
         Ok(())
     }
 
-    /// The same before [`ContainerCgroup::finish`], which is to make v1 directories at `hierarchies`. Write a byte into what this gives when
-    /// they are made.
-    pub fn fill_early(&self, hierarchies: &[(String, String)], slots: &mut Slots) -> Result<OwnedFd, CgroupError> {
+    /// The same for a process that is still to be made. If it sets itself up without help (`alone`), it does so while the v1 directories at
+    /// `hierarchies` are made: with [`ContainerCgroup::finish`], and a byte written into what this gives. `None`: they are made.
+    pub fn fill_first(
+        &mut self,
+        host: &Host,
+        hierarchies: &[(String, String)],
+        settings: &CgroupSettings,
+        alone: bool,
+        slots: &mut Slots,
+    ) -> Result<Option<OwnedFd>, CgroupError> {
+        if !alone || host.layout == Layout::Unified {
+            self.finish(host, hierarchies, settings)?;
+            self.fill(slots)?;
+            return Ok(None);
+        }
         self.fill(slots)?;
         let (made, say) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("pipe", "cgroup"))?;
         // One that is not mounted is not made either.
         let place = |(name, path): &(String, String)| Some((name.clone(), Host::open_legacy(name).ok()?, path.clone()));
         slots.coming = Some(Coming { made, places: hierarchies.iter().filter_map(place).collect() });
-        Ok(say)
+        Ok(Some(say))
     }
 
     /// On a v2 host, makes this user and group the owners of the directory and of the files that its owner may write
@@ -343,9 +336,13 @@ impl ContainerCgroup {
     }
 }
 
-/// Waits until the parent has made the directories, and opens them.
+/// Waits until the directories are made, and opens them.
 pub(in crate::runtime) fn await_made(coming: Coming) -> Result<Vec<Hierarchy>, StepError> {
-    rustix::io::retry_on_intr(|| rustix::io::read(&coming.made, &mut [0])).map_err(call("wait for the cgroups"))?;
+    match rustix::io::retry_on_intr(|| rustix::io::read(&coming.made, &mut [0u8])) {
+        Ok(1) => {}
+        Ok(_) => return Err(StepError::Abandoned),
+        Err(errno) => return Err(call("wait for the cgroups")(errno)),
+    }
     let open = |(name, top, path): (String, OwnedFd, String)| {
         let opened = open_beneath(&top, path.trim_start_matches('/'))
             .and_then(|directory| open(&directory, "tasks", OFlags::WRONLY).map(|tasks| (directory, tasks)));

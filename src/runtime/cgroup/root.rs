@@ -9,6 +9,7 @@ use super::container::{ContainerCgroup, children, needs_devices, open_beneath};
 use super::host::{Host, Layout};
 use super::{CgroupError, Location, failed, legacy, unified};
 use crate::oci::CgroupSettings;
+use crate::runtime::slots::Slots;
 
 /// Extended attribute of the root directory that names its owner's run-dir.
 const OWNER: &str = "user.moored.run-dir";
@@ -77,11 +78,30 @@ impl CgroupRoot {
         (marked && host.own != "/").then_some(host.own)
     }
 
-    /// Makes the cgroups of one container.
-    pub fn create(&self, id: &str, settings: &CgroupSettings) -> Result<ContainerCgroup, CgroupError> {
-        let path = checked(&format!("{}/{id}", self.path))?;
-        let hierarchies = self.needed(settings, &path);
-        ContainerCgroup::make(&self.host, path, &hierarchies, settings)
+    /// Makes what the process of one container can be born in.
+    pub fn begin(&self, id: &str, settings: &CgroupSettings) -> Result<ContainerCgroup, CgroupError> {
+        ContainerCgroup::begin(&self.host, checked(&format!("{}/{id}", self.path))?, settings)
+    }
+
+    /// Fills the slots of that process: see [`ContainerCgroup::fill_first`].
+    pub fn fill_first(
+        &self,
+        cgroup: &mut ContainerCgroup,
+        settings: &CgroupSettings,
+        alone: bool,
+        slots: &mut Slots,
+    ) -> Result<Option<OwnedFd>, CgroupError> {
+        cgroup.fill_first(&self.host, &self.needed(cgroup, settings), settings, alone, slots)
+    }
+
+    /// Makes the rest.
+    pub fn finish(&self, cgroup: &mut ContainerCgroup, settings: &CgroupSettings) -> Result<(), CgroupError> {
+        cgroup.finish(&self.host, &self.needed(cgroup, settings), settings)
+    }
+
+    fn needed(&self, cgroup: &ContainerCgroup, settings: &CgroupSettings) -> Vec<(String, String)> {
+        let place = |name| (name, cgroup.location.unified.clone());
+        needed(&self.host, settings).into_iter().map(place).collect()
     }
 
     /// Opens the cgroups of a container that is there. `Ok(None)` when it is gone.
@@ -135,10 +155,6 @@ impl CgroupRoot {
     /// The root's path in its hierarchies.
     pub fn path(&self) -> &str {
         &self.path
-    }
-
-    fn needed(&self, settings: &CgroupSettings, path: &str) -> Vec<(String, String)> {
-        needed(&self.host, settings).into_iter().map(|name| (name, path.to_owned())).collect()
     }
 }
 

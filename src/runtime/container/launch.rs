@@ -142,13 +142,10 @@ impl Making {
         let mut slots = Slots::new(report_write);
         slots.filter = filter.as_mut().and_then(|filter| filter.theirs.take());
         // Whoever makes its process for it takes descriptors, and in a user namespace it may open none of them itself.
-        let early = launch.script.outside.is_empty();
+        let alone = launch.script.outside.is_empty();
         let say_made = match &mut cgroup {
-            Some((cgroup, _)) if early => Some(cgroup.fill_early(&record.cgroup.legacy, &mut slots)?),
             Some((cgroup, host)) => {
-                cgroup.finish(host, &record.cgroup.legacy, &launch.settings)?;
-                cgroup.fill(&mut slots)?;
-                None
+                cgroup.fill_first(host, &record.cgroup.legacy, &launch.settings, alone, &mut slots)?
             }
             None => None,
         };
