@@ -40,6 +40,8 @@ pub struct Files {
     timetables: BTreeMap<UnitName, Timetable>,
     /// A failure to write records was told, and not yet a success.
     failing: bool,
+    /// Events for the history.
+    history: Vec<Event>,
     boot_notes: PathBuf,
     state_dir: PathBuf,
     /// Stop marks on their way to the disk.
@@ -128,6 +130,7 @@ impl Files {
             defaults: loaded.defaults.clone(),
             timetables: compact::map(loaded.timetables.iter().cloned()),
             failing: false,
+            history: Vec::new(),
             boot_notes: run_dir.join(BOOT_NOTES),
             state_dir: state_dir.to_owned(),
             marks: Marks::default(),
@@ -185,10 +188,18 @@ impl Files {
         self.watch.as_ref().is_some_and(|watch| watch.sync(token, files))
     }
 
-    /// An event, for those who ask after the next start. It waits for nothing: one that the disk refuses is told of like other state.
-    pub fn add_event(&self, event: &Event) {
-        if let Err(error) = self.state.add_history(event) {
-            tracing::warn!("{error}");
+    /// An event, for those who ask after the next start: to be written with the others of this round.
+    pub fn add_event(&mut self, event: &Event) {
+        self.history.push(event.clone());
+    }
+
+    /// Hands the events over to the writer, which wakes up for them: what they are about is on its way by now. It waits for nothing: one that the
+    /// disk refuses is told of like other state.
+    pub fn write_events(&mut self) {
+        for event in self.history.drain(..) {
+            if let Err(error) = self.state.add_history(&event) {
+                tracing::warn!("{error}");
+            }
         }
     }
 

@@ -173,6 +173,7 @@ impl Supervisor {
     pub fn run(&mut self, mailbox: &Receiver<Mail>) -> End {
         loop {
             let wake_at = self.round();
+            self.files.write_events();
             if let Some(end) = self.end.take() {
                 return end;
             }
