@@ -7,10 +7,12 @@
 //!
 //! - Whose script wants more of the host than its root, bind mounts and cgroups makes its own: [`suits`].
 //! - So does one whose copies fail: the step whose mount it is says why.
+//! - Each is a copy of one that nobody gets: what was given out is changed by whom it was given to, at any moment.
 //! - A mountinfo(5) that was opened in it tells by poll(2) of every mount since: one that was entered by somebody else is not given out.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::openat;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::*;
 use crate::oci::{Script, Step, is_shared};
@@ -31,33 +33,47 @@ pub(in crate::runtime) struct Prepared {
 pub(in crate::runtime) struct Maker {
     /// The host's `/proc`, which is not found from within.
     pub(in crate::runtime) proc: OwnedFd,
-    /// This thread has left the host's mounts.
-    apart: bool,
+    /// What they are copies of.
+    first: Option<OwnedFd>,
 }
 
 impl Maker {
     /// In the host's mount namespace.
     pub(in crate::runtime) fn new() -> Result<Maker, StepError> {
-        Ok(Maker { proc: open_path(Path::new("/proc")).map_err(about("open", "/proc"))?, apart: false })
+        Ok(Maker { proc: open_path(Path::new("/proc")).map_err(about("open", "/proc"))?, first: None })
     }
 
     /// Makes one. After an error this thread is where it happens to be, and should end.
     pub(in crate::runtime) fn make(&mut self) -> Result<Prepared, StepError> {
-        unshare(libc::CLONE_NEWNS).map_err(|error| call("unshare")(errno_of(&error)))?;
-        if !self.apart {
-            host_propagation(Propagation { kind: PropagationKind::Private, recursive: true })?;
-            let base = base()?;
-            let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
-            attach(&base, host.as_fd()).map_err(about("move_mount", "/"))?;
-            pivot(&Root::new(base))?;
-            self.apart = true;
-        }
-        let open = |path: &str| {
-            let opened = openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            opened.map_err(about("open", format!("/proc/{path}")))
+        let first = match self.first.take() {
+            Some(first) => first,
+            None => self.make_first()?,
         };
-        Ok(Prepared { namespace: open("thread-self/ns/mnt")?, changes: open("thread-self/mountinfo")? })
+        move_into_link_name_space(first.as_fd(), Some(LinkNameSpaceType::Mount)).map_err(call("setns"))?;
+        new_namespace()?;
+        self.first = Some(first);
+        Ok(Prepared { namespace: self.open("thread-self/ns/mnt")?, changes: self.open("thread-self/mountinfo")? })
     }
+
+    /// Leaves the host's mounts.
+    fn make_first(&self) -> Result<OwnedFd, StepError> {
+        new_namespace()?;
+        host_propagation(Propagation { kind: PropagationKind::Private, recursive: true })?;
+        let base = base()?;
+        let host = open_path(Path::new("/")).map_err(about("open", "/"))?;
+        attach(&base, host.as_fd()).map_err(about("move_mount", "/"))?;
+        pivot(&Root::new(base))?;
+        self.open("thread-self/ns/mnt")
+    }
+
+    fn open(&self, path: &str) -> Result<OwnedFd, StepError> {
+        let opened = openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        opened.map_err(about("open", format!("/proc/{path}")))
+    }
+}
+
+fn new_namespace() -> Result<(), StepError> {
+    unshare(libc::CLONE_NEWNS).map_err(|error| call("unshare")(errno_of(&error)))
 }
 
 impl Prepared {
@@ -234,6 +250,29 @@ mod tests {
             attach(&tree, open_path(Path::new("/dev")).expect("/dev").as_fd()).expect("attached");
             assert!(second.take().is_none(), "something was mounted in it");
             assert!(third.take().is_some(), "and not in that");
+        };
+        std::thread::spawn(apart).join().expect("no panic");
+    }
+
+    /// Whoever got one attaches its root there while the next one is made.
+    #[test]
+    fn what_is_done_in_one_shows_in_no_other() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let apart = || {
+            let mut maker = Maker::new().expect("/proc");
+            let given = maker.make().expect("one").take().expect("untouched");
+            let use_it = move || {
+                enter(&given);
+                let root = filesystem("tmpfs", "x", &[], 0, "/").expect("a file system");
+                attach(&root, open_path(Path::new("/")).expect("/").as_fd()).expect("attached");
+            };
+            std::thread::spawn(use_it).join().expect("no panic");
+            let next = maker.make().expect("another").take().expect("untouched");
+            enter(&next);
+            assert_eq!(mounts(&maker.proc), 1);
+            check_null(&open_path(Path::new("/dev/null")).expect("the null device")).expect("that it is");
         };
         std::thread::spawn(apart).join().expect("no panic");
     }
