@@ -68,11 +68,10 @@ pub fn sealed(bytes: &mut impl io::Read, name: &CStr) -> io::Result<OwnedFd> {
 
 /// They are an eighth of the program, and of the memory that it takes for as long as the host is up.
 fn leave_out_unwind_tables(copy: BorrowedFd<'_>) -> io::Result<()> {
-    /// The largest that there are (aarch64).
-    const PAGE: u64 = 64 * 1024;
+    let page = rustix::param::page_size() as u64;
     for table in elf::idle_unwind_tables(copy) {
         // What shares a page with something else stays.
-        let (start, end) = (table.start.next_multiple_of(PAGE), table.end - table.end % PAGE);
+        let (start, end) = (table.start.next_multiple_of(page), table.end - table.end % page);
         if start < end {
             fallocate(copy, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)?;
         }
