@@ -104,12 +104,21 @@ fn zombies_of(parent: i32) -> usize {
     stats.filter(is_one).count()
 }
 
-/// Proportional set size of all three, in KiB.
+/// Proportional set size of all three, in KiB, without their program: of that as much is mapped as was called by then.
 pub fn memory_kib(moored: &Supervisor) -> u64 {
     let pss = |pid: i32| {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        let mappings = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+        let mut is_program = false;
+        let mut sum = 0;
+        for line in mappings.lines() {
+            // Each begins with its addresses; lines about it, with a name and a colon.
+            if line.split_whitespace().next().is_some_and(|word| word.contains('-')) {
+                is_program = line.contains("/memfd:moored");
+            }
+            let kib = line.strip_prefix("Pss:").map(|kib| kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
+            sum += kib.filter(|_| !is_program).unwrap_or(0);
+        }
+        sum
     };
     processes(moored).into_iter().map(pss).sum()
 }
