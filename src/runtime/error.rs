@@ -174,7 +174,7 @@ pub enum StepError {
     /// Whoever makes the container is gone.
     #[error("the maker of the container went away")]
     NoMaker,
-    /// Whoever was to make its cgroups ended before they were made, as nothing else tells with ECANCELED.
+    /// Whoever was to make its cgroups ended before they were made.
     #[error("whoever was to make the cgroups is gone")]
     Abandoned,
     /// A namespace of config.json, or something about it.
@@ -243,6 +243,9 @@ pub enum StepError {
     },
 }
 
+/// Stands for [`StepError::Abandoned`] among errnos: the kernel's end at 4095, so neither it nor a file system of somebody's says this.
+pub const ABANDONED: i32 = 4096;
+
 impl StepError {
     /// The errno, or 0 where there is none.
     pub fn errno(&self) -> i32 {
@@ -260,7 +263,7 @@ impl StepError {
             StepError::NoListener { errno, .. } => errno.raw_os_error(),
             StepError::NeedsRoot { .. } => Errno::PERM.raw_os_error(),
             StepError::NoTimeNamespaces => Errno::INVAL.raw_os_error(),
-            StepError::Abandoned => Errno::CANCELED.raw_os_error(),
+            StepError::Abandoned => ABANDONED,
             StepError::NoOverlay => Errno::NODEV.raw_os_error(),
             StepError::NotInPath { .. } => Errno::NOENT.raw_os_error(),
             StepError::NotTheDevice { .. }

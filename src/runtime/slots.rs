@@ -234,3 +234,37 @@ impl Slots {
         Ok(slots)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor() -> OwnedFd {
+        rustix::pipe::pipe().expect("a pipe").0
+    }
+
+    fn inode(fd: &OwnedFd) -> u64 {
+        rustix::fs::fstat(fd).expect("stat").st_ino
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_in_its_place() {
+        let place = |name: &str| (name.to_owned(), descriptor(), format!("/{name}/x.1"));
+        let mut slots = Slots::new(descriptor());
+        (slots.stdout, slots.cgroup) = (Some(descriptor()), Some(descriptor()));
+        slots.coming = Some(Coming { made: descriptor(), places: vec![place("pids"), place("devices")] });
+        slots.extra = vec![descriptor(), descriptor()];
+        let all = |slots: &Slots| slots.all().map(inode).collect::<Vec<_>>();
+        let before = all(&slots);
+        let (map, fds) = slots.into_parts();
+        let again = Slots::from_parts(map.clone(), fds).expect("the same number");
+        assert_eq!(all(&again), before);
+        let places = again.coming.as_ref().expect("they are coming").places.iter();
+        let names: Vec<_> = places.map(|(name, _, path)| (name.as_str(), path.as_str())).collect();
+        assert_eq!(names, [("pids", "/pids/x.1"), ("devices", "/devices/x.1")]);
+        let (_, mut fds) = again.into_parts();
+        fds.pop();
+        let mismatch = Slots::from_parts(map, fds).map(drop);
+        assert_eq!(mismatch, Err(SlotMismatch { expected: 8, got: 7 }));
+    }
+}

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 use super::child;
-use super::error::StepError;
+use super::error::{ABANDONED, StepError};
 use super::outside::Brought;
 use super::slots::Slots;
 use super::trampoline::{self, Trampoline};
@@ -151,7 +151,7 @@ impl Failure {
 
     /// Whether it is not the container's, which was never begun in earnest: whoever was to make its cgroups died meanwhile.
     pub fn is_abandoned(&self) -> bool {
-        self.errno == libc::ECANCELED
+        self.errno == ABANDONED
     }
 
     /// What a shell, docker and podman exit with: 127 for a program that is not there, 126 for one that cannot be executed, 125 where

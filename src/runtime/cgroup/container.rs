@@ -453,3 +453,20 @@ pub(super) fn needs_devices(settings: &CgroupSettings) -> bool {
         .is_some_and(|rest| rest.first().is_some_and(allows_all) && rest.iter().all(|rule| rule.allow));
     !open
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_gives_up_when_whoever_makes_its_cgroups_is_gone() {
+        let wait = |say: &dyn Fn(OwnedFd)| {
+            let (made, ours) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+            say(ours);
+            await_made(Coming { made, places: Vec::new() }).map(|made| made.len())
+        };
+        let told = wait(&|ours| assert_eq!(rustix::io::write(&ours, b"1"), Ok(1)));
+        assert!(told.is_ok_and(|made| made == 0));
+        assert!(matches!(wait(&|ours| drop(ours)), Err(StepError::Abandoned)));
+    }
+}
