@@ -229,7 +229,7 @@ fn panic_of_process_1(program: &Path) -> Option<String> {
         let line = symbols.lines().find(|line| line.ends_with(name))?;
         u64::from_str_radix(line.split(' ').next()?, 16).ok()
     };
-    let round = address(" moored::anchor::init::duty::Watch::round")?;
+    let round = address(" <moored::anchor::init::duty::Watch>::round")?;
     let panics = address(" core::panicking::panic_cannot_unwind")?;
     // jmp rel32, from the end of the instruction.
     let way = i32::try_from(panics.cast_signed() - round.cast_signed() - 5).ok()?;
