@@ -1,9 +1,9 @@
 //! Which functions the usual ways through the program take, and how they lie in it: the kernel maps 64 KiB of text at a fault, so functions
 //! that are strewn over 4 MB cost a start one fault each, and memory besides.
 //!
-//! `CARGO_PROFILE_BENCH_STRIP=none cargo bench --bench order`, as root: of each role, how many functions it calls, and in how many stretches of 64 KiB they are. With
-//! `MOORED_BLESS=1` it writes `.cargo/order.ld`, by which the linker puts them together (`.cargo/link.rs`). That is worth doing when the ways have
-//! changed much; names that are gone do no harm.
+//! `CARGO_PROFILE_BENCH_STRIP=none cargo bench --bench order`, as root: of each role, how many functions it calls, and in how many stretches of
+//! 64 KiB they are. With `MOORED_BLESS=1` it writes `.cargo/order.ld`, by which the linker puts them together (`.cargo/link.rs`). That is worth
+//! doing when the ways have changed much; names that are gone do no harm.
 //!
 //! Every function of the program gets a breakpoint, which is taken away when it was hit once; a process that was forked gets all of them again.
 
