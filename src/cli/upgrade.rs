@@ -62,7 +62,7 @@ pub(super) fn upgrade(run_dir: &Path, program: Option<PathBuf>) -> Result<u8, Fa
 fn sealed(path: &Path) -> Result<std::os::fd::OwnedFd, ProgramError> {
     let trust = Trust::new(rustix::process::geteuid().as_raw());
     let file = read_trusted(path, &trust, PROGRAM_BYTES_MAX)?;
-    Ok(image::sealed(&file.bytes, c"moored")?)
+    Ok(image::sealed(&mut file.bytes.as_slice(), c"moored")?)
 }
 
 /// In the words that every other command has for it.

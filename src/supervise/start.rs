@@ -11,8 +11,9 @@
 //! | what is to run around it (`unit_hooks`) and when it has ended (`hooks`) | the same, and it runs |
 //! | report pipe, line of the terminal (`terminal`), spare, payload | the same: nothing of them outlives this process |
 //! | `spawn` is sent | the keeper's list has it, with tag and descriptors; if the keeper died too, see `adopt` |
+//! | the report is watched | what the keeper holds, and watches it |
 //! | the v1 cgroups are made, and the process, which waits for that before it does anything that shows, is told | that it gave up: it never started, and the next number is begun |
-//! | the report is watched, the log attached | what the keeper holds, and does both |
+//! | the log is attached | what the keeper holds, and attaches it |
 //! | `Started` is recorded (the loop) | that it runs |
 //!
 //! An attempt that fails leaves what it made to `Clear`, as an end does.

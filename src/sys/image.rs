@@ -4,8 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::AtFlags;
@@ -52,49 +51,32 @@ pub fn identity(program: BorrowedFd<'_>) -> Option<(u64, u64)> {
 
 /// A sealed copy of `program`, executable.
 pub fn sealed_copy(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    let mut from = File::from(program.try_clone_to_owned()?);
-    let mut to = File::from(memory(name)?);
-    let length = from.metadata()?.len();
-    to.set_len(length)?;
-    let mut at = 0;
-    for idle in idle_pages(program).into_iter().chain(std::iter::once(length..length)) {
-        from.seek(SeekFrom::Start(at))?;
-        to.seek(SeekFrom::Start(at))?;
-        let bytes = idle.start.saturating_sub(at);
-        if io::copy(&mut (&from).take(bytes), &mut to)? != bytes {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        at = idle.end;
-    }
-    seal(to.as_fd())?;
-    Ok(to.into())
+    sealed(&mut File::from(program.try_clone_to_owned()?), name)
 }
 
 /// A sealed program with these bytes.
-pub fn sealed(bytes: &[u8], name: &CStr) -> io::Result<OwnedFd> {
-    let mut to = File::from(memory(name)?);
-    to.write_all(bytes)?;
-    for idle in idle_pages(to.as_fd()) {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&to, flags, idle.start, idle.end - idle.start)?;
-    }
+pub fn sealed(bytes: &mut impl io::Read, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // MFD_EXEC exists since Linux 6.3 and is needed where vm.memfd_noexec is 1.
+    let copy = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
+    let mut to = File::from(copy);
+    io::copy(bytes, &mut to)?;
+    leave_out_unwind_tables(to.as_fd())?;
     seal(to.as_fd())?;
     Ok(to.into())
 }
 
-/// An empty one, to be written and sealed.
-fn memory(name: &CStr) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // MFD_EXEC exists since Linux 6.3 and is needed where vm.memfd_noexec is 1.
-    Ok(memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?)
-}
-
-/// What a copy does without: the pages of the unwind tables, an eighth of the program, and of the memory that it takes for as long as the host is
-/// up. What shares a page with something else stays.
-fn idle_pages(program: BorrowedFd<'_>) -> Vec<Range<u64>> {
+/// They are an eighth of the program, and of the memory that it takes for as long as the host is up.
+fn leave_out_unwind_tables(copy: BorrowedFd<'_>) -> io::Result<()> {
     let page = rustix::param::page_size() as u64;
-    let whole = |table: Range<u64>| table.start.next_multiple_of(page)..table.end - table.end % page;
-    elf::idle_unwind_tables(program).into_iter().map(whole).filter(|pages| !pages.is_empty()).collect()
+    for table in elf::idle_unwind_tables(copy) {
+        // What shares a page with something else stays.
+        let (start, end) = (table.start.next_multiple_of(page), table.end - table.end % page);
+        if start < end {
+            fallocate(copy, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, end - start)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether what is executed from this descriptor's file system cannot be written through it: an overlay that is read-only.

@@ -159,8 +159,8 @@ impl Stand {
     pub fn upgrade_aside(&self) -> std::thread::JoinHandle<Result<Vec<Response>, String>> {
         let run_dir = self.run_dir();
         std::thread::spawn(move || {
-            let program = fs::File::open(super::super::support::program()).map_err(|error| error.to_string())?;
-            let image = image::sealed_copy(program.as_fd(), c"moored").map_err(|error| error.to_string())?;
+            let mut program = fs::File::open(super::super::support::program()).map_err(|error| error.to_string())?;
+            let image = image::sealed(&mut program, c"moored").map_err(|error| error.to_string())?;
             match keeper::upgrade(&run_dir, image.as_fd()).map_err(|error| error.to_string())?.trouble {
                 None => Ok(Vec::new()),
                 Some(trouble) => Err(trouble),
