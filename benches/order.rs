@@ -189,17 +189,11 @@ mod ways {
     impl Walk<'_> {
         fn new(functions: &Functions) -> Walk<'_> {
             let (begin, end) = (*functions.0.keys().next().unwrap(), *functions.0.keys().next_back().unwrap() + 1);
-            let program = fs::read(env!("CARGO_BIN_EXE_moored")).expect("the program");
-            let plain = text(&program, begin, end);
-            let mut broken = plain.clone();
-            for at in functions.0.keys() {
-                broken[(at - begin) as usize] = BREAKPOINT;
-            }
             Walk {
                 functions,
                 begin,
-                plain,
-                broken,
+                plain: vec![0; (end - begin) as usize],
+                broken: Vec::new(),
                 threads: BTreeMap::new(),
                 early: BTreeSet::new(),
                 called: BTreeMap::new(),
@@ -310,8 +304,9 @@ mod ways {
         /// Whether it is the program of a container; that one is let go.
         fn executed(&mut self, pid: Pid) -> bool {
             let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let is_ours = exe.ends_with("moored") || exe.starts_with("/memfd:moored (deleted)");
             let was = self.threads.get(&pid.as_raw()).map(|(_, role)| *role);
-            if !exe.to_string_lossy().contains("moored") {
+            if !is_ours {
                 self.threads.remove(&pid.as_raw());
                 let _ = ptrace::detach(pid, None);
                 return was == Some("set-up");
@@ -349,7 +344,16 @@ mod ways {
             }
         }
 
-        fn arm(&self, pid: i32) {
+        fn arm(&mut self, pid: i32) {
+            if self.broken.is_empty() {
+                memory(pid)
+                    .and_then(|memory| memory.read_exact_at(&mut self.plain, self.begin))
+                    .expect("the first one");
+                self.broken = self.plain.clone();
+                for at in self.functions.0.keys() {
+                    self.broken[(at - self.begin) as usize] = BREAKPOINT;
+                }
+            }
             let _ = memory(pid).and_then(|memory| memory.write_all_at(&self.broken, self.begin));
         }
 
@@ -375,24 +379,5 @@ mod ways {
 
     fn memory(pid: i32) -> std::io::Result<File> {
         File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))
-    }
-
-    /// What is loaded from `begin` to `end` (elf(5)).
-    fn text(program: &[u8], begin: u64, end: u64) -> Vec<u8> {
-        let number = |at: usize, bytes: usize| {
-            program[at..at + bytes].iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
-        };
-        let (table, size, count) = (number(32, 8) as usize, number(54, 2) as usize, number(56, 2) as usize);
-        let mut loaded = vec![0; (end - begin) as usize];
-        for header in (0..count).map(|n| table + n * size).filter(|header| number(*header, 4) == 1) {
-            let (offset, address, length) = (number(header + 8, 8), number(header + 16, 8), number(header + 32, 8));
-            let (from, to) = (begin.max(address), end.min(address + length));
-            if from < to {
-                let file = (offset + from - address) as usize;
-                loaded[(from - begin) as usize..(to - begin) as usize]
-                    .copy_from_slice(&program[file..file + (to - from) as usize]);
-            }
-        }
-        loaded
     }
 }
